@@ -1,0 +1,138 @@
+//! The command line: what can be said, and what comes of it.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{self, Loaded, Sources};
+use crate::gateway::Problem;
+use crate::serve::{Bound, reload_on_hangup, stop_on_signals};
+use crate::telemetry;
+
+/// Failed while running.
+const FAILED: u8 = 1;
+/// Bad usage or configuration; clap ends with the same.
+const MISUSED: u8 = 2;
+
+/// A caching gateway for video-task status polls: many pollers, one upstream request.
+///
+/// Clients change their base URL to the gateway's and nothing else. Without a command, `serve`.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+const AFTER_HELP: &str = "\
+Settings come from flags, then the environment (POLLGATE_CACHE__SUCCEEDED_TTL=6h), then the file, then the defaults;
+`pollgate check` shows them all and where each came from.
+
+Examples:
+  pollgate demo                            see it work, without a key
+  pollgate                                 serve on 127.0.0.1:8080, metrics on 127.0.0.1:9090
+  pollgate --upstream http://127.0.0.1:8090 --listen 127.0.0.1:0 --admin off";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway (the default).
+    Serve(Settings),
+    /// Read the configuration and show the effective one as TOML, with where each setting came from.
+    Check(Settings),
+}
+
+#[derive(Debug, Clone, Default, Args)]
+struct Settings {
+    /// Configuration file (TOML).
+    #[arg(long, value_name = "FILE", env = "POLLGATE_CONFIG")]
+    config: Option<PathBuf>,
+    /// Where clients come in [default: 127.0.0.1:8080]; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+    /// Where metrics and health are served [default: 127.0.0.1:9090], or "off".
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<String>,
+    /// The API behind the gateway; a path prefix is kept [default: <https://octopusx.ai>].
+    #[arg(long, value_name = "URL")]
+    upstream: Option<String>,
+}
+
+impl Settings {
+    fn sources(&self) -> Sources {
+        let flags = [
+            ("listen.address", "--listen", &self.listen),
+            ("listen.admin", "--admin", &self.admin),
+            ("upstream.url", "--upstream", &self.upstream),
+        ];
+        Sources {
+            file: self.config.clone(),
+            // Values that are not UTF-8 are no settings; their names would be caught as unknown.
+            environment: std::env::vars_os()
+                .filter_map(|(name, value)| {
+                    Some((name.into_string().ok()?, value.into_string().ok()?))
+                })
+                .collect(),
+            flags: flags
+                .into_iter()
+                .filter_map(|(key, flag, value)| Some((key, flag, value.clone()?)))
+                .collect(),
+        }
+    }
+}
+
+/// Reads the command line and does what it says.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command.unwrap_or(Command::Serve(cli.settings)) {
+        Command::Serve(settings) => with_config(&settings, |loaded| serve(&settings, loaded)),
+        Command::Check(settings) => with_config(&settings, |loaded| check(&loaded)),
+    }
+}
+
+fn with_config(settings: &Settings, run: impl FnOnce(Loaded) -> Result<(), Problem>) -> ExitCode {
+    match config::load(&settings.sources()) {
+        Err(problem) => complain(&problem, MISUSED),
+        Ok(loaded) => match run(loaded) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(problem) => complain(&*problem, FAILED),
+        },
+    }
+}
+
+fn complain(problem: &dyn std::error::Error, code: u8) -> ExitCode {
+    eprintln!("pollgate: {problem}");
+    ExitCode::from(code)
+}
+
+fn check(loaded: &Loaded) -> Result<(), Problem> {
+    Ok(std::io::stdout().write_all(loaded.to_toml()?.as_bytes())?)
+}
+
+fn serve(settings: &Settings, loaded: Loaded) -> Result<(), Problem> {
+    let config = loaded.config;
+    let log = telemetry::start(&config.log);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let stop = CancellationToken::new();
+        stop_on_signals(stop.clone())?;
+        let bound = Bound::new(config).await?;
+        let (gateway, sources, level) = (bound.gateway().clone(), settings.sources(), log.reload());
+        reload_on_hangup(move || match config::load(&sources) {
+            Ok(Loaded { config, .. }) => {
+                gateway.reload(&config);
+                level.set_level(config.log.level);
+                tracing::info!("reloaded; ports, TLS, upstream.url, sizes and log.format stay as they were until a restart");
+            }
+            Err(problem) => tracing::error!("not reloaded, nothing changed: {problem}"),
+        })?;
+        bound.run(stop).await
+    })
+}

@@ -1,0 +1,297 @@
+//! Values as people write them: `64MiB`, `12h`, `127.0.0.1:8080`, `off`.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::Uri;
+use serde::de::{self, Deserializer, Unexpected, Visitor};
+use serde::ser::Serializer;
+
+/// A value that is written as a text in the configuration.
+pub(super) trait Human: Sized {
+    /// What it takes, to follow the word "takes" in a message.
+    const TAKES: &'static str;
+    fn read(text: &str) -> Option<Self>;
+    fn write(&self) -> String;
+}
+
+/// For `#[serde(with = "human")]`.
+pub(super) fn serialize<T: Human, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&value.write())
+}
+
+/// For `#[serde(with = "human")]`.
+pub(super) fn deserialize<'de, T: Human, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
+    struct Text<T>(PhantomData<T>);
+    impl<T: Human> Visitor<'_> for Text<T> {
+        type Value = T;
+        fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+            to.write_str(T::TAKES)
+        }
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+            T::read(text).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+        }
+    }
+    from.deserialize_str(Text(PhantomData))
+}
+
+impl Human for Duration {
+    const TAKES: &'static str = r#"a duration such as "12h", "90s" or "500ms""#;
+
+    fn read(text: &str) -> Option<Self> {
+        humantime::parse_duration(text).ok()
+    }
+
+    /// In the largest unit that divides it.
+    fn write(&self) -> String {
+        const UNITS: [(u128, &str); 5] = [
+            (3_600_000_000_000, "h"),
+            (60_000_000_000, "m"),
+            (1_000_000_000, "s"),
+            (1_000_000, "ms"),
+            (1, "ns"),
+        ];
+        let nanos = self.as_nanos();
+        if nanos == 0 {
+            return "0s".into();
+        }
+        let (unit, name) = UNITS
+            .into_iter()
+            .find(|(unit, _)| nanos.is_multiple_of(*unit))
+            .unwrap_or((1, "ns"));
+        format!("{}{name}", nanos / unit)
+    }
+}
+
+impl Human for SocketAddr {
+    const TAKES: &'static str =
+        r#"an address with a port, such as "127.0.0.1:8080" or "[::1]:8080""#;
+
+    fn read(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+
+    fn write(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Human for Option<SocketAddr> {
+    const TAKES: &'static str = r#"an address with a port, such as "127.0.0.1:9090", or "off""#;
+
+    fn read(text: &str) -> Option<Self> {
+        if text == "off" {
+            Some(None)
+        } else {
+            text.parse().ok().map(Some)
+        }
+    }
+
+    fn write(&self) -> String {
+        self.as_ref().map_or("off".into(), Human::write)
+    }
+}
+
+impl Human for Option<Duration> {
+    const TAKES: &'static str = r#"a duration such as "60s", or "off""#;
+
+    fn read(text: &str) -> Option<Self> {
+        if text == "off" {
+            Some(None)
+        } else {
+            Duration::read(text).map(Some)
+        }
+    }
+
+    fn write(&self) -> String {
+        self.as_ref().map_or("off".into(), Human::write)
+    }
+}
+
+/// A number of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(u64);
+
+const SIZES: [(u64, &str); 7] = [
+    (1 << 30, "gib"),
+    (1 << 20, "mib"),
+    (1 << 10, "kib"),
+    (1_000_000_000, "gb"),
+    (1_000_000, "mb"),
+    (1_000, "kb"),
+    (1, "b"),
+];
+
+impl Size {
+    /// So many times 1,048,576 bytes.
+    #[must_use]
+    pub const fn mebibytes(count: u64) -> Self {
+        Self(count << 20)
+    }
+
+    /// The number of bytes.
+    #[must_use]
+    pub const fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+impl Human for Size {
+    const TAKES: &'static str = r#"a size such as "64MiB", "500kB" or "4096B""#;
+
+    fn read(text: &str) -> Option<Self> {
+        let text = text.trim().to_ascii_lowercase();
+        let end = text
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(text.len());
+        let (number, unit) = text.split_at(end);
+        let unit = match unit.trim() {
+            "" => 1,
+            unit => SIZES.iter().find(|(_, name)| *name == unit)?.0,
+        };
+        number.parse::<u64>().ok()?.checked_mul(unit).map(Self)
+    }
+
+    fn write(&self) -> String {
+        const WRITTEN: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+        WRITTEN
+            .iter()
+            .find(|(unit, _)| self.0 > 0 && self.0.is_multiple_of(*unit))
+            .map_or_else(
+                || format!("{}B", self.0),
+                |(unit, name)| format!("{}{name}", self.0 / unit),
+            )
+    }
+}
+
+/// The base URL of upstream: `http` or `https`, a host, perhaps a path prefix, and no credential.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamUrl {
+    scheme: http::uri::Scheme,
+    authority: http::uri::Authority,
+    prefix: String,
+}
+
+impl UpstreamUrl {
+    /// The public API, `https://octopusx.ai`.
+    #[must_use]
+    pub fn octopusx() -> Self {
+        Self {
+            scheme: http::uri::Scheme::HTTPS,
+            authority: http::uri::Authority::from_static("octopusx.ai"),
+            prefix: String::new(),
+        }
+    }
+
+    /// Reads a base URL; `None` where it is not one.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        <Self as Human>::read(text)
+    }
+
+    /// Host and port as they stand in `Host`.
+    #[must_use]
+    pub fn authority(&self) -> &http::uri::Authority {
+        &self.authority
+    }
+
+    /// `http` or `https`.
+    #[must_use]
+    pub fn scheme(&self) -> &http::uri::Scheme {
+        &self.scheme
+    }
+
+    /// The path that every request's path is put behind; empty or `/…` without a slash at its end.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+}
+
+impl fmt::Display for UpstreamUrl {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(to, "{}://{}{}", self.scheme, self.authority, self.prefix)
+    }
+}
+
+impl Human for UpstreamUrl {
+    const TAKES: &'static str = r#"an http or https URL such as "https://octopusx.ai", with no user, query or fragment in it"#;
+
+    fn read(text: &str) -> Option<Self> {
+        if text.contains(['@', '#', '?']) {
+            return None;
+        }
+        let parts = text.parse::<Uri>().ok()?.into_parts();
+        let scheme = parts
+            .scheme
+            .filter(|s| *s == http::uri::Scheme::HTTP || *s == http::uri::Scheme::HTTPS)?;
+        let path = parts.path_and_query.as_ref().map_or("", |path| path.path());
+        Some(Self {
+            scheme,
+            authority: parts
+                .authority
+                .filter(|authority| !authority.host().is_empty())?,
+            prefix: path.trim_end_matches('/').to_owned(),
+        })
+    }
+
+    fn write(&self) -> String {
+        self.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_reads_back() {
+        for text in ["12h", "5m", "75s", "500ms", "0s", "1500ms", "3ns"] {
+            assert_eq!(
+                Duration::read(text).map(|d| d.write()).as_deref(),
+                Some(text)
+            );
+        }
+        for text in ["64MiB", "1GiB", "1KiB", "1000B", "0B"] {
+            assert_eq!(Size::read(text).map(|s| s.write()).as_deref(), Some(text));
+        }
+        for text in ["https://octopusx.ai", "http://[::1]:3000/base/path"] {
+            assert_eq!(
+                UpstreamUrl::parse(text).map(|u| u.to_string()).as_deref(),
+                Some(text)
+            );
+        }
+    }
+
+    #[test]
+    fn sizes_are_read_in_either_system() {
+        assert_eq!(Size::read("1kB"), Some(Size(1000)));
+        assert_eq!(Size::read("1 KiB"), Some(Size(1024)));
+        assert_eq!(Size::read("17"), Some(Size(17)));
+        for text in ["", "MiB", "1.5MiB", "-1B", "64 parsecs", "99999999999GiB"] {
+            assert_eq!(Size::read(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn upstream_urls_that_would_mislead_are_refused() {
+        for text in [
+            "octopusx.ai",
+            "ftp://octopusx.ai",
+            "https://",
+            "https://key@octopusx.ai",
+            "https://octopusx.ai?a=b",
+            "/v1",
+        ] {
+            assert_eq!(UpstreamUrl::parse(text), None, "{text}");
+        }
+        assert_eq!(
+            UpstreamUrl::parse("https://octopusx.ai/api/")
+                .map(|u| u.prefix().to_owned())
+                .as_deref(),
+            Some("/api")
+        );
+    }
+}

@@ -1,0 +1,76 @@
+//! Writes the effective configuration as TOML, with a comment wherever a setting is not the default.
+
+use std::fmt::Write as _;
+
+use toml::{Table, Value};
+
+use super::load::{Loaded, Problem};
+
+impl Loaded {
+    /// The effective configuration as TOML; it reads back to the same one. There is no secret in it to show.
+    ///
+    /// # Errors
+    /// A setting that TOML cannot hold, such as a path that is not UTF-8.
+    pub fn to_toml(&self) -> Result<String, Problem> {
+        let table = Table::try_from(&self.config).map_err(|error| Problem::unwritable(&error))?;
+        let mut text = String::new();
+        for (section, values) in &table {
+            let _ = writeln!(
+                text,
+                "{}[{section}]",
+                if text.is_empty() { "" } else { "\n" }
+            );
+            self.write_section(&mut text, section, "", values);
+        }
+        Ok(text)
+    }
+
+    fn write_section(&self, text: &mut String, section: &str, prefix: &str, values: &Value) {
+        for (key, value) in values.as_table().into_iter().flatten() {
+            let key = format!("{prefix}{key}");
+            if value.is_table() {
+                self.write_section(text, section, &format!("{key}."), value);
+                continue;
+            }
+            let _ = match self.origins.get(&format!("{section}.{key}")) {
+                Some(origin) => writeln!(text, "{key} = {value} # {origin}"),
+                None => writeln!(text, "{key} = {value}"),
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Config, Sources, load};
+
+    #[test]
+    fn what_is_shown_reads_back_and_names_where_it_came_from() {
+        let sources = Sources {
+            environment: vec![
+                ("POLLGATE_LISTEN__TLS__CERT".into(), "c.pem".into()),
+                ("POLLGATE_LISTEN__TLS__KEY".into(), "k.pem".into()),
+            ],
+            flags: vec![(
+                "upstream.url",
+                "--upstream",
+                "http://127.0.0.1:1/base".into(),
+            )],
+            ..Sources::default()
+        };
+        let loaded = load(&sources).expect("loads");
+        let shown = loaded.to_toml().expect("shows");
+        assert!(
+            shown.contains("url = \"http://127.0.0.1:1/base\" # flag --upstream"),
+            "{shown}"
+        );
+        assert!(
+            shown.contains("tls.cert = \"c.pem\" # environment POLLGATE_LISTEN__TLS__CERT"),
+            "{shown}"
+        );
+        assert_eq!(
+            toml::from_str::<Config>(&shown).expect("reads back"),
+            loaded.config
+        );
+    }
+}

@@ -1,0 +1,140 @@
+//! Everything that can go wrong with a request here, and the answer that each deserves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+
+/// Why a request could not be answered with what upstream says.
+///
+/// Cloned to everyone who waited for the same flight. The texts are for the client: what happened, and what to do;
+/// never a credential, a URL or an upstream's body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Error {
+    /// Upstream could not be reached, or went away before its answer was whole.
+    UpstreamUnavailable(Arc<str>),
+    /// Upstream did not answer in time.
+    UpstreamTimeout,
+    /// Upstream answered 2xx with something that is no task document.
+    UpstreamInvalid(Arc<str>),
+    /// More work than the limits allow.
+    Overloaded(&'static str),
+    /// Upstream asked for a pause; its end is that far away.
+    RateLimited(Duration),
+    /// pollgate is about to stop.
+    Draining,
+    /// The client asked for a remembered answer only, and there is none (RFC 9111 §5.2.1.7).
+    NotCached,
+    /// The request cannot be passed on as it is.
+    BadRequest(&'static str),
+    /// A bug in pollgate: a flight panicked.
+    Crashed,
+}
+
+impl Error {
+    /// The HTTP status of the answer.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::UpstreamUnavailable(_) | Self::Overloaded(_) | Self::Draining => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::UpstreamTimeout | Self::NotCached => StatusCode::GATEWAY_TIMEOUT,
+            Self::UpstreamInvalid(_) => StatusCode::BAD_GATEWAY,
+            Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::Crashed => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The stable word that programs may look at.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::UpstreamUnavailable(_) => "upstream_unavailable",
+            Self::UpstreamTimeout => "upstream_timeout",
+            Self::UpstreamInvalid(_) => "upstream_invalid",
+            Self::Overloaded(_) => "overloaded",
+            Self::RateLimited(_) => "rate_limited",
+            Self::Draining => "draining",
+            Self::NotCached => "not_cached",
+            Self::BadRequest(_) => "bad_request",
+            Self::Crashed => "internal_error",
+        }
+    }
+
+    /// The `type` of the OpenAI envelope.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::BadRequest(_) | Self::NotCached => "invalid_request_error",
+            Self::RateLimited(_) => "rate_limit_error",
+            _ => "api_error",
+        }
+    }
+
+    /// What happened and what to do, for a person.
+    #[must_use]
+    pub fn message(&self) -> String {
+        match self {
+            Self::UpstreamUnavailable(why) => {
+                format!("the video API could not be reached ({why}); the task itself is not affected, ask again shortly")
+            }
+            Self::UpstreamTimeout => {
+                "the video API did not answer in time; the task itself is not affected, ask again shortly".into()
+            }
+            Self::UpstreamInvalid(why) => {
+                format!("the video API's answer was not a task ({why}); the task itself is not affected, ask again shortly")
+            }
+            Self::Overloaded(what) => format!("too much at once here: {what}; ask again shortly"),
+            Self::RateLimited(_) => "the video API asked for a pause; ask again after retry-after".into(),
+            Self::Draining => "this gateway is about to stop; ask again, another will answer".into(),
+            Self::NotCached => "nothing fresh is remembered, and only-if-cached forbids asking".into(),
+            Self::BadRequest(why) => (*why).into(),
+            Self::Crashed => "a defect in this gateway ended the poll; ask again".into(),
+        }
+    }
+
+    /// When asking again is worth it, for 429 and 503 answers; never over 60 s, since SDKs differ in what they do
+    /// with more: some give up at once, some sleep through it.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimited(pause) => {
+                Some((*pause).clamp(Duration::from_secs(1), Duration::from_mins(1)))
+            }
+            Self::UpstreamUnavailable(_) => Some(Duration::from_secs(2)),
+            Self::Overloaded(_) | Self::Draining => Some(Duration::from_secs(1)),
+            _ => None,
+        }
+    }
+
+    /// Whether the fault lies with upstream, so that a state known from before may stand in.
+    #[must_use]
+    pub fn is_upstream_failing(&self) -> bool {
+        matches!(
+            self,
+            Self::UpstreamUnavailable(_)
+                | Self::UpstreamTimeout
+                | Self::UpstreamInvalid(_)
+                | Self::RateLimited(_)
+        )
+    }
+
+    /// From what tower's layers return: our own errors, or the door's refusal.
+    #[must_use]
+    pub fn from_stack(error: &tower::BoxError) -> Self {
+        error
+            .downcast_ref::<Self>()
+            .cloned()
+            .unwrap_or(Self::Overloaded("requests under way"))
+    }
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.write_str(&self.message())
+    }
+}
+
+impl std::error::Error for Error {}

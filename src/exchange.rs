@@ -1,0 +1,76 @@
+//! What travels through the outer half of the stack: a request with its route, a response with its facts.
+
+use std::net::SocketAddr;
+
+use http::{Request, Response};
+
+use crate::body::Body;
+use crate::key::Caller;
+use crate::route::Route;
+use crate::task::State;
+use crate::verdict::Verdict;
+
+/// A client's request, as it comes in. Its route is read once, here.
+#[derive(Debug)]
+pub struct Inbound {
+    /// What kind of request it is.
+    pub route: Route,
+    /// The request itself.
+    pub request: Request<Body>,
+    /// Who is at the other end of the connection.
+    pub peer: Peer,
+}
+
+/// The other end of a client's connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Whether it speaks TLS with us.
+    pub tls: bool,
+}
+
+impl Inbound {
+    /// Reads the request's route.
+    #[must_use]
+    pub fn new(request: Request<Body>, peer: Peer) -> Self {
+        let route = Route::read(request.method(), request.uri().path());
+        Self {
+            route,
+            request,
+            peer,
+        }
+    }
+}
+
+/// A response, and what is told of it in metrics and logs.
+#[derive(Debug)]
+pub struct Handled {
+    /// The response itself.
+    pub response: Response<Body>,
+    /// What is told of it.
+    pub facts: Facts,
+}
+
+/// What inner layers tell of a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts {
+    /// How it was answered.
+    pub verdict: Verdict,
+    /// The task's state, where there is one.
+    pub state: Option<State>,
+    /// Whose it was, where that was looked at.
+    pub caller: Option<Caller>,
+}
+
+impl Facts {
+    /// Nothing is known but how it was answered.
+    #[must_use]
+    pub fn only(verdict: Verdict) -> Self {
+        Self {
+            verdict,
+            state: None,
+            caller: None,
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The gateway as a whole: what it remembers and counts, and the stack in front of that, assembled anew when the
+//! settings change.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use arc_swap::ArcSwap;
+use http::Response;
+use tokio::sync::Semaphore;
+use tower::Service;
+
+use crate::body::Body;
+use crate::config::Config;
+use crate::exchange::Inbound;
+use crate::flights::Flights;
+use crate::key::CallerKey;
+use crate::stack::{Parts, Stack, assemble};
+use crate::store::Store;
+use crate::telemetry::{Exposition, Metrics};
+use crate::upstream::Upstream;
+
+/// A gateway. Cheap to clone; clones are one gateway.
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    parts: Arc<Parts>,
+    stack: Arc<ArcSwap<Stack>>,
+}
+
+/// Why a gateway cannot be set up.
+pub type Problem = Box<dyn std::error::Error + Send + Sync>;
+
+impl Gateway {
+    /// Sets one up. Opens no connection and binds no port.
+    ///
+    /// # Errors
+    /// The CA file cannot be used, or the system gives no random bytes.
+    pub fn new(config: &Config) -> Result<Self, Problem> {
+        let metrics = Arc::new(Metrics::new()?);
+        let evictions = Arc::clone(&metrics);
+        let parts = Parts {
+            caller_key: CallerKey::random()?,
+            store: Arc::new(Store::new(config.cache.capacity.bytes(), move |cause| {
+                evictions.evicted(cause);
+            })),
+            flights: Flights::new(),
+            upstream: Upstream::new(&config.upstream, Arc::clone(&metrics))?,
+            metrics,
+            door: Arc::new(Semaphore::new(config.limits.max_connections.get())),
+            polls: Arc::new(Semaphore::new(config.limits.max_upstream.get())),
+        };
+        let stack = ArcSwap::from_pointee(assemble(parts.clone(), config));
+        Ok(Self {
+            parts: Arc::new(parts),
+            stack: Arc::new(stack),
+        })
+    }
+
+    /// Answers by these settings from now on. What is remembered and under way stays; what is bound at the start
+    /// (ports, sizes, the upstream) stays as it was.
+    pub fn reload(&self, config: &Config) {
+        self.stack
+            .store(Arc::new(assemble(Parts::clone(&self.parts), config)));
+    }
+
+    /// What is remembered.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.parts.store
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.parts.metrics
+    }
+
+    /// All metrics as text, as of now.
+    #[must_use]
+    pub fn expose(&self, format: Exposition) -> String {
+        let Parts {
+            store,
+            flights,
+            metrics,
+            ..
+        } = &*self.parts;
+        metrics.expose(format, store.len(), store.bytes(), flights.len())
+    }
+}
+
+impl Service<Inbound> for Gateway {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = <Stack as Service<Inbound>>::Future;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, inbound: Inbound) -> Self::Future {
+        Stack::clone(&self.stack.load()).call(inbound)
+    }
+}

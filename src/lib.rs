@@ -1,0 +1,51 @@
+//! pollgate is a caching gateway for video-task status polls. It stands in front of OctopusX (an API of the new-api
+//! family) as a sidecar; clients reach it by changing their base URL, nothing else.
+//!
+//! # The way of a request
+//!
+//! ```text
+//! server      a connection, its timeouts, HTTP/1.1 or HTTP/2        src/server/
+//!   │  Inbound: the request and its route                           src/exchange.rs, src/route.rs
+//!   ▼
+//! Observe     counts, logs, signs                                   src/stack/observe.rs
+//! Rescue      errors become responses in the dialect of the path    src/stack/rescue.rs
+//! the door    limit and load shed (tower's own)                     src/stack/mod.rs
+//! Dispatch ─┬─ Forward   all that is no status poll: streamed       src/stack/forward.rs
+//!           └─ Poll      request → TaskQuery, Answer → response     src/stack/poll.rs
+//!               │  the narrow waist: plain values from here on      src/reply.rs
+//!               ▼
+//!             Translate  which dialect upstream is asked in         src/stack/translate.rs
+//!             Recall     fresh from memory; stale when it fails     src/stack/recall.rs
+//!             Coalesce   one poll for all who wait                  src/stack/coalesce.rs
+//!             Remember   stores the answer before the poll is over  src/stack/remember.rs
+//!             Fetch      asks upstream, within limits               src/stack/fetch.rs
+//! ```
+//!
+//! [`stack`] puts these together in one place. What they work on lies beside them: [`key`] (whose poll it is),
+//! [`store`] (what is remembered), [`freshness`] (for how long), [`flights`] (what is under way), [`task`] (documents
+//! and dialects), [`upstream`] (who is asked), [`telemetry`] (what is told). `task` and `flights` are pure: no HTTP, no
+//! sockets.
+//!
+//! Around the gateway stand the commands: [`mod@serve`], and [`config`] under all of them.
+
+pub mod admin;
+pub mod body;
+pub mod cli;
+pub mod config;
+pub mod error;
+pub mod exchange;
+pub mod flights;
+pub mod freshness;
+pub mod gateway;
+pub mod key;
+pub mod reply;
+pub mod request_id;
+pub mod route;
+pub mod serve;
+pub mod server;
+pub mod stack;
+pub mod store;
+pub mod task;
+pub mod telemetry;
+pub mod upstream;
+pub mod verdict;

@@ -1,0 +1,206 @@
+//! The narrow waist: a [`TaskQuery`] goes in, an [`Answer`] comes out, plain values both.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use tokio::time::Instant;
+
+use crate::key::{Credentials, TaskKey};
+use crate::task::{self, Dialect, Rendering, TaskSnapshot};
+use crate::verdict::Verdict;
+
+/// What a client wants to know.
+#[derive(Debug, Clone)]
+pub struct TaskQuery {
+    /// Whose, and which task; its dialect is the one upstream is asked in.
+    pub key: TaskKey,
+    /// What upstream is shown of the client.
+    pub credentials: Credentials,
+    /// What the client will take.
+    pub demand: Demand,
+    /// When the client has waited long enough.
+    pub deadline: Instant,
+}
+
+/// What upstream is asked.
+#[derive(Debug, Clone)]
+pub struct TaskFetch {
+    /// What the client who set it off wants to know.
+    pub query: TaskQuery,
+    /// When the task was first seen, in Unix seconds.
+    pub first_seen: i64,
+}
+
+/// What a client will take, from its `cache-control` (RFC 9111 §5.2.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Demand {
+    /// Whatever is fresh.
+    Fresh,
+    /// Only what upstream says from now on (`no-cache`, `max-age=0`).
+    Refetched,
+    /// Only what is remembered (`only-if-cached`).
+    Remembered,
+}
+
+/// One bounded, buffered answer of upstream, and what was read from it.
+#[derive(Debug)]
+pub struct Reply {
+    /// Upstream's status.
+    pub status: StatusCode,
+    /// Upstream's headers that may leave with a status answer: rate limits, request id, version.
+    pub headers: HeaderMap,
+    /// Upstream's bytes.
+    pub body: Bytes,
+    /// The task, where it is one.
+    pub snapshot: Option<TaskSnapshot>,
+    renditions: [OnceLock<Box<Rendition>>; 4],
+}
+
+/// A reply as one kind of client gets it. Made once, when the first of its kind asks.
+#[derive(Debug)]
+pub struct Rendition {
+    /// The status for the client.
+    pub status: StatusCode,
+    /// The bytes for the client.
+    pub body: Bytes,
+    /// A strong validator of those bytes.
+    pub etag: HeaderValue,
+}
+
+/// Headers of upstream that may leave with a status answer.
+const ALLOWED: [HeaderName; 5] = [
+    RETRY_AFTER,
+    HeaderName::from_static("retry-after-ms"),
+    HeaderName::from_static("x-oneapi-request-id"),
+    HeaderName::from_static("x-request-id"),
+    HeaderName::from_static("x-new-api-version"),
+];
+
+/// How names of rate-limit headers begin.
+const ALLOWED_PREFIXES: [&str; 2] = ["x-ratelimit-", "ratelimit"];
+
+impl Reply {
+    /// From what upstream sent; of its headers only those stay that may leave with a status answer.
+    #[must_use]
+    pub fn new(
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: Bytes,
+        snapshot: Option<TaskSnapshot>,
+    ) -> Self {
+        let headers = headers
+            .iter()
+            .filter(|(name, _)| is_allowed(name))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        Self {
+            status,
+            headers,
+            body,
+            snapshot,
+            renditions: Default::default(),
+        }
+    }
+
+    /// The reply as a client of this path gets it.
+    pub fn rendition(&self, dialect: Dialect, rendering: Rendering) -> &Rendition {
+        let place = 2 * usize::from(dialect == Dialect::OpenAi)
+            + usize::from(rendering == Rendering::Documented);
+        self.renditions[place].get_or_init(|| {
+            let (status, body) = if let Some(snapshot) = &self.snapshot {
+                (StatusCode::OK, snapshot.render(dialect, rendering))
+            } else {
+                let (status, body) =
+                    task::render_error(self.status.as_u16(), &self.body, dialect, rendering);
+                (StatusCode::from_u16(status).unwrap_or(self.status), body)
+            };
+            let etag = etag(&body);
+            Box::new(Rendition { status, body, etag })
+        })
+    }
+
+    /// Whether upstream refused the credential: an unknown, spent or banned key.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        self.status == StatusCode::UNAUTHORIZED || self.status == StatusCode::FORBIDDEN
+    }
+
+    /// Whether upstream says that there is no such task.
+    #[must_use]
+    pub fn is_task_not_exist(&self) -> bool {
+        self.snapshot.is_none() && task::is_task_not_exist(self.status.as_u16(), &self.body)
+    }
+
+    /// Whether upstream is failing, so that a state known from before may stand in.
+    #[must_use]
+    pub fn is_upstream_failing(&self) -> bool {
+        self.status == StatusCode::TOO_MANY_REQUESTS || self.status.is_server_error()
+    }
+
+    /// Roughly the memory it takes, in bytes, once it has been rendered for the clients of one path.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let renditions = self.body.len() + 512;
+        size_of::<Self>() + self.body.len() + renditions + self.headers.capacity() * 96
+    }
+}
+
+fn is_allowed(name: &HeaderName) -> bool {
+    ALLOWED.contains(name)
+        || ALLOWED_PREFIXES
+            .iter()
+            .any(|prefix| name.as_str().starts_with(prefix))
+}
+
+/// A strong validator (RFC 9110 §8.8.3): the same for the same bytes, whichever reply they came from.
+fn etag(body: &[u8]) -> HeaderValue {
+    let hash = blake3::hash(body).to_hex();
+    let tag = format!("\"{}\"", &hash[..32]);
+    HeaderValue::from_maybe_shared(tag).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
+}
+
+/// The type of every status answer: some SDKs take JSON without it for a text.
+pub const JSON: (HeaderName, HeaderValue) =
+    (CONTENT_TYPE, HeaderValue::from_static("application/json"));
+
+/// What a client is told, and how it came about.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// What upstream said.
+    pub reply: Arc<Reply>,
+    /// How the answer came about.
+    pub verdict: Verdict,
+    /// Why upstream was asked; `None` where it was not.
+    pub asked: Option<Asked>,
+    /// When upstream said so.
+    pub received: Instant,
+    /// Until when it is served without asking again.
+    pub fresh_until: Instant,
+    /// Whether it is remembered.
+    pub stored: bool,
+}
+
+/// Why upstream was asked (RFC 9211 §2.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// Nothing was remembered.
+    Miss,
+    /// What was remembered was no longer fresh.
+    Stale,
+    /// The client demanded it.
+    Request,
+}
+
+impl Asked {
+    /// The word of RFC 9211.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Miss => "miss",
+            Self::Stale => "stale",
+            Self::Request => "request",
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! What a request is, from its method and raw path alone.
+
+use http::Method;
+
+use crate::task::Dialect;
+
+const UNIFIED: &str = "/v1/video/generations/";
+const OPENAI: &str = "/v1/videos/";
+
+/// Words that stand where an id would, but name other resources of the OpenAI API.
+const NOT_IDS: [&str; 3] = ["edits", "extensions", "characters"];
+
+/// What a request is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Route {
+    /// `GET` or `HEAD` on one task's status.
+    Poll {
+        /// The path it came on.
+        dialect: Dialect,
+        /// Which task.
+        task: TaskId,
+    },
+    /// Any other method on a task's path or below it: it may change the task.
+    Write {
+        /// The path it came on.
+        dialect: Dialect,
+        /// Which task.
+        task: TaskId,
+    },
+    /// Anything else.
+    Forward {
+        /// Whose errors its client understands.
+        dialect: Dialect,
+    },
+}
+
+/// A task's id as it stands in the path: opaque, its bytes untouched.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct TaskId(std::sync::Arc<str>);
+
+impl Route {
+    /// Reads the raw path: nothing is decoded, merged or cleaned, so that no two paths that upstream tells apart
+    /// become one.
+    #[must_use]
+    pub fn read(method: &Method, path: &str) -> Self {
+        let Some((dialect, rest)) = split(path) else {
+            let unified = path.starts_with("/v1/video/generations");
+            let dialect = if unified {
+                Dialect::Unified
+            } else {
+                Dialect::OpenAi
+            };
+            return Self::Forward { dialect };
+        };
+        let (id, below) = rest
+            .split_once('/')
+            .map_or((rest, None), |(id, below)| (id, Some(below)));
+        if !is_id(id) || (dialect == Dialect::OpenAi && NOT_IDS.contains(&id)) {
+            return Self::Forward { dialect };
+        }
+        let reads = method == Method::GET || method == Method::HEAD;
+        match (reads, below) {
+            (true, None) => Self::Poll {
+                dialect,
+                task: TaskId::new(id),
+            },
+            (true, Some(_)) => Self::Forward { dialect },
+            (false, _) => Self::Write {
+                dialect,
+                task: TaskId::new(id),
+            },
+        }
+    }
+
+    /// The dialect in which a client of this path reads errors.
+    #[must_use]
+    pub fn dialect(&self) -> Dialect {
+        match self {
+            Self::Poll { dialect, .. }
+            | Self::Write { dialect, .. }
+            | Self::Forward { dialect } => *dialect,
+        }
+    }
+
+    /// The name of the route in metrics and logs.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Poll { dialect, .. } => dialect.as_str(),
+            Self::Write { .. } | Self::Forward { .. } => "forward",
+        }
+    }
+}
+
+fn split(path: &str) -> Option<(Dialect, &str)> {
+    path.strip_prefix(UNIFIED)
+        .map(|rest| (Dialect::Unified, rest))
+        .or_else(|| {
+            path.strip_prefix(OPENAI)
+                .map(|rest| (Dialect::OpenAi, rest))
+        })
+}
+
+/// Dot segments are no ids: what they mean depends on who resolves them, encoded or not.
+fn is_id(segment: &str) -> bool {
+    let dots = segment.to_ascii_lowercase().replace("%2e", ".");
+    !segment.is_empty() && dots != "." && dots != ".."
+}
+
+/// The path and id on which a task of this dialect is polled upstream.
+#[must_use]
+pub fn status_path(dialect: Dialect, task: &TaskId) -> String {
+    let base = match dialect {
+        Dialect::Unified => UNIFIED,
+        Dialect::OpenAi => OPENAI,
+    };
+    format!("{base}{task}")
+}
+
+impl TaskId {
+    /// From the raw path segment.
+    #[must_use]
+    pub fn new(segment: &str) -> Self {
+        Self(segment.into())
+    }
+
+    /// The raw path segment.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The id as a client of the API would write it in a document: percent-decoded where that gives a text.
+    #[must_use]
+    pub fn decoded(&self) -> std::borrow::Cow<'_, str> {
+        percent_encoding::percent_decode_str(&self.0)
+            .decode_utf8()
+            .unwrap_or(std::borrow::Cow::Borrowed(&self.0))
+    }
+}
+
+impl std::fmt::Display for TaskId {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.write_str(&self.0)
+    }
+}
+
+impl std::fmt::Debug for TaskId {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn poll(dialect: Dialect, id: &str) -> Route {
+        Route::Poll {
+            dialect,
+            task: TaskId::new(id),
+        }
+    }
+
+    #[test]
+    fn both_status_paths_are_polls_with_their_raw_id() {
+        for id in [
+            "task_1",
+            "sora-2:task_01k",
+            "a%2Fb",
+            "a%2fb",
+            "video_bGl0ZWxsbQ==",
+            "x;y",
+            "%E4%BB%BB",
+        ] {
+            assert_eq!(
+                Route::read(&Method::GET, &format!("/v1/videos/{id}")),
+                poll(Dialect::OpenAi, id)
+            );
+            assert_eq!(
+                Route::read(&Method::HEAD, &format!("/v1/video/generations/{id}")),
+                poll(Dialect::Unified, id)
+            );
+        }
+    }
+
+    #[test]
+    fn what_only_looks_like_a_status_path_is_forwarded() {
+        for path in [
+            "/",
+            "/v1/videos",
+            "/v1/videos/",
+            "/v1/videos/a/",
+            "/v1/videos/a/content",
+            "/v1//videos/a",
+            "//v1/videos/a",
+            "/V1/videos/a",
+            "/v1/videos/edits",
+            "/v1/videos/extensions",
+            "/v1/videos/characters",
+            "/v1/videos/..",
+            "/v1/videos/.",
+            "/v1/videos/%2e%2E",
+            "/v1/videos/characters/c1",
+            "/v1/video/generations",
+            "/v1/video/query",
+            "/v1/videos//a",
+            "/v1%2Fvideos/a",
+        ] {
+            assert!(
+                matches!(Route::read(&Method::GET, path), Route::Forward { .. }),
+                "{path}"
+            );
+        }
+    }
+
+    #[test]
+    fn other_methods_on_a_task_are_writes() {
+        for (method, path) in [
+            (Method::DELETE, "/v1/videos/a"),
+            (Method::POST, "/v1/videos/a/remix"),
+            (Method::PATCH, "/v1/video/generations/a"),
+        ] {
+            assert!(
+                matches!(Route::read(&method, path), Route::Write { .. }),
+                "{method} {path}"
+            );
+        }
+        assert!(matches!(
+            Route::read(&Method::POST, "/v1/videos/edits"),
+            Route::Forward { .. }
+        ));
+        assert!(matches!(
+            Route::read(&Method::POST, "/v1/videos"),
+            Route::Forward { .. }
+        ));
+    }
+
+    #[test]
+    fn ids_are_decoded_only_for_documents() {
+        assert_eq!(TaskId::new("a%2Fb").decoded(), "a/b");
+        assert_eq!(TaskId::new("a%FF").decoded(), "a%FF");
+    }
+}

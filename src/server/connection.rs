@@ -1,0 +1,150 @@
+//! One client connection, from the handshake to its end.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tower::{Service, ServiceExt as _};
+
+use super::Keeping;
+use super::activity::{Activity, Watched};
+use crate::body::Body;
+use crate::exchange::{Inbound, Peer};
+
+/// Serves one connection until it ends, stands idle for too long, or `stop` is cancelled and what is under way is done.
+pub(super) async fn run<S>(
+    stream: TcpStream,
+    address: SocketAddr,
+    service: S,
+    keeping: Arc<Keeping>,
+    stop: CancellationToken,
+) where
+    S: Service<Inbound, Response = Response<Body>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+{
+    let _counted = keeping.gauge.as_ref().map(crate::telemetry::Gauge::up);
+    // Answers are small and whole: waiting to fill a packet only costs the client 40 ms.
+    let _ = stream.set_nodelay(true);
+    let Some(tls) = &keeping.tls else {
+        return converse(
+            stream,
+            Peer {
+                address,
+                tls: false,
+            },
+            service,
+            &keeping,
+            stop,
+        )
+        .await;
+    };
+    let handshake = timeout(keeping.header_timeout, tls.acceptor().accept(stream));
+    match handshake.await {
+        Ok(Ok(stream)) => {
+            converse(stream, Peer { address, tls: true }, service, &keeping, stop).await;
+        }
+        Ok(Err(error)) => tracing::debug!("TLS handshake failed: {error}"),
+        Err(_) => tracing::debug!("TLS handshake took longer than limits.header_timeout"),
+    }
+}
+
+async fn converse<T, S>(
+    stream: T,
+    peer: Peer,
+    service: S,
+    keeping: &Keeping,
+    stop: CancellationToken,
+) where
+    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    S: Service<Inbound, Response = Response<Body>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+{
+    let activity = Activity::new();
+    let handle = {
+        let activity = Arc::clone(&activity);
+        service_fn(move |request: Request<Incoming>| {
+            let busy = activity.request();
+            let answer = service
+                .clone()
+                .oneshot(Inbound::new(request.map(Body::from), peer));
+            async move {
+                let response = answer.await?;
+                // A streamed answer keeps the connection busy until its end.
+                Ok::<_, Infallible>(if response.body().is_buffered() {
+                    response
+                } else {
+                    response.map(|body| body.guarded(busy))
+                })
+            }
+        })
+    };
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .pipeline_flush(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(250);
+    let io = TokioIo::new(Watched::new(
+        stream,
+        Arc::clone(&activity),
+        keeping.header_timeout,
+    ));
+    let mut connection = pin!(builder.serve_connection(io, handle));
+
+    let mut idle_check = pin!(sleep_until(Instant::now() + keeping.idle_timeout));
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!("a client connection broke: {error}");
+                }
+                return;
+            }
+            () = idle_check.as_mut() => {
+                let next = next_idle_check(&activity, keeping.idle_timeout);
+                idle_check.as_mut().reset(next.unwrap_or_else(|| Instant::now() + Duration::from_secs(1)));
+                if next.is_none() {
+                    close(connection.as_mut());
+                }
+            }
+            () = stop.cancelled(), if !stopping => {
+                stopping = true;
+                close(connection.as_mut());
+            }
+        }
+    }
+}
+
+/// When to look again; `None` where the connection has stood idle for long enough.
+fn next_idle_check(activity: &Activity, idle_timeout: Duration) -> Option<Instant> {
+    let now = Instant::now();
+    let due = activity.idle_since().unwrap_or(now) + idle_timeout;
+    (due > now).then_some(due)
+}
+
+/// Says goodbye as the protocol has it; a request that is under way is still answered.
+fn close<C: hyper_util::server::graceful::GracefulConnection>(connection: Pin<&mut C>) {
+    connection.graceful_shutdown();
+}

@@ -1,0 +1,136 @@
+//! Listens, and serves connections until told to stop; then lets what is under way finish. It knows HTTP and
+//! sockets, and nothing of what its service does.
+
+mod activity;
+mod connection;
+mod tls;
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Response;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::Service;
+
+use crate::body::Body;
+use crate::exchange::Inbound;
+use crate::telemetry::Gauge;
+
+pub use tls::{TlsIdentity, TlsProblem};
+
+/// How connections are kept.
+#[derive(Debug, Clone)]
+pub struct Keeping {
+    /// How many at once; one more is told so and closed.
+    pub max_connections: usize,
+    /// How long a request's head may take to arrive, and a TLS handshake to finish.
+    pub header_timeout: Duration,
+    /// How long a connection may stand idle between requests.
+    pub idle_timeout: Duration,
+    /// How long requests under way may take to finish after the stop.
+    pub drain: Duration,
+    /// HTTPS, where set.
+    pub tls: Option<TlsIdentity>,
+    /// Counts the connections, where they count.
+    pub gauge: Option<Gauge>,
+}
+
+/// Serves until `stop` is cancelled, then waits for what is under way, at most `keeping.drain`.
+///
+/// # Errors
+/// The listener itself broke.
+pub async fn serve<S>(
+    listener: TcpListener,
+    service: S,
+    keeping: Keeping,
+    stop: CancellationToken,
+) -> io::Result<()>
+where
+    S: Service<Inbound, Response = Response<Body>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+{
+    let connections = TaskTracker::new();
+    let places = Arc::new(Semaphore::new(keeping.max_connections));
+    let given_up = CancellationToken::new();
+    let keeping = Arc::new(keeping);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => break,
+        };
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) if is_about_one_connection(&error) => continue,
+            Err(error) => {
+                // Out of file descriptors, most likely: those under way will give some back.
+                tracing::warn!("cannot accept connections: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            connections.spawn(turn_away(stream));
+            continue;
+        };
+        let connection = connection::run(
+            stream,
+            address,
+            service.clone(),
+            Arc::clone(&keeping),
+            stop.clone(),
+        );
+        let given_up = given_up.clone();
+        connections.spawn(async move {
+            let _place = place;
+            tokio::select! {
+                () = connection => {}
+                () = given_up.cancelled() => {}
+            }
+        });
+    }
+    drop(listener);
+    connections.close();
+    if tokio::time::timeout(keeping.drain, connections.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            "{} connections were still busy after limits.drain, and are closed now",
+            connections.len()
+        );
+        given_up.cancel();
+        connections.wait().await;
+    }
+    Ok(())
+}
+
+/// The client went away between its connection and our accepting it.
+fn is_about_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+    )
+}
+
+/// Tells one client too many so, in the time that a write into an empty socket takes.
+async fn turn_away(stream: TcpStream) {
+    const REFUSAL: &str = concat!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n",
+        "connection: close\r\nvia: 1.1 pollgate\r\ncontent-length: 148\r\n\r\n",
+        r#"{"error":{"message":"too many connections here (limits.max_connections); ask again shortly","#,
+        r#""type":"api_error","param":null,"code":"overloaded"}}"#,
+    );
+    if stream.writable().await.is_ok() {
+        let _ = stream.try_write(REFUSAL.as_bytes());
+    }
+}

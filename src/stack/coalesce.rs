@@ -1,0 +1,87 @@
+//! Lets everyone who wants the same task at the same time wait for one poll. Below Recall, which answers most
+//! without one, and above Remember, whose work is then done once for all.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::future::BoxFuture;
+use tokio::time::timeout_at;
+use tower::{Service, ServiceExt as _};
+
+use super::PollFlights;
+use crate::error::Error;
+use crate::flights::Role;
+use crate::reply::{Answer, TaskQuery};
+use crate::store::Store;
+use crate::telemetry::{Gauge, Metrics};
+use crate::verdict::Verdict;
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub struct Coalesce<S> {
+    inner: S,
+    flights: PollFlights,
+    store: Arc<Store>,
+    waiters: Gauge,
+    max_waiters: NonZeroUsize,
+}
+
+impl<S> Coalesce<S> {
+    pub(super) fn new(
+        inner: S,
+        flights: PollFlights,
+        store: Arc<Store>,
+        metrics: &Metrics,
+        max_waiters: NonZeroUsize,
+    ) -> Self {
+        Self {
+            inner,
+            flights,
+            store,
+            waiters: metrics.waiters(),
+            max_waiters,
+        }
+    }
+}
+
+impl<S> Service<TaskQuery> for Coalesce<S>
+where
+    S: Service<TaskQuery, Response = Answer, Error = Error, Future: Send> + Clone + Send + 'static,
+{
+    type Response = Answer;
+    type Error = Error;
+    type Future = BoxFuture<'static, Result<Answer, Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, query: TaskQuery) -> Self::Future {
+        let Self {
+            inner,
+            flights,
+            store,
+            waiters,
+            max_waiters,
+        } = self.clone();
+        Box::pin(async move {
+            let deadline = query.deadline;
+            let key = (query.key.clone(), store.epoch(&query.key.task));
+            let ticket = flights
+                .board(key, max_waiters.get(), || inner.oneshot(query))
+                .map_err(|_| Error::Overloaded("clients waiting for this task"))?;
+            let role = ticket.role();
+            let _waiting = waiters.up();
+            let answer = timeout_at(deadline, ticket)
+                .await
+                .map_err(|_| Error::UpstreamTimeout)?;
+            let answer = answer.map_err(|_| Error::Crashed)??;
+            let verdict = match role {
+                Role::Pilot => answer.verdict,
+                Role::Passenger => Verdict::Shared,
+            };
+            Ok(Answer { verdict, ..answer })
+        })
+    }
+}

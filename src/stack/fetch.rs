@@ -1,0 +1,96 @@
+//! Asks upstream for a task's status: within the limits of time, size and number. Innermost.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::future::BoxFuture;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
+use tower::Service;
+
+use crate::config;
+use crate::error::Error;
+use crate::reply::{Reply, TaskFetch};
+use crate::task::TaskSnapshot;
+use crate::upstream::{Upstream, status_request};
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub struct Fetch {
+    upstream: Upstream,
+    places: Arc<Semaphore>,
+    timeout: std::time::Duration,
+    max_body: usize,
+}
+
+impl Fetch {
+    pub(super) fn new(
+        upstream: Upstream,
+        places: Arc<Semaphore>,
+        config: &config::Upstream,
+    ) -> Self {
+        Self {
+            upstream,
+            places,
+            timeout: config.timeout,
+            max_body: usize::try_from(config.max_status_body.bytes()).unwrap_or(usize::MAX),
+        }
+    }
+
+    async fn fetch(self, fetch: TaskFetch) -> Result<Reply, Error> {
+        let deadline = Instant::now() + self.timeout;
+        let _place = timeout_at(deadline, self.places.acquire())
+            .await
+            .map_err(|_| Error::Overloaded("status polls of the video API"))?
+            .map_err(|_| Error::Draining)?;
+        timeout_at(deadline, self.ask(&fetch))
+            .await
+            .map_err(|_| Error::UpstreamTimeout)?
+    }
+
+    async fn ask(&self, fetch: &TaskFetch) -> Result<Reply, Error> {
+        let request = status_request(self.upstream.url(), &fetch.query)?;
+        let response = self.upstream.poll(request).await?;
+        let (parts, body) = response.into_parts();
+        let body = Limited::new(body, self.max_body)
+            .collect()
+            .await
+            .map_err(|error| {
+                if error.is::<LengthLimitError>() {
+                    Error::UpstreamInvalid("it is larger than upstream.max_status_body".into())
+                } else {
+                    Error::UpstreamUnavailable(
+                        "the connection broke in the middle of the answer".into(),
+                    )
+                }
+            })?;
+        let body = body.to_bytes();
+        if parts.status.is_informational() || parts.status.is_redirection() {
+            return Err(Error::UpstreamInvalid(format!("a {}", parts.status).into()));
+        }
+        let snapshot = if parts.status.is_success() {
+            let asked = fetch.query.key.task.decoded();
+            let snapshot = TaskSnapshot::read(&asked, &body, fetch.first_seen)
+                .map_err(|why| Error::UpstreamInvalid(why.to_string().into()))?;
+            Some(snapshot)
+        } else {
+            None
+        };
+        Ok(Reply::new(parts.status, &parts.headers, body, snapshot))
+    }
+}
+
+impl Service<TaskFetch> for Fetch {
+    type Response = Reply;
+    type Error = Error;
+    type Future = BoxFuture<'static, Result<Reply, Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, fetch: TaskFetch) -> Self::Future {
+        Box::pin(self.clone().fetch(fetch))
+    }
+}

@@ -1,0 +1,146 @@
+//! Counts, logs and signs every request. Outermost, so that nothing that happens below goes unseen.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use tokio::time::Instant;
+use tower::{Service, ServiceExt as _};
+
+use crate::body::Body;
+use crate::config::LogRequests;
+use crate::exchange::{Facts, Handled, Inbound};
+use crate::request_id;
+use crate::route::Route;
+use crate::task::State;
+use crate::telemetry::{Metrics, RequestLine};
+use crate::upstream::headers::append_via;
+use crate::verdict::Verdict;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const UPSTREAM_REQUEST_ID: HeaderName = HeaderName::from_static("x-oneapi-request-id");
+
+/// What nginx counts a client as that went away before its answer was ready.
+const CLIENT_GONE: u16 = 499;
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub struct Observe<S> {
+    inner: S,
+    metrics: Arc<Metrics>,
+    log: LogRequests,
+}
+
+impl<S> Observe<S> {
+    pub(super) fn new(inner: S, metrics: Arc<Metrics>, log: LogRequests) -> Self {
+        Self {
+            inner,
+            metrics,
+            log,
+        }
+    }
+}
+
+impl<S> Service<Inbound> for Observe<S>
+where
+    S: Service<Inbound, Response = Handled, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, inbound: Inbound) -> Self::Future {
+        let client_id = inbound.request.headers().get(REQUEST_ID).cloned();
+        let mut watch = Watch {
+            metrics: Arc::clone(&self.metrics),
+            log: self.log,
+            started: Instant::now(),
+            route: inbound.route.clone(),
+            facts: Facts::only(Verdict::Failed),
+            code: CLIENT_GONE,
+            request_id: None,
+        };
+        let inner = self.inner.clone();
+        Box::pin(async move {
+            let Handled {
+                mut response,
+                facts,
+            } = inner.oneshot(inbound).await?;
+            let id = sign(response.headers_mut(), client_id);
+            watch.facts = facts;
+            watch.code = response.status().as_u16();
+            watch.request_id = Some(id);
+            // A streamed answer is over when its body is: only then the watch is dropped, and tells.
+            if response.body().is_buffered() {
+                drop(watch);
+                return Ok(response);
+            }
+            Ok(response.map(|body| body.guarded(watch)))
+        })
+    }
+}
+
+/// Adds `via` (RFC 9110 §7.6.3) and `x-request-id`: upstream's own where it gave one, else the client's, else ours.
+fn sign(headers: &mut HeaderMap, client_id: Option<HeaderValue>) -> HeaderValue {
+    append_via(headers);
+    let id = headers
+        .get(UPSTREAM_REQUEST_ID)
+        .or_else(|| headers.get(REQUEST_ID))
+        .cloned()
+        .or(client_id)
+        .unwrap_or_else(request_id::make);
+    headers.insert(REQUEST_ID, id.clone());
+    id
+}
+
+/// One request under way; tells of it when it is dropped.
+struct Watch {
+    metrics: Arc<Metrics>,
+    log: LogRequests,
+    started: Instant,
+    route: Route,
+    facts: Facts,
+    code: u16,
+    request_id: Option<HeaderValue>,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let seconds = self.started.elapsed().as_secs_f64();
+        let route = self.route.as_str();
+        self.metrics
+            .request(route, self.facts.verdict, self.code, seconds);
+        let told = match self.log {
+            LogRequests::All => true,
+            LogRequests::Upstream => {
+                self.facts.verdict != Verdict::Hit && self.facts.verdict != Verdict::Shared
+            }
+            LogRequests::Off => false,
+        };
+        if told {
+            RequestLine {
+                route,
+                outcome: self.facts.verdict.as_str(),
+                code: self.code,
+                state: self.facts.state.map(State::as_str),
+                task: match &self.route {
+                    Route::Poll { task, .. } | Route::Write { task, .. } => Some(task.as_str()),
+                    Route::Forward { .. } => None,
+                },
+                caller: self.facts.caller,
+                request_id: self.request_id.as_ref().and_then(|id| id.to_str().ok()),
+                seconds,
+            }
+            .write();
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Answers from memory what is fresh, and with the last known state when upstream fails. Outside Coalesce, so that a
+//! hit never touches the flight table, and so that everyone who waited for a flight in vain can fall back.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, Either, Ready, ready};
+use tokio::time::Instant;
+use tower::{Service, ServiceExt as _};
+
+use crate::error::Error;
+use crate::reply::{Answer, Asked, Demand, TaskQuery};
+use crate::store::{Found, Store};
+use crate::verdict::Verdict;
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub struct Recall<S> {
+    inner: S,
+    store: Arc<Store>,
+    credential_ttl: Duration,
+}
+
+impl<S> Recall<S> {
+    pub(super) fn new(inner: S, store: Arc<Store>, credential_ttl: Duration) -> Self {
+        Self {
+            inner,
+            store,
+            credential_ttl,
+        }
+    }
+}
+
+impl<S> Service<TaskQuery> for Recall<S>
+where
+    S: Service<TaskQuery, Response = Answer, Error = Error, Future: Send> + Clone + Send + 'static,
+{
+    type Response = Answer;
+    type Error = Error;
+    type Future = Either<Ready<Result<Answer, Error>>, BoxFuture<'static, Result<Answer, Error>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, query: TaskQuery) -> Self::Future {
+        let found = self
+            .store
+            .find(&query.key, Instant::now(), self.credential_ttl);
+        let asked = match (found, query.demand) {
+            (Found::Fresh(entry), Demand::Fresh | Demand::Remembered) => {
+                return Either::Left(ready(Ok(entry.answer(Verdict::Hit, None))));
+            }
+            (_, Demand::Remembered) => return Either::Left(ready(Err(Error::NotCached))),
+            (_, Demand::Refetched) => Asked::Request,
+            (Found::Stale(_), Demand::Fresh) => Asked::Stale,
+            (Found::Nothing, Demand::Fresh) => Asked::Miss,
+        };
+        let Self {
+            inner,
+            store,
+            credential_ttl,
+        } = self.clone();
+        Either::Right(Box::pin(async move {
+            let key = query.key.clone();
+            let answer = inner.oneshot(query).await;
+            let failing = match &answer {
+                Ok(answer) => answer.reply.is_upstream_failing(),
+                Err(error) => error.is_upstream_failing(),
+            };
+            // Looked up again: what was known may have been forgotten while upstream was asked.
+            match store.find(&key, Instant::now(), credential_ttl) {
+                Found::Fresh(entry) | Found::Stale(entry)
+                    if failing && entry.reply.snapshot.is_some() =>
+                {
+                    Ok(entry.answer(Verdict::Stale, Some(asked)))
+                }
+                _ => answer.map(|answer| Answer {
+                    asked: answer.asked.map(|_| asked),
+                    ..answer
+                }),
+            }
+        }))
+    }
+}

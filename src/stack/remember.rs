@@ -1,0 +1,102 @@
+//! Stores what upstream said, and notes whether it accepted the caller. Inside Coalesce: an answer is stored once,
+//! before its flight leaves the table; and it looks into the store once more first, for a poll that missed there just
+//! before another one's flight landed.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use futures_util::future::BoxFuture;
+use tokio::time::Instant;
+use tower::{Service, ServiceExt as _};
+
+use crate::config;
+use crate::error::Error;
+use crate::freshness::lifetime;
+use crate::reply::{Answer, Asked, Demand, Reply, TaskFetch, TaskQuery};
+use crate::store::{Arrival, Found, Store};
+use crate::verdict::Verdict;
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub struct Remember<S> {
+    inner: S,
+    store: Arc<Store>,
+    cache: Arc<config::Cache>,
+}
+
+impl<S> Remember<S> {
+    pub(super) fn new(inner: S, store: Arc<Store>, cache: config::Cache) -> Self {
+        Self {
+            inner,
+            store,
+            cache: Arc::new(cache),
+        }
+    }
+}
+
+impl<S> Service<TaskQuery> for Remember<S>
+where
+    S: Service<TaskFetch, Response = Reply, Error = Error, Future: Send> + Clone + Send + 'static,
+{
+    type Response = Answer;
+    type Error = Error;
+    type Future = BoxFuture<'static, Result<Answer, Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, query: TaskQuery) -> Self::Future {
+        let Self {
+            inner,
+            store,
+            cache,
+        } = self.clone();
+        Box::pin(async move {
+            let key = query.key.clone();
+            if query.demand == Demand::Fresh
+                && let Found::Fresh(entry) = store.find(&key, Instant::now(), cache.credential_ttl)
+            {
+                return Ok(entry.answer(Verdict::Hit, None));
+            }
+            let takeoff = store.takeoff(&key);
+            let first_seen = store.first_seen(&key).unwrap_or_else(unix_now);
+            let reply = Arc::new(inner.oneshot(TaskFetch { query, first_seen }).await?);
+            let now = Instant::now();
+            if reply.is_refusal() {
+                store.refuse(key.caller);
+            } else if reply.snapshot.is_some() || reply.is_task_not_exist() {
+                store.accept(key.caller, takeoff, now);
+            }
+            let lifetime = lifetime(&reply, unix_now(), &cache);
+            let stored = lifetime.is_some_and(|lifetime| {
+                store.remember(
+                    &key,
+                    &reply,
+                    Arrival {
+                        now,
+                        lifetime,
+                        first_seen,
+                    },
+                    takeoff,
+                )
+            });
+            Ok(Answer {
+                reply,
+                verdict: Verdict::Fetched,
+                asked: Some(Asked::Miss),
+                received: now,
+                fresh_until: now + lifetime.map(|lifetime| lifetime.fresh).unwrap_or_default(),
+                stored,
+            })
+        })
+    }
+}
+
+fn unix_now() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,354 @@
+//! What is remembered: answers within a budget of bytes, and which callers may be shown them.
+//!
+//! Freshness is decided here, on tokio's clock; moka only reclaims memory. Three things must hold before a
+//! remembered answer is shown: nothing changed the task since ([`Store::forget_task`]), upstream has not refused the
+//! caller since ([`Store::refuse`]), and upstream has accepted the caller's credential recently.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use moka::Expiry;
+use moka::notification::RemovalCause;
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+use tokio::time::Instant;
+
+use crate::freshness::Lifetime;
+use crate::key::{Caller, TaskKey};
+use crate::reply::{Answer, Asked, Reply};
+use crate::route::TaskId;
+use crate::verdict::Verdict;
+
+/// How many tasks' changes are told apart. Two tasks of one slot only ever cost each other a remembered answer.
+const SLOTS: usize = 4096;
+
+/// How many callers' standings are kept; beyond it the ones unseen for longest have to be checked again.
+const CALLERS: u64 = 65_536;
+
+/// What moka and the allocator take for an entry beside its reply and its key, in bytes; measured, not derived.
+const OVERHEAD: usize = 450;
+
+/// Remembered answers, bounded in bytes.
+pub struct Store {
+    answers: Cache<TaskKey, Arc<Entry>>,
+    callers: Cache<Caller, Standing>,
+    /// Counts up whenever a task of that slot changes.
+    epochs: Box<[AtomicU64]>,
+    slots: RandomState,
+    generations: AtomicU64,
+}
+
+/// A remembered answer.
+#[derive(Debug)]
+pub struct Entry {
+    /// What upstream said.
+    pub reply: Arc<Reply>,
+    /// When it said so.
+    pub received: Instant,
+    /// Until when it is served without asking again.
+    pub fresh_until: Instant,
+    /// Until when it may stand in for a failing upstream.
+    pub useful_until: Instant,
+    /// When the task was first seen, in Unix seconds.
+    pub first_seen: i64,
+    takeoff: Takeoff,
+}
+
+impl Entry {
+    /// The answer that this entry gives.
+    #[must_use]
+    pub fn answer(&self, verdict: Verdict, asked: Option<Asked>) -> Answer {
+        Answer {
+            reply: Arc::clone(&self.reply),
+            verdict,
+            asked,
+            received: self.received,
+            fresh_until: self.fresh_until,
+            stored: false,
+        }
+    }
+}
+
+/// What a poll must find unchanged when it lands, or its answer is not remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Takeoff {
+    epoch: u64,
+    generation: u64,
+}
+
+/// How upstream last judged a caller.
+#[derive(Debug, Clone, Copy)]
+struct Standing {
+    /// A new one whenever upstream refuses the caller: what was remembered under an older one is not shown again.
+    generation: u64,
+    accepted: Option<Instant>,
+}
+
+/// What is remembered of a task.
+#[derive(Debug, Clone)]
+pub enum Found {
+    /// It may be served without asking.
+    Fresh(Arc<Entry>),
+    /// Upstream must be asked; should it fail, this may stand in.
+    Stale(Arc<Entry>),
+    /// Nothing that may be shown.
+    Nothing,
+}
+
+impl Store {
+    /// An empty one that keeps within `capacity` bytes, and calls `evicted` for every answer that had to go.
+    pub fn new(capacity: u64, evicted: impl Fn(RemovalCause) + Send + Sync + 'static) -> Self {
+        let answers = Cache::builder()
+            .max_capacity(capacity)
+            .weigher(|key: &TaskKey, entry: &Arc<Entry>| {
+                let weight =
+                    OVERHEAD + size_of::<Entry>() + key.task.as_str().len() + entry.reply.weight();
+                u32::try_from(weight).unwrap_or(u32::MAX)
+            })
+            .eviction_policy(EvictionPolicy::lru())
+            .expire_after(UntilUseless)
+            .eviction_listener(move |_, _, cause| evicted(cause))
+            .build();
+        let callers = Cache::builder()
+            .max_capacity(CALLERS)
+            .eviction_policy(EvictionPolicy::lru())
+            .build();
+        Self {
+            answers,
+            callers,
+            epochs: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
+            slots: RandomState::new(),
+            generations: AtomicU64::new(0),
+        }
+    }
+
+    /// What is remembered under `key` for a caller whose credential was accepted within `credential_ttl`.
+    #[must_use]
+    pub fn find(&self, key: &TaskKey, now: Instant, credential_ttl: Duration) -> Found {
+        let Some(entry) = self.answers.get(key) else {
+            return Found::Nothing;
+        };
+        let Some(standing) = self.callers.get(&key.caller) else {
+            return Found::Nothing;
+        };
+        let current = Takeoff {
+            epoch: self.epoch(&key.task),
+            generation: standing.generation,
+        };
+        if entry.takeoff != current || now >= entry.useful_until.max(entry.fresh_until) {
+            return Found::Nothing;
+        }
+        let accepted = standing
+            .accepted
+            .is_some_and(|at| now.duration_since(at) <= credential_ttl);
+        if accepted && now < entry.fresh_until {
+            Found::Fresh(entry)
+        } else {
+            Found::Stale(entry)
+        }
+    }
+
+    /// What has to stay as it is until a poll lands. To be taken before the poll is sent.
+    #[must_use]
+    pub fn takeoff(&self, key: &TaskKey) -> Takeoff {
+        let standing = self.callers.get_with(key.caller, || self.standing(None));
+        Takeoff {
+            epoch: self.epoch(&key.task),
+            generation: standing.generation,
+        }
+    }
+
+    /// Counts the changes of a task (and of those that share its slot).
+    #[must_use]
+    pub fn epoch(&self, task: &TaskId) -> u64 {
+        self.slot(task).load(Ordering::Acquire)
+    }
+
+    /// Notes that upstream accepted the caller's credential, unless it has refused it since `takeoff`.
+    pub fn accept(&self, caller: Caller, takeoff: Takeoff, now: Instant) {
+        self.callers
+            .entry(caller)
+            .and_compute_with(|entry| match entry {
+                Some(entry) if entry.value().generation == takeoff.generation => {
+                    moka::ops::compute::Op::Put(Standing {
+                        accepted: Some(now),
+                        ..*entry.value()
+                    })
+                }
+                _ => moka::ops::compute::Op::Nop,
+            });
+    }
+
+    /// Notes that upstream refused the caller's credential: whatever the caller had is forgotten, and no poll that
+    /// took off earlier brings any of it back.
+    pub fn refuse(&self, caller: Caller) {
+        self.callers.insert(caller, self.standing(None));
+    }
+
+    /// Remembers an answer, unless its task or its caller's standing changed since `takeoff`. Says whether it did.
+    pub fn remember(
+        &self,
+        key: &TaskKey,
+        reply: &Arc<Reply>,
+        arrival: Arrival,
+        takeoff: Takeoff,
+    ) -> bool {
+        let Arrival {
+            now,
+            lifetime,
+            first_seen,
+        } = arrival;
+        let fresh_until = now + lifetime.fresh;
+        let useful_until = fresh_until + lifetime.stand_in;
+        if useful_until == now || !self.holds(key, takeoff) {
+            return false;
+        }
+        let entry = Entry {
+            reply: Arc::clone(reply),
+            received: now,
+            fresh_until,
+            useful_until,
+            first_seen,
+            takeoff,
+        };
+        self.answers.insert(key.clone(), Arc::new(entry));
+        // A change between the check and the insertion leaves an entry that is never found, by its takeoff.
+        true
+    }
+
+    /// When the task was first seen, if that is remembered.
+    #[must_use]
+    pub fn first_seen(&self, key: &TaskKey) -> Option<i64> {
+        self.answers.get(key).map(|entry| entry.first_seen)
+    }
+
+    /// Forgets a task for every caller and in both dialects; polls under way will not bring it back.
+    /// Says how many answers that were.
+    pub fn forget_task(&self, task: &TaskId) -> usize {
+        self.touch(task);
+        self.forget_where(|key| key.task == *task)
+    }
+
+    /// As [`Store::forget_task`], without looking for the entries, which age out unseen.
+    pub fn touch(&self, task: &TaskId) {
+        self.slot(task).fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Forgets everything; polls under way will not bring it back. Says how many answers that were.
+    pub fn forget_all(&self) -> usize {
+        for epoch in &self.epochs {
+            epoch.fetch_add(1, Ordering::AcqRel);
+        }
+        self.forget_where(|_| true)
+    }
+
+    /// How many answers are remembered.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.answers.entry_count()
+    }
+
+    /// Whether none is remembered.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many bytes they take.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.answers.weighted_size()
+    }
+
+    /// Gives back the memory of what is of no use any more. To be called now and then: moka alone does it only
+    /// while the store is in use.
+    pub fn reclaim(&self) {
+        self.answers.run_pending_tasks();
+        self.callers.run_pending_tasks();
+    }
+
+    fn forget_where(&self, doomed: impl Fn(&TaskKey) -> bool) -> usize {
+        let keys: Vec<_> = self
+            .answers
+            .iter()
+            .map(|(key, _)| key)
+            .filter(|key| doomed(key))
+            .collect();
+        keys.iter()
+            .filter(|key| self.answers.remove(&***key).is_some())
+            .count()
+    }
+
+    fn holds(&self, key: &TaskKey, takeoff: Takeoff) -> bool {
+        let generation = self
+            .callers
+            .get(&key.caller)
+            .map(|standing| standing.generation);
+        self.epoch(&key.task) == takeoff.epoch && generation == Some(takeoff.generation)
+    }
+
+    fn slot(&self, task: &TaskId) -> &AtomicU64 {
+        let hash = usize::try_from(self.slots.hash_one(task) % SLOTS as u64).unwrap_or(0);
+        &self.epochs[hash]
+    }
+
+    fn standing(&self, accepted: Option<Instant>) -> Standing {
+        Standing {
+            generation: self.generations.fetch_add(1, Ordering::Relaxed),
+            accepted,
+        }
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.debug_struct("Store")
+            .field("len", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The circumstances of an answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival {
+    /// When it arrived.
+    pub now: Instant,
+    /// How long it is kept.
+    pub lifetime: Lifetime,
+    /// When its task was first seen, in Unix seconds.
+    pub first_seen: i64,
+}
+
+/// Tells moka when an entry's memory may go; on the system's clock, since moka knows no other.
+struct UntilUseless;
+
+impl UntilUseless {
+    fn left(entry: &Entry) -> Duration {
+        entry.useful_until.duration_since(entry.received)
+    }
+}
+
+impl Expiry<TaskKey, Arc<Entry>> for UntilUseless {
+    #[allow(clippy::disallowed_types, reason = "moka keeps its own time")]
+    fn expire_after_create(
+        &self,
+        _: &TaskKey,
+        entry: &Arc<Entry>,
+        _: std::time::Instant,
+    ) -> Option<Duration> {
+        Some(Self::left(entry))
+    }
+
+    #[allow(clippy::disallowed_types, reason = "moka keeps its own time")]
+    fn expire_after_update(
+        &self,
+        _: &TaskKey,
+        entry: &Arc<Entry>,
+        _: std::time::Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        Some(Self::left(entry))
+    }
+}

@@ -1,0 +1,339 @@
+//! Error documents: our own, and upstream's brought into the dialect of the path.
+
+use bytes::Bytes;
+
+use super::json::{Json, Object, Text};
+use super::writer::object;
+use super::{Dialect, Rendering, values};
+
+/// new-api's code for a task that is not there, or is another user's; it comes with HTTP 400.
+const TASK_NOT_EXIST: &str = "task_not_exist";
+
+/// An error that the gateway answers with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// What programs compare, such as `upstream_timeout`.
+    pub code: String,
+    /// What people read.
+    pub message: String,
+    /// The `type` of the OpenAI dialect, such as `invalid_request_error`.
+    pub kind: String,
+}
+
+impl Fault {
+    /// An error of the gateway's own making.
+    #[must_use]
+    pub fn new(
+        code: impl Into<String>,
+        message: impl Into<String>,
+        kind: impl Into<String>,
+    ) -> Self {
+        Self {
+            code: code.into(),
+            message: message.into(),
+            kind: kind.into(),
+        }
+    }
+
+    /// The document for it: `{"code","message","data":null}`, or
+    /// `{"error":{"message","type","param":null,"code"}}`.
+    #[must_use]
+    pub fn write(&self, dialect: Dialect) -> Bytes {
+        Told {
+            code: Some(Text::new(&self.code)),
+            message: Text::new(&self.message),
+            kind: Text::new(&self.kind),
+        }
+        .write(dialect)
+    }
+}
+
+/// Upstream's error answer as a client of `dialect` should get it: status and body.
+///
+/// `status` is upstream's. What is no JSON object is replaced by an error with the code
+/// `upstream_error`. Else, on the unified path it stays as it is, unless `rendering` asks for the
+/// documented `{"code","message","data":null}`. On the OpenAI path, whose clients lose every error
+/// without an envelope, anything else is put into one, and a missing task becomes a 404.
+#[must_use]
+pub fn render_error(
+    status: u16,
+    body: &Bytes,
+    dialect: Dialect,
+    rendering: Rendering,
+) -> (u16, Bytes) {
+    let Some(object) = std::str::from_utf8(body).ok().and_then(Object::parse) else {
+        return (status, unreadable(status).write(dialect));
+    };
+    let envelope = object.given("error").and_then(Json::object);
+    let fits_dialect = dialect == Dialect::Unified || envelope.is_some();
+    if rendering == Rendering::Faithful && fits_dialect {
+        return (status, body.clone());
+    }
+    let is_missing = envelope.is_none() && has_code(&object, TASK_NOT_EXIST);
+    let answered = match (status, dialect) {
+        (400, Dialect::OpenAi) if is_missing => 404,
+        _ => status,
+    };
+    let told = Told::read(status, &object, envelope.as_ref(), body);
+    (answered, told.write(dialect))
+}
+
+/// Whether upstream says that there is no such task, on either path.
+///
+/// Told by the code: texts are translated. It may be early rather than final, since upstream stores
+/// a task only after it has answered the submission.
+#[must_use]
+pub fn is_task_not_exist(status: u16, body: &[u8]) -> bool {
+    let object = std::str::from_utf8(body).ok().and_then(Object::parse);
+    matches!(status, 400 | 404)
+        && object.is_some_and(|object| {
+            let envelope = object.given("error").and_then(Json::object);
+            has_code(envelope.as_ref().unwrap_or(&object), TASK_NOT_EXIST)
+        })
+}
+
+fn has_code(object: &Object<'_>, code: &str) -> bool {
+    object.get("code").and_then(Json::text).as_deref() == Some(code)
+}
+
+/// An error's parts in upstream's spelling.
+struct Told {
+    code: Option<Text>,
+    message: Text,
+    kind: Text,
+}
+
+impl Told {
+    /// Reads an error document, `envelope` being its object `error`, if it has one.
+    fn read(status: u16, outer: &Object<'_>, envelope: Option<&Object<'_>>, body: &Bytes) -> Self {
+        let said = |object: &Object<'_>, name| {
+            let said = object.get(name).and_then(Json::said);
+            said.map(|text| Text::keep(text, body))
+        };
+        let object = envelope.unwrap_or(outer);
+        let code = object.get("code").and_then(|code| values::code(code, body));
+        let message = ["message", "detail", "error"]
+            .into_iter()
+            .find_map(|name| said(object, name))
+            .unwrap_or_else(|| Text::new(&meaning(status)));
+        let kind = envelope.and_then(|object| said(object, "type"));
+        Self {
+            code: code.or_else(|| envelope.is_none().then(|| Text::new("upstream_error"))),
+            message,
+            kind: kind.unwrap_or_else(|| Text::new(kind_of(status))),
+        }
+    }
+
+    fn write(&self, dialect: Dialect) -> Bytes {
+        let mut out = Vec::with_capacity(256);
+        object(&mut out, |outer| match dialect {
+            Dialect::Unified => {
+                outer.text("code", self.code.as_ref().unwrap_or(&self.kind));
+                outer.text("message", &self.message);
+                outer.null("data");
+            }
+            Dialect::OpenAi => outer.object("error", |error| {
+                error.text("message", &self.message);
+                error.text("type", &self.kind);
+                error.null("param");
+                error.text_or_null("code", self.code.as_ref());
+            }),
+        });
+        out.into()
+    }
+}
+
+/// What stands in for an error body that says nothing, or says it to a browser.
+fn unreadable(status: u16) -> Fault {
+    Fault::new("upstream_error", meaning(status), kind_of(status))
+}
+
+fn kind_of(status: u16) -> &'static str {
+    match status {
+        429 => "rate_limit_error",
+        400..=499 => "invalid_request_error",
+        _ => "server_error",
+    }
+}
+
+/// The status, and what it means for whoever asked.
+fn meaning(status: u16) -> String {
+    let meaning = match status {
+        401 => "the API key was not accepted",
+        402 => "the account has no credit left",
+        403 => "this API key may not do this",
+        404 => "there is nothing at this address",
+        408 | 504 => "it took too long; try again",
+        413 => "the request is too large",
+        429 => "too many requests; try again later",
+        400..=499 => "the request was not accepted",
+        500..=599 => "upstream is in trouble; try again later",
+        _ => "this was not expected",
+    };
+    format!("upstream answered {status} and no reason: {meaning}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    const TASK_ERROR: &str = r#"{"code":"task_not_exist","message":"任务不存在","data":null}"#;
+    const ENVELOPE: &str = r#"{"error":{"code":"","message":"Invalid token (request id: 2026)","type":"new_api_error"}}"#;
+
+    fn rendered(
+        status: u16,
+        body: &'static str,
+        dialect: Dialect,
+        rendering: Rendering,
+    ) -> (u16, Value) {
+        let body = Bytes::from_static(body.as_bytes());
+        let (status, body) = render_error(status, &body, dialect, rendering);
+        (status, serde_json::from_slice(&body).unwrap())
+    }
+
+    #[test]
+    fn own_faults_are_written_in_either_dialect() {
+        let fault = Fault::new("upstream_timeout", "say \"later\"", "server_error");
+        assert_eq!(
+            fault.write(Dialect::Unified),
+            r#"{"code":"upstream_timeout","message":"say \"later\"","data":null}"#
+        );
+        assert_eq!(
+            fault.write(Dialect::OpenAi),
+            r#"{"error":{"message":"say \"later\"","type":"server_error","param":null,"code":"upstream_timeout"}}"#
+        );
+    }
+
+    #[test]
+    fn unified_path_keeps_any_json_object_as_it_is() {
+        for text in [TASK_ERROR, ENVELOPE, r#"{ "detail": "no" }"#] {
+            let body = Bytes::from_static(text.as_bytes());
+            let answer = render_error(400, &body, Dialect::Unified, Rendering::Faithful);
+            assert_eq!(answer, (400, body));
+        }
+    }
+
+    #[test]
+    fn documented_unified_error_is_always_code_message_and_data() {
+        let documented =
+            |status, text| rendered(status, text, Dialect::Unified, Rendering::Documented);
+        assert_eq!(
+            documented(400, TASK_ERROR),
+            (400, serde_json::from_str(TASK_ERROR).unwrap())
+        );
+        assert_eq!(
+            documented(401, ENVELOPE).1,
+            json!({"code": "new_api_error", "message": "Invalid token (request id: 2026)", "data": null})
+        );
+        assert_eq!(
+            documented(418, r#"{"detail":"teapot"}"#).1,
+            json!({"code": "upstream_error", "message": "teapot", "data": null})
+        );
+        assert_eq!(
+            documented(500, r#"{"error":{"code":7,"message":"m"}}"#).1["code"],
+            "7"
+        );
+    }
+
+    #[test]
+    fn openai_path_gets_task_errors_in_an_envelope_and_a_missing_task_as_404() {
+        for rendering in [Rendering::Faithful, Rendering::Documented] {
+            let (status, body) = rendered(400, TASK_ERROR, Dialect::OpenAi, rendering);
+            assert_eq!(status, 404);
+            assert_eq!(
+                body,
+                json!({"error": {"message": "任务不存在", "type": "invalid_request_error", "param": null, "code": "task_not_exist"}})
+            );
+            let text = r#"{"code":"get_task_failed","message":"x","data":null}"#;
+            let (status, body) = rendered(500, text, Dialect::OpenAi, rendering);
+            assert_eq!(
+                (status, &body["error"]["code"]),
+                (500, &json!("get_task_failed"))
+            );
+            assert_eq!(body["error"]["type"], "server_error");
+        }
+    }
+
+    #[test]
+    fn openai_envelope_stays_or_is_made_whole() {
+        let body = Bytes::from_static(ENVELOPE.as_bytes());
+        let faithful = render_error(401, &body, Dialect::OpenAi, Rendering::Faithful);
+        assert_eq!(faithful, (401, body));
+        let (status, whole) = rendered(401, ENVELOPE, Dialect::OpenAi, Rendering::Documented);
+        assert_eq!(status, 401);
+        assert_eq!(
+            whole,
+            json!({"error": {"message": "Invalid token (request id: 2026)", "type": "new_api_error", "param": null, "code": null}})
+        );
+    }
+
+    #[test]
+    fn what_is_no_json_object_is_replaced_and_its_status_kept() {
+        for text in [
+            "",
+            " ",
+            "<html><h1>502</h1></html>",
+            "{\"code\":",
+            "null",
+            "\"no\"",
+        ] {
+            for rendering in [Rendering::Faithful, Rendering::Documented] {
+                let (status, unified) = rendered(502, text, Dialect::Unified, rendering);
+                assert_eq!((status, &unified["code"]), (502, &json!("upstream_error")));
+                assert_eq!(unified["data"], Value::Null);
+                let message = unified["message"].as_str().unwrap();
+                assert!(
+                    message.contains("502") && !message.contains('<'),
+                    "{message}"
+                );
+                let (status, openai) = rendered(429, text, Dialect::OpenAi, rendering);
+                assert_eq!(
+                    (status, &openai["error"]["code"]),
+                    (429, &json!("upstream_error"))
+                );
+                assert_eq!(openai["error"]["type"], "rate_limit_error");
+            }
+        }
+    }
+
+    #[test]
+    fn missing_task_is_told_by_its_code_alone() {
+        assert!(is_task_not_exist(400, TASK_ERROR.as_bytes()));
+        assert!(is_task_not_exist(
+            404,
+            br#"{"error":{"code":"task_not_exist","message":""}}"#
+        ));
+        assert!(!is_task_not_exist(500, TASK_ERROR.as_bytes()));
+        assert!(!is_task_not_exist(
+            400,
+            br#"{"code":"x","message":"task_not_exist"}"#
+        ));
+        assert!(!is_task_not_exist(400, b"task_not_exist"));
+    }
+
+    #[test]
+    fn texts_keep_their_spelling() {
+        let body = Bytes::from_static(br#"{"code":"c","message":"a\ud800\u0026"}"#);
+        let (_, answer) = render_error(400, &body, Dialect::OpenAi, Rendering::Faithful);
+        let answer = std::str::from_utf8(&answer).unwrap();
+        assert!(answer.contains(r#""message":"a\ud800\u0026""#), "{answer}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_error_body_gives_json(
+            status in 300_u16..600,
+            body in "\\PC*|\\{(\"(code|message|error|data)\":(null|1|\"x\"|\\{\"message\":\"m\"\\}|\\[\\]),?){0,3}\\}",
+        ) {
+            let body = Bytes::from(body);
+            for dialect in [Dialect::Unified, Dialect::OpenAi] {
+                let (_, answer) = render_error(status, &body, dialect, Rendering::Documented);
+                let answer: Value = serde_json::from_slice(&answer).unwrap();
+                let error = if dialect == Dialect::OpenAi { &answer["error"] } else { &answer };
+                prop_assert!(error["message"].as_str().is_some_and(|text| !text.is_empty()));
+            }
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! JSON values in the spelling they came in, opened one level at a time.
+//!
+//! A parsed tree would lose what must survive: `1e400` overflows, a lone surrogate in an escape is
+//! an error, `5.0` and `5` become one. So a value stays the text it was, checked by `serde_json`,
+//! and only the few that we understand are decoded.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use bytes::Bytes;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// One well-formed JSON value, without spaces around it.
+#[derive(Clone, Copy)]
+pub(super) struct Json<'a>(&'a str);
+
+impl<'a> Json<'a> {
+    /// Takes a text that is one JSON value as a whole.
+    pub(super) fn parse(text: &'a str) -> Option<Self> {
+        let value: &RawValue = serde_json::from_str(text).ok()?;
+        Some(Self(value.get()))
+    }
+
+    pub(super) const fn as_str(self) -> &'a str {
+        self.0
+    }
+
+    pub(super) fn is_null(self) -> bool {
+        self.0 == "null"
+    }
+
+    /// The members, if this is an object.
+    pub(super) fn object(self) -> Option<Object<'a>> {
+        Object::parse(self.0)
+    }
+
+    /// What a string says. `None` also for one with a lone surrogate: it says nothing.
+    pub(super) fn text(self) -> Option<Cow<'a, str>> {
+        decoded(self.quoted()?)
+    }
+
+    /// The text of a string, if it says anything: spaces are nothing.
+    pub(super) fn said(self) -> Option<Self> {
+        let quoted = self.quoted()?;
+        let empty = match decoded(quoted) {
+            Some(text) => text.trim().is_empty(),
+            None => false,
+        };
+        (!empty).then_some(self)
+    }
+
+    /// A number, bare or in a string, in its own spelling.
+    pub(super) fn number(self) -> Option<Cow<'a, str>> {
+        let text = match self.quoted() {
+            Some(quoted) => decoded(quoted)?,
+            None => Cow::Borrowed(self.0),
+        };
+        is_number(text.trim()).then_some(text)
+    }
+
+    /// What stands between the quotes of a string, escapes as they are.
+    fn quoted(self) -> Option<&'a str> {
+        self.0.strip_prefix('"')?.strip_suffix('"')
+    }
+}
+
+/// `NaN`, `inf` and hexadecimals are numbers to some parsers, not here.
+pub(super) fn is_number(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.'))
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_digit() || matches!(b, b'-' | b'+' | b'.' | b'e' | b'E'))
+}
+
+/// What a string says whose quotes are gone; `None` if it has a lone surrogate.
+pub(super) fn decoded(quoted: &str) -> Option<Cow<'_, str>> {
+    if quoted.as_bytes().contains(&b'\\') {
+        let whole = format!("\"{quoted}\"");
+        serde_json::from_str(&whole).ok().map(Cow::Owned)
+    } else {
+        Some(Cow::Borrowed(quoted))
+    }
+}
+
+/// The members of one object, in order, duplicates and all.
+pub(super) struct Object<'a>(Vec<Member<'a>>);
+
+/// One member of an object.
+#[derive(Clone)]
+pub(super) struct Member<'a> {
+    /// The name as it is spelled, with its quotes.
+    pub(super) key: Json<'a>,
+    /// The name as it is meant.
+    pub(super) name: Cow<'a, str>,
+    pub(super) value: Json<'a>,
+}
+
+impl<'a> Object<'a> {
+    /// Takes a text that is one JSON object as a whole.
+    pub(super) fn parse(text: &'a str) -> Option<Self> {
+        if !text.trim_start().starts_with('{') {
+            return None;
+        }
+        serde_json::from_str(text).ok()
+    }
+
+    /// The value of a member; of several with one name the last, as nearly every parser has it.
+    pub(super) fn get(&self, name: &str) -> Option<Json<'a>> {
+        let member = self.0.iter().rfind(|member| member.name == name);
+        member.map(|member| member.value)
+    }
+
+    /// Whether there is such a member, null or not.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
+    /// The value of a member that is there and not null.
+    pub(super) fn given(&self, name: &str) -> Option<Json<'a>> {
+        self.get(name).filter(|value| !value.is_null())
+    }
+
+    pub(super) fn into_members(self) -> Vec<Member<'a>> {
+        self.0
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+
+        impl<'de> Visitor<'de> for Members {
+            type Value = Object<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
+                let mut members = Vec::with_capacity(16);
+                while let Some((key, value)) = map.next_entry::<&RawValue, &RawValue>()? {
+                    let (key, value) = (Json(key.get()), Json(value.get()));
+                    let name = key.text().unwrap_or(Cow::Borrowed(key.0));
+                    members.push(Member { key, name, value });
+                }
+                Ok(Object(members))
+            }
+        }
+
+        deserializer.deserialize_map(Members)
+    }
+}
+
+/// A JSON string that outlives the document it was found in, sharing its memory.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Text(Bytes);
+
+impl Text {
+    /// Keeps a string in its own spelling. `source` is the body in which `string` was found.
+    pub(super) fn keep(string: Json<'_>, source: &Bytes) -> Self {
+        Self(source.slice_ref(string.0.as_bytes()))
+    }
+
+    /// Spells a text of our own.
+    pub(super) fn new(text: &str) -> Self {
+        Self(Bytes::from(quote(text)))
+    }
+
+    pub(super) fn as_json(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// What it says; where it has a lone surrogate, its escapes are left as they are.
+    pub(super) fn decode(&self) -> String {
+        let spelled = String::from_utf8_lossy(&self.0);
+        let text = Json(&spelled).text().map(Cow::into_owned);
+        text.unwrap_or_else(|| spelled.trim_matches('"').to_owned())
+    }
+}
+
+/// Spells a text as a JSON string.
+pub(super) fn quote(text: &str) -> String {
+    // a string has no map keys and cannot fail
+    serde_json::to_string(text).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spelling_survives_what_a_parsed_tree_would_lose() {
+        let text = r#"{"n":1e400,"s":"\ud800","z":5.0,"\udc00":"\u0026"}"#;
+        let object = Object::parse(text).unwrap();
+        let raw = |name| object.get(name).unwrap().as_str();
+        assert_eq!(
+            (raw("n"), raw("s"), raw("z")),
+            ("1e400", r#""\ud800""#, "5.0")
+        );
+        assert_eq!(object.get("s").unwrap().text(), None);
+        assert!(object.get("s").unwrap().said().is_some());
+        assert_eq!(object.get(r#""\udc00""#).unwrap().text().unwrap(), "&");
+    }
+
+    #[test]
+    fn last_of_several_members_with_one_name_counts() {
+        let object = Object::parse(r#"{"a":1,"\u0061":2,"b":3}"#).unwrap();
+        assert_eq!(object.get("a").unwrap().as_str(), "2");
+    }
+
+    #[test]
+    fn trailing_garbage_is_not_json() {
+        assert!(Json::parse("{} x").is_none());
+        assert!(Object::parse("{}{}").is_none());
+        assert!(Object::parse("[]").is_none());
+    }
+
+    #[test]
+    fn only_plain_numbers_are_numbers() {
+        for text in ["1", "-1.5", "1e400", "\" 12 \""] {
+            assert!(Json::parse(text).unwrap().number().is_some(), "{text}");
+        }
+        for text in [
+            "\"NaN\"", "\"inf\"", "\"0x10\"", "\"\"", "true", "null", "[1]",
+        ] {
+            assert!(Json::parse(text).unwrap().number().is_none(), "{text}");
+        }
+    }
+}

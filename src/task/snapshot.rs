@@ -1,0 +1,257 @@
+//! One task's state, read from whatever upstream answered, with the bytes it was read from.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use super::json::Text;
+use super::{Dialect, Rendering, State, openai, reader, unified};
+
+/// One task as upstream told of it once. Immutable; clones share their memory.
+///
+/// `Debug` shows no URL, prompt or other text of the task.
+#[derive(Clone)]
+pub struct TaskSnapshot {
+    pub(super) source: Bytes,
+    /// The dialect in which the source may be served as it is, if any.
+    pub(super) native: Option<Dialect>,
+    /// The id that the client asked for, whatever upstream calls the task.
+    pub(super) id: Text,
+    pub(super) state: State,
+    pub(super) url: Option<Text>,
+    pub(super) url_expires_at: Option<i64>,
+    pub(super) format: Option<Text>,
+    pub(super) progress: u8,
+    pub(super) created_at: i64,
+    pub(super) completed_at: Option<i64>,
+    pub(super) expires_at: Option<i64>,
+    pub(super) model: Option<Text>,
+    /// The length as a JSON number; it is also the text of `seconds`.
+    pub(super) seconds: Option<String>,
+    pub(super) size: Option<(u32, u32)>,
+    pub(super) prompt: Option<Text>,
+    pub(super) remixed_from: Option<Text>,
+    pub(super) error: Option<TaskError>,
+    /// The source's object `metadata`, unread.
+    pub(super) metadata: Option<Bytes>,
+}
+
+/// Why a task failed.
+#[derive(Clone)]
+pub(super) struct TaskError {
+    pub(super) code: Text,
+    pub(super) message: Text,
+}
+
+impl TaskSnapshot {
+    /// Reads the body of a 2xx answer, in whatever shape it is.
+    ///
+    /// `asked_id` is the id of the client's path, percent-decoded. `first_seen` (Unix seconds) is
+    /// when the gateway first saw the task; it stands in for a creation time that is not told.
+    ///
+    /// # Errors
+    ///
+    /// [`NotATask`] if no task can be found in the body: it must never be shown as one.
+    pub fn read(asked_id: &str, body: &Bytes, first_seen: i64) -> Result<Self, NotATask> {
+        reader::read(asked_id, body, first_seen)
+    }
+
+    /// The task in `dialect`: the source's own bytes, shared, if `rendering` allows it and they
+    /// already are what was asked for; else the documented document.
+    #[must_use]
+    pub fn render(&self, dialect: Dialect, rendering: Rendering) -> Bytes {
+        if rendering == Rendering::Faithful && self.native == Some(dialect) {
+            return self.source.clone();
+        }
+        match dialect {
+            Dialect::Unified => unified::write(self),
+            Dialect::OpenAi => openai::write(self),
+        }
+    }
+
+    /// Where the task stands.
+    #[must_use]
+    pub const fn state(&self) -> State {
+        self.state
+    }
+
+    /// Whether there is a result to fetch; only of a success. One without a URL may still get it.
+    #[must_use]
+    pub const fn has_url(&self) -> bool {
+        self.url.is_some()
+    }
+
+    /// The URL of the result, as it was; secret, since it is often signed.
+    #[must_use]
+    pub fn url(&self) -> Option<String> {
+        self.url.as_ref().map(Text::decode)
+    }
+
+    /// When the URL's own signature runs out, in Unix seconds, if it says so.
+    #[must_use]
+    pub const fn url_expires_at(&self) -> Option<i64> {
+        self.url_expires_at
+    }
+
+    /// How far the task is, in whole percent, 0–100.
+    #[must_use]
+    pub const fn progress(&self) -> u8 {
+        self.progress
+    }
+
+    /// When the task was made, or else first seen, in Unix seconds.
+    #[must_use]
+    pub const fn created_at(&self) -> i64 {
+        self.created_at
+    }
+
+    /// When the task came to its end, in Unix seconds; only if it did, and upstream told.
+    #[must_use]
+    pub const fn completed_at(&self) -> Option<i64> {
+        self.completed_at
+    }
+
+    /// When the result goes, in Unix seconds: upstream's word, or else the URL's signature.
+    #[must_use]
+    pub const fn expires_at(&self) -> Option<i64> {
+        self.expires_at
+    }
+
+    /// The model that was asked for; empty if upstream does not say.
+    #[must_use]
+    pub fn model(&self) -> String {
+        self.model.as_ref().map(Text::decode).unwrap_or_default()
+    }
+
+    /// Upstream's bytes.
+    #[must_use]
+    pub const fn source(&self) -> &Bytes {
+        &self.source
+    }
+}
+
+impl fmt::Debug for TaskSnapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskSnapshot")
+            .field("state", &self.state)
+            .field("progress", &self.progress)
+            .field("created_at", &self.created_at)
+            .field("has_url", &self.has_url())
+            .field("url_expires_at", &self.url_expires_at)
+            .field("native", &self.native)
+            .field("source_bytes", &self.source.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a body is no task. Says nothing of what the body holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NotATask {
+    /// There is no body.
+    Empty,
+    /// A page for people, most often of something in front of upstream.
+    Html,
+    /// Anything else that is not JSON, or is cut short.
+    NotJson,
+    /// JSON, but no object.
+    NotAnObject,
+    /// A wrapper around nothing: `data` is null.
+    NoData,
+    /// An object without any status.
+    NoStatus,
+    /// A status, but of no task: there is neither a wrapper nor an id.
+    NoId,
+}
+
+impl fmt::Display for NotATask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "the body is empty",
+            Self::Html => "the body is HTML, not JSON",
+            Self::NotJson => "the body is not JSON",
+            Self::NotAnObject => "the body is JSON, but not an object",
+            Self::NoData => "the wrapper holds no task",
+            Self::NoStatus => "the body tells no status",
+            Self::NoId => "the body tells a status, but of no task",
+        })
+    }
+}
+
+impl std::error::Error for NotATask {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(body: &'static str) -> Result<TaskSnapshot, NotATask> {
+        TaskSnapshot::read("t", &Bytes::from_static(body.as_bytes()), 1)
+    }
+
+    #[test]
+    fn what_is_no_task_says_why() {
+        for (body, why) in [
+            ("", NotATask::Empty),
+            (" \n", NotATask::Empty),
+            ("<html></html>", NotATask::Html),
+            ("{\"id\":\"t\",\"status\":\"que", NotATask::NotJson),
+            ("\u{feff}{}", NotATask::NotJson),
+            ("[]", NotATask::NotAnObject),
+            ("null", NotATask::NotAnObject),
+            (r#"{"code":"success","data":null}"#, NotATask::NoData),
+            (r#"{"code":"success","data":[]}"#, NotATask::NoData),
+            (r#"{"code":"success","data":{}}"#, NotATask::NoStatus),
+            (r#"{"id":"t","status":null}"#, NotATask::NoStatus),
+            (r#"{"error":{"message":"no"}}"#, NotATask::NoStatus),
+            (r#"{"status":"ok"}"#, NotATask::NoId),
+        ] {
+            assert_eq!(read(body).unwrap_err(), why, "{body}");
+        }
+        let broken = TaskSnapshot::read("t", &Bytes::from_static(b"{\"id\":\"\xff\"}"), 1);
+        assert_eq!(broken.unwrap_err(), NotATask::NotJson);
+    }
+
+    #[test]
+    fn debug_shows_neither_url_nor_prompt() {
+        let task = read(
+            r#"{"id":"t","status":"done","url":"https://secret.example/x?sig=1","prompt":"secret"}"#,
+        );
+        let task = task.unwrap();
+        assert_eq!(task.url().unwrap(), "https://secret.example/x?sig=1");
+        assert!(!format!("{task:?}").contains("secret"));
+    }
+
+    #[test]
+    fn faithful_rendering_shares_the_source() {
+        let task = read(r#"{"code":"success","data":{"status":"SUCCESS"}}"#).unwrap();
+        let unified = task.render(Dialect::Unified, Rendering::Faithful);
+        assert_eq!(unified.as_ptr(), task.source().as_ptr());
+        let openai = task.render(Dialect::OpenAi, Rendering::Faithful);
+        assert_ne!(openai, unified);
+    }
+
+    #[test]
+    fn deep_and_wide_bodies_are_read_in_bounded_time() {
+        let deep = format!(
+            r#"{{"id":"t","status":"done","metadata":{{"a":{}{}}}}}"#,
+            "[".repeat(100_000),
+            "]".repeat(100_000)
+        );
+        let wide = format!(
+            r#"{{"id":"t","status":"done","metadata":{{{}"z":0}}}}"#,
+            r#""":0,"#.repeat(200_000)
+        );
+        let wrapped = format!(
+            "{}{}",
+            r#"{"code":0,"data":"#.repeat(50_000),
+            "}".repeat(50_000)
+        );
+        for body in [deep, wide, wrapped] {
+            let body = Bytes::from(body);
+            if let Ok(task) = TaskSnapshot::read("t", &body, 1) {
+                for dialect in [Dialect::Unified, Dialect::OpenAi] {
+                    assert!(!task.render(dialect, Rendering::Documented).is_empty());
+                }
+            }
+        }
+    }
+}

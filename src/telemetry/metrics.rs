@@ -1,0 +1,286 @@
+//! The metrics: their names, help texts and labels, declared in this one place.
+//!
+//! Every label takes its value from a closed list, so that the number of series is bounded whatever clients send.
+
+use std::borrow::Cow;
+
+use http::StatusCode;
+use moka::notification::RemovalCause;
+use prometheus::{
+    Encoder as _, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
+};
+
+use crate::verdict::Verdict;
+
+/// Fits a 50 µs hit and a 10 s upstream poll.
+const SECONDS: [f64; 16] = [
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+    1.0, 2.5, 10.0,
+];
+
+/// All that is counted.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    request_duration: HistogramVec,
+    upstream_requests: IntCounterVec,
+    upstream_duration: HistogramVec,
+    polls_avoided: IntCounter,
+    cache_entries: IntGauge,
+    cache_bytes: IntGauge,
+    cache_evictions: IntCounterVec,
+    flights: IntGauge,
+    waiters: IntGauge,
+    connections: IntGauge,
+}
+
+/// What upstream was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamKind {
+    /// A task's status.
+    Poll,
+    /// A client's request, passed on.
+    Forward,
+}
+
+impl UpstreamKind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Poll => "poll",
+            Self::Forward => "forward",
+        }
+    }
+}
+
+/// Which text format is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exposition {
+    /// Prometheus text format 0.0.4.
+    Prometheus,
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+}
+
+impl Exposition {
+    /// OpenMetrics only where the client asks for it.
+    #[must_use]
+    pub fn from_accept(accept: Option<&str>) -> Self {
+        if accept.is_some_and(|accept| accept.contains("application/openmetrics-text")) {
+            Self::OpenMetrics
+        } else {
+            Self::Prometheus
+        }
+    }
+
+    /// The media type of the document.
+    #[must_use]
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+impl Metrics {
+    /// All at zero.
+    ///
+    /// # Errors
+    /// Two metrics of one name, which would be a defect.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            let counters = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(counters.clone()))?;
+            Ok::<_, prometheus::Error>(counters)
+        };
+        let histograms = |name: &str, help: &str, labels: &[&str]| {
+            let histograms = HistogramVec::new(
+                HistogramOpts::new(name, help).buckets(SECONDS.into()),
+                labels,
+            )?;
+            registry.register(Box::new(histograms.clone()))?;
+            Ok::<_, prometheus::Error>(histograms)
+        };
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        let polls_avoided = IntCounter::new(
+            "pollgate_upstream_polls_avoided_total",
+            "Client polls answered without an upstream request of their own.",
+        )?;
+        registry.register(Box::new(polls_avoided.clone()))?;
+        let build = Opts::new("pollgate_build_info", "Always 1; which pollgate this is.")
+            .const_label("version", env!("CARGO_PKG_VERSION"));
+        let build = IntGauge::with_opts(build)?;
+        build.set(1);
+        registry.register(Box::new(build))?;
+
+        Ok(Self {
+            requests: counters(
+                "pollgate_requests_total",
+                "Client requests, by route, how they were answered, and status code.",
+                &["route", "outcome", "code"],
+            )?,
+            request_duration: histograms(
+                "pollgate_request_duration_seconds",
+                "From a client request's head to the end of its answer.",
+                &["route", "outcome"],
+            )?,
+            upstream_requests: counters(
+                "pollgate_upstream_requests_total",
+                "Requests to upstream, by kind and status code (error: no answer).",
+                &["kind", "code"],
+            )?,
+            upstream_duration: histograms(
+                "pollgate_upstream_duration_seconds",
+                "From a request to upstream to the head of its answer.",
+                &["kind"],
+            )?,
+            polls_avoided,
+            cache_entries: gauge("pollgate_cache_entries", "Answers remembered.")?,
+            cache_bytes: gauge(
+                "pollgate_cache_bytes",
+                "Memory that remembered answers take, in bytes.",
+            )?,
+            cache_evictions: counters(
+                "pollgate_cache_evictions_total",
+                "Remembered answers that went, by cause (size, expired, forgotten).",
+                &["cause"],
+            )?,
+            flights: gauge("pollgate_flights", "Status polls of upstream under way.")?,
+            waiters: gauge(
+                "pollgate_waiters",
+                "Clients waiting for a status poll under way.",
+            )?,
+            connections: gauge("pollgate_connections", "Client connections open.")?,
+            registry,
+        })
+    }
+
+    /// A client's request is over.
+    pub fn request(&self, route: &str, verdict: Verdict, code: u16, seconds: f64) {
+        let outcome = verdict.as_str();
+        self.requests
+            .with_label_values(&[route, outcome, &*code_label(code)])
+            .inc();
+        self.request_duration
+            .with_label_values(&[route, outcome])
+            .observe(seconds);
+        if verdict.avoided_a_poll() {
+            self.polls_avoided.inc();
+        }
+    }
+
+    /// Upstream answered, with that status, or (`None`) did not.
+    pub fn upstream(&self, kind: UpstreamKind, code: Option<u16>, seconds: f64) {
+        let code = code.map_or(Cow::Borrowed("error"), code_label);
+        self.upstream_requests
+            .with_label_values(&[kind.as_str(), &*code])
+            .inc();
+        self.upstream_duration
+            .with_label_values(&[kind.as_str()])
+            .observe(seconds);
+    }
+
+    /// A remembered answer went; being replaced by a newer one does not count.
+    pub fn evicted(&self, cause: RemovalCause) {
+        let cause = match cause {
+            RemovalCause::Size => "size",
+            RemovalCause::Expired => "expired",
+            RemovalCause::Explicit => "forgotten",
+            RemovalCause::Replaced => return,
+        };
+        self.cache_evictions.with_label_values(&[cause]).inc();
+    }
+
+    /// Clients waiting for a poll.
+    #[must_use]
+    pub fn waiters(&self) -> Gauge {
+        Gauge(self.waiters.clone())
+    }
+
+    /// Client connections.
+    #[must_use]
+    pub fn connections(&self) -> Gauge {
+        Gauge(self.connections.clone())
+    }
+
+    /// Writes everything down, after noting what the store and the flights hold right now.
+    #[must_use]
+    pub fn expose(&self, format: Exposition, entries: u64, bytes: u64, flights: usize) -> String {
+        self.cache_entries
+            .set(i64::try_from(entries).unwrap_or(i64::MAX));
+        self.cache_bytes
+            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.flights.set(i64::try_from(flights).unwrap_or(i64::MAX));
+        let mut text = Vec::new();
+        // Writing to memory cannot fail, nor is any family empty of names.
+        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
+        let text = String::from_utf8_lossy(&text).into_owned();
+        match format {
+            Exposition::Prometheus => text,
+            Exposition::OpenMetrics => to_open_metrics(&text),
+        }
+    }
+}
+
+/// Both formats agree but for this: in OpenMetrics a counter's family is named without `_total`, and `# EOF` ends it.
+fn to_open_metrics(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 8);
+    let mut help = None;
+    for line in text.lines() {
+        if line.strip_prefix("# HELP ").is_some() { help = Some(line) } else {
+            let counter = line.starts_with("# TYPE ") && line.ends_with(" counter");
+            for line in help.take().into_iter().chain([line]) {
+                if counter {
+                    out.push_str(&line.replacen("_total ", " ", 1));
+                } else {
+                    out.push_str(line);
+                }
+                out.push('\n');
+            }
+        }
+    }
+    out.push_str("# EOF\n");
+    out
+}
+
+/// Registered codes by themselves, all others by their class.
+fn code_label(code: u16) -> Cow<'static, str> {
+    match code {
+        200 => Cow::Borrowed("200"),
+        499 => Cow::Borrowed("499"),
+        _ if StatusCode::from_u16(code).is_ok_and(|code| code.canonical_reason().is_some()) => {
+            code.to_string().into()
+        }
+        _ => format!("{}xx", code / 100).into(),
+    }
+}
+
+/// A gauge that goes up and, with its guard, down again.
+#[derive(Debug, Clone)]
+pub struct Gauge(IntGauge);
+
+/// One of those that a [`Gauge`] counts.
+#[derive(Debug)]
+pub struct Counted(IntGauge);
+
+impl Gauge {
+    /// One more, until the guard is dropped.
+    #[must_use]
+    pub fn up(&self) -> Counted {
+        self.0.inc();
+        Counted(self.0.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

@@ -1,0 +1,76 @@
+//! The requests that upstream gets: a status poll made here, or a client's request passed on.
+
+use http::header::{ACCEPT, HOST, USER_AGENT};
+use http::{HeaderValue, Method, Request, Uri, Version};
+
+use super::headers::{append_forwarded, append_via, strip_hop_by_hop};
+use crate::body::Body;
+use crate::config::{Forwarded, UpstreamUrl};
+use crate::error::Error;
+use crate::exchange::Peer;
+use crate::reply::TaskQuery;
+use crate::route::status_path;
+
+/// A status poll. Its answer is shared, so it holds nothing of the client but what made the caller.
+///
+/// # Errors
+/// [`Error::BadRequest`] where the path and upstream's prefix make no valid target.
+pub fn status_request(upstream: &UpstreamUrl, query: &TaskQuery) -> Result<Request<Body>, Error> {
+    let mut path = status_path(query.key.dialect, &query.key.task);
+    if let Some(query) = query.credentials.query() {
+        path.push('?');
+        path.push_str(query);
+    }
+    let mut request = Request::new(Body::empty());
+    *request.method_mut() = Method::GET;
+    *request.uri_mut() = target(upstream, &path)?;
+    let headers = request.headers_mut();
+    query.credentials.copy_into(headers);
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    headers.insert(
+        USER_AGENT,
+        HeaderValue::from_static(concat!("pollgate/", env!("CARGO_PKG_VERSION"))),
+    );
+    append_via(headers);
+    Ok(request)
+}
+
+/// A client's request, passed on: same method, path, query and body, headers as a proxy owes them.
+///
+/// # Errors
+/// [`Error::BadRequest`] where the path and upstream's prefix make no valid target.
+pub fn forward_request(
+    upstream: &UpstreamUrl,
+    request: Request<Body>,
+    peer: Peer,
+    forwarded: Forwarded,
+) -> Result<Request<Body>, Error> {
+    let (mut parts, body) = request.into_parts();
+    strip_hop_by_hop(&mut parts.headers);
+    append_forwarded(&mut parts.headers, peer, &parts.uri, forwarded);
+    append_via(&mut parts.headers);
+    // The client library sets upstream's.
+    parts.headers.remove(HOST);
+    let path = parts
+        .uri
+        .path_and_query()
+        .map_or("/", http::uri::PathAndQuery::as_str);
+    parts.uri = target(upstream, path)?;
+    parts.version = Version::HTTP_11;
+    Ok(Request::from_parts(parts, body))
+}
+
+/// Upstream's prefix and the raw path, byte for byte.
+fn target(upstream: &UpstreamUrl, path: &str) -> Result<Uri, Error> {
+    let path = match path {
+        // `OPTIONS *` asks about the server, not about a path.
+        "*" => format!("{}/", upstream.prefix()),
+        path => format!("{}{path}", upstream.prefix()),
+    };
+    Uri::builder()
+        .scheme(upstream.scheme().clone())
+        .authority(upstream.authority().clone())
+        .path_and_query(path)
+        .build()
+        .map_err(|_| Error::BadRequest("the request's target is not valid"))
+}
