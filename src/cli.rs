@@ -1,6 +1,7 @@
 //! The command line: what can be said, and what comes of it.
 
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{self, Loaded, Sources};
 use crate::gateway::Problem;
 use crate::serve::{Bound, reload_on_hangup, stop_on_signals};
+use crate::simulator::{self, Simulator};
 use crate::telemetry;
 
 /// Failed while running.
@@ -44,6 +46,17 @@ enum Command {
     Serve(Settings),
     /// Read the configuration and show the effective one as TOML, with where each setting came from.
     Check(Settings),
+    /// Run a simulated OctopusX, to test pollers without paying for videos.
+    Simulate(Simulate),
+}
+
+#[derive(Debug, Args)]
+struct Simulate {
+    /// Where it listens; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8090")]
+    listen: SocketAddr,
+    #[command(flatten)]
+    settings: simulator::Settings,
 }
 
 #[derive(Debug, Clone, Default, Args)]
@@ -92,16 +105,21 @@ pub fn main() -> ExitCode {
     match cli.command.unwrap_or(Command::Serve(cli.settings)) {
         Command::Serve(settings) => with_config(&settings, |loaded| serve(&settings, loaded)),
         Command::Check(settings) => with_config(&settings, |loaded| check(&loaded)),
+        Command::Simulate(simulate) => report(run_simulator(simulate)),
     }
 }
 
 fn with_config(settings: &Settings, run: impl FnOnce(Loaded) -> Result<(), Problem>) -> ExitCode {
     match config::load(&settings.sources()) {
         Err(problem) => complain(&problem, MISUSED),
-        Ok(loaded) => match run(loaded) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(problem) => complain(&*problem, FAILED),
-        },
+        Ok(loaded) => report(run(loaded)),
+    }
+}
+
+fn report(outcome: Result<(), Problem>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => complain(&*problem, FAILED),
     }
 }
 
@@ -117,10 +135,7 @@ fn check(loaded: &Loaded) -> Result<(), Problem> {
 fn serve(settings: &Settings, loaded: Loaded) -> Result<(), Problem> {
     let config = loaded.config;
     let log = telemetry::start(&config.log);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
+    runtime()?.block_on(async {
         let stop = CancellationToken::new();
         stop_on_signals(stop.clone())?;
         let bound = Bound::new(config).await?;
@@ -135,4 +150,24 @@ fn serve(settings: &Settings, loaded: Loaded) -> Result<(), Problem> {
         })?;
         bound.run(stop).await
     })
+}
+
+fn run_simulator(Simulate { listen, settings }: Simulate) -> Result<(), Problem> {
+    let _log = telemetry::start(&config::Log::default());
+    runtime()?.block_on(async {
+        let stop = CancellationToken::new();
+        stop_on_signals(stop.clone())?;
+        let listener = tokio::net::TcpListener::bind(listen)
+            .await
+            .map_err(|error| format!("--listen: cannot listen on {listen}: {error}"))?;
+        Ok(Simulator::new(settings)
+            .run(listener, stop.cancelled_owned())
+            .await?)
+    })
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
 }

@@ -43,6 +43,7 @@ pub mod request_id;
 pub mod route;
 pub mod serve;
 pub mod server;
+pub mod simulator;
 pub mod stack;
 pub mod store;
 pub mod task;

@@ -1,0 +1,162 @@
+//! What the simulator was asked, counted.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use serde::Serialize;
+use tokio::sync::watch;
+
+use super::rule::Fault;
+use super::{Dialect, lock};
+
+/// What the simulator was asked since it began, or since its last reset.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// TCP connections accepted.
+    pub connections: u64,
+    /// Requests of every kind, but for those to `/simulator`.
+    pub requests: u64,
+    /// Status polls that arrived, on both paths, whatever became of them.
+    pub status_polls: u64,
+    /// Of these, on `/v1/video/generations/{id}`.
+    pub unified_polls: u64,
+    /// Of these, on `/v1/videos/{id}`.
+    pub openai_polls: u64,
+    /// Status polls under way just now, until the last byte of their answer.
+    pub open_polls: u64,
+    /// The most status polls that were ever under way at the same time.
+    pub max_open_polls: u64,
+    /// Status polls whose client left before there was an answer, those that were reset included.
+    pub abandoned_polls: u64,
+    /// Answers to status polls by HTTP status.
+    pub poll_answers: BTreeMap<u16, u64>,
+    /// `POST /v1/video/generations`, `POST /v1/videos` and remixes.
+    pub creates: u64,
+    /// `/v1/videos/{id}/content`.
+    pub contents: u64,
+    /// Signed result URLs, `/files/{id}.mp4`.
+    pub files: u64,
+    /// `POST /v1/files`.
+    pub uploads: u64,
+    /// Bytes read from uploads.
+    pub uploaded_bytes: u64,
+    /// `POST /v1/chat/completions`.
+    pub chats: u64,
+    /// Anything else.
+    pub others: u64,
+    /// Faults that struck.
+    pub faults: BTreeMap<Fault, u64>,
+}
+
+/// What kind of request is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Poll(Dialect),
+    Create,
+    Content,
+    File,
+    Upload,
+    Chat,
+    Other,
+}
+
+/// Counts; a cheap handle.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Counter {
+    counts: Arc<Mutex<Counts>>,
+    polls: Arc<watch::Sender<u64>>,
+}
+
+/// One request under way; what it took is given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Visit {
+    counter: Counter,
+    is_poll: bool,
+    answered: bool,
+}
+
+impl Counter {
+    pub(super) fn counts(&self) -> Counts {
+        lock(&self.counts).clone()
+    }
+
+    /// Starts again from zero, but for the polls under way.
+    pub(super) fn reset(&self) {
+        let mut counts = lock(&self.counts);
+        *counts = Counts {
+            open_polls: counts.open_polls,
+            max_open_polls: counts.open_polls,
+            ..Counts::default()
+        };
+        self.polls.send_replace(0);
+    }
+
+    pub(super) fn connected(&self) {
+        lock(&self.counts).connections += 1;
+    }
+
+    pub(super) fn uploaded(&self, bytes: u64) {
+        lock(&self.counts).uploaded_bytes += bytes;
+    }
+
+    pub(super) fn struck(&self, fault: Fault) {
+        *lock(&self.counts).faults.entry(fault).or_default() += 1;
+    }
+
+    /// Counts a request in.
+    pub(super) fn arrive(&self, kind: Kind) -> Visit {
+        let mut counts = lock(&self.counts);
+        counts.requests += 1;
+        match kind {
+            Kind::Poll(dialect) => {
+                counts.status_polls += 1;
+                match dialect {
+                    Dialect::Unified => counts.unified_polls += 1,
+                    Dialect::Openai => counts.openai_polls += 1,
+                }
+                counts.open_polls += 1;
+                counts.max_open_polls = counts.max_open_polls.max(counts.open_polls);
+                self.polls.send_replace(counts.status_polls);
+            }
+            Kind::Create => counts.creates += 1,
+            Kind::Content => counts.contents += 1,
+            Kind::File => counts.files += 1,
+            Kind::Upload => counts.uploads += 1,
+            Kind::Chat => counts.chats += 1,
+            Kind::Other => counts.others += 1,
+        }
+        Visit {
+            counter: self.clone(),
+            is_poll: matches!(kind, Kind::Poll(_)),
+            answered: false,
+        }
+    }
+
+    /// Returns as soon as `n` status polls or more have arrived.
+    pub(super) async fn await_polls(&self, n: u64) {
+        let _ = self.polls.subscribe().wait_for(|polls| *polls >= n).await;
+    }
+}
+
+impl Visit {
+    /// Notes that there is an answer.
+    pub(super) fn answered(&mut self, status: u16) {
+        self.answered = true;
+        if self.is_poll {
+            *lock(&self.counter.counts)
+                .poll_answers
+                .entry(status)
+                .or_default() += 1;
+        }
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        if self.is_poll {
+            let mut counts = lock(&self.counter.counts);
+            counts.open_polls -= 1;
+            counts.abandoned_polls += u64::from(!self.answered);
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! What is said about a task, in the shape of its channel.
+
+mod openai;
+mod raw;
+mod unified;
+mod vendor;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::Dialect;
+use super::channel::ResultUrl;
+use super::clock::Clock;
+use super::content::Links;
+use super::life::Status;
+use super::tasks::Task;
+
+/// A task at one moment: all that a document can tell. Times are Unix seconds, 0 for "not yet".
+pub(super) struct View<'a> {
+    pub(super) task: &'a Task,
+    pub(super) status: Status,
+    /// The status in the vendor's stored document.
+    pub(super) vendor: Status,
+    pub(super) progress: u8,
+    pub(super) created: u64,
+    pub(super) started: u64,
+    pub(super) finished: u64,
+    pub(super) updated: u64,
+    /// Empty unless there is a result.
+    pub(super) url: String,
+    /// When the URL dies; 0 if it does not.
+    pub(super) expires: u64,
+}
+
+impl<'a> View<'a> {
+    pub(super) fn new(task: &'a Task, now: Instant, clock: Clock, links: &Links) -> Self {
+        let truth = task.life.truth(now);
+        let over = truth.status.is_final();
+        let finished = if over { clock.unix(truth.since) } else { 0 };
+        let (mut url, mut expires) = (String::new(), 0);
+        if truth.status == Status::Success {
+            url = match (&task.url, task.channel.result_url()) {
+                (Some(url), _) => url.clone(),
+                (None, ResultUrl::Proxy) => links.proxy(&task.id),
+                (None, ResultUrl::Signed) => {
+                    expires = finished + links.lifetime();
+                    links.signed(&task.id, finished)
+                }
+            };
+        }
+        Self {
+            task,
+            status: truth.status,
+            vendor: task.life.at(now).vendor,
+            progress: truth.progress,
+            created: clock.unix(task.created),
+            started: task.life.begun(now).map_or(0, |at| clock.unix(at)),
+            finished,
+            updated: clock.unix(task.life.updated(now)),
+            url,
+            expires,
+        }
+    }
+
+    /// Why it failed; empty if it did not.
+    pub(super) fn reason(&self) -> &str {
+        match self.status {
+            Status::Failure => &self.task.fail_reason,
+            _ => "",
+        }
+    }
+
+    /// new-api's `GetResultURL`: the URL, or, for want of one, the failure's text.
+    pub(super) fn result_url(&self) -> &str {
+        if self.url.is_empty() {
+            self.reason()
+        } else {
+            &self.url
+        }
+    }
+
+    /// Width and height in pixels, if the size tells them.
+    pub(super) fn pixels(&self) -> Option<(u32, u32)> {
+        let (width, height) = self.task.size.split_once('x')?;
+        Some((width.parse().ok()?, height.parse().ok()?))
+    }
+
+    /// What a documented `metadata` says of the video.
+    pub(super) fn metadata(&self) -> Value {
+        let (width, height) = self.pixels().unwrap_or((1280, 720));
+        json!({"duration": self.task.seconds, "fps": 24, "height": height, "seed": self.task.number, "width": width})
+    }
+}
+
+/// The answer to a status poll.
+pub(super) fn status(dialect: Dialect, view: &View<'_>) -> Bytes {
+    match dialect {
+        Dialect::Unified => unified::document(view),
+        Dialect::Openai => openai::document(view),
+    }
+}
+
+/// The answer to a create request.
+pub(super) fn created(dialect: Dialect, view: &View<'_>) -> Bytes {
+    match dialect {
+        Dialect::Unified => go_json(&json!({
+            "created_at": view.created,
+            "model": view.task.model,
+            "status": "queued",
+            "task_id": view.task.id,
+        })),
+        Dialect::Openai => openai::created(view),
+    }
+}
+
+/// JSON as Go's `encoding/json` writes it: `&`, `<` and `>` are escaped.
+pub(super) fn go_json(value: &impl Serialize) -> Bytes {
+    let plain = serde_json::to_vec(value).unwrap_or_default();
+    let mut escaped = Vec::with_capacity(plain.len() + 64);
+    for byte in plain {
+        // Outside of texts JSON has none of these.
+        match byte {
+            b'&' => escaped.extend_from_slice(br"\u0026"),
+            b'<' => escaped.extend_from_slice(br"\u003c"),
+            b'>' => escaped.extend_from_slice(br"\u003e"),
+            other => escaped.push(other),
+        }
+    }
+    escaped.into()
+}
+
+/// new-api's `mapTaskStatusToSimple`.
+fn simple(status: Status) -> &'static str {
+    match status {
+        Status::Submitted | Status::Queued => "queued",
+        Status::NotStart | Status::InProgress | Status::Unknown => "processing",
+        Status::Success => "succeeded",
+        Status::Failure => "failed",
+    }
+}
+
+/// new-api's `ToVideoStatus`.
+fn video(status: Status) -> &'static str {
+    match status {
+        Status::NotStart | Status::Unknown => "unknown",
+        Status::Submitted | Status::Queued => "queued",
+        Status::InProgress => "in_progress",
+        Status::Success => "completed",
+        Status::Failure => "failed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::channel::Channel;
+    use super::super::life::{Life, Rounds};
+    use super::super::tasks::Polls;
+    use super::*;
+
+    /// A task of `channel` in `status`, and what is said about it on both paths.
+    fn said(channel: Channel, status: Status) -> (Value, Value) {
+        let clock = Clock::start();
+        let now = clock.started();
+        let rounds = Rounds {
+            every: Duration::ZERO,
+            clock,
+        };
+        let task = Task {
+            id: "task_X".to_owned(),
+            owner: "K".to_owned(),
+            number: 6,
+            vendor_id: "vendor-7".to_owned(),
+            channel,
+            model: "m".to_owned(),
+            prompt: "a cat".to_owned(),
+            seconds: 8,
+            size: "1280x720".to_owned(),
+            remixed_from: String::new(),
+            fail_reason: "no & no".to_owned(),
+            url: None,
+            created: now,
+            life: Life::frozen(now, status, rounds),
+            polls: Polls::default(),
+        };
+        let links = Links::new("http://sim".to_owned(), Duration::from_mins(1));
+        let view = View::new(&task, now, clock, &links);
+        let read = |dialect| {
+            let bytes = super::status(dialect, &view);
+            let text = String::from_utf8_lossy(&bytes);
+            assert!(!text.contains('&'), "{text}");
+            serde_json::from_slice(&bytes).expect("json")
+        };
+        (read(Dialect::Unified), read(Dialect::Openai))
+    }
+
+    fn text(value: &Value) -> &str {
+        value.as_str().unwrap_or_default()
+    }
+
+    #[test]
+    fn documented_says_everything_where_the_documentation_has_it() {
+        let (unified, openai) = said(Channel::Documented, Status::Success);
+        assert!(text(&unified["data"]["url"]).starts_with("http://sim/files/task_X.mp4?X-Tos-"));
+        assert_eq!(unified["data"]["status"], "succeeded");
+        assert_eq!(unified["data"]["error"], Value::Null);
+        assert_eq!(openai["status"], "completed");
+        assert_eq!(openai["seconds"], "8");
+        assert_eq!(openai["metadata"]["url"], unified["data"]["url"]);
+        let (unified, openai) = said(Channel::Documented, Status::Failure);
+        assert_eq!(unified["data"]["error"]["message"], "no & no");
+        assert_eq!(openai["error"]["message"], "no & no");
+    }
+
+    #[test]
+    fn a_failed_row_repeats_its_reason_where_the_url_would_be() {
+        for channel in [Channel::Row, Channel::Kling, Channel::DoubaoSeedance] {
+            let (unified, _) = said(channel, Status::Failure);
+            assert_eq!(unified["data"]["fail_reason"], "no & no", "{channel:?}");
+            assert_eq!(unified["data"]["result_url"], "no & no", "{channel:?}");
+        }
+        let (_, openai) = said(Channel::Row, Status::Failure);
+        assert_eq!(openai["metadata"]["url"], "no & no");
+        assert_eq!(openai.get("error"), None);
+    }
+
+    #[test]
+    fn a_plain_row_has_completed_at_while_queued() {
+        let (unified, openai) = said(Channel::Row, Status::Queued);
+        assert_eq!(openai["status"], "queued");
+        assert!(openai["completed_at"].as_u64() > Some(0));
+        assert_eq!(unified["data"]["progress"], "0%");
+        assert_eq!(unified["data"]["finish_time"], 0);
+        assert_eq!(unified["data"].get("result_url"), None);
+    }
+
+    #[test]
+    fn not_start_is_called_unknown_or_processing() {
+        assert_eq!(said(Channel::Row, Status::NotStart).1["status"], "unknown");
+        assert_eq!(
+            said(Channel::Row, Status::NotStart).0["data"]["status"],
+            "NOT_START"
+        );
+        assert_eq!(
+            said(Channel::Gemini, Status::NotStart).0["data"]["status"],
+            "processing"
+        );
+        assert_eq!(
+            said(Channel::Fork, Status::NotStart).0["data"]["status"],
+            "queued"
+        );
+    }
+
+    #[test]
+    fn sora_sends_zeroes_and_an_empty_error_while_queued() {
+        let (_, openai) = said(Channel::Sora2, Status::Queued);
+        assert_eq!(openai["id"], "task_X");
+        assert_eq!(openai["task_id"], "vendor-7");
+        assert_eq!(openai["completed_at"], 0);
+        assert_eq!(openai["error"], json!({"code": "", "message": ""}));
+        assert_eq!(openai["video_url"], "");
+        let (_, raw) = said(Channel::SoraRaw, Status::InProgress);
+        assert_eq!(raw["id"], "vendor-7");
+        assert_eq!(raw.get("task_id"), None);
+    }
+
+    #[test]
+    fn gemini_never_tells_why_and_has_its_url_only_on_the_unified_path() {
+        let (unified, openai) = said(Channel::Gemini, Status::Failure);
+        assert_eq!(unified["data"]["error"], Value::Null);
+        assert_eq!(openai["status"], "failed");
+        let (unified, openai) = said(Channel::Gemini, Status::Success);
+        assert_eq!(
+            unified["data"]["url"],
+            "http://sim/v1/videos/task_X/content"
+        );
+        assert_eq!(openai.get("metadata"), None);
+        let (unified, openai) = said(Channel::Vertex, Status::Success);
+        assert_eq!(unified["data"]["format"], "video/mp4");
+        assert!(text(&openai["metadata"]["url"]).starts_with("data:video/mp4;base64,"));
+    }
+
+    #[test]
+    fn each_odd_shape_is_odd_in_its_own_way() {
+        let (old, _) = said(Channel::OldRow, Status::Success);
+        assert!(text(&old["data"]["fail_reason"]).starts_with("http://sim/files/"));
+        assert_eq!(old["data"].get("result_url"), None);
+        let (bare, _) = said(Channel::Bare, Status::Success);
+        assert_eq!(
+            (&bare["status"], &bare["error"]["code"]),
+            (&json!("completed"), &json!(0))
+        );
+        let (object, _) = said(Channel::OpenaiOnUnified, Status::Success);
+        assert_eq!(object["object"], "video");
+        assert!(text(&object["output"]["video_url"]).starts_with("http"));
+        let (unified, openai) = said(Channel::WrapperOnOpenai, Status::InProgress);
+        assert_eq!(unified, openai);
+        let (nested, openai) = said(Channel::Nested, Status::Success);
+        assert_eq!(nested["data"].get("result_url"), None);
+        assert!(text(&nested["data"]["data"]["data"]["result_url"]).starts_with("http"));
+        assert_eq!(openai["metadata"]["url"], "");
+        let (short, openai) = said(Channel::Seedance2, Status::Success);
+        assert_eq!(short.get("message"), None);
+        assert!(text(&short["data"]["data"]["content"]["video_url"]).starts_with("http"));
+        assert!(text(&openai["video_url"]).starts_with("http"));
+        let (_, rc30) = said(Channel::V1Rc30, Status::Success);
+        assert_eq!(
+            (&rc30["status"], &rc30["progress"]),
+            (&json!("SUCCESS"), &json!("100%"))
+        );
+        let (_, grok) = said(Channel::Grok, Status::Success);
+        assert_eq!(grok["status"], "done");
+        let (_, cancelled) = said(Channel::Cancelling, Status::Failure);
+        assert_eq!(cancelled["status"], "cancelled");
+        let (_, kling) = said(Channel::Kling, Status::Success);
+        assert!(kling["created_at"].as_u64() > Some(100_000_000_000));
+        let (_, jimeng) = said(Channel::Jimeng, Status::Failure);
+        assert_eq!(jimeng["error"]["code"], "50411");
+        let (_, hailuo) = said(Channel::Hailuo, Status::Failure);
+        assert_eq!(hailuo["error"]["code"], "1026");
+    }
+
+    #[test]
+    fn rows_keep_the_order_of_new_apis_structs() {
+        let row = go_json(&json!({"a": "x&y"}));
+        assert_eq!(row, r#"{"a":"x\u0026y"}"#);
+    }
+}

@@ -1,0 +1,102 @@
+//! The fault rules in force, and when they strike.
+
+use std::sync::{Arc, Mutex};
+
+use super::dice::Dice;
+use super::rule::{Rule, When};
+use super::{Dialect, lock};
+
+/// The most rules that can be set at a time.
+const MAX_RULES: usize = 1_000;
+
+/// The rules in force; a cheap handle.
+#[derive(Clone, Debug)]
+pub struct Faults {
+    rules: Arc<Mutex<Vec<Rule>>>,
+    dice: Arc<Dice>,
+}
+
+impl Faults {
+    pub(super) fn new(rules: &[Rule], dice: Arc<Dice>) -> Self {
+        Self {
+            rules: Arc::new(Mutex::new(rules.to_vec())),
+            dice,
+        }
+    }
+
+    /// Puts these rules in the place of all others.
+    pub fn set(&self, rules: impl IntoIterator<Item = impl Into<Rule>>) {
+        *lock(&self.rules) = rules.into_iter().map(Into::into).take(MAX_RULES).collect();
+    }
+
+    /// Adds a rule after the others; the first that strikes wins. At most 1,000 are kept.
+    pub fn add(&self, rule: impl Into<Rule>) {
+        let mut rules = lock(&self.rules);
+        if rules.len() < MAX_RULES {
+            rules.push(rule.into());
+        }
+    }
+
+    /// No more faults.
+    pub fn clear(&self) {
+        lock(&self.rules).clear();
+    }
+
+    /// The rules in force, with what is left of each.
+    #[must_use]
+    pub fn rules(&self) -> Vec<Rule> {
+        lock(&self.rules).clone()
+    }
+
+    /// The rule that strikes a request, if one does.
+    pub(super) fn strike(&self, status: Option<Dialect>) -> Option<Rule> {
+        let mut rules = lock(&self.rules);
+        let struck = rules.iter_mut().find_map(|rule| {
+            let strikes = rule.scope.covers(status)
+                && match &mut rule.when {
+                    When::Always => true,
+                    When::Rate(rate) => self.dice.unit() < *rate,
+                    When::Next(n) => {
+                        let left = *n > 0;
+                        *n = n.saturating_sub(1);
+                        left
+                    }
+                };
+            strikes.then_some(*rule)
+        });
+        rules.retain(|rule| rule.when != When::Next(0));
+        struck
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rule::{Fault, Scope};
+    use super::*;
+
+    fn faults(rules: &[&str]) -> Faults {
+        let rules: Vec<Rule> = rules.iter().map(|r| r.parse().expect("a rule")).collect();
+        Faults::new(&rules, Arc::new(Dice::new(Some(1))))
+    }
+
+    #[test]
+    fn the_next_n_strike_n_times_and_are_gone() {
+        let faults = faults(&["503@openai:next=2", "html@unified"]);
+        let strike = |dialect| faults.strike(dialect).map(|rule| rule.fault.name());
+        assert_eq!(strike(None), None);
+        assert_eq!(strike(Some(Dialect::Openai)), Some("503"));
+        assert_eq!(strike(Some(Dialect::Unified)), Some("html"));
+        assert_eq!(strike(Some(Dialect::Openai)), Some("503"));
+        assert_eq!(strike(Some(Dialect::Openai)), None);
+        assert_eq!(faults.rules(), [Rule::new(Fault::Html).on(Scope::Unified)]);
+    }
+
+    #[test]
+    fn a_rate_strikes_about_that_often() {
+        let faults = faults(&["500:0.1"]);
+        let struck = (0..10_000)
+            .filter(|_| faults.strike(Some(Dialect::Openai)).is_some())
+            .count();
+        assert!((800..1200).contains(&struck), "{struck}");
+    }
+}

@@ -1,0 +1,278 @@
+//! A request's way through the simulator: gate, latency, faults, then the route's answer.
+
+use hyper::body::Incoming;
+use hyper::header::{
+    ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER,
+};
+use hyper::http::request::Parts;
+use hyper::{Request, Response, StatusCode, Version};
+use tokio::time::Instant;
+
+use super::channel::ResultUrl;
+use super::content::{is_signed, video};
+use super::documents::{self, View};
+use super::life::Status;
+use super::path::Route;
+use super::reply::{Broken, Outgoing, Reply};
+use super::rule::{Fault, Rule};
+use super::socket::ResetSwitch;
+use super::{Dialect, Simulator, control, lock, order, sinks};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-oneapi-request-id");
+const VERSION: HeaderName = HeaderName::from_static("x-new-api-version");
+const VERSION_TOLD: HeaderValue = HeaderValue::from_static("v1.0.0-simulated");
+/// What new-api lets caches do with anything it does not know.
+const A_WEEK: HeaderValue = HeaderValue::from_static("max-age=604800");
+const INDEX: &str = "<!doctype html>\n<html lang=\"en\"><head><title>OctopusX (simulated)</title></head>\
+                     <body><div id=\"root\">Simulated OctopusX. See /simulator.</div></body></html>\n";
+
+impl Simulator {
+    /// Answers one request, or breaks off.
+    pub(super) async fn answer(
+        &self,
+        request: Request<Incoming>,
+        switch: &ResetSwitch,
+    ) -> Result<Response<Outgoing>, Broken> {
+        let (head, body) = request.into_parts();
+        let slow = self.0.settings.slow_body;
+        let route = Route::of(&head.method, head.uri.path());
+        if let Route::Control(path) = &route {
+            let reply = control::answer(self, &head.method, path, body).await;
+            return Ok(reply.into_response(None, None, slow));
+        }
+        let mut visit = self.0.counter.arrive(route.kind());
+        if let Route::Status(dialect, id) = &route {
+            self.note_poll(*dialect, id);
+            self.0.gate.pass().await;
+            let latency = self.0.settings.latency.pick(self.0.dice.unit());
+            if !latency.is_zero() {
+                tokio::time::sleep(latency).await;
+            }
+        }
+        let request_id = self.request_id(&head);
+        let struck = self.0.faults.strike(route.dialect());
+        if let Some(rule) = struck {
+            self.0.counter.struck(rule.fault);
+        }
+        let fault = struck.map(|rule| rule.fault);
+        // Over HTTP/2 only the stream is reset, not everyone's connection.
+        let own_connection = head.version < Version::HTTP_2;
+        if own_connection && matches!(fault, Some(Fault::Reset | Fault::ResetMidBody)) {
+            switch.throw();
+        }
+        let cors = head.headers.contains_key(ORIGIN);
+        let instead = struck.and_then(|rule| self.instead(rule));
+        let reply = match (fault, instead) {
+            (Some(Fault::Reset), _) => return Err(Broken),
+            (Some(Fault::Stall), _) => std::future::pending().await,
+            (_, Some(reply)) => reply,
+            (_, None) => {
+                let request_id = told_id(&head, request_id.as_ref());
+                self.route(route, head, body, &request_id).await
+            }
+        };
+        visit.answered(reply.status.as_u16());
+        let mut reply = reply.header(VERSION, VERSION_TOLD);
+        if let Some(id) = request_id {
+            reply = reply.text_header(REQUEST_ID, &id);
+        }
+        if cors {
+            reply = reply.header(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        }
+        Ok(reply.into_response(Some(visit), fault, slow))
+    }
+
+    async fn route(&self, route: Route, head: Parts, body: Incoming, request_id: &str) -> Reply {
+        match &route {
+            Route::File(id) => return self.file(id, &head),
+            Route::Page | Route::Control(_) => {
+                return Reply::html(StatusCode::OK, INDEX).header(CACHE_CONTROL, A_WEEK);
+            }
+            Route::UnknownApi => {
+                return Reply::invalid_url(head.method.as_str(), head.uri.path())
+                    .header(CACHE_CONTROL, A_WEEK);
+            }
+            _ => {}
+        }
+        let Some(owner) = lock(&self.0.keys).admit(&head.headers) else {
+            return Reply::unauthorised(request_id);
+        };
+        match route {
+            Route::Status(dialect, id) => self.status(dialect, &owner, &id),
+            Route::Create(dialect) => self.make(dialect, &owner, None, &head, body).await,
+            Route::Remix(id) => {
+                self.make(Dialect::Openai, &owner, Some(id), &head, body)
+                    .await
+            }
+            Route::Content(id) => self.content(&owner, &id, &head),
+            Route::Upload => sinks::upload(&self.0.counter, body).await,
+            _ => sinks::chat(self.0.settings.chat_gap, body).await,
+        }
+    }
+
+    /// What a fault answers instead of the right thing; none if it only damages that.
+    fn instead(&self, rule: Rule) -> Option<Reply> {
+        let page = |status: StatusCode| {
+            let title = status.to_string();
+            let page = format!(
+                "<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<center><h1>{title}</h1></center>\r\n\
+                 <hr><center>nginx</center>\r\n</body>\r\n</html>\r\n"
+            );
+            Reply::html(status, page)
+        };
+        let reply = match rule.fault {
+            Fault::RateLimited => {
+                let seconds = rule.retry_after.unwrap_or(self.0.settings.retry_after);
+                Reply::task_error(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "rate_limit_exceeded",
+                    "当前分组上游负载已饱和，请稍后再试",
+                )
+                .text_header(RETRY_AFTER, &seconds.to_string())
+            }
+            Fault::RateLimitedEmpty => Reply::empty(StatusCode::TOO_MANY_REQUESTS),
+            Fault::ServerError => Reply::task_error(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "get_task_failed",
+                "invalid connection",
+            ),
+            Fault::BadGateway => page(StatusCode::BAD_GATEWAY),
+            Fault::Unavailable => page(StatusCode::SERVICE_UNAVAILABLE),
+            Fault::GatewayTimeout => page(StatusCode::GATEWAY_TIMEOUT),
+            Fault::Html => Reply::html(StatusCode::OK, INDEX),
+            Fault::Empty => Reply::document(bytes::Bytes::new()),
+            Fault::NoData => Reply::document(bytes::Bytes::from_static(
+                br#"{"code":"success","data":null}"#,
+            )),
+            Fault::TaskNotExist => no_task(),
+            Fault::Truncated
+            | Fault::Reset
+            | Fault::ResetMidBody
+            | Fault::Stall
+            | Fault::StallMidBody
+            | Fault::SlowBody => return None,
+        };
+        Some(reply)
+    }
+
+    fn status(&self, dialect: Dialect, owner: &str, id: &str) -> Reply {
+        let now = Instant::now();
+        let links = self.links();
+        let tasks = lock(&self.0.tasks);
+        match tasks.of(owner, id) {
+            Some(task) => {
+                let view = View::new(task, now, self.0.clock, &links);
+                Reply::document(documents::status(dialect, &view))
+            }
+            None => no_task(),
+        }
+    }
+
+    /// Creates a task, or a remix of one.
+    async fn make(
+        &self,
+        dialect: Dialect,
+        owner: &str,
+        original: Option<String>,
+        head: &Parts,
+        body: Incoming,
+    ) -> Reply {
+        let mut order = match order::read(&head.headers, body).await {
+            Ok(order) => order,
+            Err(error) => return error.reply(),
+        };
+        if let Some(original) = original {
+            let tasks = lock(&self.0.tasks);
+            let Some(task) = tasks.of(owner, &original) else {
+                return no_task();
+            };
+            order.model.clone_from(&task.model);
+            order.options.channel.get_or_insert(task.channel);
+            order.options.remixed_from = Some(original);
+        }
+        let id = match self.create(owner, &order.model, order.options) {
+            Ok(id) => id,
+            Err(taken) => {
+                let message = taken.to_string();
+                return Reply::task_error(StatusCode::BAD_REQUEST, "invalid_request", &message);
+            }
+        };
+        let now = Instant::now();
+        let links = self.links();
+        let tasks = lock(&self.0.tasks);
+        match tasks.find(&id) {
+            Some(task) => {
+                let view = View::new(task, now, self.0.clock, &links);
+                Reply::document(documents::created(dialect, &view))
+            }
+            None => no_task(),
+        }
+    }
+
+    fn content(&self, owner: &str, id: &str, head: &Parts) -> Reply {
+        let now = Instant::now();
+        let links = self.links();
+        let expires = {
+            let tasks = lock(&self.0.tasks);
+            let Some(task) = tasks.of(owner, id) else {
+                return Reply::content_error(StatusCode::NOT_FOUND, "Task not found");
+            };
+            let status = task.life.at(now).status;
+            if status != Status::Success {
+                let status = status.name();
+                let message = format!("Task is not completed yet, current status: {status}");
+                return Reply::content_error(StatusCode::BAD_REQUEST, &message);
+            }
+            // The platform fetches the URL it once stored, and that one dies.
+            let signed = task.channel.result_url() == ResultUrl::Signed;
+            signed.then(|| View::new(task, now, self.0.clock, &links).expires)
+        };
+        if expires.is_some_and(|expires| expires > 0 && self.0.clock.unix(now) >= expires) {
+            return Reply::content_error(StatusCode::BAD_GATEWAY, "Failed to fetch video content");
+        }
+        video(&head.method, &head.headers, id, self.0.settings.video_size)
+    }
+
+    /// A signed URL needs no key, only its signature.
+    fn file(&self, id: &str, head: &Parts) -> Reply {
+        let query = head.uri.query().unwrap_or_default();
+        if is_signed(id, query, self.0.clock.unix(Instant::now())) {
+            return video(&head.method, &head.headers, id, self.0.settings.video_size);
+        }
+        let denied = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>AccessDenied</Code>\
+                      <Message>Request has expired or its signature does not match</Message></Error>\n";
+        Reply::full(StatusCode::FORBIDDEN, "application/xml", denied.into())
+    }
+
+    fn note_poll(&self, dialect: Dialect, id: &str) {
+        if let Some(task) = lock(&self.0.tasks).find_mut(id) {
+            match dialect {
+                Dialect::Unified => task.polls.unified += 1,
+                Dialect::Openai => task.polls.openai += 1,
+            }
+        }
+    }
+
+    /// The id of a request that brought none along.
+    fn request_id(&self, head: &Parts) -> Option<String> {
+        let stamp = || self.0.clock.stamp(Instant::now()).replace(['T', 'Z'], "");
+        let fresh = || format!("{}{}", stamp(), self.0.dice.text(8));
+        (!head.headers.contains_key(&REQUEST_ID)).then(fresh)
+    }
+}
+
+/// The id that error texts name: the one made here, or the one that was brought along.
+fn told_id(head: &Parts, made: Option<&String>) -> String {
+    let brought = || {
+        let value = head.headers.get(&REQUEST_ID);
+        value
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned)
+    };
+    made.cloned().or_else(brought).unwrap_or_default()
+}
+
+/// 400, not 404, and the same for another's task.
+fn no_task() -> Reply {
+    Reply::task_error(StatusCode::BAD_REQUEST, "task_not_exist", "task_not_exist")
+}

@@ -1,0 +1,328 @@
+//! A simulated OctopusX: video tasks that live, fail and are polled, without a key or a network.
+//!
+//! It answers as the new-api family does: both status paths, one document shape per channel, keys
+//! that own their tasks, and, when told so, the faults of a bad day. It writes its documents by
+//! itself and shares no code with the gateway's reader, so that a mistake in one shows in the other.
+//!
+//! The way of a request: `http` (routes, faults, gate) → `tasks` (whose, and how far) →
+//! `documents` (the channel's shape) → `reply` (head and body, damaged if asked).
+
+mod channel;
+mod clock;
+mod content;
+mod control;
+mod counts;
+mod dice;
+mod documents;
+mod faults;
+mod gate;
+mod http;
+mod keys;
+mod life;
+mod order;
+mod path;
+mod reply;
+mod rule;
+mod server;
+mod settings;
+mod sinks;
+mod socket;
+mod tasks;
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::time::Instant;
+
+pub use channel::{Channel, ChannelChoice};
+pub use content::content_bytes;
+pub use counts::Counts;
+pub use faults::Faults;
+pub use gate::{Gate, Waiting};
+pub use life::{Outcome, State, Status, Truth};
+pub use rule::{Fault, Rule, Scope, When};
+pub use settings::{Settings, Span};
+pub use tasks::{Forced, TaskOptions};
+
+use clock::Clock;
+use content::Links;
+use counts::Counter;
+use dice::Dice;
+use keys::Keys;
+use life::{Life, Plan, Rounds};
+use tasks::{Polls, Task, Tasks};
+
+/// The reason of failures that were given none.
+const REFUSED: &str = "the vendor refused the prompt: content policy";
+/// new-api's reason when it gives up on a vendor.
+const TIMED_OUT: &str = "任务超时（1440分钟）";
+
+/// One of the two status paths, and the family of documents that belongs on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Dialect {
+    /// `/v1/video/generations/{id}`.
+    Unified,
+    /// `/v1/videos/{id}`.
+    Openai,
+}
+
+/// A simulated OctopusX; a cheap handle to one shared state.
+#[derive(Clone, Debug)]
+pub struct Simulator(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    settings: Settings,
+    clock: Clock,
+    dice: Arc<Dice>,
+    tasks: Mutex<Tasks>,
+    keys: Mutex<Keys>,
+    faults: Faults,
+    gate: Gate,
+    counter: Counter,
+    links: Mutex<Arc<Links>>,
+    /// How many tasks `mixed` has found a channel for.
+    mixed: AtomicUsize,
+}
+
+/// The id that was asked for belongs to another task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdTaken(
+    /// The id.
+    pub String,
+);
+
+impl fmt::Display for IdTaken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "there is a task `{}` already", self.0)
+    }
+}
+
+impl std::error::Error for IdTaken {}
+
+impl Simulator {
+    /// A simulator without tasks, listening nowhere yet.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let dice = Arc::new(Dice::new(settings.seed));
+        // Before an address is bound, URLs are as good as can be.
+        let base = settings.public_url.clone();
+        let base = base.unwrap_or_else(|| "http://127.0.0.1".to_owned());
+        Self(Arc::new(Inner {
+            clock: Clock::start(),
+            tasks: Mutex::new(Tasks::new(settings.max_tasks)),
+            keys: Mutex::new(Keys::new(&settings.keys)),
+            faults: Faults::new(&settings.faults, Arc::clone(&dice)),
+            gate: Gate::new(),
+            counter: Counter::default(),
+            links: Mutex::new(Arc::new(Links::new(base, settings.url_lifetime))),
+            mixed: AtomicUsize::new(0),
+            dice,
+            settings,
+        }))
+    }
+
+    /// The faults, to be set and cleared.
+    #[must_use]
+    pub fn faults(&self) -> &Faults {
+        &self.0.faults
+    }
+
+    /// The gate before the status polls.
+    #[must_use]
+    pub fn gate(&self) -> &Gate {
+        &self.0.gate
+    }
+
+    /// What it was asked so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.0.counter.counts()
+    }
+
+    /// Returns as soon as `n` status polls or more have arrived since the beginning or a reset.
+    pub async fn await_polls(&self, n: u64) {
+        self.0.counter.await_polls(n).await;
+    }
+
+    /// The base of the URLs it gives out, such as `http://127.0.0.1:9000`.
+    #[must_use]
+    pub fn base_url(&self) -> String {
+        self.links().base().to_owned()
+    }
+
+    /// The settings it was made with.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// Creates a task that belongs to `key` (in any of its spellings), and returns its id.
+    ///
+    /// # Errors
+    ///
+    /// [`IdTaken`], only where the options name an id.
+    pub fn create(&self, key: &str, model: &str, options: TaskOptions) -> Result<String, IdTaken> {
+        let now = Instant::now();
+        let mut tasks = lock(&self.0.tasks);
+        let task = self.task(now, tasks.next_number(), key, model, options);
+        let id = task.id.clone();
+        match tasks.insert(now, task) {
+            Ok(()) => Ok(id),
+            Err(task) => Err(IdTaken(task.id)),
+        }
+    }
+
+    /// How often a task was asked for, on both paths, by anyone; 0 for one that there is not.
+    #[must_use]
+    pub fn polls_of(&self, id: &str) -> u64 {
+        lock(&self.0.tasks)
+            .find(id)
+            .map_or(0, |task| task.polls.unified + task.polls.openai)
+    }
+
+    /// What is true of a task now.
+    #[must_use]
+    pub fn truth(&self, id: &str) -> Option<Truth> {
+        let now = Instant::now();
+        let tasks = lock(&self.0.tasks);
+        tasks.find(id).map(|task| task.life.truth(now))
+    }
+
+    /// Every state of a task that was true at some moment from `from` to `to`, in order.
+    #[must_use]
+    pub fn states_between(&self, id: &str, from: Instant, to: Instant) -> Option<Vec<State>> {
+        let tasks = lock(&self.0.tasks);
+        tasks
+            .find(id)
+            .map(|task| task.life.states_between(from, to))
+    }
+
+    /// Puts a task into a status, in which it stays; false if there is no such task.
+    pub fn force(&self, id: &str, forced: impl Into<Forced>) -> bool {
+        let now = Instant::now();
+        let mut tasks = lock(&self.0.tasks);
+        tasks
+            .find_mut(id)
+            .map(|task| task.force(now, forced.into()))
+            .is_some()
+    }
+
+    /// Turns a key away with 401 from now on (up to 10,000 keys at a time).
+    pub fn revoke(&self, key: &str) {
+        lock(&self.0.keys).revoke(key);
+    }
+
+    /// Lets a revoked key in again.
+    pub fn restore(&self, key: &str) {
+        lock(&self.0.keys).restore(key);
+    }
+
+    /// As it was in the beginning: no tasks, no counts, no revoked keys, the settings' faults, an open gate.
+    pub fn reset(&self) {
+        lock(&self.0.tasks).clear();
+        lock(&self.0.keys).restore_all();
+        self.0.faults.set(self.0.settings.faults.iter().copied());
+        self.0.counter.reset();
+        self.0.gate.open();
+    }
+
+    fn links(&self) -> Arc<Links> {
+        Arc::clone(&lock(&self.0.links))
+    }
+
+    /// From now on, URLs lead to this address, unless the settings say where.
+    fn bound(&self, address: SocketAddr) {
+        let settings = &self.0.settings;
+        if settings.public_url.is_none() {
+            let ip = match address.ip() {
+                IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+                IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+                ip => ip,
+            };
+            let base = format!("http://{}", SocketAddr::new(ip, address.port()));
+            *lock(&self.0.links) = Arc::new(Links::new(base, settings.url_lifetime));
+        }
+    }
+
+    /// A new task, as the options, else the settings, else chance want it.
+    fn task(
+        &self,
+        now: Instant,
+        number: u64,
+        key: &str,
+        model: &str,
+        options: TaskOptions,
+    ) -> Task {
+        let (settings, dice) = (&self.0.settings, &self.0.dice);
+        let channel = options
+            .channel
+            .or_else(|| Channel::of_model(model))
+            .unwrap_or_else(|| self.default_channel());
+        let fails = dice.unit() < settings.failures || channel == Channel::Cancelling;
+        let outcome = options.outcome.unwrap_or(if fails {
+            Outcome::Failed
+        } else {
+            Outcome::Succeeded
+        });
+        let plan = Plan {
+            not_start: options.not_start.unwrap_or(settings.not_start),
+            lifetime: options
+                .lifetime
+                .unwrap_or_else(|| settings.lifetime.pick(dice.unit())),
+            outcome,
+        };
+        let rounds = Rounds {
+            every: if channel.is_live() {
+                std::time::Duration::ZERO
+            } else {
+                settings.refresh
+            },
+            clock: self.0.clock,
+        };
+        let reason = match (outcome, channel) {
+            (Outcome::TimedOut, _) => TIMED_OUT,
+            (_, Channel::Cancelling) => "the task was cancelled by the vendor",
+            _ => REFUSED,
+        };
+        Task {
+            id: options
+                .id
+                .unwrap_or_else(|| format!("task_{}", dice.text(32))),
+            owner: keys::normal(key).to_owned(),
+            number,
+            vendor_id: format!("vendor-{}", dice.text(16)),
+            channel,
+            model: model.to_owned(),
+            prompt: options.prompt,
+            seconds: options.seconds.unwrap_or(5),
+            size: options.size.unwrap_or_else(|| "1280x720".to_owned()),
+            remixed_from: options.remixed_from.unwrap_or_default(),
+            fail_reason: options.fail_reason.unwrap_or_else(|| reason.to_owned()),
+            url: None,
+            created: now,
+            life: match options.status {
+                Some(status) => Life::frozen(now, status, rounds),
+                None => Life::planned(now, plan, rounds),
+            },
+            polls: Polls::default(),
+        }
+    }
+
+    fn default_channel(&self) -> Channel {
+        match self.0.settings.channel {
+            ChannelChoice::One(channel) => channel,
+            ChannelChoice::Mixed => {
+                let turn = self.0.mixed.fetch_add(1, Ordering::Relaxed);
+                Channel::ALL[turn % Channel::ALL.len()]
+            }
+        }
+    }
+}
+
+/// Locks, whatever became of the last holder: nothing here is left half done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

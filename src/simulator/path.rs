@@ -1,0 +1,152 @@
+//! Paths: which route a request takes, read from its raw path.
+
+use hyper::Method;
+
+use super::Dialect;
+use super::counts::Kind;
+
+/// Where a request goes. Ids are percent-decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    Status(Dialect, String),
+    Create(Dialect),
+    Remix(String),
+    Content(String),
+    /// A signed result URL.
+    File(String),
+    Upload,
+    Chat,
+    /// What follows `/simulator`, in raw segments.
+    Control(Vec<String>),
+    /// Below /v1, but nothing that there is.
+    UnknownApi,
+    /// The web pages.
+    Page,
+}
+
+impl Route {
+    pub(super) fn of(method: &Method, path: &str) -> Self {
+        let segments: Vec<&str> = path.split('/').skip(1).collect();
+        let reads = method == Method::GET || method == Method::HEAD;
+        let gets = method == Method::GET;
+        let posts = method == Method::POST;
+        match segments.as_slice() {
+            ["simulator", rest @ ..] => Self::Control(rest.iter().map(|s| decoded(s)).collect()),
+            // gin serves HEAD only where it is registered: a HEAD on a status path is a 404.
+            ["v1", "video", "generations", id] if gets && !id.is_empty() => {
+                Self::Status(Dialect::Unified, decoded(id))
+            }
+            ["v1", "videos", id] if gets && !id.is_empty() => {
+                Self::Status(Dialect::Openai, decoded(id))
+            }
+            ["v1", "video", "generations"] if posts => Self::Create(Dialect::Unified),
+            ["v1", "videos"] if posts => Self::Create(Dialect::Openai),
+            ["v1", "videos", id, "remix"] if posts => Self::Remix(decoded(id)),
+            ["v1", "videos", id, "content"] if reads => Self::Content(decoded(id)),
+            ["v1", "files" | "uploads"] if posts => Self::Upload,
+            ["v1", "chat", "completions"] if posts => Self::Chat,
+            ["files", name] if reads => match name.strip_suffix(".mp4") {
+                Some(id) => Self::File(decoded(id)),
+                None => Self::Page,
+            },
+            _ if path.starts_with("/v1") => Self::UnknownApi,
+            _ => Self::Page,
+        }
+    }
+
+    /// The dialect of a status poll.
+    pub(super) const fn dialect(&self) -> Option<Dialect> {
+        match self {
+            Self::Status(dialect, _) => Some(*dialect),
+            _ => None,
+        }
+    }
+
+    pub(super) const fn kind(&self) -> Kind {
+        match self {
+            Self::Status(dialect, _) => Kind::Poll(*dialect),
+            Self::Create(_) | Self::Remix(_) => Kind::Create,
+            Self::Content(_) => Kind::Content,
+            Self::File(_) => Kind::File,
+            Self::Upload => Kind::Upload,
+            Self::Chat => Kind::Chat,
+            Self::Control(_) | Self::UnknownApi | Self::Page => Kind::Other,
+        }
+    }
+}
+
+/// A path segment without its percent-encoding; what is not UTF-8 becomes U+FFFD.
+pub(super) fn decoded(segment: &str) -> String {
+    let hex = |byte: u8| {
+        char::from(byte)
+            .to_digit(16)
+            .and_then(|d| u8::try_from(d).ok())
+    };
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment.as_bytes();
+    while let [first, after @ ..] = rest {
+        let escaped = match (first, after) {
+            (b'%', [high, low, tail @ ..]) => hex(*high)
+                .zip(hex(*low))
+                .map(|(high, low)| (high << 4 | low, tail)),
+            _ => None,
+        };
+        let (byte, tail) = escaped.unwrap_or((*first, after));
+        bytes.push(byte);
+        rest = tail;
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// A text as a path segment.
+pub(super) fn encoded(text: &str) -> String {
+    let mut segment = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~:=@".contains(&byte) {
+            segment.push(char::from(byte));
+        } else {
+            segment.push('%');
+            for digit in [byte >> 4, byte & 15] {
+                segment.push(char::from(b"0123456789ABCDEF"[usize::from(digit)]));
+            }
+        }
+    }
+    segment
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_may_hold_anything_once_it_is_encoded() {
+        for id in ["sora-2:task_01k", "a/b c?d#e%f", "ünï", "task_X", "b64=="] {
+            assert_eq!(decoded(&encoded(id)), id);
+            let path = format!("/v1/videos/{}", encoded(id));
+            let status = Route::Status(Dialect::Openai, id.to_owned());
+            assert_eq!(Route::of(&Method::GET, &path), status);
+        }
+        assert_eq!(decoded("100%"), "100%");
+    }
+
+    #[test]
+    fn only_what_new_api_registers_is_served_below_v1() {
+        for (method, path) in [
+            (Method::HEAD, "/v1/videos/x"),
+            (Method::DELETE, "/v1/videos/x"),
+            (Method::GET, "/v1/videos"),
+            (Method::GET, "/v1/videos/"),
+            (Method::GET, "/v1/video/generations"),
+            (Method::POST, "/v1/video/generations/x"),
+            (Method::GET, "/v1beta/models"),
+        ] {
+            assert_eq!(
+                Route::of(&method, path),
+                Route::UnknownApi,
+                "{method} {path}"
+            );
+        }
+        assert_eq!(Route::of(&Method::GET, "/"), Route::Page);
+        assert_eq!(Route::of(&Method::GET, "/pricing"), Route::Page);
+    }
+}

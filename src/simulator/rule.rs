@@ -1,0 +1,370 @@
+//! The faults that can be had, and rules for them, as flags and JSON spell them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::Dialect;
+use super::settings::share;
+
+/// One way of not answering as one should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fault {
+    /// 429 with `Retry-After` and new-api's task error.
+    #[serde(rename = "429")]
+    RateLimited,
+    /// 429 with an empty body and no `Retry-After`, as new-api's limit by client address answers.
+    #[serde(rename = "429-empty")]
+    RateLimitedEmpty,
+    /// 500 with new-api's task error `get_task_failed`.
+    #[serde(rename = "500")]
+    ServerError,
+    /// 502 with an HTML page.
+    #[serde(rename = "502")]
+    BadGateway,
+    /// 503 with an HTML page.
+    #[serde(rename = "503")]
+    Unavailable,
+    /// 504 with an HTML page.
+    #[serde(rename = "504")]
+    GatewayTimeout,
+    /// 200 with an HTML page.
+    Html,
+    /// The right answer, cut in half, with a matching `Content-Length`.
+    Truncated,
+    /// 200 with an empty body.
+    Empty,
+    /// 200 with `{"code":"success","data":null}`.
+    NoData,
+    /// 400 `task_not_exist`, for a task that does.
+    TaskNotExist,
+    /// The connection is reset before the answer (over HTTP/2: the stream).
+    Reset,
+    /// The connection is reset after half of the answer (over HTTP/2: the stream).
+    ResetMidBody,
+    /// No answer at all.
+    Stall,
+    /// Half of an answer, and no more.
+    StallMidBody,
+    /// The right answer, slowly.
+    SlowBody,
+}
+
+/// Which requests a rule is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scope {
+    /// Both status paths.
+    #[default]
+    Status,
+    /// `GET /v1/video/generations/{id}`.
+    Unified,
+    /// `GET /v1/videos/{id}`.
+    Openai,
+    /// Everything but `/simulator`.
+    All,
+}
+
+/// How often a rule strikes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum When {
+    /// Until told otherwise.
+    #[default]
+    Always,
+    /// By chance: 0 never, 1 always.
+    Rate(f64),
+    /// For the next so many requests that it is for.
+    Next(u64),
+}
+
+/// A fault, for which requests, and how often.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(into = "RuleJson", try_from = "RuleJson")]
+pub struct Rule {
+    /// What happens.
+    pub fault: Fault,
+    /// To which requests.
+    pub scope: Scope,
+    /// How often.
+    pub when: When,
+    /// The `Retry-After` of [`Fault::RateLimited`], in seconds; without it, that of the settings.
+    pub retry_after: Option<u32>,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Self; 16] = [
+        Self::RateLimited,
+        Self::RateLimitedEmpty,
+        Self::ServerError,
+        Self::BadGateway,
+        Self::Unavailable,
+        Self::GatewayTimeout,
+        Self::Html,
+        Self::Truncated,
+        Self::Empty,
+        Self::NoData,
+        Self::TaskNotExist,
+        Self::Reset,
+        Self::ResetMidBody,
+        Self::Stall,
+        Self::StallMidBody,
+        Self::SlowBody,
+    ];
+
+    /// Its name in flags and JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RateLimited => "429",
+            Self::RateLimitedEmpty => "429-empty",
+            Self::ServerError => "500",
+            Self::BadGateway => "502",
+            Self::Unavailable => "503",
+            Self::GatewayTimeout => "504",
+            Self::Html => "html",
+            Self::Truncated => "truncated",
+            Self::Empty => "empty",
+            Self::NoData => "no-data",
+            Self::TaskNotExist => "task-not-exist",
+            Self::Reset => "reset",
+            Self::ResetMidBody => "reset-mid-body",
+            Self::Stall => "stall",
+            Self::StallMidBody => "stall-mid-body",
+            Self::SlowBody => "slow-body",
+        }
+    }
+}
+
+impl FromStr for Fault {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|fault| fault.name() == text)
+            .ok_or_else(|| {
+                let names = Self::ALL.map(Self::name).join(", ");
+                format!("unknown fault `{text}`; takes {names}")
+            })
+    }
+}
+
+impl Scope {
+    /// Whether a request is meant: `status` tells its path if it is a status poll.
+    pub(super) fn covers(self, status: Option<Dialect>) -> bool {
+        match self {
+            Self::All => true,
+            Self::Status => status.is_some(),
+            Self::Unified => status == Some(Dialect::Unified),
+            Self::Openai => status == Some(Dialect::Openai),
+        }
+    }
+}
+
+impl Rule {
+    /// `fault` for every status poll.
+    #[must_use]
+    pub const fn new(fault: Fault) -> Self {
+        Self {
+            fault,
+            scope: Scope::Status,
+            when: When::Always,
+            retry_after: None,
+        }
+    }
+
+    /// For these requests instead.
+    #[must_use]
+    pub const fn on(self, scope: Scope) -> Self {
+        Self { scope, ..self }
+    }
+
+    /// For the next `n` requests only.
+    #[must_use]
+    pub const fn next(self, n: u64) -> Self {
+        Self {
+            when: When::Next(n),
+            ..self
+        }
+    }
+
+    /// For a share of the requests, 0 to 1.
+    #[must_use]
+    pub const fn rate(self, rate: f64) -> Self {
+        Self {
+            when: When::Rate(rate),
+            ..self
+        }
+    }
+
+    /// With this `Retry-After`, in seconds.
+    #[must_use]
+    pub const fn retry_after(self, seconds: u32) -> Self {
+        Self {
+            retry_after: Some(seconds),
+            ..self
+        }
+    }
+}
+
+impl From<Fault> for Rule {
+    fn from(fault: Fault) -> Self {
+        Self::new(fault)
+    }
+}
+
+impl FromStr for Rule {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (what, when) = match text.split_once(':') {
+            Some((what, when)) => (what, Some(when)),
+            None => (text, None),
+        };
+        let (fault, scope) = match what.split_once('@') {
+            Some((fault, "status")) => (fault, Scope::Status),
+            Some((fault, "unified")) => (fault, Scope::Unified),
+            Some((fault, "openai")) => (fault, Scope::Openai),
+            Some((fault, "all")) => (fault, Scope::All),
+            Some((_, scope)) => {
+                return Err(format!(
+                    "unknown scope `{scope}`; takes status, unified, openai, all"
+                ));
+            }
+            None => (what, Scope::Status),
+        };
+        let when = match when {
+            None => When::Always,
+            Some(when) => match when.strip_prefix("next=") {
+                Some(n) => When::Next(n.parse().map_err(|_| {
+                    format!("`{when}` is not a number of requests, such as next=3")
+                })?),
+                None => When::Rate(share(when).map_err(|error| format!("{error}, or next=3"))?),
+            },
+        };
+        Ok(Self::new(fault.parse()?).on(scope).when(when))
+    }
+}
+
+impl Rule {
+    const fn when(self, when: When) -> Self {
+        Self { when, ..self }
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.fault.name())?;
+        match self.scope {
+            Scope::Status => {}
+            Scope::Unified => f.write_str("@unified")?,
+            Scope::Openai => f.write_str("@openai")?,
+            Scope::All => f.write_str("@all")?,
+        }
+        match self.when {
+            When::Always => Ok(()),
+            When::Rate(rate) => write!(f, ":{rate}"),
+            When::Next(n) => write!(f, ":next={n}"),
+        }
+    }
+}
+
+/// A [`Rule`] as people write it in JSON.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RuleJson {
+    fault: FaultName,
+    #[serde(default)]
+    scope: Scope,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rate: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    next: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u32>,
+}
+
+/// People write the status codes among the names as numbers, too.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum FaultName {
+    Word(String),
+    Code(u16),
+}
+
+impl From<Rule> for RuleJson {
+    fn from(rule: Rule) -> Self {
+        let (rate, next) = match rule.when {
+            When::Always => (None, None),
+            When::Rate(rate) => (Some(rate), None),
+            When::Next(n) => (None, Some(n)),
+        };
+        Self {
+            fault: FaultName::Word(rule.fault.name().to_owned()),
+            scope: rule.scope,
+            rate,
+            next,
+            retry_after: rule.retry_after,
+        }
+    }
+}
+
+impl TryFrom<RuleJson> for Rule {
+    type Error = String;
+
+    fn try_from(json: RuleJson) -> Result<Self, Self::Error> {
+        let fault = match json.fault {
+            FaultName::Word(word) => word.parse()?,
+            FaultName::Code(code) => code.to_string().parse()?,
+        };
+        let when = match (json.rate, json.next) {
+            (None, None) => When::Always,
+            (Some(rate), None) if (0.0..=1.0).contains(&rate) => When::Rate(rate),
+            (Some(rate), None) => return Err(format!("rate {rate} is not a share from 0 to 1")),
+            (None, Some(n)) => When::Next(n),
+            (Some(_), Some(_)) => return Err("takes either rate or next, not both".to_owned()),
+        };
+        Ok(Self {
+            retry_after: json.retry_after,
+            ..Self::new(fault).on(json.scope).when(when)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_read_in_flags_and_in_json_and_written_back() {
+        for fault in Fault::ALL {
+            assert_eq!(fault.name().parse(), Ok(fault));
+            assert_eq!(serde_json::to_value(fault).expect("a text"), fault.name());
+            for end in ["", "@openai:next=2", "@all:0.25"] {
+                let text = format!("{}{end}", fault.name());
+                let rule: Rule = text.parse().expect("a rule");
+                assert_eq!(rule.to_string(), text);
+                let json = serde_json::to_string(&rule).expect("json");
+                assert_eq!(serde_json::from_str::<Rule>(&json).expect("json"), rule);
+            }
+        }
+        let coded: Rule = serde_json::from_str(r#"{"fault":503,"next":1}"#).expect("a code");
+        assert_eq!(coded, Rule::new(Fault::Unavailable).next(1));
+    }
+
+    #[test]
+    fn wrong_rules_say_what_would_be_right() {
+        for (text, right) in [
+            ("", "takes 429,"),
+            ("500@moon", "takes status, unified, openai, all"),
+            ("500:often", "from 0 to 1"),
+            ("500:next=x", "next=3"),
+        ] {
+            let error = text.parse::<Rule>().expect_err(text);
+            assert!(error.contains(right), "{error}");
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! The tasks the simulator knows: creating, finding, forcing, forgetting.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use tokio::time::Instant;
+
+use super::channel::Channel;
+use super::life::{Life, Outcome, Status};
+
+/// How many tasks are looked at for a finished one before an unfinished one is dropped.
+const LOOK: usize = 64;
+
+/// What may be asked of a new task beyond its model, also as `"simulate":{…}` in a create request.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TaskOptions {
+    /// From submission to the end; else picked from the settings.
+    #[serde(deserialize_with = "duration")]
+    pub lifetime: Option<Duration>,
+    /// How long it is `NOT_START` first; else as the settings say.
+    #[serde(deserialize_with = "duration")]
+    pub not_start: Option<Duration>,
+    /// How it ends; else by the settings' share of failures.
+    pub outcome: Option<Outcome>,
+    /// Keeps it in this status from the beginning until it is forced into another.
+    pub status: Option<Status>,
+    /// Why it fails, if it does.
+    pub fail_reason: Option<String>,
+    /// The channel; else the model's.
+    pub channel: Option<Channel>,
+    /// The id; else `task_` and 32 letters and digits.
+    pub id: Option<String>,
+    /// The prompt, shown by those channels that show it.
+    #[serde(skip)]
+    pub prompt: String,
+    /// The video's length in seconds.
+    #[serde(skip)]
+    pub seconds: Option<u32>,
+    /// The video's size, such as `1280x720`.
+    #[serde(skip)]
+    pub size: Option<String>,
+    /// The task that this one is a remix of.
+    #[serde(skip)]
+    pub remixed_from: Option<String>,
+}
+
+/// A status to put a task into, as `POST /simulator/tasks/{id}` takes it.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Forced {
+    /// The status from now on.
+    pub status: Status,
+    /// Why, for a failure.
+    #[serde(default)]
+    pub fail_reason: Option<String>,
+    /// Percent; else what it was, 0 before it begins, 100 when over.
+    #[serde(default)]
+    pub progress: Option<u8>,
+    /// The result URL of a success; `""` for a success without one.
+    #[serde(default)]
+    pub url: Option<String>,
+}
+
+impl From<Status> for Forced {
+    fn from(status: Status) -> Self {
+        Self {
+            status,
+            fail_reason: None,
+            progress: None,
+            url: None,
+        }
+    }
+}
+
+/// A task.
+#[derive(Clone, Debug)]
+pub(super) struct Task {
+    pub(super) id: String,
+    /// Whose it is: a key in its normal form.
+    pub(super) owner: String,
+    /// The row's number in new-api's database.
+    pub(super) number: u64,
+    /// What the vendor calls it.
+    pub(super) vendor_id: String,
+    pub(super) channel: Channel,
+    pub(super) model: String,
+    pub(super) prompt: String,
+    pub(super) seconds: u32,
+    pub(super) size: String,
+    pub(super) remixed_from: String,
+    pub(super) fail_reason: String,
+    /// Instead of the URL that the channel would give out.
+    pub(super) url: Option<String>,
+    pub(super) created: Instant,
+    pub(super) life: Life,
+    pub(super) polls: Polls,
+}
+
+/// How often a task was asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Polls {
+    pub(super) unified: u64,
+    pub(super) openai: u64,
+}
+
+/// All tasks, at most so many.
+#[derive(Debug)]
+pub(super) struct Tasks {
+    by_id: HashMap<String, Task>,
+    /// Every id once, roughly oldest first.
+    order: VecDeque<String>,
+    max: usize,
+    created: u64,
+}
+
+impl Task {
+    pub(super) fn force(&mut self, now: Instant, forced: Forced) {
+        self.life.force(now, forced.status, forced.progress);
+        if let Some(reason) = forced.fail_reason {
+            self.fail_reason = reason;
+        }
+        if forced.url.is_some() {
+            self.url = forced.url;
+        }
+    }
+}
+
+impl Tasks {
+    pub(super) fn new(max: usize) -> Self {
+        Self {
+            by_id: HashMap::new(),
+            order: VecDeque::new(),
+            max,
+            created: 0,
+        }
+    }
+
+    /// The number of the next task's row.
+    pub(super) fn next_number(&self) -> u64 {
+        self.created + 1
+    }
+
+    /// Takes a task in, forgetting another when full; hands it back if its id is taken.
+    pub(super) fn insert(&mut self, now: Instant, task: Task) -> Result<(), Box<Task>> {
+        if self.by_id.contains_key(&task.id) {
+            return Err(Box::new(task));
+        }
+        while self.by_id.len() >= self.max {
+            self.forget_one(now);
+        }
+        self.created += 1;
+        self.order.push_back(task.id.clone());
+        self.by_id.insert(task.id.clone(), task);
+        Ok(())
+    }
+
+    pub(super) fn find(&self, id: &str) -> Option<&Task> {
+        self.by_id.get(id)
+    }
+
+    pub(super) fn find_mut(&mut self, id: &str) -> Option<&mut Task> {
+        self.by_id.get_mut(id)
+    }
+
+    /// The task, if it is this owner's.
+    pub(super) fn of(&self, owner: &str, id: &str) -> Option<&Task> {
+        self.find(id).filter(|task| task.owner == owner)
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.by_id.clear();
+        self.order.clear();
+    }
+
+    /// How many there are in each status.
+    pub(super) fn census(&self, now: Instant) -> BTreeMap<Status, usize> {
+        let mut census = BTreeMap::new();
+        for task in self.by_id.values() {
+            *census.entry(task.life.at(now).status).or_default() += 1;
+        }
+        census
+    }
+
+    /// Drops the oldest finished task near the front; failing that, the oldest.
+    fn forget_one(&mut self, now: Instant) {
+        let finished = |id: &String| {
+            self.find(id)
+                .is_none_or(|task| task.life.at(now).status.is_final())
+        };
+        let at = self.order.iter().take(LOOK).position(finished);
+        if let Some(id) = self.order.remove(at.unwrap_or(0)) {
+            self.by_id.remove(&id);
+        }
+        // So that unfinished ones at the front do not hide the finished ones behind them for good.
+        if at.is_none() {
+            let seen = LOOK.min(self.order.len());
+            self.order.rotate_left(seen);
+        }
+    }
+}
+
+fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    let text = Option::<String>::deserialize(from)?;
+    text.map(|text| {
+        humantime::parse_duration(&text).map_err(|error| {
+            serde::de::Error::custom(format!("`{text}`: {error}; takes `5s`, `200ms`"))
+        })
+    })
+    .transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::clock::Clock;
+    use super::super::life::Rounds;
+    use super::*;
+
+    fn task(id: &str, status: Status) -> Task {
+        let now = Instant::now();
+        let rounds = Rounds {
+            every: Duration::ZERO,
+            clock: Clock::start(),
+        };
+        Task {
+            id: id.to_owned(),
+            owner: "K".to_owned(),
+            number: 1,
+            vendor_id: String::new(),
+            channel: Channel::Row,
+            model: String::new(),
+            prompt: String::new(),
+            seconds: 5,
+            size: String::new(),
+            remixed_from: String::new(),
+            fail_reason: String::new(),
+            url: None,
+            created: now,
+            life: Life::frozen(now, status, rounds),
+            polls: Polls::default(),
+        }
+    }
+
+    fn insert(tasks: &mut Tasks, id: &str, status: Status) {
+        tasks
+            .insert(Instant::now(), task(id, status))
+            .expect("a free id");
+    }
+
+    #[test]
+    fn the_oldest_finished_task_is_forgotten_first() {
+        let mut tasks = Tasks::new(3);
+        insert(&mut tasks, "running", Status::InProgress);
+        insert(&mut tasks, "done", Status::Success);
+        insert(&mut tasks, "failed", Status::Failure);
+        insert(&mut tasks, "new", Status::Submitted);
+        assert!(tasks.find("done").is_none());
+        assert!(tasks.find("running").is_some() && tasks.find("failed").is_some());
+    }
+
+    #[test]
+    fn the_cap_holds_even_when_nothing_is_finished() {
+        let mut tasks = Tasks::new(100);
+        for n in 0..1_000 {
+            insert(&mut tasks, &n.to_string(), Status::InProgress);
+        }
+        assert_eq!(tasks.by_id.len(), 100);
+        assert_eq!(tasks.order.len(), 100);
+    }
+
+    #[test]
+    fn an_id_is_given_once() {
+        let mut tasks = Tasks::new(3);
+        insert(&mut tasks, "one", Status::Success);
+        let again = tasks.insert(Instant::now(), task("one", Status::Queued));
+        assert!(again.is_err());
+    }
+}

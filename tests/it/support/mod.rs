@@ -1,0 +1,39 @@
+//! What the tests are written with: a gateway process, a scripted upstream, a plain client.
+
+mod client;
+mod gateway;
+mod upstream;
+
+pub use client::{Answer, Client, get};
+pub use gateway::{Gateway, binary};
+pub use upstream::{Asked, Reply, Upstream};
+
+use std::time::Duration;
+
+/// Longer than anything here may take; a test that reaches it has failed.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits, looking again and again, until `holds`; fails after [`PATIENCE`].
+pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(
+        tokio::time::timeout(PATIENCE, waiting).await.is_ok(),
+        "never came: {what}"
+    );
+}
+
+/// A task row as new-api sends it on the unified path.
+pub fn row(status: &str) -> String {
+    format!(
+        r#"{{"code":"success","message":"","data":{{"task_id":"t","status":"{status}","progress":"50%","result_url":"{}"}}}}"#,
+        if status == "SUCCESS" {
+            "https://cdn.example.com/v.mp4"
+        } else {
+            ""
+        }
+    )
+}

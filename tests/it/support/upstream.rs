@@ -1,0 +1,178 @@
+//! An upstream that does as the test says: answers by a script, holds requests at a gate, and remembers them all.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+
+use super::eventually;
+
+/// One request that the upstream got.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    pub method: Method,
+    pub target: String,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Asked {
+    pub fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().expect("text"))
+    }
+}
+
+/// What it answers.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    status: StatusCode,
+    headers: Vec<(&'static str, String)>,
+    body: Bytes,
+}
+
+impl Reply {
+    pub fn json(body: impl Into<Bytes>) -> Self {
+        Self::new(200, "application/json", body)
+    }
+
+    pub fn new(status: u16, content_type: &str, body: impl Into<Bytes>) -> Self {
+        Self {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers: vec![("content-type", content_type.into())],
+            body: body.into(),
+        }
+    }
+
+    pub fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+}
+
+type Script = Arc<dyn Fn(&Asked) -> Reply + Send + Sync>;
+
+/// See the module. Stops with the test's runtime.
+pub struct Upstream {
+    pub address: SocketAddr,
+    asked: Arc<Mutex<Vec<Asked>>>,
+    script: Arc<Mutex<Script>>,
+    gate: Arc<Semaphore>,
+    gated: Arc<watch::Sender<bool>>,
+}
+
+impl Upstream {
+    pub async fn start(script: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let upstream = Self {
+            address: listener.local_addr().unwrap(),
+            asked: Arc::default(),
+            script: Arc::new(Mutex::new(Arc::new(script))),
+            gate: Arc::new(Semaphore::new(0)),
+            gated: Arc::new(watch::Sender::new(false)),
+        };
+        let (asked, script) = (Arc::clone(&upstream.asked), Arc::clone(&upstream.script));
+        let (gate, gated) = (Arc::clone(&upstream.gate), Arc::clone(&upstream.gated));
+        let handle = move |request: Request<Incoming>| {
+            let (asked, script) = (Arc::clone(&asked), Arc::clone(&script));
+            let (gate, gated) = (Arc::clone(&gate), Arc::clone(&gated));
+            async move {
+                let (parts, body) = request.into_parts();
+                let one = Asked {
+                    method: parts.method,
+                    target: parts
+                        .uri
+                        .path_and_query()
+                        .map_or("/", |path| path.as_str())
+                        .into(),
+                    headers: parts.headers,
+                    body: body
+                        .collect()
+                        .await
+                        .map(|body| body.to_bytes())
+                        .unwrap_or_default(),
+                };
+                asked.lock().unwrap().push(one.clone());
+                if *gated.borrow() {
+                    gate.acquire().await.expect("never closed").forget();
+                }
+                let script = Arc::clone(&script.lock().unwrap());
+                let Reply {
+                    status,
+                    headers,
+                    body,
+                } = script(&one);
+                let mut response = Response::builder().status(status);
+                for (name, value) in headers {
+                    response = response.header(name, value);
+                }
+                Ok::<_, Infallible>(response.body(Full::new(body)).unwrap())
+            }
+        };
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let _ = stream.set_nodelay(true);
+                let handle = handle.clone();
+                tokio::spawn(async move {
+                    let builder = auto::Builder::new(TokioExecutor::new());
+                    let _ = builder
+                        .serve_connection(TokioIo::new(stream), service_fn(handle))
+                        .await;
+                });
+            }
+        });
+        upstream
+    }
+
+    /// Answers every status poll with this body.
+    pub async fn saying(body: impl Into<Bytes>) -> Self {
+        let body = body.into();
+        Self::start(move |_| Reply::json(body.clone())).await
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// From now on it answers like this.
+    pub fn now(&self, script: impl Fn(&Asked) -> Reply + Send + Sync + 'static) {
+        *self.script.lock().unwrap() = Arc::new(script);
+    }
+
+    /// All it was asked so far.
+    pub fn asked(&self) -> Vec<Asked> {
+        self.asked.lock().unwrap().clone()
+    }
+
+    pub fn count(&self) -> usize {
+        self.asked.lock().unwrap().len()
+    }
+
+    /// From now on requests wait for [`Upstream::let_pass`].
+    pub fn close_gate(&self) {
+        self.gated.send_replace(true);
+    }
+
+    /// Answers so many of those that wait, or will.
+    pub fn let_pass(&self, count: usize) {
+        self.gate.add_permits(count);
+    }
+
+    /// Waits until it was asked so often.
+    pub async fn was_asked(&self, count: usize) {
+        eventually(&format!("{count} upstream requests"), async || {
+            self.count() >= count
+        })
+        .await;
+    }
+}
