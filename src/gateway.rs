@@ -84,6 +84,7 @@ impl Gateway {
             metrics,
             ..
         } = &*self.parts;
+        store.reclaim();
         metrics.expose(format, store.len(), store.bytes(), flights.len())
     }
 }

@@ -1,5 +1,7 @@
 //! Black-box tests: the real binary over real sockets, against a scripted upstream or the simulator.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod support;
 
 mod admin;

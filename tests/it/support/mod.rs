@@ -6,7 +6,7 @@ mod upstream;
 
 pub use client::{Answer, Client, get};
 pub use gateway::{Gateway, binary};
-pub use upstream::{Asked, Reply, Upstream};
+pub use upstream::{Reply, Upstream};
 
 use std::time::Duration;
 
