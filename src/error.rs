@@ -13,6 +13,8 @@ use http::StatusCode;
 pub enum Error {
     /// Upstream could not be reached, or went away before its answer was whole.
     UpstreamUnavailable(Arc<str>),
+    /// Upstream has been failing: it is not asked until the next probe.
+    UpstreamDown,
     /// Upstream did not answer in time.
     UpstreamTimeout,
     /// Upstream answered 2xx with something that is no task document.
@@ -36,9 +38,10 @@ impl Error {
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::UpstreamUnavailable(_) | Self::Overloaded(_) | Self::Draining => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::UpstreamUnavailable(_)
+            | Self::UpstreamDown
+            | Self::Overloaded(_)
+            | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamTimeout | Self::NotCached => StatusCode::GATEWAY_TIMEOUT,
             Self::UpstreamInvalid(_) => StatusCode::BAD_GATEWAY,
             Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
@@ -51,7 +54,7 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::UpstreamUnavailable(_) => "upstream_unavailable",
+            Self::UpstreamUnavailable(_) | Self::UpstreamDown => "upstream_unavailable",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::UpstreamInvalid(_) => "upstream_invalid",
             Self::Overloaded(_) => "overloaded",
@@ -80,6 +83,9 @@ impl Error {
             Self::UpstreamUnavailable(why) => {
                 format!("the video API could not be reached ({why}); the task itself is not affected, ask again shortly")
             }
+            Self::UpstreamDown => {
+                "the video API has been failing and is not asked until it recovers; the task itself is not affected, ask again shortly".into()
+            }
             Self::UpstreamTimeout => {
                 "the video API did not answer in time; the task itself is not affected, ask again shortly".into()
             }
@@ -103,7 +109,7 @@ impl Error {
             Self::RateLimited(pause) => {
                 Some((*pause).clamp(Duration::from_secs(1), Duration::from_mins(1)))
             }
-            Self::UpstreamUnavailable(_) => Some(Duration::from_secs(2)),
+            Self::UpstreamUnavailable(_) | Self::UpstreamDown => Some(Duration::from_secs(2)),
             Self::Overloaded(_) | Self::Draining => Some(Duration::from_secs(1)),
             _ => None,
         }
@@ -115,6 +121,7 @@ impl Error {
         matches!(
             self,
             Self::UpstreamUnavailable(_)
+                | Self::UpstreamDown
                 | Self::UpstreamTimeout
                 | Self::UpstreamInvalid(_)
                 | Self::RateLimited(_)

@@ -35,12 +35,7 @@ pub struct Poll<S> {
 }
 
 impl<S> Poll<S> {
-    pub(super) fn new(
-        inner: S,
-        caller_key: CallerKey,
-        rendering: Rendering,
-        config: &Config,
-    ) -> Self {
+    pub(super) fn new(inner: S, caller_key: CallerKey, config: &Config) -> Self {
         // openai-python takes the first value it sees for the whole task, and crashes on anything but a positive
         // integer.
         let poll_after = config
@@ -51,7 +46,7 @@ impl<S> Poll<S> {
         Self {
             inner,
             caller_key,
-            rendering,
+            rendering: config.answers.rendering,
             timeout: config.upstream.timeout,
             pace: HeaderValue::from(u64::try_from(poll_after).unwrap_or(u64::MAX)),
         }

@@ -56,6 +56,15 @@ pub enum Dialect {
 }
 
 impl Dialect {
+    /// The one of the other path.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Unified => Self::OpenAi,
+            Self::OpenAi => Self::Unified,
+        }
+    }
+
     /// The word for it in configuration, metrics and logs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -107,12 +107,22 @@ impl Upstream {
         &self.url
     }
 
-    /// Sends a status poll; resolves when the head of the answer is there.
+    /// Sends a status poll; resolves when the head of the answer is there. Sent once more, at once, where the
+    /// connection was closed before any answer: most likely it had died while it stood idle.
     ///
     /// # Errors
     /// [`Error::UpstreamUnavailable`].
     pub async fn poll(&self, request: Request<Body>) -> Result<Response<Incoming>, Error> {
-        self.send(UpstreamKind::Poll, request).await
+        let (head, _) = request.into_parts();
+        let first = Request::from_parts(head.clone(), Body::empty());
+        match self.send(UpstreamKind::Poll, first).await {
+            Err(error) if died_idle(&error) => {
+                let again = Request::from_parts(head, Body::empty());
+                self.send(UpstreamKind::Poll, again).await
+            }
+            result => result,
+        }
+        .map_err(|error| unavailable(&error))
     }
 
     /// Sends a client's request on; resolves when the head of the answer is there. Never sent twice, unless its
@@ -121,14 +131,16 @@ impl Upstream {
     /// # Errors
     /// [`Error::UpstreamUnavailable`].
     pub async fn forward(&self, request: Request<Body>) -> Result<Response<Incoming>, Error> {
-        self.send(UpstreamKind::Forward, request).await
+        self.send(UpstreamKind::Forward, request)
+            .await
+            .map_err(|error| unavailable(&error))
     }
 
     async fn send(
         &self,
         kind: UpstreamKind,
         request: Request<Body>,
-    ) -> Result<Response<Incoming>, Error> {
+    ) -> Result<Response<Incoming>, legacy::Error> {
         let started = Instant::now();
         let result = self.client.request(request).await;
         let code = result
@@ -137,11 +149,7 @@ impl Upstream {
             .map(|response| response.status().as_u16());
         self.metrics
             .upstream(kind, code, started.elapsed().as_secs_f64());
-        result.map_err(|error| {
-            let why = reason(&error);
-            tracing::debug!("upstream request failed: {why}: {error:?}");
-            Error::UpstreamUnavailable(why.into())
-        })
+        result
     }
 }
 
@@ -151,6 +159,20 @@ impl fmt::Debug for Upstream {
             .field("url", &self.url)
             .finish_non_exhaustive()
     }
+}
+
+fn unavailable(error: &legacy::Error) -> Error {
+    let why = reason(error);
+    tracing::debug!("upstream request failed: {why}: {error:?}");
+    Error::UpstreamUnavailable(why.into())
+}
+
+/// Whether the connection was closed before anything of an answer came.
+fn died_idle(error: &legacy::Error) -> bool {
+    error
+        .source()
+        .and_then(|source| source.downcast_ref::<hyper::Error>())
+        .is_some_and(hyper::Error::is_incomplete_message)
 }
 
 /// What went wrong, in words that name no address.

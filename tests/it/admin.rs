@@ -1,6 +1,7 @@
 //! The admin listener: health, metrics, forgetting; never on the clients' port.
 
 use http::Request;
+use http_body_util::Full;
 
 use crate::support::{Client, Gateway, Upstream, get, row};
 
@@ -14,7 +15,7 @@ async fn health_readiness_and_the_index_are_there_and_other_methods_are_not() {
         let post = admin
             .send(
                 Request::post(admin.url(path))
-                    .body(Default::default())
+                    .body(Full::default())
                     .unwrap(),
             )
             .await;
@@ -44,7 +45,7 @@ async fn forgetting_says_how_many_and_the_next_poll_asks_upstream() {
         let answer = admin
             .send(
                 Request::delete(admin.url(path))
-                    .body(Default::default())
+                    .body(Full::default())
                     .unwrap(),
             )
             .await;

@@ -213,3 +213,31 @@ fn help_and_version_answer_on_standard_output() {
         concat!("pollgate ", env!("CARGO_PKG_VERSION"))
     );
 }
+
+#[test]
+fn the_shipped_configuration_is_the_defaults_key_for_key() {
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/config/pollgate.toml");
+    let settings = |text: &str| -> Vec<String> {
+        text.lines()
+            .filter_map(|line| line.split(" # ").next())
+            .map(|line| line.trim().to_owned())
+            .collect()
+    };
+    let defaults = run(&["check"], &[]);
+    let with_file = run(&["check", "--config", shipped], &[]);
+    assert_eq!(
+        (with_file.code, settings(&with_file.out)),
+        (Some(0), settings(&defaults.out))
+    );
+    let named: toml::Table = fs::read_to_string(shipped).unwrap().parse().expect("TOML");
+    let shown: toml::Table = defaults.out.parse().expect("TOML");
+    for (section, keys) in &shown {
+        let missing: Vec<_> = keys
+            .as_table()
+            .unwrap()
+            .keys()
+            .filter(|key| named[section].get(key.as_str()).is_none())
+            .collect();
+        assert!(missing.is_empty(), "{section}: {missing:?}");
+    }
+}

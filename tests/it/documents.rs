@@ -218,7 +218,12 @@ async fn a_task_without_a_creation_time_keeps_the_second_in_which_it_was_first_s
         Upstream::saying(r#"{"code":"success","data":{"task_id":"t","status":"queued"}}"#).await;
     let gateway = Gateway::start(&upstream.url(), &[("cache.in_flight_ttl", "0s")]).await;
     let first = gateway.get("/v1/videos/t").await.json();
-    let now = || SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    let now = || {
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .expect("after 1970")
+            .as_secs()
+    };
     let then = now();
     eventually("the next second", async || now() > then).await;
     let second = gateway.get("/v1/videos/t").await.json();

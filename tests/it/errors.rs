@@ -135,8 +135,9 @@ async fn an_error_without_json_is_replaced_and_keeps_its_status() {
         (403, "text/html", "<html>"),
     ] {
         let upstream = Upstream::start(move |_| Reply::new(status, content_type, body)).await;
-        let gateway = Gateway::start(&upstream.url(), &[]).await;
         for path in PATHS {
+            // One each: a 429 that names no one makes a gateway stand back.
+            let gateway = Gateway::start(&upstream.url(), &[]).await;
             let answer = gateway.get(path).await;
             assert_eq!(
                 (answer.status.as_u16(), code(path, &answer).as_str()),

@@ -19,7 +19,7 @@ async fn read(stream: &mut TcpStream) -> String {
 async fn one_connection_too_many_is_told_so_and_closed() {
     let upstream = Upstream::saying(row("SUCCESS")).await;
     let gateway = Gateway::start(&upstream.url(), &[("limits.max_connections", "2")]).await;
-    let held = [
+    let open = [
         TcpStream::connect(gateway.address).await.unwrap(),
         TcpStream::connect(gateway.address).await.unwrap(),
     ];
@@ -41,7 +41,7 @@ async fn one_connection_too_many_is_told_so_and_closed() {
     );
     let json: serde_json::Value = serde_json::from_str(body).expect("JSON");
     assert_eq!(json["error"]["code"], "overloaded");
-    drop(held);
+    drop(open);
     eventually("there is room again", async || {
         gateway.metric("pollgate_connections").await == 0.0
     })

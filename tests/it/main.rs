@@ -1,6 +1,10 @@
 //! Black-box tests: the real binary over real sockets, against a scripted upstream or the simulator.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::float_cmp,
+    reason = "a test that cannot go on has failed; gauges are whole numbers"
+)]
 
 mod support;
 

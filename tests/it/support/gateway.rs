@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use super::{Answer, Client, PATIENCE, eventually};
 
 /// The binary under test.
-pub fn binary() -> Command {
+pub(crate) fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pollgate"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("POLLGATE_") {
@@ -20,7 +20,7 @@ pub fn binary() -> Command {
 }
 
 /// See the module.
-pub struct Gateway {
+pub(crate) struct Gateway {
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
     pub address: SocketAddr,
@@ -30,7 +30,7 @@ pub struct Gateway {
 
 impl Gateway {
     /// In front of `upstream`, with these settings: `("cache.in_flight_ttl", "1h")`.
-    pub async fn start(upstream: &str, settings: &[(&str, &str)]) -> Self {
+    pub(crate) async fn start(upstream: &str, settings: &[(&str, &str)]) -> Self {
         let mut command = binary();
         command.args([
             "serve",
@@ -51,7 +51,7 @@ impl Gateway {
     }
 
     /// With a configuration file.
-    pub async fn with_file(upstream: &str, file: &Path) -> Self {
+    pub(crate) async fn with_file(upstream: &str, file: &Path) -> Self {
         let mut command = binary();
         command.args([
             "--listen",
@@ -100,12 +100,12 @@ impl Gateway {
     }
 
     /// `GET` with the test's usual key.
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.client.get(path, "sk-test", &[]).await
     }
 
     /// The value of a series in `/metrics`; 0 where there is none.
-    pub async fn metric(&self, series: &str) -> f64 {
+    pub(crate) async fn metric(&self, series: &str) -> f64 {
         let metrics = super::get(self.admin, "/metrics").await;
         metrics
             .text()
@@ -115,12 +115,12 @@ impl Gateway {
     }
 
     /// All lines of the log so far.
-    pub fn log(&self) -> Vec<String> {
+    pub(crate) fn log(&self) -> Vec<String> {
         self.log.lock().unwrap().clone()
     }
 
     /// The process's id, for signals.
-    pub fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         let sent = Command::new("kill")
             .args([signal, &self.child.id().to_string()])
             .status();
@@ -128,7 +128,7 @@ impl Gateway {
     }
 
     /// Waits for its end.
-    pub async fn ended(&mut self) -> ExitStatus {
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
         let mut status = None;
         eventually("the end of the gateway", async || {
             status = self.child.try_wait().expect("is ours");
@@ -139,7 +139,7 @@ impl Gateway {
     }
 
     /// Memory in use right now, in bytes.
-    pub fn resident(&self) -> u64 {
+    pub(crate) fn resident(&self) -> u64 {
         let status =
             std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it lives");
         let line = status
