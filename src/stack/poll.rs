@@ -225,16 +225,13 @@ fn cache_status(answer: &Answer, now: Instant) -> String {
     if answer.stored {
         status.push_str("; stored");
     }
+    let left = seconds(answer.fresh_until.saturating_duration_since(now));
     if answer.stored || answer.asked.is_none() {
-        let _ = write!(
-            status,
-            "; ttl={}",
-            answer.fresh_until.saturating_duration_since(now).as_secs()
-        );
+        let _ = write!(status, "; ttl={left}");
     }
     if answer.verdict == Verdict::Stale {
-        let age = now.saturating_duration_since(answer.fresh_until).as_secs();
-        let _ = write!(status, "; ttl=-{age}; detail=stale_if_error");
+        let over = seconds(now.saturating_duration_since(answer.fresh_until));
+        let _ = write!(status, "; ttl=-{over}; detail=stale_if_error");
     }
     status
 }
@@ -245,8 +242,13 @@ fn cache_control(answer: &Answer, now: Instant) -> String {
     if answer.verdict == Verdict::Stale || left.is_zero() {
         "private, no-cache".into()
     } else {
-        format!("private, max-age={}", left.as_secs())
+        format!("private, max-age={}", seconds(left))
     }
+}
+
+/// To the nearest: an answer that was made just now is fresh for all of its two seconds, not for one.
+fn seconds(duration: Duration) -> u64 {
+    (duration + Duration::from_millis(500)).as_secs()
 }
 
 fn insert(headers: &mut HeaderMap, name: HeaderName, value: String) {

@@ -17,5 +17,6 @@ mod isolation;
 mod lifecycle;
 mod limits;
 mod logs;
+mod readme;
 mod remembering;
 mod sharing;
