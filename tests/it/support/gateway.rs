@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 use super::{Answer, Client, PATIENCE, eventually};
 
@@ -23,6 +24,7 @@ pub(crate) fn binary() -> Command {
 pub(crate) struct Gateway {
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
+    reader: Option<JoinHandle<()>>,
     pub address: SocketAddr,
     pub admin: SocketAddr,
     pub client: Client,
@@ -73,7 +75,7 @@ impl Gateway {
         let log = Arc::new(Mutex::new(Vec::new()));
         let stdout = child.stdout.take().expect("is piped");
         let lines = Arc::clone(&log);
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 lines.lock().unwrap().push(line);
             }
@@ -93,6 +95,7 @@ impl Gateway {
         Self {
             child,
             log,
+            reader: Some(reader),
             address,
             admin,
             client: Client::new(address),
@@ -127,7 +130,7 @@ impl Gateway {
         assert!(sent.expect("kill runs").success());
     }
 
-    /// Waits for its end.
+    /// Waits for its end; its whole log is there then.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         let mut status = None;
         eventually("the end of the gateway", async || {
@@ -135,6 +138,11 @@ impl Gateway {
             status.is_some()
         })
         .await;
+        self.reader
+            .take()
+            .expect("ends once")
+            .join()
+            .expect("reads to the end");
         status.expect("has ended")
     }
 
