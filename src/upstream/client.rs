@@ -162,7 +162,7 @@ impl fmt::Debug for Upstream {
 }
 
 fn unavailable(error: &legacy::Error) -> Error {
-    let why = reason(error);
+    let why = reason(error).unwrap_or_else(|| "the connection broke".into());
     tracing::debug!("upstream request failed: {why}: {error:?}");
     Error::UpstreamUnavailable(why.into())
 }
@@ -175,30 +175,20 @@ fn died_idle(error: &legacy::Error) -> bool {
         .is_some_and(hyper::Error::is_incomplete_message)
 }
 
-/// What went wrong, in words that name no address.
-fn reason(error: &legacy::Error) -> String {
-    let mut source = error.source();
-    while let Some(inner) = source {
-        if inner.is::<tower::timeout::error::Elapsed>() {
-            return "connecting took longer than upstream.connect_timeout".into();
-        }
-        if let Some(tls) = inner.downcast_ref::<rustls::Error>() {
-            return format!("TLS failed: {tls}");
-        }
-        if let Some(io) = inner.downcast_ref::<io::Error>()
-            && io
-                .get_ref()
-                .is_none_or(|inner| !inner.is::<rustls::Error>())
-        {
-            return io.kind().to_string();
-        }
-        source = inner.source();
+/// What went wrong, in words that name no address: the innermost cause that says something.
+fn reason(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    if error.is::<tower::timeout::error::Elapsed>() {
+        return Some("connecting took longer than upstream.connect_timeout".into());
     }
-    if error.is_connect() {
-        "no connection".into()
-    } else {
-        "the connection broke".into()
+    if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+        return Some(format!("TLS failed: {tls}"));
     }
+    if let Some(io) = error.downcast_ref::<io::Error>() {
+        // What an I/O error wraps is not among its sources.
+        let wrapped = io.get_ref().and_then(|wrapped| reason(wrapped));
+        return wrapped.or_else(|| Some(io.kind().to_string()));
+    }
+    error.source().and_then(reason)
 }
 
 /// The system's roots, or Mozilla's where the system has none (an image from scratch); a private CA comes on top.

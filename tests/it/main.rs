@@ -20,3 +20,4 @@ mod logs;
 mod readme;
 mod remembering;
 mod sharing;
+mod tls;
