@@ -33,6 +33,9 @@ pub enum Error {
     Crashed,
 }
 
+/// When a failing upstream is worth another try: about as long as it takes until the next probe.
+pub const UPSTREAM_RECOVERY: Duration = Duration::from_secs(2);
+
 impl Error {
     /// The HTTP status of the answer.
     #[must_use]
@@ -101,17 +104,16 @@ impl Error {
         }
     }
 
-    /// When asking again is worth it, for 429 and 503 answers; never over 60 s, since SDKs differ in what they do
-    /// with more: some give up at once, some sleep through it.
+    /// When asking again is worth it; never over 60 s, since SDKs differ in what they do with more: some give up at
+    /// once, some sleep through it. Without it they give up about a second after the first failure.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RateLimited(pause) => {
                 Some((*pause).clamp(Duration::from_secs(1), Duration::from_mins(1)))
             }
-            Self::UpstreamUnavailable(_) | Self::UpstreamDown => Some(Duration::from_secs(2)),
             Self::Overloaded(_) | Self::Draining => Some(Duration::from_secs(1)),
-            _ => None,
+            error => error.is_upstream_failing().then_some(UPSTREAM_RECOVERY),
         }
     }
 

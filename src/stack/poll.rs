@@ -6,14 +6,14 @@ use std::task::{Context, Poll as Polled};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use http::header::{AGE, CACHE_CONTROL, CONTENT_LENGTH, ETAG, IF_NONE_MATCH, VARY};
+use http::header::{AGE, CACHE_CONTROL, CONTENT_LENGTH, ETAG, IF_NONE_MATCH, RETRY_AFTER, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use tokio::time::Instant;
 use tower::{Service, ServiceExt as _};
 
 use crate::body::Body;
 use crate::config::Config;
-use crate::error::Error;
+use crate::error::{Error, UPSTREAM_RECOVERY};
 use crate::exchange::{Facts, Handled, Inbound};
 use crate::key::{Caller, CallerKey, Credentials, TaskKey};
 use crate::reply::{Answer, Demand, JSON, TaskQuery};
@@ -168,6 +168,9 @@ impl Asker {
                 AGE,
                 HeaderValue::from(now.duration_since(answer.received).as_secs()),
             );
+        }
+        if fresh && reply.is_upstream_failing() && !headers.contains_key(RETRY_AFTER) {
+            headers.insert(RETRY_AFTER, HeaderValue::from(UPSTREAM_RECOVERY.as_secs()));
         }
         if !matches {
             let (name, value) = JSON;

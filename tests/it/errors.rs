@@ -13,6 +13,13 @@ fn code(path: &str, answer: &Answer) -> String {
     );
     assert_ne!(answer.header("x-request-id"), "", "{answer:?}");
     assert!(answer.header("via").ends_with("1.1 pollgate"), "{answer:?}");
+    // Without it SDKs give up about a second after the first failure; with more than 60 s some give up at once.
+    let fails = answer.status == 429 || answer.status.is_server_error();
+    let pause = answer.header("retry-after").parse::<u64>();
+    assert!(
+        !fails || pause.is_ok_and(|pause| (1..=60).contains(&pause)),
+        "{answer:?}"
+    );
     let json = answer.json();
     let error = if path.contains("generations") {
         assert_eq!(json["data"], serde_json::Value::Null);
