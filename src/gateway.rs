@@ -58,6 +58,11 @@ impl Gateway {
             .store(Arc::new(assemble(Parts::clone(&self.parts), config)));
     }
 
+    /// Answers all who wait with what there is, from now on.
+    pub fn drain(&self) {
+        self.parts.polls.draining.cancel();
+    }
+
     /// What is remembered.
     #[must_use]
     pub fn store(&self) -> &Store {

@@ -21,8 +21,39 @@ pub struct TaskQuery {
     pub credentials: Credentials,
     /// What the client will take.
     pub demand: Demand,
-    /// When the client has waited long enough.
+    /// When the client has waited long enough for an answer.
     pub deadline: Instant,
+    /// What the client waits for, if it does.
+    pub hold: Option<Hold>,
+}
+
+/// What a client waits for: an answer other than the one it knows, or else the end of the task.
+#[derive(Debug, Clone)]
+pub struct Hold {
+    /// The validators of what it knows.
+    pub known: Option<HeaderValue>,
+    /// When it takes whatever there is.
+    pub until: Instant,
+    /// The path it asked on.
+    pub dialect: Dialect,
+    /// How documents are written for it.
+    pub rendering: Rendering,
+}
+
+impl Hold {
+    /// Whether an answer is worth ending the wait: it is new, it is the end, or it is no task at all.
+    #[must_use]
+    pub fn is_over(&self, answer: &Answer) -> bool {
+        let Some(snapshot) = &answer.reply.snapshot else {
+            return true;
+        };
+        let rendition = answer.reply.rendition(self.dialect, self.rendering);
+        snapshot.state().is_terminal()
+            || self
+                .known
+                .as_ref()
+                .is_some_and(|known| !names(known, &rendition.etag))
+    }
 }
 
 /// What upstream is asked.
@@ -197,6 +228,17 @@ fn etag(body: &[u8]) -> HeaderValue {
     let hash = blake3::hash(body).to_hex();
     let tag = format!("\"{}\"", &hash[..32]);
     HeaderValue::from_maybe_shared(tag).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
+}
+
+/// Whether these validators, as in `If-None-Match`, name this validator; compared weakly, as RFC 9110 §13.1.2 wants it.
+#[must_use]
+pub fn names(known: &HeaderValue, etag: &HeaderValue) -> bool {
+    let known = known.as_bytes();
+    known == b"*"
+        || known
+            .split(|byte| *byte == b',')
+            .map(<[u8]>::trim_ascii)
+            .any(|tag| tag.strip_prefix(b"W/").unwrap_or(tag) == etag.as_bytes())
 }
 
 /// The type of every status answer: some SDKs take JSON without it for a text.

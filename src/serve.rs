@@ -151,19 +151,9 @@ impl Bound {
         let chores = [
             tokio::spawn(reclaim(gateway.clone())),
             tokio::spawn(snapshots(gateway.clone(), config.log.snapshot)),
+            tokio::spawn(drain_at(stop.clone(), gateway.clone(), config.limits.drain)),
         ];
-        let announce = async {
-            stop.cancelled().await;
-            tracing::info!(
-                "draining: no new connections, those under way have {:?}",
-                config.limits.drain
-            );
-            std::future::pending::<()>().await;
-        };
-        let served = tokio::select! {
-            served = server::serve(clients, gateway.clone(), keeping, stop.clone()) => served,
-            () = announce => Ok(()),
-        };
+        let served = server::serve(clients, gateway.clone(), keeping, stop).await;
         drained.cancel();
         for chore in chores {
             chore.abort();
@@ -187,6 +177,12 @@ async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, Sta
             address,
             error,
         })
+}
+
+async fn drain_at(stop: CancellationToken, gateway: Gateway, within: Duration) {
+    stop.cancelled().await;
+    tracing::info!("draining: no new connections, those under way have {within:?}");
+    gateway.drain();
 }
 
 async fn reclaim(gateway: Gateway) {

@@ -45,6 +45,12 @@ impl Verdict {
         }
     }
 
+    /// Whether it is only the last known state.
+    #[must_use]
+    pub const fn is_stale(self) -> bool {
+        matches!(self, Self::Stale)
+    }
+
     /// Whether the client's poll cost upstream nothing.
     #[must_use]
     pub const fn avoided_a_poll(self) -> bool {

@@ -5,6 +5,7 @@ mod coalesce;
 mod dispatch;
 mod fetch;
 mod forward;
+mod hold;
 mod observe;
 mod poll;
 mod recall;
@@ -16,6 +17,7 @@ mod translate;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tower::limit::{ConcurrencyLimit, GlobalConcurrencyLimitLayer};
 use tower::load_shed::LoadShed;
 use tower::retry::budget::TpsBudget;
@@ -36,6 +38,7 @@ use self::coalesce::Coalesce;
 use self::dispatch::Dispatch;
 use self::fetch::Fetch;
 use self::forward::Forward;
+use self::hold::Hold;
 use self::observe::Observe;
 use self::poll::Poll;
 use self::recall::Recall;
@@ -49,7 +52,7 @@ pub type Stack =
     Observe<Rescue<LoadShed<ConcurrencyLimit<Dispatch<Poll<TaskPipeline<Fetch>>, Forward>>>>>;
 
 /// The inner half, which answers status polls: plain values in and out. `F` asks upstream.
-pub type TaskPipeline<F> = Translate<Recall<Coalesce<Remember<Breaker<Retry<F>>>>>>;
+pub type TaskPipeline<F> = Hold<Translate<Recall<Coalesce<Remember<Breaker<Retry<F>>>>>>>;
 
 /// The flights of status polls. The count of a task's changes is part of the key, so that no poll that comes after a
 /// change boards a flight that took off before it.
@@ -85,6 +88,8 @@ pub struct PollState {
     pub retries: Arc<TpsBudget>,
     /// Who waits.
     pub waiters: Gauge,
+    /// Cancelled when whoever waits is to be answered with what there is.
+    pub draining: CancellationToken,
 }
 
 impl PollState {
@@ -98,6 +103,7 @@ impl PollState {
             health: Arc::new(Health::new()),
             retries: Arc::new(retry::budget()),
             waiters: metrics.waiters(),
+            draining: CancellationToken::new(),
         }
     }
 }
@@ -135,8 +141,18 @@ where
         health,
         retries,
         waiters,
+        draining,
     } = state;
     ServiceBuilder::new()
+        // Above all the rest: one who waits only asks again and again.
+        .layer_fn(|inner| {
+            Hold::new(
+                inner,
+                config.upstream.timeout,
+                waiters.clone(),
+                draining.clone(),
+            )
+        })
         // Above everything that is shared: one remembered answer serves the clients of both paths.
         .layer_fn(|inner| Translate::new(inner, config.upstream.dialect))
         // Outside Coalesce: a hit never touches the flight table; whoever waits for a flight can still fall back.

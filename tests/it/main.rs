@@ -21,3 +21,4 @@ mod readme;
 mod remembering;
 mod sharing;
 mod tls;
+mod waiting;

@@ -1,0 +1,144 @@
+//! A task's changes as an event stream (the `text/event-stream` of the HTML standard, §9.2), until its end.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::unfold;
+use futures_util::{Stream, StreamExt as _};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http_body_util::StreamBody;
+use hyper::body::Frame;
+use tokio::time::Instant;
+use tower::{Service, ServiceExt as _};
+
+use crate::body::Body;
+use crate::error::Error;
+use crate::exchange::Handled;
+use crate::present::Asker;
+use crate::reply::{Answer, Demand, Hold, TaskQuery, names};
+use crate::task::Fault;
+
+/// How long nothing is sent before a comment is, so that proxies and clients see that the stream lives.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// What clients are told to wait for before they reconnect, in milliseconds.
+const RETRY: &str = "retry: 2000\n";
+
+/// Streams a task's changes, `answer` being the first. The caller has seen to it that it is a task.
+pub fn stream<S>(service: S, query: TaskQuery, asker: Asker, answer: &Answer) -> Handled
+where
+    S: Service<TaskQuery, Response = Answer, Error = Error, Future: Send> + Clone + Send + 'static,
+{
+    let facts = asker.facts(answer);
+    let known = asker
+        .known
+        .as_ref()
+        .is_some_and(|known| names(known, &asker.rendition(answer).etag));
+    if known && answer.reply.is_terminal() {
+        // There is nothing to come: 204 is what makes an EventSource stop reconnecting.
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        return Handled { response, facts };
+    }
+    let frames = frames(service, query, asker, answer, known);
+    let mut response = Response::new(Body::boxed(StreamBody::new(
+        frames.map(Ok::<_, Infallible>),
+    )));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    // nginx and those who copied it would hold events back to fill a buffer.
+    headers.insert(
+        HeaderName::from_static("x-accel-buffering"),
+        HeaderValue::from_static("no"),
+    );
+    Handled { response, facts }
+}
+
+fn frames<S>(
+    service: S,
+    query: TaskQuery,
+    asker: Asker,
+    answer: &Answer,
+    known: bool,
+) -> impl Stream<Item = Frame<Bytes>> + Send + use<S>
+where
+    S: Service<TaskQuery, Response = Answer, Error = Error, Future: Send> + Clone + Send + 'static,
+{
+    let first = if known {
+        format!("{RETRY}: known\n\n")
+    } else {
+        format!("{RETRY}{}", event(&asker, answer))
+    };
+    let told = asker.rendition(answer).etag.clone();
+    let next = (!answer.reply.is_terminal()).then_some(told);
+    unfold(Some((Some(first), next)), move |state| {
+        let (service, query, asker) = (service.clone(), query.clone(), asker.clone());
+        async move {
+            let (first, told) = state?;
+            if let Some(first) = first {
+                return Some((frame(first), told.map(|told| (None, Some(told)))));
+            }
+            let told = told?;
+            let until = Instant::now() + HEARTBEAT;
+            let hold = Hold {
+                known: Some(told.clone()),
+                until,
+                dialect: asker.dialect,
+                rendering: asker.rendering,
+            };
+            let query = TaskQuery {
+                hold: Some(hold),
+                demand: Demand::Fresh,
+                ..query
+            };
+            Some(match service.oneshot(query).await {
+                Ok(answer) if answer.reply.snapshot.is_none() => {
+                    (frame(failure(&asker.rendition(&answer).body)), None)
+                }
+                // Back early and without news: this gateway is about to stop, and the client will find another.
+                Ok(answer) if asker.rendition(&answer).etag == told && Instant::now() < until => {
+                    return None;
+                }
+                Ok(answer) => {
+                    let etag = asker.rendition(&answer).etag.clone();
+                    let text = if etag == told {
+                        ": still here\n\n".to_owned()
+                    } else {
+                        event(&asker, &answer)
+                    };
+                    let next = (!answer.reply.is_terminal()).then_some((None, Some(etag)));
+                    (frame(text), next)
+                }
+                Err(error) => {
+                    let fault = Fault::new(error.code(), error.message(), error.kind());
+                    (frame(failure(&fault.write(asker.dialect))), None)
+                }
+            })
+        }
+    })
+}
+
+fn event(asker: &Asker, answer: &Answer) -> String {
+    let rendition = asker.rendition(answer);
+    let etag = rendition.etag.to_str().unwrap_or_default();
+    format!(
+        "event: status\nid: {etag}\ndata: {}\n\n",
+        one_line(&rendition.body)
+    )
+}
+
+fn failure(document: &[u8]) -> String {
+    format!("event: error\ndata: {}\n\n", one_line(document))
+}
+
+/// Line breaks in JSON stand only between its tokens, where a space will do.
+fn one_line(document: &[u8]) -> String {
+    String::from_utf8_lossy(document).replace(['\r', '\n'], " ")
+}
+
+fn frame(text: String) -> Frame<Bytes> {
+    Frame::data(text.into())
+}

@@ -1,0 +1,164 @@
+//! A status answer as HTTP: the document for this client, and headers that say how it came about.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use http::header::{AGE, CACHE_CONTROL, CONTENT_LENGTH, ETAG, RETRY_AFTER, VARY};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use tokio::time::Instant;
+
+use crate::body::Body;
+use crate::error::UPSTREAM_RECOVERY;
+use crate::exchange::{Facts, Handled};
+use crate::key::Caller;
+use crate::reply::{Answer, JSON, Rendition, names};
+use crate::task::{Dialect, Rendering, TaskSnapshot};
+use crate::verdict::Verdict;
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const POLL_AFTER: HeaderName = HeaderName::from_static("openai-poll-after-ms");
+
+/// Whom an answer is for.
+#[derive(Debug, Clone)]
+pub struct Asker {
+    /// The path that was asked.
+    pub dialect: Dialect,
+    /// How documents are written.
+    pub rendering: Rendering,
+    /// Whose it is.
+    pub caller: Caller,
+    /// The validators the client sent in `If-None-Match`.
+    pub known: Option<HeaderValue>,
+    /// The names of the headers that made the caller.
+    pub vary: Option<HeaderValue>,
+    /// Whether only the head is wanted.
+    pub head: bool,
+    /// What is told of when asking again is worth it, in milliseconds.
+    pub pace: HeaderValue,
+}
+
+impl Asker {
+    /// The answer's document for this client.
+    #[must_use]
+    pub fn rendition<'a>(&self, answer: &'a Answer) -> &'a Rendition {
+        answer.reply.rendition(self.dialect, self.rendering)
+    }
+
+    /// What is told of the answer in metrics and logs.
+    #[must_use]
+    pub fn facts(&self, answer: &Answer) -> Facts {
+        let state = answer.reply.snapshot.as_ref().map(TaskSnapshot::state);
+        Facts {
+            verdict: answer.verdict,
+            state,
+            caller: Some(self.caller),
+        }
+    }
+
+    /// The response.
+    #[must_use]
+    pub fn respond(self, answer: &Answer, now: Instant) -> Handled {
+        let reply = &answer.reply;
+        let rendition = self.rendition(answer);
+        let facts = self.facts(answer);
+        let ok = rendition.status == StatusCode::OK;
+        let matches = ok
+            && self
+                .known
+                .as_ref()
+                .is_some_and(|known| names(known, &rendition.etag));
+
+        let body = if matches || self.head {
+            Body::empty()
+        } else {
+            Body::full(rendition.body.clone())
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = if matches {
+            StatusCode::NOT_MODIFIED
+        } else {
+            rendition.status
+        };
+        let headers = response.headers_mut();
+        let fresh = matches!(answer.verdict, Verdict::Fetched | Verdict::Shared);
+        if fresh {
+            headers.clone_from(&reply.headers);
+        }
+        let age = now.duration_since(answer.received).as_secs();
+        // One that was fetched and then held has an age as well.
+        if !fresh || age > 0 {
+            headers.insert(AGE, HeaderValue::from(age));
+        }
+        if fresh && reply.is_upstream_failing() && !headers.contains_key(RETRY_AFTER) {
+            headers.insert(RETRY_AFTER, HeaderValue::from(UPSTREAM_RECOVERY.as_secs()));
+        }
+        if !matches {
+            let (name, value) = JSON;
+            headers.insert(name, value);
+        }
+        if self.head {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(rendition.body.len()));
+        }
+        insert(headers, CACHE_STATUS, cache_status(answer, now));
+        if ok {
+            headers.insert(ETAG, rendition.etag.clone());
+            insert(headers, CACHE_CONTROL, cache_control(answer, now));
+            if let Some(vary) = self.vary {
+                headers.insert(VARY, vary);
+            }
+        }
+        if ok && facts.state.is_some_and(|state| !state.is_terminal()) {
+            headers.insert(POLL_AFTER, self.pace);
+        }
+        Handled { response, facts }
+    }
+}
+
+/// RFC 9211: a hit has a time to live; what went forward says why, with whom, and whether it stayed.
+fn cache_status(answer: &Answer, now: Instant) -> String {
+    let mut status = String::with_capacity(64);
+    status.push_str("pollgate");
+    match answer.asked {
+        None => status.push_str("; hit"),
+        Some(asked) => {
+            let _ = write!(status, "; fwd={}", asked.as_str());
+        }
+    }
+    if answer.verdict == Verdict::Shared {
+        status.push_str("; collapsed");
+    }
+    if answer.stored {
+        status.push_str("; stored");
+    }
+    let left = seconds(answer.fresh_until.saturating_duration_since(now));
+    if answer.stored || answer.asked.is_none() {
+        let _ = write!(status, "; ttl={left}");
+    }
+    if answer.verdict.is_stale() {
+        let over = now.saturating_duration_since(answer.fresh_until).as_secs();
+        let minus = if over > 0 { "-" } else { "" };
+        let _ = write!(status, "; ttl={minus}{over}; detail=stale_if_error");
+    }
+    status
+}
+
+/// What is left of the answer's freshness, for this client alone.
+fn cache_control(answer: &Answer, now: Instant) -> String {
+    let left = answer.fresh_until.saturating_duration_since(now);
+    if answer.verdict.is_stale() || left.is_zero() {
+        "private, no-cache".into()
+    } else {
+        format!("private, max-age={}", seconds(left))
+    }
+}
+
+/// To the nearest: an answer that was made just now is fresh for all of its two seconds, not for one.
+fn seconds(duration: Duration) -> u64 {
+    (duration + Duration::from_millis(500)).as_secs()
+}
+
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: String) {
+    if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(value)) {
+        headers.insert(name, value);
+    }
+}

@@ -1,0 +1,100 @@
+//! Holds a poll until there is news (RFC 7240 `wait`, and every event of a stream). Above Translate, and so above all
+//! that remembers and shares: it only sleeps until what it was told stops being fresh, and then asks like anyone else.
+//! All who wait for a task cost upstream one poll per freshness, and nobody waiting means no polling.
+
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, Either};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tower::{Service, ServiceExt as _};
+
+use crate::error::Error;
+use crate::reply::{Answer, Demand, TaskQuery};
+use crate::telemetry::Gauge;
+
+/// The least time between two looks of one who waits, where nothing stays fresh.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The same while upstream is failing.
+const STALE_PAUSE: Duration = Duration::from_secs(1);
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub struct Hold<S> {
+    inner: S,
+    timeout: Duration,
+    waiters: Gauge,
+    draining: CancellationToken,
+}
+
+impl<S> Hold<S> {
+    pub(super) fn new(
+        inner: S,
+        timeout: Duration,
+        waiters: Gauge,
+        draining: CancellationToken,
+    ) -> Self {
+        Self {
+            inner,
+            timeout,
+            waiters,
+            draining,
+        }
+    }
+}
+
+impl<S> Service<TaskQuery> for Hold<S>
+where
+    S: Service<TaskQuery, Response = Answer, Error = Error, Future: Send> + Clone + Send + 'static,
+{
+    type Response = Answer;
+    type Error = Error;
+    type Future = Either<S::Future, BoxFuture<'static, Result<Answer, Error>>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut query: TaskQuery) -> Self::Future {
+        let Some(hold) = query.hold.take() else {
+            return Either::Left(self.inner.call(query));
+        };
+        let Self {
+            inner,
+            timeout,
+            waiters,
+            draining,
+        } = self.clone();
+        Either::Right(Box::pin(async move {
+            loop {
+                query.deadline = Instant::now() + timeout;
+                let answer = inner.clone().oneshot(query.clone()).await?;
+                let next = next_look(&answer, Instant::now());
+                if hold.is_over(&answer) || draining.is_cancelled() {
+                    return Ok(answer);
+                }
+                let _waiting = waiters.up();
+                tokio::select! {
+                    () = sleep_until(next.min(hold.until)) => {}
+                    () = draining.cancelled() => {}
+                }
+                if draining.is_cancelled() || Instant::now() >= hold.until {
+                    return Ok(answer);
+                }
+                query.demand = Demand::Fresh;
+            }
+        }))
+    }
+}
+
+/// When the answer may have changed: once it is no longer fresh, and not too soon where it never is.
+fn next_look(answer: &Answer, now: Instant) -> Instant {
+    let pause = if answer.verdict.is_stale() {
+        STALE_PAUSE
+    } else {
+        PAUSE
+    };
+    answer.fresh_until.max(now + pause)
+}

@@ -1,0 +1,151 @@
+//! What a client wishes of a status answer, read from its request's headers.
+
+use std::time::Duration;
+
+use http::HeaderMap;
+use http::header::{ACCEPT, CACHE_CONTROL, HeaderName};
+
+use crate::reply::Demand;
+
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+
+/// How long a Python SDK waits for an answer, in seconds, as it says itself.
+const READ_TIMEOUT: HeaderName = HeaderName::from_static("x-stainless-read-timeout");
+
+/// What the client will take, from `cache-control` (RFC 9111 §5.2.1); other directives change nothing here.
+#[must_use]
+pub fn demand(headers: &HeaderMap) -> Demand {
+    let mut demand = Demand::Fresh;
+    for directive in list(headers, &CACHE_CONTROL) {
+        match directive.to_ascii_lowercase().as_str() {
+            "only-if-cached" => return Demand::Remembered,
+            "no-cache" | "max-age=0" => demand = Demand::Refetched,
+            _ => {}
+        }
+    }
+    demand
+}
+
+/// How long the client is willing to wait, from `Prefer: wait=N` (RFC 7240 §4.3), at most `limit`, and a little less
+/// than it waits for an answer at all.
+#[must_use]
+pub fn wait(headers: &HeaderMap, limit: Duration) -> Option<Duration> {
+    let seconds = list(headers, &PREFER).find_map(|preference| {
+        let (name, value) = preference.split(';').next()?.split_once('=')?;
+        let is_wait = name.trim().eq_ignore_ascii_case("wait");
+        is_wait
+            .then(|| value.trim().trim_matches('"').parse::<u64>().ok())
+            .flatten()
+    })?;
+    let patience = headers
+        .get(READ_TIMEOUT)
+        .and_then(|value| value.to_str().ok()?.parse::<f64>().ok())
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .map_or(limit, |patience| {
+            patience
+                .mul_f64(0.9)
+                .saturating_sub(Duration::from_millis(500))
+        });
+    Some(Duration::from_secs(seconds).min(limit).min(patience))
+}
+
+/// Whether the client wants a stream of events.
+#[must_use]
+pub fn wants_events(headers: &HeaderMap) -> bool {
+    list(headers, &ACCEPT).any(|range| {
+        let kind = range.split(';').next().unwrap_or_default();
+        kind.trim().eq_ignore_ascii_case("text/event-stream")
+    })
+}
+
+/// The members of a comma-separated field, over all its lines.
+fn list<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| {
+                (
+                    HeaderName::from_static(name),
+                    HeaderValue::from_static(value),
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn cache_control_is_read_in_any_case_and_order() {
+        for (value, demanded) in [
+            ("no-cache", Demand::Refetched),
+            ("Max-Age=0", Demand::Refetched),
+            ("no-transform, NO-CACHE", Demand::Refetched),
+            ("only-if-cached, no-cache", Demand::Remembered),
+            ("no-cache, only-if-cached", Demand::Remembered),
+            ("max-age=60, no-store", Demand::Fresh),
+            ("", Demand::Fresh),
+        ] {
+            assert_eq!(
+                demand(&headers(&[("cache-control", value)])),
+                demanded,
+                "{value}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_wait_is_bounded_by_the_limit_and_by_what_the_client_allows() {
+        let limit = Duration::from_mins(1);
+        for (pairs, seconds) in [
+            (&[("prefer", "wait=20")][..], Some(20.0)),
+            (&[("prefer", "respond-async, Wait = \"7\"; x=y")], Some(7.0)),
+            (&[("prefer", "wait=600")], Some(60.0)),
+            (&[("prefer", "wait=0")], Some(0.0)),
+            (
+                &[("prefer", "wait=30"), ("x-stainless-read-timeout", "10")],
+                Some(8.5),
+            ),
+            (
+                &[("prefer", "wait=30"), ("x-stainless-read-timeout", "600")],
+                Some(30.0),
+            ),
+            (
+                &[("prefer", "wait=30"), ("x-stainless-read-timeout", "-1")],
+                Some(30.0),
+            ),
+            (&[("prefer", "wait")], None),
+            (&[("prefer", "wait=soon")], None),
+            (&[("prefer", "return=minimal")], None),
+            (&[], None),
+        ] {
+            assert_eq!(
+                wait(&headers(pairs), limit).map(|wait| wait.as_secs_f64()),
+                seconds,
+                "{pairs:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn events_are_sent_only_to_those_who_ask_for_them() {
+        assert!(wants_events(&headers(&[("accept", "text/event-stream")])));
+        assert!(wants_events(&headers(&[(
+            "accept",
+            "application/json;q=0.1, Text/Event-Stream;q=1"
+        )])));
+        assert!(!wants_events(&headers(&[("accept", "*/*")])));
+        assert!(!wants_events(&headers(&[])));
+    }
+}
