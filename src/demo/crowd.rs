@@ -1,0 +1,318 @@
+//! The crowd: tasks are made through the gateway and polled by many until they are over; then comes the next.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{AGE, AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use serde_json::Value;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::check::{Allowance, Origin, Violation, is_over, judge};
+use super::orders::{Order, Orders, chance};
+use super::tally::Tally;
+use crate::gateway::Problem;
+use crate::simulator::{Simulator, State};
+
+/// How long a poller waits for an answer; the gateway gives up on upstream earlier.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How often a poller asks again after the end, as front ends do that learn of it late.
+const LATE_POLLS: u32 = 3;
+/// How long a task's next owner waits after one that could not be made.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// One of the two status paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Path {
+    /// `/v1/video/generations`.
+    Unified,
+    /// `/v1/videos`.
+    OpenAi,
+}
+
+impl Path {
+    /// Where tasks are made; they are polled below it.
+    pub(super) const fn base(self) -> &'static str {
+        match self {
+            Self::Unified => "/v1/video/generations",
+            Self::OpenAi => "/v1/videos",
+        }
+    }
+
+    /// Every other poller, or task, has the one and the rest the other.
+    fn of(number: usize) -> Self {
+        if number.is_multiple_of(2) {
+            Self::Unified
+        } else {
+            Self::OpenAi
+        }
+    }
+}
+
+/// Everyone who polls, and what they share.
+#[derive(Debug)]
+pub(super) struct Crowd {
+    gateway: String,
+    simulator: Simulator,
+    allowance: Allowance,
+    orders: Orders,
+    tally: Arc<Mutex<Tally>>,
+    stop: CancellationToken,
+}
+
+/// A whole answer, and how long it took.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+    asked: Instant,
+}
+
+type Client = legacy::Client<HttpConnector, Full<Bytes>>;
+
+impl Crowd {
+    /// A crowd that polls the gateway at this base URL, and checks what it is told with the simulator behind it.
+    pub(super) fn new(
+        gateway: String,
+        simulator: Simulator,
+        allowance: Allowance,
+        orders: Orders,
+        tally: Arc<Mutex<Tally>>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            gateway,
+            simulator,
+            allowance,
+            orders,
+            tally,
+            stop,
+        }
+    }
+
+    /// Keeps so many tasks on stage, each with so many pollers, until told to stop; polls under way get their answer.
+    pub(super) async fn poll(self, tasks: usize, pollers: usize) {
+        let crowd = Arc::new(self);
+        let mut slots = JoinSet::new();
+        for slot in 0..tasks {
+            slots.spawn(Arc::clone(&crowd).fill(slot, pollers));
+        }
+        while slots.join_next().await.is_some() {}
+    }
+
+    /// One task after the other.
+    async fn fill(self: Arc<Self>, slot: usize, pollers: usize) {
+        // A connection pool for each task's pollers: they are different programs in real life.
+        let client = legacy::Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(Duration::from_secs(30))
+            .build_http();
+        while !self.stop.is_cancelled() {
+            let order = self.orders.next();
+            let Ok(id) = self.make(&client, &order, Path::of(slot)).await else {
+                self.tally().not_made += 1;
+                self.pause(PAUSE).await;
+                continue;
+            };
+            self.tally().enters(slot, order.clone(), id.clone());
+            let mut group = JoinSet::new();
+            for number in 0..pollers {
+                let poller = Poller {
+                    crowd: Arc::clone(&self),
+                    client: client.clone(),
+                    slot,
+                    path: Path::of(number),
+                    order: order.clone(),
+                    id: id.clone(),
+                    seen: None,
+                };
+                group.spawn(poller.watch());
+            }
+            let mut end = None;
+            while let Some(seen) = group.join_next().await {
+                end = end.max(seen.unwrap_or_default());
+            }
+            if end.is_some_and(is_over) {
+                self.pry(&client, slot, &order, &id).await;
+            }
+            self.tally().leaves(slot, end);
+        }
+    }
+
+    /// Makes a task through the gateway, and gives its id.
+    async fn make(&self, client: &Client, order: &Order, path: Path) -> Result<String, Problem> {
+        let body = order.document().to_string();
+        let answer = self
+            .send(client, Method::POST, path.base(), order.key, body.into())
+            .await?;
+        let document: Value = serde_json::from_slice(&answer.body)?;
+        let id = match path {
+            Path::Unified => &document["task_id"],
+            Path::OpenAi => &document["id"],
+        };
+        Ok(id.as_str().ok_or("no id")?.to_owned())
+    }
+
+    /// Polls a finished task, which the gateway remembers for its owner, with a key that it does not belong to.
+    async fn pry(&self, client: &Client, slot: usize, order: &Order, id: &str) {
+        let path = Path::of(slot);
+        let Some(answer) = self.status(client, slot, path, order.stranger, id).await else {
+            return;
+        };
+        // new-api says 400 where OpenAI says 404.
+        match answer.status.as_u16() {
+            200 => {
+                let violation = Violation::Foreign("another key's task was shown".into());
+                let place = || place(order, path, id, cache_status(&answer));
+                self.tally().violated(&violation, place);
+            }
+            400 | 404 => self.tally().turned_away += 1,
+            code => *self.tally().errors.entry(code).or_default() += 1,
+        }
+    }
+
+    /// One status poll; `None` where no answer came.
+    async fn status(
+        &self,
+        client: &Client,
+        slot: usize,
+        path: Path,
+        key: &str,
+        id: &str,
+    ) -> Option<Answer> {
+        let target = format!("{}/{id}", path.base());
+        let answer = self
+            .send(client, Method::GET, &target, key, Bytes::new())
+            .await;
+        match &answer {
+            Ok(answer) => self.tally().answered(slot, answer.asked.elapsed()),
+            Err(_) => self.tally().unanswered += 1,
+        }
+        answer.ok()
+    }
+
+    async fn send(
+        &self,
+        client: &Client,
+        method: Method,
+        target: &str,
+        key: &str,
+        body: Bytes,
+    ) -> Result<Answer, Problem> {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{}{target}", self.gateway))
+            .header(AUTHORIZATION, format!("Bearer {key}"))
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::new(body))?;
+        let asked = Instant::now();
+        timeout(PATIENCE, async {
+            let (parts, body) = client.request(request).await?.into_parts();
+            Ok(Answer {
+                status: parts.status,
+                headers: parts.headers,
+                body: body.collect().await?.to_bytes(),
+                asked,
+            })
+        })
+        .await?
+    }
+
+    /// Waits, but not beyond the end of the demo.
+    async fn pause(&self, pause: Duration) {
+        let _ = timeout(pause, self.stop.cancelled()).await;
+    }
+
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        lock(&self.tally)
+    }
+}
+
+/// One client that wants to know when its video is ready.
+struct Poller {
+    crowd: Arc<Crowd>,
+    client: Client,
+    slot: usize,
+    path: Path,
+    order: Order,
+    id: String,
+    seen: Option<State>,
+}
+
+impl Poller {
+    /// Polls about once a second until the task is over, and a few times more; gives what it saw last.
+    async fn watch(mut self) -> Option<State> {
+        let stop = self.crowd.stop.clone();
+        self.crowd
+            .pause(Duration::from_secs(1).mul_f64(chance()))
+            .await;
+        let mut late = 0;
+        while late < LATE_POLLS && !stop.is_cancelled() {
+            late += u32::from(self.seen.is_some_and(is_over));
+            self.poll().await;
+            let pause = Duration::from_millis(800) + Duration::from_millis(400).mul_f64(chance());
+            self.crowd.pause(pause).await;
+        }
+        self.seen
+    }
+
+    async fn poll(&mut self) {
+        let crowd = &self.crowd;
+        let answer = crowd
+            .status(&self.client, self.slot, self.path, self.order.key, &self.id)
+            .await;
+        let Some(answer) = answer else { return };
+        if answer.status != StatusCode::OK {
+            let code = answer.status.as_u16();
+            *crowd.tally().errors.entry(code).or_default() += 1;
+            return;
+        }
+        let cache_status = cache_status(&answer);
+        let origin = Origin::read(cache_status);
+        let age = header(&answer, AGE.as_str()).parse().ok();
+        let since = crowd.allowance.since(answer.asked, origin, age);
+        let truth = crowd
+            .simulator
+            .states_between(&self.id, since, Instant::now())
+            .unwrap_or_default();
+        let judged = judge(&self.id, self.path, &answer.body, &truth, self.seen);
+        let mut tally = crowd.tally();
+        tally.came_from(origin);
+        tally.checked += 1;
+        match judged {
+            Ok(state) => self.seen = Some(state),
+            Err(violation) => tally.violated(&violation, || {
+                place(&self.order, self.path, &self.id, cache_status)
+            }),
+        }
+    }
+}
+
+/// Where a violation was seen.
+fn place(order: &Order, path: Path, id: &str, cache_status: &str) -> String {
+    let (base, channel) = (path.base(), order.channel.name());
+    format!("{base}/{id}, channel {channel}, cache-status: {cache_status}")
+}
+
+fn cache_status(answer: &Answer) -> &str {
+    header(answer, "cache-status")
+}
+
+fn header<'a>(answer: &'a Answer, name: &str) -> &'a str {
+    let value = answer.headers.get(name);
+    value
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
+}
+
+/// Locks, whatever became of the last holder: no count is ever half done.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
