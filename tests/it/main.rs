@@ -4,6 +4,7 @@ mod support;
 
 mod admin;
 mod command_line;
+mod demo;
 mod documents;
 mod errors;
 mod forwarding;
