@@ -102,7 +102,12 @@ impl Crowd {
         let crowd = Arc::new(self);
         let mut slots = JoinSet::new();
         for slot in 0..tasks {
-            slots.spawn(Arc::clone(&crowd).fill(slot, pollers));
+            let crowd = Arc::clone(&crowd);
+            let entrance = crowd.orders.entrance(slot, tasks);
+            slots.spawn(async move {
+                crowd.pause(entrance).await;
+                crowd.fill(slot, pollers).await;
+            });
         }
         while slots.join_next().await.is_some() {}
     }

@@ -60,6 +60,13 @@ impl Orders {
         }
     }
 
+    /// When the first task of a slot enters, of so many: one after the other, within the shortest life's half.
+    pub(super) fn entrance(&self, slot: usize, slots: usize) -> Duration {
+        let shortest = Duration::from_secs_f64(self.lives.0 / 2.0);
+        let slots = u32::try_from(slots).unwrap_or(u32::MAX).max(1);
+        shortest * u32::try_from(slot).unwrap_or(0) / slots
+    }
+
     /// The next one.
     pub(super) fn next(&self) -> Order {
         let number = self.given.fetch_add(1, Ordering::Relaxed);

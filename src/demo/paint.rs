@@ -54,6 +54,13 @@ impl Line {
         self.then(Style::Plain, text)
     }
 
+    /// With another line at its end.
+    #[must_use]
+    pub(super) fn join(mut self, mut other: Self) -> Self {
+        self.0.append(&mut other.0);
+        self
+    }
+
     /// With this at its end, flush right in a line of `width` columns, if there is room for both.
     #[must_use]
     pub(super) fn right(self, width: usize, style: Style, text: &str) -> Self {

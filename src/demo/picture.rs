@@ -16,9 +16,9 @@ pub(super) fn frame(scene: &Scene, places: &Places, width: usize, height: usize)
     let mut lines = vec![title(scene, width), Line::new()];
     lines.extend(polls(scene, width));
     lines.push(Line::new());
-    lines.extend(answers(scene));
+    lines.extend(answers(scene, width));
     lines.push(Line::new());
-    let end = footer(scene, places);
+    let end = footer(scene, places, width);
     let room = height.saturating_sub(lines.len() + end.len() + 1);
     let stage = stage(scene, width, room);
     if !stage.is_empty() {
@@ -83,45 +83,51 @@ fn polls(scene: &Scene, width: usize) -> [Line; 3] {
 }
 
 /// How the answers came about, how fast, and where the tasks stand.
-fn answers(scene: &Scene) -> [Line; 3] {
-    let quantile = |line: Line, name, value| {
-        line.then(Style::Dim, name)
-            .then(Style::Bold, format!("{:<11}", time(value)))
+fn answers(scene: &Scene, width: usize) -> Vec<Line> {
+    let quantile = |name: &str, value| {
+        Line::new()
+            .then(Style::Dim, name)
+            .then(Style::Bold, time(value))
     };
+    let count = |name: &str, style, count| {
+        Line::new()
+            .then(Style::Dim, name)
+            .then(if count > 0 { style } else { Style::Dim }, number(count))
+    };
+    let quantiles = [quantile("p50 ", scene.p50), quantile("p99 ", scene.p99)];
     let [hit, shared, fetched, stale] = scene.origins;
-    let counts = [
-        ("hit ", Style::Green, hit),
-        ("shared ", Style::Cyan, shared),
-        ("fetched ", Style::Yellow, fetched),
-        ("stale ", Style::Blue, stale),
-        ("errors ", Style::Red, scene.errors),
+    let origins = [
+        count("hit ", Style::Green, hit),
+        count("shared ", Style::Cyan, shared),
+        count("fetched ", Style::Yellow, fetched),
+        count("stale ", Style::Blue, stale),
+        count("errors ", Style::Red, scene.errors),
     ];
     let [queued, processing, succeeded, failed] = scene.states;
     let states = [
-        ("queued ", Style::Plain, queued),
-        ("processing ", Style::Yellow, processing),
-        ("succeeded ", Style::Green, succeeded),
-        ("failed ", Style::Red, failed),
+        count("queued ", Style::Plain, queued),
+        count("processing ", Style::Yellow, processing),
+        count("succeeded ", Style::Green, succeeded),
+        count("failed ", Style::Red, failed),
     ];
-    let list = |label, counts: &[(&str, Style, u64)]| {
-        counts
-            .iter()
-            .fold(labelled(label), |line, (name, style, count)| {
-                let lit = if *count > 0 { *style } else { Style::Dim };
-                line.then(Style::Dim, *name)
-                    .then(lit, number(*count))
-                    .text("  ")
-            })
-    };
-    [
-        quantile(
-            quantile(labelled("answered in"), "p50 ", scene.p50),
-            "p99 ",
-            scene.p99,
-        ),
-        list("answers", &counts),
-        list("tasks", &states),
-    ]
+    let mut lines = flow("answered in", quantiles, width);
+    lines.extend(flow("answers", origins, width));
+    lines.extend(flow("tasks", states, width));
+    lines
+}
+
+/// A label and what belongs to it, on as many lines as that takes.
+fn flow(label: &str, items: impl IntoIterator<Item = Line>, width: usize) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let mut line = labelled(label);
+    for item in items {
+        if line.width() > LABEL && line.width() + item.width() > width {
+            lines.push(std::mem::replace(&mut line, labelled("")));
+        }
+        line = line.join(item).text("  ");
+    }
+    lines.push(line);
+    lines
 }
 
 /// The tasks on stage, as many as there is room for.
@@ -178,27 +184,26 @@ fn actor(task: &Actor, width: usize) -> Line {
 }
 
 /// What the referee says, and where to look on one's own.
-fn footer(scene: &Scene, places: &Places) -> Vec<Line> {
-    let verdict = if scene.violations == 0 {
-        labelled("referee").then(Style::Green, "✓ ").text(format!(
-            "{} checked: none wrong, backward or foreign",
-            scene.answers()
-        ))
+fn footer(scene: &Scene, places: &Places, width: usize) -> Vec<Line> {
+    let answers = format!("{} answers", number(scene.checked));
+    let words = if scene.violations == 0 {
+        let said = format!("{answers} checked: ");
+        let said = Line::new().then(Style::Green, "✓ ").text(said);
+        [said, Line::new().text("none wrong, backward or foreign")]
     } else {
-        let found = format!(
-            "✗ {} of {} wrong, backward or foreign",
-            number(scene.violations),
-            scene.answers()
-        );
-        labelled("referee").then(Style::Red, found)
+        let found = format!("✗ {} of {answers} ", number(scene.violations));
+        let found = Line::new().then(Style::Red, found);
+        [
+            found,
+            Line::new().then(Style::Red, "wrong, backward or foreign"),
+        ]
     };
-    let mut lines = vec![verdict, Line::new()];
+    let mut lines = flow("referee", words, width);
+    lines.push(Line::new());
+    let gateway = Line::new().text(places.gateway.as_str());
     let admin = places.admin.as_ref();
-    let gateway = labelled("gateway").text(places.gateway.as_str());
-    lines.push(match admin {
-        Some(admin) => gateway.then(Style::Dim, "   admin ").text(admin.as_str()),
-        None => gateway,
-    });
+    let admin = admin.map(|admin| Line::new().then(Style::Dim, "admin ").text(admin.as_str()));
+    lines.extend(flow("gateway", [gateway].into_iter().chain(admin), width));
     if let Some(task) = scene.tasks.first() {
         let [first, second] = places.curl(task.key, &task.id);
         lines.push(labelled("try").text(first));
@@ -281,7 +286,7 @@ mod tests {
             "task_01234…  openai-on-unified  processing 42 %",
             "1,321 →   36",
             "more tasks",
-            "✓ 99,450 answers checked: none wrong, backward or foreign",
+            "✓ 99,450 answers checked:   none wrong, backward or foreign",
             "curl -H 'Authorization: Bearer sk-alice'",
             "http://127.0.0.1:41234/v1/videos/task_0123456789abcdefghijklmnopqrstuv",
         ] {
@@ -314,6 +319,6 @@ mod tests {
         let mut scene = scene(3);
         scene.violations = 2;
         let text = painted(&scene, 80, 24).join("\n");
-        assert!(text.contains("✗ 2 of 99,450 answers wrong, backward or foreign"));
+        assert!(text.contains("✗ 2 of 99,450 answers   wrong, backward or foreign"));
     }
 }

@@ -57,10 +57,7 @@ pub(super) fn summary(scene: &Scene, tally: &Tally, faults: u64) -> String {
     line(
         "client polls",
         number(scene.client),
-        format!(
-            "in {:.0} s; {hit} from memory, {shared} shared, {fetched} fetched, {stale} stale",
-            scene.elapsed.as_secs_f64()
-        ),
+        format!("in {:.0} s", scene.elapsed.as_secs_f64()),
     );
     line(
         "upstream polls",
@@ -71,6 +68,11 @@ pub(super) fn summary(scene: &Scene, tally: &Tally, faults: u64) -> String {
         "avoided",
         scene.avoided(),
         format!("{} polls that never went upstream", number(scene.saved())),
+    );
+    line(
+        "answers",
+        number(scene.checked),
+        format!("{hit} hit, {shared} shared, {fetched} fetched, {stale} stale"),
     );
     line(
         "answered in",
@@ -90,7 +92,7 @@ pub(super) fn summary(scene: &Scene, tally: &Tally, faults: u64) -> String {
     line(
         "faults",
         number(faults),
-        format!("upstream, on purpose; pollers got {}", errors(tally)),
+        format!("upstream; pollers got {}", errors(tally)),
     );
     line(
         "strangers",
@@ -143,7 +145,7 @@ fn verdict(tally: &Tally) -> String {
     text
 }
 
-/// `no error`, or `3 errors (2 × 429, 1 × 502)`.
+/// `no error`, or `3 errors: 2 × 429, 1 × 502`.
 fn errors(tally: &Tally) -> String {
     let count: u64 = tally.errors.values().sum();
     if count == 0 {
@@ -155,7 +157,7 @@ fn errors(tally: &Tally) -> String {
         .map(|(code, count)| format!("{} × {code}", number(*count)))
         .collect();
     let noun = if count == 1 { "error" } else { "errors" };
-    format!("{} {noun} ({})", number(count), codes.join(", "))
+    format!("{} {noun}: {}", number(count), codes.join(", "))
 }
 
 #[cfg(test)]
@@ -183,6 +185,7 @@ mod tests {
             upstream: 62,
             origins: [1_100, 70, 60, 4],
             p50: Some(Duration::from_micros(350)),
+            checked: 1_234,
             ..Scene::default()
         }
     }
@@ -191,11 +194,12 @@ mod tests {
     fn the_summary_tells_what_was_saved_and_that_all_was_well() {
         let text = summary(&scene(), &tally(), 3);
         for part in [
-            "client polls        1,240   in 30 s; 1,100 from memory, 70 shared, 60 fetched, 4 stale",
+            "client polls        1,240   in 30 s",
+            "answers             1,234   1,100 hit, 70 shared, 60 fetched, 4 stale",
             "upstream polls         62   ",
             "avoided            95.0 %   1,178 polls",
             "8 succeeded, 1 failed, 3 still under way",
-            "pollers got 3 errors (2 × 429, 1 × 502)",
+            "upstream; pollers got 3 errors: 2 × 429, 1 × 502",
             "✓ No poller saw a wrong, backward or foreign state (1,234 answers checked).",
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::check::Origin;
-use super::paint::number;
 use super::tally::{Rates, Tally};
 use crate::simulator::{Simulator, State};
 
@@ -107,11 +106,6 @@ impl Scene {
     /// How many polls upstream never saw.
     pub(super) fn saved(&self) -> u64 {
         self.client.saturating_sub(self.upstream)
-    }
-
-    /// `12,345 answers`, or so.
-    pub(super) fn answers(&self) -> String {
-        format!("{} answers", number(self.checked))
     }
 }
 
