@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::crowd::Path;
+use super::client::Path;
 use crate::config::Cache;
 use crate::simulator::State;
 

@@ -3,58 +3,21 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{AGE, AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderMap, Method, Request, StatusCode};
-use http_body_util::{BodyExt as _, Full};
-use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-use serde_json::Value;
+use http::StatusCode;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::check::{Allowance, Origin, Violation, is_over, judge};
+use super::client::{Answer, Client, Path};
 use super::orders::{Order, Orders, chance};
 use super::tally::Tally;
-use crate::gateway::Problem;
 use crate::simulator::{Simulator, State};
 
-/// How long a poller waits for an answer; the gateway gives up on upstream earlier.
-const PATIENCE: Duration = Duration::from_secs(20);
 /// How often a poller asks again after the end, as front ends do that learn of it late.
 const LATE_POLLS: u32 = 3;
 /// How long a task's next owner waits after one that could not be made.
 const PAUSE: Duration = Duration::from_millis(500);
-
-/// One of the two status paths.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Path {
-    /// `/v1/video/generations`.
-    Unified,
-    /// `/v1/videos`.
-    OpenAi,
-}
-
-impl Path {
-    /// Where tasks are made; they are polled below it.
-    pub(super) const fn base(self) -> &'static str {
-        match self {
-            Self::Unified => "/v1/video/generations",
-            Self::OpenAi => "/v1/videos",
-        }
-    }
-
-    /// Every other poller, or task, has the one and the rest the other.
-    fn of(number: usize) -> Self {
-        if number.is_multiple_of(2) {
-            Self::Unified
-        } else {
-            Self::OpenAi
-        }
-    }
-}
 
 /// Everyone who polls, and what they share.
 #[derive(Debug)]
@@ -66,16 +29,6 @@ pub(super) struct Crowd {
     tally: Arc<Mutex<Tally>>,
     stop: CancellationToken,
 }
-
-/// A whole answer, and how long it took.
-struct Answer {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Bytes,
-    asked: Instant,
-}
-
-type Client = legacy::Client<HttpConnector, Full<Bytes>>;
 
 impl Crowd {
     /// A crowd that polls the gateway at this base URL, and checks what it is told with the simulator behind it.
@@ -114,14 +67,10 @@ impl Crowd {
 
     /// One task after the other.
     async fn fill(self: Arc<Self>, slot: usize, pollers: usize) {
-        // A connection pool for each task's pollers: they are different programs in real life.
-        let client = legacy::Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_secs(30))
-            .build_http();
+        let client = Client::new(&self.gateway);
         while !self.stop.is_cancelled() {
             let order = self.orders.next();
-            let Ok(id) = self.make(&client, &order, Path::of(slot)).await else {
+            let Ok(id) = client.make(&order, Path::of(slot)).await else {
                 self.tally().not_made += 1;
                 self.pause(PAUSE).await;
                 continue;
@@ -151,20 +100,6 @@ impl Crowd {
         }
     }
 
-    /// Makes a task through the gateway, and gives its id.
-    async fn make(&self, client: &Client, order: &Order, path: Path) -> Result<String, Problem> {
-        let body = order.document().to_string();
-        let answer = self
-            .send(client, Method::POST, path.base(), order.key, body.into())
-            .await?;
-        let document: Value = serde_json::from_slice(&answer.body)?;
-        let id = match path {
-            Path::Unified => &document["task_id"],
-            Path::OpenAi => &document["id"],
-        };
-        Ok(id.as_str().ok_or("no id")?.to_owned())
-    }
-
     /// Polls a finished task, which the gateway remembers for its owner, with a key that it does not belong to.
     async fn pry(&self, client: &Client, slot: usize, order: &Order, id: &str) {
         let path = Path::of(slot);
@@ -175,7 +110,7 @@ impl Crowd {
         match answer.status.as_u16() {
             200 => {
                 let violation = Violation::Foreign("another key's task was shown".into());
-                let place = || place(order, path, id, cache_status(&answer));
+                let place = || place(order, path, id, answer.cache_status());
                 self.tally().violated(&violation, place);
             }
             400 | 404 => self.tally().turned_away += 1,
@@ -192,42 +127,12 @@ impl Crowd {
         key: &str,
         id: &str,
     ) -> Option<Answer> {
-        let target = format!("{}/{id}", path.base());
-        let answer = self
-            .send(client, Method::GET, &target, key, Bytes::new())
-            .await;
+        let answer = client.status(path, key, id).await;
         match &answer {
             Ok(answer) => self.tally().answered(slot, answer.asked.elapsed()),
             Err(_) => self.tally().unanswered += 1,
         }
         answer.ok()
-    }
-
-    async fn send(
-        &self,
-        client: &Client,
-        method: Method,
-        target: &str,
-        key: &str,
-        body: Bytes,
-    ) -> Result<Answer, Problem> {
-        let request = Request::builder()
-            .method(method)
-            .uri(format!("{}{target}", self.gateway))
-            .header(AUTHORIZATION, format!("Bearer {key}"))
-            .header(CONTENT_TYPE, "application/json")
-            .body(Full::new(body))?;
-        let asked = Instant::now();
-        timeout(PATIENCE, async {
-            let (parts, body) = client.request(request).await?.into_parts();
-            Ok(Answer {
-                status: parts.status,
-                headers: parts.headers,
-                body: body.collect().await?.to_bytes(),
-                asked,
-            })
-        })
-        .await?
     }
 
     /// Waits, but not beyond the end of the demo.
@@ -279,9 +184,9 @@ impl Poller {
             *crowd.tally().errors.entry(code).or_default() += 1;
             return;
         }
-        let cache_status = cache_status(&answer);
+        let cache_status = answer.cache_status();
         let origin = Origin::read(cache_status);
-        let age = header(&answer, AGE.as_str()).parse().ok();
+        let age = answer.age();
         let since = crowd.allowance.since(answer.asked, origin, age);
         let truth = crowd
             .simulator
@@ -304,17 +209,6 @@ impl Poller {
 fn place(order: &Order, path: Path, id: &str, cache_status: &str) -> String {
     let (base, channel) = (path.base(), order.channel.name());
     format!("{base}/{id}, channel {channel}, cache-status: {cache_status}")
-}
-
-fn cache_status(answer: &Answer) -> &str {
-    header(answer, "cache-status")
-}
-
-fn header<'a>(answer: &'a Answer, name: &str) -> &'a str {
-    let value = answer.headers.get(name);
-    value
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default()
 }
 
 /// Locks, whatever became of the last holder: no count is ever half done.

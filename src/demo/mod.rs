@@ -4,6 +4,7 @@
 //! `scene` is what there is to be seen of that, `picture` and `report` draw it, `screen` shows it.
 
 mod check;
+mod client;
 mod crowd;
 mod orders;
 mod paint;

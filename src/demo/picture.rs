@@ -187,11 +187,11 @@ fn actor(task: &Actor, width: usize) -> Line {
 fn footer(scene: &Scene, places: &Places, width: usize) -> Vec<Line> {
     let answers = format!("{} answers", number(scene.checked));
     let words = if scene.violations == 0 {
-        let said = format!("{answers} checked: ");
+        let said = format!("{answers} checked:");
         let said = Line::new().then(Style::Green, "✓ ").text(said);
         [said, Line::new().text("none wrong, backward or foreign")]
     } else {
-        let found = format!("✗ {} of {answers} ", number(scene.violations));
+        let found = format!("✗ {} of {answers}", number(scene.violations));
         let found = Line::new().then(Style::Red, found);
         [
             found,
@@ -286,7 +286,7 @@ mod tests {
             "task_01234…  openai-on-unified  processing 42 %",
             "1,321 →   36",
             "more tasks",
-            "✓ 99,450 answers checked:   none wrong, backward or foreign",
+            "✓ 99,450 answers checked:  none wrong, backward or foreign",
             "curl -H 'Authorization: Bearer sk-alice'",
             "http://127.0.0.1:41234/v1/videos/task_0123456789abcdefghijklmnopqrstuv",
         ] {
@@ -319,6 +319,6 @@ mod tests {
         let mut scene = scene(3);
         scene.violations = 2;
         let text = painted(&scene, 80, 24).join("\n");
-        assert!(text.contains("✗ 2 of 99,450 answers   wrong, backward or foreign"));
+        assert!(text.contains("✗ 2 of 99,450 answers  wrong, backward or foreign"));
     }
 }
