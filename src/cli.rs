@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{self, Loaded, Sources};
 use crate::demo;
 use crate::gateway::Problem;
-use crate::serve::{Bound, reload_on_hangup, stop_on_signals};
+use crate::serve::{Bound, StartProblem, reload_on_hangup, stop_on_signals};
 use crate::simulator::{self, Simulator};
 use crate::telemetry;
 
@@ -132,9 +132,12 @@ fn with_config(settings: &Settings, run: impl FnOnce(Loaded) -> Result<(), Probl
 }
 
 fn report(outcome: Result<(), Problem>) -> ExitCode {
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => complain(&*problem, FAILED),
+    let Err(problem) = outcome else {
+        return ExitCode::SUCCESS;
+    };
+    match problem.downcast_ref() {
+        Some(StartProblem::Configuration(problem)) => complain(&**problem, MISUSED),
+        _ => complain(&*problem, FAILED),
     }
 }
 

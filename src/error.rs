@@ -13,6 +13,8 @@ use http::StatusCode;
 pub enum Error {
     /// Upstream could not be reached, or went away before its answer was whole.
     UpstreamUnavailable(Arc<str>),
+    /// Upstream has been failing: it is not asked until the next probe.
+    UpstreamDown,
     /// Upstream did not answer in time.
     UpstreamTimeout,
     /// Upstream answered 2xx with something that is no task document.
@@ -31,14 +33,18 @@ pub enum Error {
     Crashed,
 }
 
+/// When a failing upstream is worth another try: about as long as it takes until the next probe.
+pub const UPSTREAM_RECOVERY: Duration = Duration::from_secs(2);
+
 impl Error {
     /// The HTTP status of the answer.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::UpstreamUnavailable(_) | Self::Overloaded(_) | Self::Draining => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::UpstreamUnavailable(_)
+            | Self::UpstreamDown
+            | Self::Overloaded(_)
+            | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamTimeout | Self::NotCached => StatusCode::GATEWAY_TIMEOUT,
             Self::UpstreamInvalid(_) => StatusCode::BAD_GATEWAY,
             Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
@@ -51,7 +57,7 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::UpstreamUnavailable(_) => "upstream_unavailable",
+            Self::UpstreamUnavailable(_) | Self::UpstreamDown => "upstream_unavailable",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::UpstreamInvalid(_) => "upstream_invalid",
             Self::Overloaded(_) => "overloaded",
@@ -80,6 +86,9 @@ impl Error {
             Self::UpstreamUnavailable(why) => {
                 format!("the video API could not be reached ({why}); the task itself is not affected, ask again shortly")
             }
+            Self::UpstreamDown => {
+                "the video API has been failing and is not asked until it recovers; the task itself is not affected, ask again shortly".into()
+            }
             Self::UpstreamTimeout => {
                 "the video API did not answer in time; the task itself is not affected, ask again shortly".into()
             }
@@ -95,17 +104,16 @@ impl Error {
         }
     }
 
-    /// When asking again is worth it, for 429 and 503 answers; never over 60 s, since SDKs differ in what they do
-    /// with more: some give up at once, some sleep through it.
+    /// When asking again is worth it; never over 60 s, since SDKs differ in what they do with more: some give up at
+    /// once, some sleep through it. Without it they give up about a second after the first failure.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RateLimited(pause) => {
                 Some((*pause).clamp(Duration::from_secs(1), Duration::from_mins(1)))
             }
-            Self::UpstreamUnavailable(_) => Some(Duration::from_secs(2)),
             Self::Overloaded(_) | Self::Draining => Some(Duration::from_secs(1)),
-            _ => None,
+            error => error.is_upstream_failing().then_some(UPSTREAM_RECOVERY),
         }
     }
 
@@ -115,6 +123,7 @@ impl Error {
         matches!(
             self,
             Self::UpstreamUnavailable(_)
+                | Self::UpstreamDown
                 | Self::UpstreamTimeout
                 | Self::UpstreamInvalid(_)
                 | Self::RateLimited(_)

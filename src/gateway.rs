@@ -13,9 +13,8 @@ use tower::Service;
 use crate::body::Body;
 use crate::config::Config;
 use crate::exchange::Inbound;
-use crate::flights::Flights;
 use crate::key::CallerKey;
-use crate::stack::{Parts, Stack, assemble};
+use crate::stack::{Parts, PollState, Stack, assemble};
 use crate::store::Store;
 use crate::telemetry::{Exposition, Metrics};
 use crate::upstream::Upstream;
@@ -37,17 +36,13 @@ impl Gateway {
     /// The CA file cannot be used, or the system gives no random bytes.
     pub fn new(config: &Config) -> Result<Self, Problem> {
         let metrics = Arc::new(Metrics::new()?);
-        let evictions = Arc::clone(&metrics);
         let parts = Parts {
             caller_key: CallerKey::random()?,
-            store: Arc::new(Store::new(config.cache.capacity.bytes(), move |cause| {
-                evictions.evicted(cause);
-            })),
-            flights: Flights::new(),
+            polls: PollState::new(config.cache.capacity.bytes(), &metrics),
             upstream: Upstream::new(&config.upstream, Arc::clone(&metrics))?,
             metrics,
             door: Arc::new(Semaphore::new(config.limits.max_connections.get())),
-            polls: Arc::new(Semaphore::new(config.limits.max_upstream.get())),
+            places: Arc::new(Semaphore::new(config.limits.max_upstream.get())),
         };
         let stack = ArcSwap::from_pointee(assemble(parts.clone(), config));
         Ok(Self {
@@ -66,7 +61,7 @@ impl Gateway {
     /// What is remembered.
     #[must_use]
     pub fn store(&self) -> &Store {
-        &self.parts.store
+        &self.parts.polls.store
     }
 
     /// What is counted.
@@ -78,13 +73,11 @@ impl Gateway {
     /// All metrics as text, as of now.
     #[must_use]
     pub fn expose(&self, format: Exposition) -> String {
-        let Parts {
-            store,
-            flights,
-            metrics,
-            ..
-        } = &*self.parts;
-        metrics.expose(format, store.len(), store.bytes(), flights.len())
+        let PollState { store, flights, .. } = &self.parts.polls;
+        store.reclaim();
+        self.parts
+            .metrics
+            .expose(format, store.len(), store.bytes(), flights.len())
     }
 }
 

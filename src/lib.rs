@@ -38,6 +38,7 @@ pub mod exchange;
 pub mod flights;
 pub mod freshness;
 pub mod gateway;
+pub mod health;
 pub mod key;
 pub mod reply;
 pub mod request_id;

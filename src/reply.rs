@@ -1,6 +1,7 @@
 //! The narrow waist: a [`TaskQuery`] goes in, an [`Answer`] comes out, plain values both.
 
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER};
@@ -31,6 +32,10 @@ pub struct TaskFetch {
     pub query: TaskQuery,
     /// When the task was first seen, in Unix seconds.
     pub first_seen: i64,
+    /// When all tries together have taken long enough.
+    pub deadline: Instant,
+    /// Whether there is to be no second try.
+    pub once: bool,
 }
 
 /// What a client will take, from its `cache-control` (RFC 9111 §5.2.1).
@@ -69,10 +74,12 @@ pub struct Rendition {
     pub etag: HeaderValue,
 }
 
+const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+
 /// Headers of upstream that may leave with a status answer.
 const ALLOWED: [HeaderName; 5] = [
     RETRY_AFTER,
-    HeaderName::from_static("retry-after-ms"),
+    RETRY_AFTER_MS,
     HeaderName::from_static("x-oneapi-request-id"),
     HeaderName::from_static("x-request-id"),
     HeaderName::from_static("x-new-api-version"),
@@ -127,6 +134,14 @@ impl Reply {
         self.status == StatusCode::UNAUTHORIZED || self.status == StatusCode::FORBIDDEN
     }
 
+    /// Whether it is the end of a task.
+    #[must_use]
+    pub fn is_terminal(&self) -> bool {
+        self.snapshot
+            .as_ref()
+            .is_some_and(|snapshot| snapshot.state().is_terminal())
+    }
+
     /// Whether upstream says that there is no such task.
     #[must_use]
     pub fn is_task_not_exist(&self) -> bool {
@@ -137,6 +152,29 @@ impl Reply {
     #[must_use]
     pub fn is_upstream_failing(&self) -> bool {
         self.status == StatusCode::TOO_MANY_REQUESTS || self.status.is_server_error()
+    }
+
+    /// How long upstream asked to be left alone: `retry-after-ms`, or `retry-after` in seconds or as a date
+    /// (RFC 9110 §10.2.3).
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        let text = |name: &HeaderName| self.headers.get(name)?.to_str().ok();
+        if let Some(millis) = text(&RETRY_AFTER_MS).and_then(|millis| millis.parse().ok()) {
+            return Some(Duration::from_millis(millis));
+        }
+        let when = text(&RETRY_AFTER)?;
+        let seconds = when.parse().ok().map(Duration::from_secs);
+        seconds.or_else(|| {
+            let date = httpdate::parse_http_date(when).ok()?;
+            Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+        })
+    }
+
+    /// Whether its body is an error document. new-api's limit by address answers 429 without any.
+    #[must_use]
+    pub fn names_a_fault(&self) -> bool {
+        self.body.trim_ascii_start().starts_with(b"{")
+            && serde_json::from_slice::<serde::de::IgnoredAny>(&self.body).is_ok()
     }
 
     /// Roughly the memory it takes, in bytes, once it has been rendered for the clients of one path.

@@ -20,7 +20,7 @@ pub enum Route {
         /// Which task.
         task: TaskId,
     },
-    /// Any other method on a task's path or below it: it may change the task.
+    /// An unsafe method (RFC 9110 §9.2.1) on a task's path or below it: it may change the task.
     Write {
         /// The path it came on.
         dialect: Dialect,
@@ -58,17 +58,13 @@ impl Route {
         if !is_id(id) || (dialect == Dialect::OpenAi && NOT_IDS.contains(&id)) {
             return Self::Forward { dialect };
         }
-        let reads = method == Method::GET || method == Method::HEAD;
-        match (reads, below) {
-            (true, None) => Self::Poll {
-                dialect,
-                task: TaskId::new(id),
-            },
-            (true, Some(_)) => Self::Forward { dialect },
-            (false, _) => Self::Write {
-                dialect,
-                task: TaskId::new(id),
-            },
+        let task = TaskId::new(id);
+        let polls = method == Method::GET || method == Method::HEAD;
+        match below {
+            None if polls => Self::Poll { dialect, task },
+            // A browser asks with OPTIONS before every poll of another origin: that changes nothing (RFC 9110 §9.2.1).
+            _ if method.is_safe() => Self::Forward { dialect },
+            _ => Self::Write { dialect, task },
         }
     }
 
@@ -226,6 +222,10 @@ mod tests {
                 "{method} {path}"
             );
         }
+        assert!(matches!(
+            Route::read(&Method::OPTIONS, "/v1/videos/a"),
+            Route::Forward { .. }
+        ));
         assert!(matches!(
             Route::read(&Method::POST, "/v1/videos/edits"),
             Route::Forward { .. }

@@ -1,5 +1,6 @@
 //! `pollgate serve`: binds the ports, serves until told to stop, reloads when told to.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,6 +17,37 @@ use crate::telemetry::{self, Exposition};
 /// How often the store gives back the memory of what is of no use any more.
 const RECLAIM: Duration = Duration::from_secs(5);
 
+/// Why nothing can be served.
+#[derive(Debug)]
+pub enum StartProblem {
+    /// What the configuration names cannot be used.
+    Configuration(Problem),
+    /// A port cannot be bound.
+    Bind {
+        /// The key that names it.
+        key: &'static str,
+        /// Where it would have been.
+        address: SocketAddr,
+        /// Why not.
+        error: io::Error,
+    },
+}
+
+impl fmt::Display for StartProblem {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Configuration(problem) => problem.fmt(to),
+            Self::Bind {
+                key,
+                address,
+                error,
+            } => write!(to, "{key}: cannot listen on {address}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartProblem {}
+
 /// A gateway with its ports bound, ready to run.
 #[derive(Debug)]
 pub struct Bound {
@@ -31,19 +63,20 @@ impl Bound {
     ///
     /// # Errors
     /// A file that the configuration names cannot be used, or a port is taken.
-    pub async fn new(config: Config) -> Result<Self, Problem> {
-        let gateway = Gateway::new(&config)?;
+    pub async fn new(config: Config) -> Result<Self, StartProblem> {
+        let gateway = Gateway::new(&config).map_err(StartProblem::Configuration)?;
+        let tls = config
+            .listen
+            .tls
+            .as_ref()
+            .map(TlsIdentity::read)
+            .transpose();
         let keeping = Keeping {
             max_connections: config.limits.max_connections.get(),
             header_timeout: config.limits.header_timeout,
             idle_timeout: config.limits.idle_timeout,
             drain: config.limits.drain,
-            tls: config
-                .listen
-                .tls
-                .as_ref()
-                .map(TlsIdentity::read)
-                .transpose()?,
+            tls: tls.map_err(|problem| StartProblem::Configuration(problem.into()))?,
             gauge: Some(gateway.metrics().connections()),
         };
         let clients = bind("listen.address", config.listen.address).await?;
@@ -146,10 +179,14 @@ impl Bound {
     }
 }
 
-async fn bind(key: &str, address: SocketAddr) -> Result<TcpListener, Problem> {
+async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartProblem> {
     TcpListener::bind(address)
         .await
-        .map_err(|error| format!("{key}: cannot listen on {address}: {error}").into())
+        .map_err(|error| StartProblem::Bind {
+            key,
+            address,
+            error,
+        })
 }
 
 async fn reclaim(gateway: Gateway) {

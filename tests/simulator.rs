@@ -328,9 +328,11 @@ async fn a_request_id_is_given_unless_one_was_brought_along() {
     let request = world
         .request("GET", &format!("{OPENAI}/{id}"))
         .header("x-oneapi-request-id", "mine")
+        .header("origin", "http://page")
         .body(Full::default());
     let answer = world.send(request.expect("valid")).await;
     assert_eq!(answer.header("x-oneapi-request-id"), "");
+    assert_eq!(answer.header("access-control-allow-origin"), "*");
 }
 
 #[tokio::test(start_paused = true)]
@@ -696,7 +698,8 @@ async fn a_closed_gate_gathers_polls_and_counts_them() {
     world.simulator.gate().close();
     let polls = join_all((0..50).map(|_| world.get(&path)));
     let opener = async {
-        world.simulator.gate().waiting().await_at_least(50).await;
+        let gathered = world.simulator.gate().waiting().await_at_least(50);
+        timeout(EVER, gathered).await.expect("fifty waiting");
         assert_eq!(world.simulator.counts().open_polls, 50);
         world.simulator.gate().open();
     };

@@ -124,13 +124,14 @@ fn is_about_one_connection(error: &io::Error) -> bool {
 
 /// Tells one client too many so, in the time that a write into an empty socket takes.
 async fn turn_away(stream: TcpStream) {
-    const REFUSAL: &str = concat!(
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n",
-        "connection: close\r\nvia: 1.1 pollgate\r\ncontent-length: 148\r\n\r\n",
+    let body = concat!(
         r#"{"error":{"message":"too many connections here (limits.max_connections); ask again shortly","#,
         r#""type":"api_error","param":null,"code":"overloaded"}}"#,
     );
+    let head = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
+        retry-after-ms: 1000\r\nconnection: close\r\nvia: 1.1 pollgate";
+    let refusal = format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
     if stream.writable().await.is_ok() {
-        let _ = stream.try_write(REFUSAL.as_bytes());
+        let _ = stream.try_write(refusal.as_bytes());
     }
 }

@@ -4,7 +4,7 @@
 //! that own their tasks, and, when told so, the faults of a bad day. It writes its documents by
 //! itself and shares no code with the gateway's reader, so that a mistake in one shows in the other.
 //!
-//! The way of a request: `http` (routes, faults, gate) → `tasks` (whose, and how far) →
+//! The way of a request: `http` (route, gate, latency, faults) → `tasks` (whose, and how far) →
 //! `documents` (the channel's shape) → `reply` (head and body, damaged if asked).
 
 mod channel;

@@ -146,15 +146,31 @@ async fn form_head(mut body: Incoming) -> Result<Bytes, BadBody> {
 fn form_fields(head: &[u8], boundary: &str) -> Map<String, Value> {
     let text = String::from_utf8_lossy(head);
     let delimiter = format!("--{boundary}");
-    text.split(delimiter.as_str())
-        .filter_map(|part| {
-            let (headers, value) = part.split_once("\r\n\r\n")?;
-            let name = headers.split("name=\"").nth(1)?.split('"').next()?;
-            let value = value.strip_suffix("\r\n")?;
-            let is_file = headers.contains("filename=");
-            (!is_file).then(|| (name.to_owned(), value.into()))
-        })
-        .collect()
+    let fields = text.split(delimiter.as_str()).filter_map(|part| {
+        let (headers, value) = part.split_once("\r\n\r\n")?;
+        let name = headers.split("name=\"").nth(1)?.split('"').next()?;
+        let value = value.strip_suffix("\r\n")?;
+        let is_file = headers.contains("filename=");
+        (!is_file).then_some((name, value))
+    });
+    let mut members = Map::new();
+    for (name, value) in fields {
+        // OpenAI's SDKs write a member of an object as `simulate[lifetime]`.
+        let member = name.strip_suffix(']').and_then(|name| name.split_once('['));
+        match member {
+            Some((object, name)) => {
+                members
+                    .entry(object)
+                    .or_insert_with(|| Map::new().into())
+                    .as_object_mut()
+                    .map(|object| object.insert(name.to_owned(), value.into()));
+            }
+            None => {
+                members.insert(name.to_owned(), value.into());
+            }
+        }
+    }
+    members
 }
 
 #[cfg(test)]
@@ -205,6 +221,13 @@ mod tests {
                     Content-Type: image/png\r\n\r\n\u{1}\u{2}\r\n--B--\r\n";
         let fields = form_fields(form.as_bytes(), "B");
         assert_eq!(Value::Object(fields), json!({"model": "kling"}));
+        let form = "--B\r\nContent-Disposition: form-data; name=\"simulate[lifetime]\"\r\n\r\n5s\r\n\
+                    --B\r\nContent-Disposition: form-data; name=\"simulate[outcome]\"\r\n\r\nfailed\r\n--B--\r\n";
+        let fields = form_fields(form.as_bytes(), "B");
+        assert_eq!(
+            Value::Object(fields),
+            json!({"simulate": {"lifetime": "5s", "outcome": "failed"}})
+        );
         let kind = boundary("multipart/form-data; charset=utf-8; boundary=\"B\"");
         assert_eq!(kind.as_deref(), Some("B"));
         assert_eq!(boundary("application/json; boundary=B"), None);

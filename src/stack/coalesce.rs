@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::flights::Role;
 use crate::reply::{Answer, TaskQuery};
 use crate::store::Store;
-use crate::telemetry::{Gauge, Metrics};
+use crate::telemetry::Gauge;
 use crate::verdict::Verdict;
 
 /// See the module.
@@ -32,14 +32,14 @@ impl<S> Coalesce<S> {
         inner: S,
         flights: PollFlights,
         store: Arc<Store>,
-        metrics: &Metrics,
+        waiters: Gauge,
         max_waiters: NonZeroUsize,
     ) -> Self {
         Self {
             inner,
             flights,
             store,
-            waiters: metrics.waiters(),
+            waiters,
             max_waiters,
         }
     }

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 use tower::Service;
 
 use crate::config;
@@ -20,7 +21,6 @@ use crate::upstream::{Upstream, status_request};
 pub struct Fetch {
     upstream: Upstream,
     places: Arc<Semaphore>,
-    timeout: std::time::Duration,
     max_body: usize,
 }
 
@@ -33,13 +33,12 @@ impl Fetch {
         Self {
             upstream,
             places,
-            timeout: config.timeout,
             max_body: usize::try_from(config.max_status_body.bytes()).unwrap_or(usize::MAX),
         }
     }
 
     async fn fetch(self, fetch: TaskFetch) -> Result<Reply, Error> {
-        let deadline = Instant::now() + self.timeout;
+        let deadline = fetch.deadline;
         let _place = timeout_at(deadline, self.places.acquire())
             .await
             .map_err(|_| Error::Overloaded("status polls of the video API"))?
@@ -65,7 +64,8 @@ impl Fetch {
                     )
                 }
             })?;
-        let body = body.to_bytes();
+        // A copy of its own: hyper's would keep the whole read buffer of its connection in memory.
+        let body = Bytes::copy_from_slice(&body.to_bytes());
         if parts.status.is_informational() || parts.status.is_redirection() {
             return Err(Error::UpstreamInvalid(format!("a {}", parts.status).into()));
         }

@@ -1,5 +1,6 @@
 //! The tower stack, put together in one place, from top to bottom in the order in which a request meets it.
 
+mod breaker;
 mod coalesce;
 mod dispatch;
 mod fetch;
@@ -9,24 +10,28 @@ mod poll;
 mod recall;
 mod remember;
 mod rescue;
+mod retry;
 mod translate;
 
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
-use tower::ServiceBuilder;
 use tower::limit::{ConcurrencyLimit, GlobalConcurrencyLimitLayer};
 use tower::load_shed::LoadShed;
+use tower::retry::budget::TpsBudget;
+use tower::{Service, ServiceBuilder};
 
 use crate::config::Config;
 use crate::error::Error;
 use crate::flights::Flights;
+use crate::health::Health;
 use crate::key::{CallerKey, TaskKey};
-use crate::reply::Answer;
+use crate::reply::{Answer, Reply, TaskFetch};
 use crate::store::Store;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Gauge, Metrics};
 use crate::upstream::Upstream;
 
+use self::breaker::Breaker;
 use self::coalesce::Coalesce;
 use self::dispatch::Dispatch;
 use self::fetch::Fetch;
@@ -36,13 +41,15 @@ use self::poll::Poll;
 use self::recall::Recall;
 use self::remember::Remember;
 use self::rescue::Rescue;
+use self::retry::Retry;
 use self::translate::Translate;
 
 /// The whole stack: an [`Inbound`](crate::exchange::Inbound) request in, an `http::Response` out, never an error.
-pub type Stack = Observe<Rescue<LoadShed<ConcurrencyLimit<Dispatch<Poll<TaskPipeline>, Forward>>>>>;
+pub type Stack =
+    Observe<Rescue<LoadShed<ConcurrencyLimit<Dispatch<Poll<TaskPipeline<Fetch>>, Forward>>>>>;
 
-/// The inner half, which answers status polls: plain values in and out.
-type TaskPipeline = Translate<Recall<Coalesce<Remember<Fetch>>>>;
+/// The inner half, which answers status polls: plain values in and out. `F` asks upstream.
+pub type TaskPipeline<F> = Translate<Recall<Coalesce<Remember<Breaker<Retry<F>>>>>>;
 
 /// The flights of status polls. The count of a task's changes is part of the key, so that no poll that comes after a
 /// change boards a flight that took off before it.
@@ -53,10 +60,8 @@ pub type PollFlights = Flights<(TaskKey, u64), Result<Answer, Error>>;
 pub struct Parts {
     /// Whose poll it is.
     pub caller_key: CallerKey,
-    /// What is remembered.
-    pub store: Arc<Store>,
-    /// What is under way.
-    pub flights: PollFlights,
+    /// What status polls share.
+    pub polls: PollState,
     /// Who is asked.
     pub upstream: Upstream,
     /// What is counted.
@@ -64,52 +69,100 @@ pub struct Parts {
     /// Places for requests under way.
     pub door: Arc<Semaphore>,
     /// Places for polls of upstream under way.
-    pub polls: Arc<Semaphore>,
+    pub places: Arc<Semaphore>,
+}
+
+/// What status polls share.
+#[derive(Debug, Clone)]
+pub struct PollState {
+    /// What is remembered.
+    pub store: Arc<Store>,
+    /// What is under way.
+    pub flights: PollFlights,
+    /// How upstream is doing.
+    pub health: Arc<Health>,
+    /// How many retries there may be.
+    pub retries: Arc<TpsBudget>,
+    /// Who waits.
+    pub waiters: Gauge,
+}
+
+impl PollState {
+    /// Nothing remembered, nothing under way; `capacity` in bytes.
+    #[must_use]
+    pub fn new(capacity: u64, metrics: &Arc<Metrics>) -> Self {
+        let evictions = Arc::clone(metrics);
+        Self {
+            store: Arc::new(Store::new(capacity, move |cause| evictions.evicted(cause))),
+            flights: Flights::new(),
+            health: Arc::new(Health::new()),
+            retries: Arc::new(retry::budget()),
+            waiters: metrics.waiters(),
+        }
+    }
 }
 
 /// Assembles the stack.
 #[must_use]
 pub fn assemble(parts: Parts, config: &Config) -> Stack {
-    let Parts {
-        caller_key,
+    let fetch = Fetch::new(parts.upstream.clone(), parts.places, &config.upstream);
+    let task_pipeline = task_pipeline(&parts.polls, config, fetch);
+    let forward = Forward::new(parts.upstream, parts.polls.store, config.listen.forwarded);
+
+    ServiceBuilder::new()
+        // Outermost: whatever happens below is counted, logged and signed.
+        .layer_fn(|inner| Observe::new(inner, Arc::clone(&parts.metrics), config.log.requests))
+        // Errors become responses here, so that nothing above can fail.
+        .layer_fn(Rescue::new)
+        // The door: beyond the limit a request is refused at once instead of waiting for its turn.
+        .load_shed()
+        .layer(GlobalConcurrencyLimitLayer::with_semaphore(parts.door))
+        .service(Dispatch::new(
+            Poll::new(task_pipeline, parts.caller_key, config),
+            forward,
+        ))
+}
+
+/// Assembles the inner half, on top of `fetch`.
+#[must_use]
+pub fn task_pipeline<F>(state: &PollState, config: &Config, fetch: F) -> TaskPipeline<F>
+where
+    F: Service<TaskFetch, Response = Reply, Error = Error, Future: Send> + Clone + Send + 'static,
+{
+    let PollState {
         store,
         flights,
-        upstream,
-        metrics,
-        door,
-        polls,
-    } = parts;
-    let log = config.log.requests;
-
-    let task_pipeline = ServiceBuilder::new()
+        health,
+        retries,
+        waiters,
+    } = state;
+    ServiceBuilder::new()
         // Above everything that is shared: one remembered answer serves the clients of both paths.
         .layer_fn(|inner| Translate::new(inner, config.upstream.dialect))
         // Outside Coalesce: a hit never touches the flight table; whoever waits for a flight can still fall back.
-        .layer_fn(|inner| Recall::new(inner, Arc::clone(&store), config.cache.credential_ttl))
+        .layer_fn(|inner| Recall::new(inner, Arc::clone(store), config.cache.credential_ttl))
         // From here on there is one poll for all who wait.
         .layer_fn(|inner| {
             Coalesce::new(
                 inner,
                 flights.clone(),
-                Arc::clone(&store),
-                &metrics,
+                Arc::clone(store),
+                waiters.clone(),
                 config.limits.max_waiters,
             )
         })
         // Inside the flight: an answer is stored once, before the flight leaves the table.
-        .layer_fn(|inner| Remember::new(inner, Arc::clone(&store), config.cache.clone()))
-        .service(Fetch::new(upstream.clone(), polls, &config.upstream));
-
-    ServiceBuilder::new()
-        // Outermost: whatever happens below is counted, logged and signed.
-        .layer_fn(|inner| Observe::new(inner, Arc::clone(&metrics), log))
-        // Errors become responses here, so that nothing above can fail.
-        .layer_fn(Rescue::new)
-        // The door: beyond the limit a request is refused at once instead of waiting for its turn.
-        .load_shed()
-        .layer(GlobalConcurrencyLimitLayer::with_semaphore(door))
-        .service(Dispatch::new(
-            Poll::new(task_pipeline, caller_key, config.answers.rendering, config),
-            Forward::new(upstream, store, config.listen.forwarded),
-        ))
+        .layer_fn(|inner| {
+            Remember::new(
+                inner,
+                Arc::clone(store),
+                config.cache.clone(),
+                config.upstream.timeout,
+            )
+        })
+        // Below Remember, which is told only how it ended; above Retry, so that a probe is one request.
+        .layer_fn(|inner| Breaker::new(inner, Arc::clone(health)))
+        // Innermost but for Fetch: holds nothing between two tries.
+        .layer_fn(|inner| Retry::new(inner, Arc::clone(retries)))
+        .service(fetch)
 }

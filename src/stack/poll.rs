@@ -6,14 +6,14 @@ use std::task::{Context, Poll as Polled};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use http::header::{AGE, CACHE_CONTROL, CONTENT_LENGTH, ETAG, IF_NONE_MATCH, VARY};
+use http::header::{AGE, CACHE_CONTROL, CONTENT_LENGTH, ETAG, IF_NONE_MATCH, RETRY_AFTER, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use tokio::time::Instant;
 use tower::{Service, ServiceExt as _};
 
 use crate::body::Body;
 use crate::config::Config;
-use crate::error::Error;
+use crate::error::{Error, UPSTREAM_RECOVERY};
 use crate::exchange::{Facts, Handled, Inbound};
 use crate::key::{Caller, CallerKey, Credentials, TaskKey};
 use crate::reply::{Answer, Demand, JSON, TaskQuery};
@@ -35,12 +35,7 @@ pub struct Poll<S> {
 }
 
 impl<S> Poll<S> {
-    pub(super) fn new(
-        inner: S,
-        caller_key: CallerKey,
-        rendering: Rendering,
-        config: &Config,
-    ) -> Self {
+    pub(super) fn new(inner: S, caller_key: CallerKey, config: &Config) -> Self {
         // openai-python takes the first value it sees for the whole task, and crashes on anything but a positive
         // integer.
         let poll_after = config
@@ -51,7 +46,7 @@ impl<S> Poll<S> {
         Self {
             inner,
             caller_key,
-            rendering,
+            rendering: config.answers.rendering,
             timeout: config.upstream.timeout,
             pace: HeaderValue::from(u64::try_from(poll_after).unwrap_or(u64::MAX)),
         }
@@ -174,6 +169,9 @@ impl Asker {
                 HeaderValue::from(now.duration_since(answer.received).as_secs()),
             );
         }
+        if fresh && reply.is_upstream_failing() && !headers.contains_key(RETRY_AFTER) {
+            headers.insert(RETRY_AFTER, HeaderValue::from(UPSTREAM_RECOVERY.as_secs()));
+        }
         if !matches {
             let (name, value) = JSON;
             headers.insert(name, value);
@@ -230,16 +228,13 @@ fn cache_status(answer: &Answer, now: Instant) -> String {
     if answer.stored {
         status.push_str("; stored");
     }
+    let left = seconds(answer.fresh_until.saturating_duration_since(now));
     if answer.stored || answer.asked.is_none() {
-        let _ = write!(
-            status,
-            "; ttl={}",
-            answer.fresh_until.saturating_duration_since(now).as_secs()
-        );
+        let _ = write!(status, "; ttl={left}");
     }
     if answer.verdict == Verdict::Stale {
-        let age = now.saturating_duration_since(answer.fresh_until).as_secs();
-        let _ = write!(status, "; ttl=-{age}; detail=stale_if_error");
+        let over = seconds(now.saturating_duration_since(answer.fresh_until));
+        let _ = write!(status, "; ttl=-{over}; detail=stale_if_error");
     }
     status
 }
@@ -250,8 +245,13 @@ fn cache_control(answer: &Answer, now: Instant) -> String {
     if answer.verdict == Verdict::Stale || left.is_zero() {
         "private, no-cache".into()
     } else {
-        format!("private, max-age={}", left.as_secs())
+        format!("private, max-age={}", seconds(left))
     }
+}
+
+/// To the nearest: an answer that was made just now is fresh for all of its two seconds, not for one.
+fn seconds(duration: Duration) -> u64 {
+    (duration + Duration::from_millis(500)).as_secs()
 }
 
 fn insert(headers: &mut HeaderMap, name: HeaderName, value: String) {

@@ -10,8 +10,9 @@ use tokio::time::Instant;
 use tower::{Service, ServiceExt as _};
 
 use crate::error::Error;
+use crate::key::TaskKey;
 use crate::reply::{Answer, Asked, Demand, TaskQuery};
-use crate::store::{Found, Store};
+use crate::store::{Entry, Found, Store};
 use crate::verdict::Verdict;
 
 /// See the module.
@@ -69,18 +70,34 @@ where
                 Ok(answer) => answer.reply.is_upstream_failing(),
                 Err(error) => error.is_upstream_failing(),
             };
-            // Looked up again: what was known may have been forgotten while upstream was asked.
-            match store.find(&key, Instant::now(), credential_ttl) {
-                Found::Fresh(entry) | Found::Stale(entry)
-                    if failing && entry.reply.snapshot.is_some() =>
-                {
-                    Ok(entry.answer(Verdict::Stale, Some(asked)))
-                }
-                _ => answer.map(|answer| Answer {
+            match failing
+                .then(|| stand_in(&store, &key, credential_ttl))
+                .flatten()
+            {
+                Some(entry) => Ok(entry.answer(Verdict::Stale, Some(asked))),
+                None => answer.map(|answer| Answer {
                     asked: answer.asked.map(|_| asked),
                     ..answer
                 }),
             }
         }))
     }
+}
+
+/// What may be shown while upstream fails: the last known state, or else the end that the task is known to have come
+/// to on the other path. Looked up only now: what was known before may have been forgotten while upstream was asked.
+fn stand_in(store: &Store, key: &TaskKey, credential_ttl: Duration) -> Option<Arc<Entry>> {
+    let now = Instant::now();
+    let known = |key: &TaskKey| match store.find(key, now, credential_ttl) {
+        Found::Fresh(entry) | Found::Stale(entry) => Some(entry),
+        Found::Nothing => None,
+    };
+    let own = known(key).filter(|entry| entry.reply.snapshot.is_some());
+    own.or_else(|| {
+        let other = TaskKey {
+            dialect: key.dialect.other(),
+            ..key.clone()
+        };
+        known(&other).filter(|entry| entry.reply.is_terminal())
+    })
 }

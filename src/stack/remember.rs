@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
@@ -23,14 +23,21 @@ pub struct Remember<S> {
     inner: S,
     store: Arc<Store>,
     cache: Arc<config::Cache>,
+    timeout: Duration,
 }
 
 impl<S> Remember<S> {
-    pub(super) fn new(inner: S, store: Arc<Store>, cache: config::Cache) -> Self {
+    pub(super) fn new(
+        inner: S,
+        store: Arc<Store>,
+        cache: config::Cache,
+        timeout: Duration,
+    ) -> Self {
         Self {
             inner,
             store,
             cache: Arc::new(cache),
+            timeout,
         }
     }
 }
@@ -52,6 +59,7 @@ where
             inner,
             store,
             cache,
+            timeout,
         } = self.clone();
         Box::pin(async move {
             let key = query.key.clone();
@@ -62,7 +70,14 @@ where
             }
             let takeoff = store.takeoff(&key);
             let first_seen = store.first_seen(&key).unwrap_or_else(unix_now);
-            let reply = Arc::new(inner.oneshot(TaskFetch { query, first_seen }).await?);
+            let deadline = Instant::now() + timeout;
+            let fetch = TaskFetch {
+                query,
+                first_seen,
+                deadline,
+                once: false,
+            };
+            let reply = Arc::new(inner.oneshot(fetch).await?);
             let now = Instant::now();
             if reply.is_refusal() {
                 store.refuse(key.caller);

@@ -74,7 +74,7 @@ impl<'a> Document<'a> {
         // without a wrapper, or without a status of its own, only an id makes it a task
         let is_task = (inner > 0 && told.is_some()) || is_identified(&layers[inner]);
         let document = Self::open(layers.swap_remove(inner), LAYERS);
-        if is_task && document.given("status").is_some() {
+        if is_task && document.status().is_some() {
             Ok(document)
         } else {
             Err(missing)
@@ -97,6 +97,12 @@ impl<'a> Document<'a> {
         }
     }
 
+    /// The task's own status, or else the vendor's.
+    pub(super) fn status(&self) -> Option<Json<'a>> {
+        let vendor = || self.vendor.as_ref()?.status();
+        self.task.given("status").or_else(vendor)
+    }
+
     /// The first of `places` whose value fits.
     ///
     /// A place is a member's name, `part.name`, or either after `data.` for the vendor's document,
@@ -107,12 +113,6 @@ impl<'a> Document<'a> {
         fits: impl Fn(Json<'a>) -> Option<T>,
     ) -> Option<T> {
         places.iter().find_map(|place| self.at(place, &fits))
-    }
-
-    /// A value that is there and not null, in the task or else in the vendor's document.
-    fn given(&self, name: &str) -> Option<Json<'a>> {
-        let vendor = || self.vendor.as_ref()?.given(name);
-        self.task.given(name).or_else(vendor)
     }
 
     fn at<T>(&self, place: &str, fits: &impl Fn(Json<'a>) -> Option<T>) -> Option<T> {
@@ -136,7 +136,7 @@ fn wrapped<'a>(object: &Object<'a>) -> Option<Object<'a>> {
     object.get("data")?.object()
 }
 
-/// Whether an object that nothing wraps is a task at all: `{"status":"ok"}` is any health page.
+/// Whether an object says that it is a task: `{"status":"ok"}` is any health page.
 fn is_identified(object: &Object<'_>) -> bool {
     object.given("task_id").or(object.given("id")).is_some()
         || object.get("object").and_then(Json::text).as_deref() == Some("video")

@@ -26,7 +26,7 @@ const UNIX: [&str; 3] = ["expires", "exp", "e"];
 /// Times that can be meant: 2001 to 5138. `e=1` is anything but a time.
 const PLAUSIBLE: RangeInclusive<i64> = 1_000_000_000..=99_999_999_999;
 
-/// `CloudFront`'s base64: `-` for `+`, `~` for `/`, and `_` for the padding, which is cut off before.
+/// CloudFront's base64: `-` for `+`, `~` for `/`, and `_` for the padding, which is cut off before.
 const CLOUDFRONT_BASE64: GeneralPurpose = GeneralPurpose::new(
     &match Alphabet::new("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-~") {
         Ok(alphabet) => alphabet,
@@ -38,7 +38,7 @@ const CLOUDFRONT_BASE64: GeneralPurpose = GeneralPurpose::new(
 /// The earliest time, in Unix seconds, at which a signature in the URL's query runs out.
 ///
 /// Read are `X-Amz-Date` with `X-Amz-Expires`, likewise of Tos, Goog and Oss; `Expires` (Unix
-/// seconds); Azure's `se` (RFC 3339); `CloudFront`'s `Policy`; `exp` and `e` in Unix seconds. Names
+/// seconds); Azure's `se` (RFC 3339); CloudFront's `Policy`; `exp` and `e` in Unix seconds. Names
 /// count in any case. `None` means that the URL does not tell, not that it lasts.
 #[must_use]
 pub fn url_expiry(url: &str) -> Option<i64> {
@@ -76,7 +76,7 @@ fn azure(text: &str) -> Option<i64> {
     rfc3339(text).or_else(midnight)
 }
 
-/// The time after which a `CloudFront` policy no longer allows anything.
+/// The time after which a CloudFront policy no longer allows anything.
 fn cloudfront(policy: &str) -> Option<i64> {
     #[derive(Deserialize)]
     struct Policy {

@@ -170,7 +170,7 @@ fn meaning(status: u16) -> String {
         500..=599 => "upstream is in trouble; try again later",
         _ => "this was not expected",
     };
-    format!("upstream answered {status} and no reason: {meaning}")
+    format!("upstream answered {status} without a reason: {meaning}")
 }
 
 #[cfg(test)]
@@ -254,6 +254,39 @@ mod tests {
             );
             assert_eq!(body["error"]["type"], "server_error");
         }
+    }
+
+    #[test]
+    fn only_a_missing_task_changes_its_status() {
+        let text = r#"{"code":"invalid_channel_id","message":"x","data":null}"#;
+        for rendering in [Rendering::Faithful, Rendering::Documented] {
+            assert_eq!(rendered(400, text, Dialect::OpenAi, rendering).0, 400);
+            assert_eq!(rendered(400, ENVELOPE, Dialect::OpenAi, rendering).0, 400);
+            assert_eq!(rendered(500, TASK_ERROR, Dialect::OpenAi, rendering).0, 500);
+            assert_eq!(
+                rendered(400, TASK_ERROR, Dialect::Unified, rendering).0,
+                400
+            );
+        }
+    }
+
+    #[test]
+    fn every_status_has_a_meaning_of_its_own() {
+        let statuses = [301, 400, 401, 402, 403, 404, 408, 413, 429, 500];
+        let mut meanings = statuses.map(|status| meaning(status).replace(&status.to_string(), ""));
+        meanings.sort();
+        assert!(
+            meanings.windows(2).all(|pair| pair[0] != pair[1]),
+            "{meanings:?}"
+        );
+        assert_eq!(
+            meaning(408).replace("408", ""),
+            meaning(504).replace("504", "")
+        );
+        assert_eq!(
+            meaning(418).replace("418", ""),
+            meaning(400).replace("400", "")
+        );
     }
 
     #[test]

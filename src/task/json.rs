@@ -174,8 +174,8 @@ impl Text {
     /// What it says; where it has a lone surrogate, its escapes are left as they are.
     pub(super) fn decode(&self) -> String {
         let spelled = String::from_utf8_lossy(&self.0);
-        let text = Json(&spelled).text().map(Cow::into_owned);
-        text.unwrap_or_else(|| spelled.trim_matches('"').to_owned())
+        let quoted = Json(&spelled).quoted().unwrap_or_default();
+        decoded(quoted).map_or_else(|| quoted.to_owned(), Cow::into_owned)
     }
 }
 

@@ -84,8 +84,9 @@ fn copy(value: Json<'_>, out: &mut Vec<u8>) {
 
 /// Whether a member's name, quotes included, is one that is never written.
 fn is_private(key: &[u8]) -> bool {
-    let key = std::str::from_utf8(key).unwrap_or_default();
-    let name = decoded(key.trim_matches('"'));
+    let key = std::str::from_utf8(key).ok();
+    let quoted = key.and_then(|key| key.strip_prefix('"')?.strip_suffix('"'));
+    let name = quoted.and_then(decoded);
     name.is_some_and(|name| NEVER_WRITTEN.contains(&name.as_ref()))
 }
 

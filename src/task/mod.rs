@@ -6,7 +6,8 @@
 //! that the client speaks. [`Fault`] and [`render_error`] do the same for errors.
 //!
 //! Everything here is pure: no clock, no I/O, no HTTP types. Work and memory grow with the size of
-//! the body and with nothing else: nesting is never followed by recursion on what a body says.
+//! the body, which the caller bounds, and with nothing else: only a constant number of levels is
+//! ever opened, and what lies deeper is passed on unread.
 //!
 //! | file | holds |
 //! |---|---|
@@ -55,6 +56,15 @@ pub enum Dialect {
 }
 
 impl Dialect {
+    /// The one of the other path.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Unified => Self::OpenAi,
+            Self::OpenAi => Self::Unified,
+        }
+    }
+
     /// The word for it in configuration, metrics and logs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -1,5 +1,7 @@
 //! Reads a snapshot: one table of where each field is found, for every shape and every vendor.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use super::document::{Document, Layers};
@@ -13,7 +15,6 @@ type Places = &'static [&'static str];
 // Where each field is read from: the first place whose value fits. See `Document::first` for how a
 // place is named. The task's own word always comes before the vendor's.
 
-const STATUS: Places = &["status", "data.status"];
 const URL: Places = &[
     "url",
     "result_url",
@@ -79,14 +80,10 @@ pub(super) fn read(
     let keep = |string: Json<'_>| Text::keep(string, body);
     let text = |places| task.first(places, |value| value.said().map(keep));
 
-    let state = task.first(STATUS, |status| {
-        Some(
-            status
-                .text()
-                .map_or(State::Processing, |word| State::read(&word)),
-        )
-    });
-    let state = state.ok_or(NotATask::NoStatus)?;
+    let status = task.status().ok_or(NotATask::NoStatus)?;
+    let state = status
+        .text()
+        .map_or(State::Processing, |word| State::read(&word));
     let (succeeded, failed) = (state == State::Succeeded, state == State::Failed);
 
     let (mut url, mut url_expires_at, mut url_format) = (None, None, None);
@@ -154,7 +151,7 @@ fn native(body: &Layers<'_>, asked_id: &str) -> Option<Dialect> {
     }
 }
 
-fn url_of(value: Json<'_>) -> Option<(Json<'_>, std::borrow::Cow<'_, str>)> {
+fn url_of(value: Json<'_>) -> Option<(Json<'_>, Cow<'_, str>)> {
     let address = value.text()?;
     link::is_url(&address).then_some((value, address))
 }

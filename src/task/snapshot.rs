@@ -123,6 +123,12 @@ impl TaskSnapshot {
         self.model.as_ref().map(Text::decode).unwrap_or_default()
     }
 
+    /// About how much memory the snapshot holds, in bytes, the source included.
+    #[must_use]
+    pub const fn weight(&self) -> usize {
+        size_of::<Self>() + self.source.len()
+    }
+
     /// Upstream's bytes.
     #[must_use]
     pub const fn source(&self) -> &Bytes {
@@ -227,6 +233,7 @@ mod tests {
         assert_eq!(unified.as_ptr(), task.source().as_ptr());
         let openai = task.render(Dialect::OpenAi, Rendering::Faithful);
         assert_ne!(openai, unified);
+        assert!((1..1024).contains(&(task.weight() - task.source().len())));
     }
 
     #[test]
@@ -241,17 +248,17 @@ mod tests {
             r#""":0,"#.repeat(200_000)
         );
         let wrapped = format!(
-            "{}{}",
+            "{}{{}}{}",
             r#"{"code":0,"data":"#.repeat(50_000),
             "}".repeat(50_000)
         );
-        for body in [deep, wide, wrapped] {
-            let body = Bytes::from(body);
-            if let Ok(task) = TaskSnapshot::read("t", &body, 1) {
-                for dialect in [Dialect::Unified, Dialect::OpenAi] {
-                    assert!(!task.render(dialect, Rendering::Documented).is_empty());
-                }
+        for body in [deep, wide] {
+            let task = TaskSnapshot::read("t", &Bytes::from(body), 1).unwrap();
+            for dialect in [Dialect::Unified, Dialect::OpenAi] {
+                assert!(task.render(dialect, Rendering::Documented).len() > 100_000);
             }
         }
+        let wrapped = TaskSnapshot::read("t", &Bytes::from(wrapped), 1);
+        assert_eq!(wrapped.unwrap_err(), NotATask::NoStatus);
     }
 }

@@ -1,11 +1,9 @@
 //! What counts as a time, a percentage, a length, a size, a format or an error code.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::json::{Json, Text};
+use super::json::{Json, Text, is_number};
 
 /// Width and height in pixels.
 pub(super) type Size = (u32, u32);
@@ -64,9 +62,8 @@ pub(super) fn size(value: Json<'_>) -> Option<Size> {
 pub(super) fn pixels(value: Json<'_>) -> Option<u32> {
     let pixels = float(&value.number()?)?;
     let whole = whole(pixels, u32::MAX.into())?;
-    (whole > 0 && pixels.fract() == 0.0)
-        .then(|| u32::try_from(whole).ok())
-        .flatten()
+    let pixels_are_whole = whole > 0 && pixels.fract() == 0.0;
+    u32::try_from(whole).ok().filter(|_| pixels_are_whole)
 }
 
 /// A format such as `mp4`; of a MIME type, `video/mp4; codecs="…"`, only the subtype.
@@ -91,27 +88,21 @@ pub(super) fn subtype(mime: &str) -> &str {
 
 /// An error's code, as text also where it is a number.
 pub(super) fn code(value: Json<'_>, body: &Bytes) -> Option<Text> {
-    if let Some(text) = value.said() {
-        return Some(Text::keep(text, body));
-    }
-    match value.number()? {
-        Cow::Borrowed(number) => Some(Text::new(number)),
-        Cow::Owned(_) => None,
-    }
+    let text = value.said().map(|text| Text::keep(text, body));
+    text.or_else(|| Some(Text::new(&value.number()?)))
 }
 
 fn side(text: &str) -> Option<u32> {
     let digits = text.trim();
-    let is_number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-    let side = is_number.then(|| digits.parse().ok()).flatten();
-    side.filter(|side| *side > 0)
+    // parse() would also take a sign
+    let has_sign = digits.starts_with('+');
+    digits.parse().ok().filter(|side| *side > 0 && !has_sign)
 }
 
 fn float(text: &str) -> Option<f64> {
     let text = text.trim();
-    super::json::is_number(text)
-        .then(|| text.parse().ok())
-        .flatten()
+    let is_number = is_number(text);
+    text.parse().ok().filter(|_| is_number)
 }
 
 /// The whole part of a number that lies between -`most` and `most`.

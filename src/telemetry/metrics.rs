@@ -235,7 +235,7 @@ fn to_open_metrics(text: &str) -> String {
     let mut help = None;
     for line in text.lines() {
         if line.strip_prefix("# HELP ").is_some() {
-            help = Some(line)
+            help = Some(line);
         } else {
             let counter = line.starts_with("# TYPE ") && line.ends_with(" counter");
             for line in help.take().into_iter().chain([line]) {

@@ -107,12 +107,22 @@ impl Upstream {
         &self.url
     }
 
-    /// Sends a status poll; resolves when the head of the answer is there.
+    /// Sends a status poll; resolves when the head of the answer is there. Sent once more, at once, where the
+    /// connection was closed before any answer: most likely it had died while it stood idle.
     ///
     /// # Errors
     /// [`Error::UpstreamUnavailable`].
     pub async fn poll(&self, request: Request<Body>) -> Result<Response<Incoming>, Error> {
-        self.send(UpstreamKind::Poll, request).await
+        let (head, _) = request.into_parts();
+        let first = Request::from_parts(head.clone(), Body::empty());
+        match self.send(UpstreamKind::Poll, first).await {
+            Err(error) if died_idle(&error) => {
+                let again = Request::from_parts(head, Body::empty());
+                self.send(UpstreamKind::Poll, again).await
+            }
+            result => result,
+        }
+        .map_err(|error| unavailable(&error))
     }
 
     /// Sends a client's request on; resolves when the head of the answer is there. Never sent twice, unless its
@@ -121,14 +131,16 @@ impl Upstream {
     /// # Errors
     /// [`Error::UpstreamUnavailable`].
     pub async fn forward(&self, request: Request<Body>) -> Result<Response<Incoming>, Error> {
-        self.send(UpstreamKind::Forward, request).await
+        self.send(UpstreamKind::Forward, request)
+            .await
+            .map_err(|error| unavailable(&error))
     }
 
     async fn send(
         &self,
         kind: UpstreamKind,
         request: Request<Body>,
-    ) -> Result<Response<Incoming>, Error> {
+    ) -> Result<Response<Incoming>, legacy::Error> {
         let started = Instant::now();
         let result = self.client.request(request).await;
         let code = result
@@ -137,11 +149,7 @@ impl Upstream {
             .map(|response| response.status().as_u16());
         self.metrics
             .upstream(kind, code, started.elapsed().as_secs_f64());
-        result.map_err(|error| {
-            let why = reason(&error);
-            tracing::debug!("upstream request failed: {why}: {error:?}");
-            Error::UpstreamUnavailable(why.into())
-        })
+        result
     }
 }
 
@@ -153,30 +161,34 @@ impl fmt::Debug for Upstream {
     }
 }
 
-/// What went wrong, in words that name no address.
-fn reason(error: &legacy::Error) -> String {
-    let mut source = error.source();
-    while let Some(inner) = source {
-        if inner.is::<tower::timeout::error::Elapsed>() {
-            return "connecting took longer than upstream.connect_timeout".into();
-        }
-        if let Some(tls) = inner.downcast_ref::<rustls::Error>() {
-            return format!("TLS failed: {tls}");
-        }
-        if let Some(io) = inner.downcast_ref::<io::Error>()
-            && io
-                .get_ref()
-                .is_none_or(|inner| !inner.is::<rustls::Error>())
-        {
-            return io.kind().to_string();
-        }
-        source = inner.source();
+fn unavailable(error: &legacy::Error) -> Error {
+    let why = reason(error).unwrap_or_else(|| "the connection broke".into());
+    tracing::debug!("upstream request failed: {why}: {error:?}");
+    Error::UpstreamUnavailable(why.into())
+}
+
+/// Whether the connection was closed before anything of an answer came.
+fn died_idle(error: &legacy::Error) -> bool {
+    error
+        .source()
+        .and_then(|source| source.downcast_ref::<hyper::Error>())
+        .is_some_and(hyper::Error::is_incomplete_message)
+}
+
+/// What went wrong, in words that name no address: the innermost cause that says something.
+fn reason(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    if error.is::<tower::timeout::error::Elapsed>() {
+        return Some("connecting took longer than upstream.connect_timeout".into());
     }
-    if error.is_connect() {
-        "no connection".into()
-    } else {
-        "the connection broke".into()
+    if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+        return Some(format!("TLS failed: {tls}"));
     }
+    if let Some(io) = error.downcast_ref::<io::Error>() {
+        // What an I/O error wraps is not among its sources.
+        let wrapped = io.get_ref().and_then(|wrapped| reason(wrapped));
+        return wrapped.or_else(|| Some(io.kind().to_string()));
+    }
+    error.source().and_then(reason)
 }
 
 /// The system's roots, or Mozilla's where the system has none (an image from scratch); a private CA comes on top.

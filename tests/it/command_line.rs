@@ -1,1 +1,243 @@
-//! Being written.
+//! What can be said on the command line, and what is answered when it is wrong.
+
+use std::fs;
+
+use crate::support::binary;
+
+struct Said {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Said {
+    let output = binary()
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .output()
+        .expect("runs");
+    Said {
+        code: output.status.code(),
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+#[test]
+fn check_prints_the_effective_configuration_and_where_it_came_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("my.toml");
+    fs::write(&file, "# mine\n[cache]\nfailed_ttl = \"1m\"\nsucceeded_ttl = \"1h\"\n\n[listen]\nadmin = \"off\"\n").unwrap();
+    let file = file.to_str().unwrap();
+    let said = run(
+        &["check", "--config", file, "--listen", "127.0.0.1:0"],
+        &[
+            ("POLLGATE_CACHE__SUCCEEDED_TTL", "6h"),
+            ("POLLGATE_LIMITS__MAX_UPSTREAM", "3"),
+        ],
+    );
+    assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
+    for line in [
+        &format!("failed_ttl = \"1m\" # {file}:3"),
+        &format!("admin = \"off\" # {file}:7"),
+        "succeeded_ttl = \"6h\" # environment POLLGATE_CACHE__SUCCEEDED_TTL",
+        "max_upstream = 3 # environment POLLGATE_LIMITS__MAX_UPSTREAM",
+        "address = \"127.0.0.1:0\" # flag --listen",
+        "url = \"https://octopusx.ai\"",
+        "capacity = \"64MiB\"",
+    ] {
+        assert!(
+            said.out.lines().any(|told| told == line),
+            "{line} is not in\n{}",
+            said.out
+        );
+    }
+    // The file may be named in the environment as well, and what is shown can be read again.
+    let shown = folder.path().join("shown.toml");
+    fs::write(&shown, &said.out).unwrap();
+    let again = run(&["check"], &[("POLLGATE_CONFIG", shown.to_str().unwrap())]);
+    let settings = |text: &str| -> Vec<String> {
+        text.lines()
+            .map(|line| line.split(" # ").next().unwrap_or_default().to_owned())
+            .collect()
+    };
+    assert_eq!(settings(&again.out), settings(&said.out));
+}
+
+#[test]
+fn a_wrong_configuration_is_exit_2_with_one_message_before_any_port_is_bound() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("wrong.toml");
+    let name = file.to_str().unwrap();
+    for (content, told) in [
+        (
+            "[cache]\n\nsucceded_ttl = \"1h\"\n",
+            ":3: unknown key cache.succeded_ttl; did you mean cache.succeeded_ttl?",
+        ),
+        (
+            "[cash]\ncapacity = \"1MiB\"\n",
+            ":2: unknown key cash.capacity; did you mean cache.capacity?",
+        ),
+        (
+            "[cache]\nsucceeded_ttl = 12\n",
+            ":2: cache.succeeded_ttl: got 12, takes a duration such as \"12h\"",
+        ),
+        (
+            "[cache]\ncapacity = \"64 parsecs\"\n",
+            ":2: cache.capacity: got \"64 parsecs\", takes a size such as \"64MiB\"",
+        ),
+        (
+            "[limits]\nmax_upstream = 0\n",
+            ":2: limits.max_upstream: got 0, takes a whole number above zero",
+        ),
+        (
+            "[upstream]\nurl = \"octopusx.ai\"\n",
+            ":2: upstream.url: got \"octopusx.ai\", takes an http or https URL",
+        ),
+        (
+            "[upstream]\ndialect = \"klingon\"\n",
+            ":2: upstream.dialect: got \"klingon\", takes one of \"match\", \"unified\", \"openai\"",
+        ),
+        (
+            "[answers]\nrendering = \"x\"\n",
+            ":2: answers.rendering: got \"x\", takes \"faithful\" or \"documented\"",
+        ),
+        (
+            "[listen]\naddress = \"8080\"\n",
+            ":2: listen.address: got \"8080\", takes an address with a port",
+        ),
+        (
+            "[listen]\nadmin = \"0.0.0.0:9090\"\n",
+            ":2: listen.admin: got \"0.0.0.0:9090\", takes a loopback address",
+        ),
+        (
+            "[listen]\ntls = { cert = \"a.pem\" }\n",
+            ":2: listen.tls.key is missing",
+        ),
+        (
+            "[cache]\nadaptive = \"yes\"\n",
+            ":2: cache.adaptive: got \"yes\", takes true or false",
+        ),
+        ("cache = 5\n", ":1: cache: got 5, takes a section"),
+        ("[log\n", ":1: not valid TOML"),
+        (
+            "[log]\nlevel = \"info\"\nlevel = \"warn\"\n",
+            ":3: not valid TOML",
+        ),
+    ] {
+        fs::write(&file, content).unwrap();
+        // A port that cannot be bound would be exit 1: the configuration is read first.
+        let said = run(
+            &["serve", "--config", name, "--listen", "203.0.113.1:1"],
+            &[],
+        );
+        let listen_is_theirs = content.contains("address");
+        let said = if listen_is_theirs {
+            run(&["serve", "--config", name], &[])
+        } else {
+            said
+        };
+        assert_eq!(
+            (said.code, said.out.as_str()),
+            (Some(2), ""),
+            "{content}: {}",
+            said.err
+        );
+        assert_eq!(said.err.lines().count(), 1, "{}", said.err);
+        assert!(
+            said.err.starts_with(&format!("pollgate: {name}{told}")),
+            "{content}\n{}\n{told}",
+            said.err
+        );
+    }
+}
+
+#[test]
+fn wrong_names_in_the_environment_wrong_flags_and_missing_files_are_exit_2() {
+    for (arguments, environment, told) in [
+        (
+            &["check"][..],
+            &[("POLLGATE_CACHE__CAPACTY", "1MiB")][..],
+            "did you mean POLLGATE_CACHE__CAPACITY?",
+        ),
+        (
+            &["check", "--upstream", "ftp://x"],
+            &[],
+            "flag --upstream: upstream.url: got \"ftp://x\"",
+        ),
+        (
+            &["check", "--config", "no-such.toml"],
+            &[],
+            "no-such.toml: cannot be read",
+        ),
+        (&["--lissten", "127.0.0.1:1"], &[], "--listen"),
+        (&["sing"], &[], "sing"),
+    ] {
+        let said = run(arguments, environment);
+        assert_eq!(said.code, Some(2), "{arguments:?}: {}", said.err);
+        assert!(said.err.contains(told), "{arguments:?}: {}", said.err);
+    }
+}
+
+#[test]
+fn files_that_the_configuration_names_are_looked_at_before_ports_are_bound() {
+    let missing = [("POLLGATE_UPSTREAM__CA_FILE", "no-such.pem")];
+    let said = run(&["--listen", "127.0.0.1:0", "--admin", "off"], &missing);
+    assert_eq!(said.code, Some(2), "{}", said.err);
+    assert!(
+        said.err.contains("upstream.ca_file") && said.err.contains("no-such.pem"),
+        "{}",
+        said.err
+    );
+}
+
+#[test]
+fn help_and_version_answer_on_standard_output() {
+    let help = run(&["--help"], &[]);
+    assert_eq!(help.code, Some(0));
+    for word in [
+        "serve",
+        "check",
+        "demo",
+        "simulate",
+        "--config",
+        "--listen",
+        "--admin",
+        "--upstream",
+        "POLLGATE_",
+    ] {
+        assert!(help.out.contains(word), "{word}: {}", help.out);
+    }
+    assert_eq!(
+        run(&["--version"], &[]).out.trim(),
+        concat!("pollgate ", env!("CARGO_PKG_VERSION"))
+    );
+}
+
+#[test]
+fn the_shipped_configuration_is_the_defaults_key_for_key() {
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/config/pollgate.toml");
+    let settings = |text: &str| -> Vec<String> {
+        text.lines()
+            .filter_map(|line| line.split(" # ").next())
+            .map(|line| line.trim().to_owned())
+            .collect()
+    };
+    let defaults = run(&["check"], &[]);
+    let with_file = run(&["check", "--config", shipped], &[]);
+    assert_eq!(
+        (with_file.code, settings(&with_file.out)),
+        (Some(0), settings(&defaults.out))
+    );
+    let named: toml::Table = fs::read_to_string(shipped).unwrap().parse().expect("TOML");
+    let shown: toml::Table = defaults.out.parse().expect("TOML");
+    for (section, keys) in &shown {
+        let missing: Vec<_> = keys
+            .as_table()
+            .unwrap()
+            .keys()
+            .filter(|key| named[section].get(key.as_str()).is_none())
+            .collect();
+        assert!(missing.is_empty(), "{section}: {missing:?}");
+    }
+}

@@ -47,7 +47,10 @@ fn piped_it_tells_in_plain_lines_what_was_saved_and_that_all_was_well() {
     assert!(avoided > 50.0, "{text}");
     let expected = 100.0 * (1.0 - upstream / client);
     assert!((expected - avoided).abs() < 0.11, "{text}");
-    assert!(number(&text, "strangers") >= 1.0, "{text}");
+    assert!(
+        text.contains("polls with another's key, turned away"),
+        "{text}"
+    );
     let verdict = text.lines().last().expect("lines");
     assert!(verdict.starts_with(VERDICT), "{text}");
 }
@@ -95,10 +98,12 @@ async fn told_to_stop_it_sums_up_and_exits_with_0() {
             .expect("it starts");
         let stdout = child.stdout.take().expect("is piped");
         let mut lines = std::io::BufRead::lines(std::io::BufReader::new(stdout));
-        let polling = lines.find(|line| {
-            line.as_ref()
-                .is_ok_and(|line| line.contains("client polls"))
-        });
+        // Until every task has had its first answer, even where a fault struck the first poll.
+        let mut moments = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .filter(|line| line.contains("client polls"));
+        let polling = moments.nth(2);
         assert!(polling.is_some(), "it never polled");
         let pid = child.id().to_string();
         assert!(

@@ -1,1 +1,208 @@
-//! Being written.
+//! Whatever upstream does, a client reads an error in the dialect of its path, and nothing is lost.
+
+use crate::support::{Answer, Gateway, Reply, Upstream};
+
+const PATHS: [&str; 2] = ["/v1/video/generations/t", "/v1/videos/t"];
+
+/// The error's code, after checking that the document is whole and in the dialect of the path.
+fn code(path: &str, answer: &Answer) -> String {
+    assert_eq!(
+        answer.header("content-type"),
+        "application/json",
+        "{answer:?}"
+    );
+    assert_ne!(answer.header("x-request-id"), "", "{answer:?}");
+    assert!(answer.header("via").ends_with("1.1 pollgate"), "{answer:?}");
+    // Without it SDKs give up about a second after the first failure; with more than 60 s some give up at once.
+    let fails = answer.status == 429 || answer.status.is_server_error();
+    let pause = answer.header("retry-after").parse::<u64>();
+    assert!(
+        !fails || pause.is_ok_and(|pause| (1..=60).contains(&pause)),
+        "{answer:?}"
+    );
+    let json = answer.json();
+    let error = if path.contains("generations") {
+        assert_eq!(json["data"], serde_json::Value::Null);
+        &json
+    } else {
+        assert_eq!(json["error"]["param"], serde_json::Value::Null);
+        assert_ne!(json["error"]["type"], serde_json::Value::Null);
+        &json["error"]
+    };
+    assert!(
+        error["message"]
+            .as_str()
+            .is_some_and(|message| message.len() > 5),
+        "{json}"
+    );
+    error["code"].as_str().expect("a text").to_owned()
+}
+
+#[tokio::test]
+async fn an_upstream_that_is_not_there_is_503_with_a_time_to_ask_again() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let gateway = Gateway::start(&format!("http://{closed}"), &[]).await;
+    for path in [PATHS[0], PATHS[1], "/v1/models"] {
+        let answer = gateway.get(path).await;
+        assert_eq!(
+            (answer.status.as_u16(), code(path, &answer).as_str()),
+            (503, "upstream_unavailable")
+        );
+        let seconds: u64 = answer.header("retry-after").parse().expect("whole seconds");
+        let millis: u64 = answer
+            .header("retry-after-ms")
+            .parse()
+            .expect("whole milliseconds");
+        assert!(
+            (1..=60).contains(&seconds) && millis <= seconds * 1000,
+            "{answer:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_that_does_not_answer_is_504_in_time() {
+    let upstream = Upstream::saying("{}").await;
+    upstream.close_gate();
+    let gateway = Gateway::start(&upstream.url(), &[("upstream.timeout", "200ms")]).await;
+    for path in PATHS {
+        let answer = gateway.get(path).await;
+        assert_eq!(
+            (answer.status.as_u16(), code(path, &answer).as_str()),
+            (504, "upstream_timeout")
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_success_that_is_no_task_is_502_and_never_shown() {
+    for (content_type, body) in [
+        ("text/html", "<html><body>502 Bad Gateway</body></html>"),
+        ("application/json", ""),
+        (
+            "application/json",
+            r#"{"code":"success","data":{"task_id":"t","sta"#,
+        ),
+        (
+            "application/json",
+            r#"{"code":"success","message":"","data":null}"#,
+        ),
+        ("application/json", "[]"),
+    ] {
+        let upstream = Upstream::start(move |_| Reply::new(200, content_type, body)).await;
+        let gateway = Gateway::start(&upstream.url(), &[]).await;
+        for path in PATHS {
+            let answer = gateway.get(path).await;
+            assert_eq!(
+                (answer.status.as_u16(), code(path, &answer).as_str()),
+                (502, "upstream_invalid"),
+                "{body}"
+            );
+            assert!(!answer.text().contains("<html>"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_larger_than_allowed_is_not_read_to_its_end() {
+    let upstream = Upstream::start(|_| Reply::json(vec![b' '; 1 << 20])).await;
+    let gateway = Gateway::start(&upstream.url(), &[("upstream.max_status_body", "4KiB")]).await;
+    let answer = gateway.get(PATHS[1]).await;
+    assert_eq!(
+        (answer.status.as_u16(), code(PATHS[1], &answer).as_str()),
+        (502, "upstream_invalid")
+    );
+    assert!(answer.text().contains("upstream.max_status_body"));
+}
+
+#[tokio::test]
+async fn an_upstream_error_keeps_its_status_and_text() {
+    let told = r#"{"code":"get_task_failed","message":"数据库错误","data":null}"#;
+    let upstream =
+        Upstream::start(move |_| Reply::new(500, "application/json; charset=utf-8", told)).await;
+    let gateway = Gateway::start(&upstream.url(), &[]).await;
+    let unified = gateway.get(PATHS[0]).await;
+    assert_eq!((unified.status.as_u16(), unified.text()), (500, told));
+    let openai = gateway.get(PATHS[1]).await;
+    assert_eq!(
+        (openai.status.as_u16(), code(PATHS[1], &openai).as_str()),
+        (500, "get_task_failed")
+    );
+    assert_eq!(openai.json()["error"]["message"], "数据库错误");
+}
+
+#[tokio::test]
+async fn an_error_without_json_is_replaced_and_keeps_its_status() {
+    for (status, content_type, body) in [
+        (429, "text/plain", ""),
+        (502, "text/html", "<html>bad</html>"),
+        (403, "text/html", "<html>"),
+    ] {
+        let upstream = Upstream::start(move |_| Reply::new(status, content_type, body)).await;
+        for path in PATHS {
+            // One each: a 429 that names no one makes a gateway stand back.
+            let gateway = Gateway::start(&upstream.url(), &[]).await;
+            let answer = gateway.get(path).await;
+            assert_eq!(
+                (answer.status.as_u16(), code(path, &answer).as_str()),
+                (status, "upstream_error")
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_missing_task_is_404_for_openai_clients_and_stays_400_for_the_others() {
+    let missing = r#"{"code":"task_not_exist","message":"task_not_exist","data":null}"#;
+    let upstream = Upstream::start(move |_| Reply::new(400, "application/json", missing)).await;
+    let gateway = Gateway::start(&upstream.url(), &[]).await;
+    let unified = gateway.get(PATHS[0]).await;
+    assert_eq!((unified.status.as_u16(), unified.text()), (400, missing));
+    let openai = gateway.get(PATHS[1]).await;
+    assert_eq!(
+        (openai.status.as_u16(), code(PATHS[1], &openai).as_str()),
+        (404, "task_not_exist")
+    );
+}
+
+#[tokio::test]
+async fn a_redirect_is_no_answer_to_a_poll() {
+    let upstream = Upstream::start(|_| {
+        Reply::new(301, "text/html", "").with("location", "http://127.0.0.1:1/")
+    })
+    .await;
+    let gateway = Gateway::start(&upstream.url(), &[]).await;
+    let answer = gateway.get(PATHS[1]).await;
+    assert_eq!(
+        (answer.status.as_u16(), code(PATHS[1], &answer).as_str()),
+        (502, "upstream_invalid")
+    );
+}
+
+#[tokio::test]
+async fn a_request_is_named_by_upstream_else_by_the_client_else_here() {
+    let upstream = Upstream::start(|_| {
+        Reply::json(super::support::row("SUCCESS")).with("x-oneapi-request-id", "theirs")
+    })
+    .await;
+    let gateway = Gateway::start(&upstream.url(), &[]).await;
+    let mine = [("x-request-id", "mine")];
+    let ask = async |headers: &[(&str, &str)]| {
+        gateway
+            .client
+            .get(PATHS[1], "sk-test", headers)
+            .await
+            .header("x-request-id")
+            .to_owned()
+    };
+    assert_eq!(ask(&mine).await, "theirs", "fresh");
+    assert_eq!(ask(&mine).await, "mine", "remembered");
+    let (first, second) = (ask(&[]).await, ask(&[]).await);
+    assert!(
+        first.starts_with("pg-") && first != second,
+        "{first} {second}"
+    );
+}

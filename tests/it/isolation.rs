@@ -1,6 +1,7 @@
 //! Callers never share an answer or a flight, and nothing of one client reaches another.
 
 use crate::support::{Gateway, Reply, Upstream, eventually, row};
+use http_body_util::Full;
 
 /// Answers with a state that only the asking key has.
 async fn upstream_by_key() -> Upstream {
@@ -105,7 +106,7 @@ async fn cookies_are_the_credential_where_there_is_no_other() {
             http::Request::get(gateway.client.url("/v1/videos/t")).header("cookie", session);
         let answer = gateway
             .client
-            .send(request.body(Default::default()).unwrap())
+            .send(request.body(Full::default()).unwrap())
             .await;
         assert_eq!(answer.header("vary"), "cookie");
     }

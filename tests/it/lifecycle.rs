@@ -1,1 +1,149 @@
-//! Being written.
+//! From start to end: binding, draining, reloading.
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::support::{Gateway, Upstream, binary, eventually, get, row};
+
+#[tokio::test]
+async fn a_signal_drains_and_exits_0() {
+    for signal in ["-TERM", "-INT"] {
+        let upstream = Upstream::saying(row("IN_PROGRESS")).await;
+        let mut gateway = Gateway::start(&upstream.url(), &[]).await;
+        assert_eq!(get(gateway.admin, "/readyz").await.status, 200);
+        upstream.close_gate();
+        let under_way = tokio::spawn({
+            let client = gateway.client.clone();
+            async move { client.get("/v1/videos/t", "sk-1", &[]).await }
+        });
+        upstream.was_asked(1).await;
+        gateway.signal(signal);
+        eventually("not ready any more", async || {
+            get(gateway.admin, "/readyz").await.status == 503
+        })
+        .await;
+        assert_eq!(get(gateway.admin, "/healthz").await.status, 200);
+        eventually("no new connections", async || {
+            TcpStream::connect(gateway.address).await.is_err()
+        })
+        .await;
+        upstream.let_pass(1);
+        assert_eq!(
+            under_way.await.unwrap().status,
+            200,
+            "what was under way is answered"
+        );
+        assert_eq!(gateway.ended().await.code(), Some(0), "{signal}");
+        assert!(
+            gateway
+                .log()
+                .last()
+                .is_some_and(|line| line.contains("stopped")),
+            "{:?}",
+            gateway.log()
+        );
+    }
+}
+
+#[tokio::test]
+async fn idle_connections_do_not_hold_up_the_end() {
+    let upstream = Upstream::saying(row("IN_PROGRESS")).await;
+    let mut gateway = Gateway::start(&upstream.url(), &[("limits.drain", "1h")]).await;
+    let _silent = TcpStream::connect(gateway.address).await.unwrap();
+    gateway.get("/v1/videos/t").await;
+    gateway.signal("-TERM");
+    assert_eq!(gateway.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn what_is_not_done_within_drain_is_cut_off() {
+    let upstream = Upstream::saying(row("IN_PROGRESS")).await;
+    let mut gateway = Gateway::start(&upstream.url(), &[("limits.drain", "100ms")]).await;
+    upstream.close_gate();
+    let mut client = TcpStream::connect(gateway.address).await.unwrap();
+    client
+        .write_all(b"POST /v1/videos HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n")
+        .await
+        .unwrap();
+    upstream.was_asked(1).await;
+    gateway.signal("-TERM");
+    assert_eq!(gateway.ended().await.code(), Some(0));
+    let mut rest = Vec::new();
+    let _ = client.read_to_end(&mut rest).await;
+    assert!(rest.is_empty());
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_exit_1_and_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = binary()
+        .args(["--listen", &address, "--admin", "off"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        told.contains("listen.address") && told.contains(&address),
+        "{told}"
+    );
+}
+
+#[tokio::test]
+async fn hangup_reloads_the_file_and_a_bad_one_changes_nothing() {
+    let upstream = Upstream::saying(row("IN_PROGRESS")).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pollgate.toml");
+    std::fs::write(&file, "[cache]\nin_flight_ttl = \"1h\"\n").unwrap();
+    let gateway = Gateway::with_file(&upstream.url(), &file).await;
+    let polls = async |count: usize| {
+        let before = upstream.count();
+        for _ in 0..count {
+            gateway.get("/v1/videos/t").await;
+        }
+        upstream.count() - before
+    };
+    assert_eq!(polls(3).await, 1);
+
+    std::fs::write(&file, "[cache]\nin_flight_ttl = \"soon\"\n").unwrap();
+    gateway.signal("-HUP");
+    eventually("the refusal", async || {
+        gateway
+            .log()
+            .iter()
+            .any(|line| line.contains("not reloaded, nothing changed"))
+    })
+    .await;
+    assert!(
+        gateway
+            .log()
+            .iter()
+            .any(|line| line.contains("pollgate.toml:2: cache.in_flight_ttl: got \"soon\""))
+    );
+    assert_eq!(polls(3).await, 0);
+
+    std::fs::write(
+        &file,
+        "[cache]\nin_flight_ttl = \"0s\"\n[answers]\nrendering = \"documented\"\n",
+    )
+    .unwrap();
+    gateway.signal("-HUP");
+    eventually("the reload", async || {
+        gateway
+            .log()
+            .iter()
+            .any(|line| line.contains("INFO pollgate reloaded"))
+    })
+    .await;
+    gateway
+        .client
+        .get("/v1/videos/t", "sk-test", &[("cache-control", "no-cache")])
+        .await;
+    assert_eq!(polls(3).await, 3);
+    let unified = gateway.get("/v1/video/generations/t").await;
+    assert_eq!(
+        unified.json()["data"]["status"],
+        "processing",
+        "rendered as documented now"
+    );
+}

@@ -1,5 +1,6 @@
 //! What is remembered, for how long, and what makes it go.
 
+use http_body_util::Full;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::support::{Gateway, Reply, Upstream, eventually, row};
@@ -207,7 +208,7 @@ async fn a_write_to_a_task_forgets_it_on_both_paths() {
             .uri(gateway.client.url(path));
         gateway
             .client
-            .send(request.body(Default::default()).unwrap())
+            .send(request.body(Full::default()).unwrap())
             .await;
         assert_eq!(polls().await, 4 + 2 * times, "{method} {path}");
     }
@@ -226,7 +227,7 @@ async fn a_poll_that_took_off_before_a_delete_does_not_bring_the_task_back() {
     let delete = tokio::spawn({
         let client = gateway.client.clone();
         let request = http::Request::delete(client.url("/v1/videos/t"))
-            .body(Default::default())
+            .body(Full::default())
             .unwrap();
         async move { client.send(request).await }
     });

@@ -1,6 +1,7 @@
 //! Concurrent polls of one task cost upstream one request, whoever comes and goes.
 
 use crate::support::{Client, Gateway, Reply, Upstream, eventually, row};
+use http_body_util::Full;
 
 #[tokio::test]
 async fn a_thousand_polls_of_one_unfinished_task_on_both_paths_are_one_upstream_request() {
@@ -133,7 +134,7 @@ async fn head_shares_with_get_and_has_its_headers_without_a_body() {
         .header("authorization", "Bearer sk-test");
     let head = gateway
         .client
-        .send(request.body(Default::default()).unwrap())
+        .send(request.body(Full::default()).unwrap())
         .await;
     let get = gateway.get("/v1/videos/t").await;
     assert_eq!(upstream.count(), 1);

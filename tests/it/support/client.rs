@@ -14,21 +14,21 @@ use super::PATIENCE;
 
 /// A client with connections of its own.
 #[derive(Clone)]
-pub struct Client {
+pub(crate) struct Client {
     http: legacy::Client<HttpConnector, Full<Bytes>>,
     address: SocketAddr,
 }
 
 /// A whole answer.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub(crate) struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
 }
 
 impl Client {
-    pub fn new(address: SocketAddr) -> Self {
+    pub(crate) fn new(address: SocketAddr) -> Self {
         Self {
             http: legacy::Client::builder(TokioExecutor::new()).build_http(),
             address,
@@ -36,7 +36,7 @@ impl Client {
     }
 
     /// `GET` with this key, and these headers besides.
-    pub async fn get(&self, path: &str, key: &str, headers: &[(&str, &str)]) -> Answer {
+    pub(crate) async fn get(&self, path: &str, key: &str, headers: &[(&str, &str)]) -> Answer {
         let mut request =
             Request::get(self.url(path)).header("authorization", format!("Bearer {key}"));
         for (name, value) in headers {
@@ -45,7 +45,7 @@ impl Client {
         self.send(request.body(Full::default()).unwrap()).await
     }
 
-    pub async fn send(&self, request: Request<Full<Bytes>>) -> Answer {
+    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Answer {
         let sending = async {
             let response = self.http.request(request).await.expect("an answer");
             let (parts, body) = response.into_parts();
@@ -61,28 +61,28 @@ impl Client {
             .expect("an answer in time")
     }
 
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 }
 
 /// One `GET` on a connection of its own.
-pub async fn get(address: SocketAddr, path: &str) -> Answer {
+pub(crate) async fn get(address: SocketAddr, path: &str) -> Answer {
     Client::new(address).get(path, "sk-test", &[]).await
 }
 
 impl Answer {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
     }
 
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).expect("text")
     }
 
     /// A header's text; empty where there is none.
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers
             .get(name)
             .map_or("", |value| value.to_str().expect("text"))

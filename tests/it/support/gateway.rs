@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 use super::{Answer, Client, PATIENCE, eventually};
 
 /// The binary under test.
-pub fn binary() -> Command {
+pub(crate) fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pollgate"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("POLLGATE_") {
@@ -20,9 +21,10 @@ pub fn binary() -> Command {
 }
 
 /// See the module.
-pub struct Gateway {
+pub(crate) struct Gateway {
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
+    reader: Option<JoinHandle<()>>,
     pub address: SocketAddr,
     pub admin: SocketAddr,
     pub client: Client,
@@ -30,7 +32,7 @@ pub struct Gateway {
 
 impl Gateway {
     /// In front of `upstream`, with these settings: `("cache.in_flight_ttl", "1h")`.
-    pub async fn start(upstream: &str, settings: &[(&str, &str)]) -> Self {
+    pub(crate) async fn start(upstream: &str, settings: &[(&str, &str)]) -> Self {
         let mut command = binary();
         command.args([
             "serve",
@@ -51,7 +53,7 @@ impl Gateway {
     }
 
     /// With a configuration file.
-    pub async fn with_file(upstream: &str, file: &Path) -> Self {
+    pub(crate) async fn with_file(upstream: &str, file: &Path) -> Self {
         let mut command = binary();
         command.args([
             "--listen",
@@ -73,7 +75,7 @@ impl Gateway {
         let log = Arc::new(Mutex::new(Vec::new()));
         let stdout = child.stdout.take().expect("is piped");
         let lines = Arc::clone(&log);
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 lines.lock().unwrap().push(line);
             }
@@ -93,6 +95,7 @@ impl Gateway {
         Self {
             child,
             log,
+            reader: Some(reader),
             address,
             admin,
             client: Client::new(address),
@@ -100,12 +103,12 @@ impl Gateway {
     }
 
     /// `GET` with the test's usual key.
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.client.get(path, "sk-test", &[]).await
     }
 
     /// The value of a series in `/metrics`; 0 where there is none.
-    pub async fn metric(&self, series: &str) -> f64 {
+    pub(crate) async fn metric(&self, series: &str) -> f64 {
         let metrics = super::get(self.admin, "/metrics").await;
         metrics
             .text()
@@ -115,31 +118,36 @@ impl Gateway {
     }
 
     /// All lines of the log so far.
-    pub fn log(&self) -> Vec<String> {
+    pub(crate) fn log(&self) -> Vec<String> {
         self.log.lock().unwrap().clone()
     }
 
     /// The process's id, for signals.
-    pub fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         let sent = Command::new("kill")
             .args([signal, &self.child.id().to_string()])
             .status();
         assert!(sent.expect("kill runs").success());
     }
 
-    /// Waits for its end.
-    pub async fn ended(&mut self) -> ExitStatus {
+    /// Waits for its end; its whole log is there then.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
         let mut status = None;
         eventually("the end of the gateway", async || {
             status = self.child.try_wait().expect("is ours");
             status.is_some()
         })
         .await;
+        self.reader
+            .take()
+            .expect("ends once")
+            .join()
+            .expect("reads to the end");
         status.expect("has ended")
     }
 
     /// Memory in use right now, in bytes.
-    pub fn resident(&self) -> u64 {
+    pub(crate) fn resident(&self) -> u64 {
         let status =
             std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it lives");
         let line = status

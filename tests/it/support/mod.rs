@@ -4,17 +4,17 @@ mod client;
 mod gateway;
 mod upstream;
 
-pub use client::{Answer, Client, get};
-pub use gateway::{Gateway, binary};
-pub use upstream::{Asked, Reply, Upstream};
+pub(crate) use client::{Answer, Client, get};
+pub(crate) use gateway::{Gateway, binary};
+pub(crate) use upstream::{Reply, Upstream};
 
 use std::time::Duration;
 
 /// Longer than anything here may take; a test that reaches it has failed.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Waits, looking again and again, until `holds`; fails after [`PATIENCE`].
-pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let waiting = async {
         while !holds().await {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -27,7 +27,7 @@ pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 }
 
 /// A task row as new-api sends it on the unified path.
-pub fn row(status: &str) -> String {
+pub(crate) fn row(status: &str) -> String {
     format!(
         r#"{{"code":"success","message":"","data":{{"task_id":"t","status":"{status}","progress":"50%","result_url":"{}"}}}}"#,
         if status == "SUCCESS" {

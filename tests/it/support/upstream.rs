@@ -18,7 +18,7 @@ use super::eventually;
 
 /// One request that the upstream got.
 #[derive(Debug, Clone)]
-pub struct Asked {
+pub(crate) struct Asked {
     pub method: Method,
     pub target: String,
     pub headers: HeaderMap,
@@ -26,7 +26,7 @@ pub struct Asked {
 }
 
 impl Asked {
-    pub fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers
             .get(name)
             .map_or("", |value| value.to_str().expect("text"))
@@ -35,18 +35,18 @@ impl Asked {
 
 /// What it answers.
 #[derive(Debug, Clone)]
-pub struct Reply {
+pub(crate) struct Reply {
     status: StatusCode,
     headers: Vec<(&'static str, String)>,
     body: Bytes,
 }
 
 impl Reply {
-    pub fn json(body: impl Into<Bytes>) -> Self {
+    pub(crate) fn json(body: impl Into<Bytes>) -> Self {
         Self::new(200, "application/json", body)
     }
 
-    pub fn new(status: u16, content_type: &str, body: impl Into<Bytes>) -> Self {
+    pub(crate) fn new(status: u16, content_type: &str, body: impl Into<Bytes>) -> Self {
         Self {
             status: StatusCode::from_u16(status).unwrap(),
             headers: vec![("content-type", content_type.into())],
@@ -54,7 +54,7 @@ impl Reply {
         }
     }
 
-    pub fn with(mut self, name: &'static str, value: &str) -> Self {
+    pub(crate) fn with(mut self, name: &'static str, value: &str) -> Self {
         self.headers.push((name, value.into()));
         self
     }
@@ -63,7 +63,7 @@ impl Reply {
 type Script = Arc<dyn Fn(&Asked) -> Reply + Send + Sync>;
 
 /// See the module. Stops with the test's runtime.
-pub struct Upstream {
+pub(crate) struct Upstream {
     pub address: SocketAddr,
     asked: Arc<Mutex<Vec<Asked>>>,
     script: Arc<Mutex<Script>>,
@@ -72,7 +72,7 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    pub async fn start(script: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(script: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let upstream = Self {
             address: listener.local_addr().unwrap(),
@@ -99,7 +99,7 @@ impl Upstream {
                     body: body
                         .collect()
                         .await
-                        .map(|body| body.to_bytes())
+                        .map(http_body_util::Collected::to_bytes)
                         .unwrap_or_default(),
                 };
                 asked.lock().unwrap().push(one.clone());
@@ -135,41 +135,41 @@ impl Upstream {
     }
 
     /// Answers every status poll with this body.
-    pub async fn saying(body: impl Into<Bytes>) -> Self {
+    pub(crate) async fn saying(body: impl Into<Bytes>) -> Self {
         let body = body.into();
         Self::start(move |_| Reply::json(body.clone())).await
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// From now on it answers like this.
-    pub fn now(&self, script: impl Fn(&Asked) -> Reply + Send + Sync + 'static) {
+    pub(crate) fn now(&self, script: impl Fn(&Asked) -> Reply + Send + Sync + 'static) {
         *self.script.lock().unwrap() = Arc::new(script);
     }
 
     /// All it was asked so far.
-    pub fn asked(&self) -> Vec<Asked> {
+    pub(crate) fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
     }
 
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.asked.lock().unwrap().len()
     }
 
     /// From now on requests wait for [`Upstream::let_pass`].
-    pub fn close_gate(&self) {
+    pub(crate) fn close_gate(&self) {
         self.gated.send_replace(true);
     }
 
     /// Answers so many of those that wait, or will.
-    pub fn let_pass(&self, count: usize) {
+    pub(crate) fn let_pass(&self, count: usize) {
         self.gate.add_permits(count);
     }
 
     /// Waits until it was asked so often.
-    pub async fn was_asked(&self, count: usize) {
+    pub(crate) async fn was_asked(&self, count: usize) {
         eventually(&format!("{count} upstream requests"), async || {
             self.count() >= count
         })

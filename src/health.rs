@@ -1,0 +1,311 @@
+//! Whether upstream may be asked right now: how it has been doing, for everyone and for each caller.
+//!
+//! Two things stop polls. Upstream asked for a pause (429): the caller whose key it named stands back, or everyone
+//! where the answer names no one, since then it counts by address. Or upstream is down: several polls in a row came
+//! to nothing. Either way one poll is let through now and then, to find out whether it is over.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::StatusCode;
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+use tokio::time::Instant;
+
+use crate::error::Error;
+use crate::key::Caller;
+use crate::reply::Reply;
+
+/// How many polls must fail in a row, retries and all, before it is upstream's affair and not a task's.
+const FAILURES: u32 = 8;
+
+/// How long between two probes of an upstream that is down; up to twice that, by chance, so that many gateways do
+/// not probe in step.
+const PROBE: Duration = Duration::from_millis(1250);
+
+/// The first pause after a 429 that does not say how long; doubled with every further one.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest pause, whatever upstream says: a mistaken answer must not silence a caller for hours.
+const LONGEST_PAUSE: Duration = Duration::from_mins(5);
+
+/// The longest pause that is made up here.
+const LONGEST_GUESS: Duration = Duration::from_secs(30);
+
+/// How many callers' pauses are kept at once.
+const CALLERS: u64 = 65_536;
+
+/// How upstream is doing.
+#[derive(Debug)]
+pub struct Health {
+    everyone: Mutex<Circuit>,
+    /// Only those whom upstream asked for a pause.
+    callers: Cache<Caller, Arc<Mutex<Circuit>>>,
+}
+
+/// As what a poll may go to upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Admission {
+    /// As any other.
+    Free,
+    /// To find out whether it is over: once, without further tries.
+    Probe,
+}
+
+/// What came of a poll, as far as upstream's health goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Upstream answered, whatever it said.
+    Answered,
+    /// Nothing usable came back.
+    Failed,
+    /// Upstream asked this caller for a pause.
+    Paused(Option<Duration>),
+    /// Upstream asked whoever is at this address for a pause.
+    PausedAll(Option<Duration>),
+}
+
+impl Outcome {
+    /// Reads it off what a poll came to; `None` where that says nothing of upstream's health.
+    #[must_use]
+    pub fn of(result: &Result<Reply, Error>) -> Option<Self> {
+        match result {
+            Ok(reply) if reply.status == StatusCode::TOO_MANY_REQUESTS && reply.names_a_fault() => {
+                Some(Self::Paused(reply.retry_after()))
+            }
+            Ok(reply) if reply.status == StatusCode::TOO_MANY_REQUESTS => {
+                Some(Self::PausedAll(reply.retry_after()))
+            }
+            Ok(reply) if is_gateway_failure(reply.status) => Some(Self::Failed),
+            Ok(_) => Some(Self::Answered),
+            Err(Error::UpstreamUnavailable(_) | Error::UpstreamTimeout) => Some(Self::Failed),
+            // A document that is no task speaks for that task alone; all other errors mean that it was not asked.
+            Err(_) => None,
+        }
+    }
+}
+
+/// Whether this is the word of something in front of upstream that cannot reach it.
+#[must_use]
+pub fn is_gateway_failure(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+    )
+}
+
+impl Health {
+    /// Well, as far as is known.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            everyone: Mutex::default(),
+            callers: Cache::builder()
+                .max_capacity(CALLERS)
+                .time_to_idle(2 * LONGEST_PAUSE)
+                .eviction_policy(EvictionPolicy::lru())
+                .build(),
+        }
+    }
+
+    /// Whether `caller` may ask upstream at `now`, and as what; `chance` (0 to 1) spreads the probes.
+    ///
+    /// # Errors
+    /// What to tell the client instead.
+    pub fn admit(&self, caller: Caller, now: Instant, chance: f64) -> Result<Admission, Error> {
+        let own = match self.callers.get(&caller) {
+            Some(circuit) => with(&circuit, |circuit| circuit.admit(now, chance))?,
+            None => Admission::Free,
+        };
+        let everyone = with(&self.everyone, |circuit| circuit.admit(now, chance))?;
+        Ok(own.max(everyone))
+    }
+
+    /// Notes what came of a poll.
+    pub fn note(&self, caller: Caller, outcome: Outcome, now: Instant, chance: f64) {
+        let own = match outcome {
+            Outcome::Paused(_) => Some(self.callers.get_with(caller, Arc::default)),
+            _ => self.callers.get(&caller),
+        };
+        if let Some(circuit) = own {
+            with(&circuit, |circuit| match outcome {
+                Outcome::Paused(asked) => circuit.pause(asked, now, chance),
+                Outcome::Answered => *circuit = Circuit::default(),
+                Outcome::Failed | Outcome::PausedAll(_) => {}
+            });
+        }
+        with(&self.everyone, |circuit| match outcome {
+            // A pause of one caller says nothing bad of the way to upstream.
+            Outcome::Answered | Outcome::Paused(_) => *circuit = Circuit::default(),
+            Outcome::Failed => circuit.fail(now, chance),
+            Outcome::PausedAll(asked) => circuit.pause(asked, now, chance),
+        });
+    }
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn with<T>(circuit: &Mutex<Circuit>, change: impl FnOnce(&mut Circuit) -> T) -> T {
+    change(&mut circuit.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// One circuit breaker: closed, or open with a time for the next probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Circuit {
+    Closed { failures: u32 },
+    Down { probe_at: Instant },
+    Paused { times: u32, probe_at: Instant },
+}
+
+impl Default for Circuit {
+    fn default() -> Self {
+        Self::Closed { failures: 0 }
+    }
+}
+
+impl Circuit {
+    /// Lets everything through, or only a probe when it is due. A probe that never comes back does not keep the next
+    /// one from being made.
+    fn admit(&mut self, now: Instant, chance: f64) -> Result<Admission, Error> {
+        match self {
+            Self::Closed { .. } => Ok(Admission::Free),
+            Self::Down { probe_at } | Self::Paused { probe_at, .. } if now >= *probe_at => {
+                *probe_at = now + PROBE.mul_f64(1.0 + chance);
+                Ok(Admission::Probe)
+            }
+            Self::Down { .. } => Err(Error::UpstreamDown),
+            Self::Paused { probe_at, .. } => Err(Error::RateLimited(*probe_at - now)),
+        }
+    }
+
+    fn fail(&mut self, now: Instant, chance: f64) {
+        let probe_at = now + PROBE.mul_f64(1.0 + chance);
+        *self = match *self {
+            Self::Closed { failures } if failures + 1 < FAILURES => Self::Closed {
+                failures: failures + 1,
+            },
+            Self::Closed { .. } | Self::Down { .. } => Self::Down { probe_at },
+            paused @ Self::Paused { .. } => paused,
+        };
+    }
+
+    fn pause(&mut self, asked: Option<Duration>, now: Instant, chance: f64) {
+        let times = match self {
+            Self::Paused { times, .. } => *times + 1,
+            Self::Closed { .. } | Self::Down { .. } => 0,
+        };
+        let guess = PAUSE
+            .saturating_mul(1 << times.min(10))
+            .min(LONGEST_GUESS)
+            .mul_f64(1.0 + chance / 4.0);
+        let pause = asked
+            .unwrap_or(guess)
+            .clamp(Duration::from_millis(1), LONGEST_PAUSE);
+        *self = Self::Paused {
+            times,
+            probe_at: now + pause,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn callers() -> (Caller, Caller) {
+        use crate::key::{CallerKey, Credentials};
+        let key = CallerKey::random().expect("random bytes");
+        let caller = |target: &'static str| {
+            key.caller(&Credentials::new(
+                http::HeaderMap::new(),
+                http::Uri::from_static(target),
+            ))
+        };
+        (caller("/?a"), caller("/?b"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upstream_that_is_down_is_probed_at_its_pace_and_open_again_after_one_answer() {
+        let (health, (caller, other), mut now) = (Health::new(), callers(), Instant::now());
+        for _ in 0..FAILURES {
+            assert_eq!(health.admit(caller, now, 0.0), Ok(Admission::Free));
+            health.note(caller, Outcome::Failed, now, 0.0);
+        }
+        let mut probes = 0;
+        for _ in 0..600 {
+            now += SECOND / 10;
+            probes += u32::from(health.admit(other, now, 0.5).is_ok());
+        }
+        assert_eq!(probes, 31, "one about every 1.9 s for a minute");
+        health.note(caller, Outcome::Answered, now, 0.0);
+        assert_eq!(health.admit(other, now, 0.0), Ok(Admission::Free));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_between_answers_are_a_tasks_own_affair() {
+        let (health, (caller, _), now) = (Health::new(), callers(), Instant::now());
+        for _ in 0..100 {
+            health.note(caller, Outcome::Failed, now, 0.0);
+            health.note(caller, Outcome::Answered, now, 0.0);
+            assert_eq!(health.admit(caller, now, 0.0), Ok(Admission::Free));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_429_that_names_a_caller_pauses_that_one_for_as_long_as_it_says() {
+        let (health, (caller, other), now) = (Health::new(), callers(), Instant::now());
+        health.note(caller, Outcome::Paused(Some(7 * SECOND)), now, 0.0);
+        assert_eq!(
+            health.admit(caller, now + 2 * SECOND, 0.0),
+            Err(Error::RateLimited(5 * SECOND))
+        );
+        assert_eq!(health.admit(other, now, 0.0), Ok(Admission::Free));
+        assert_eq!(
+            health.admit(caller, now + 7 * SECOND, 0.0),
+            Ok(Admission::Probe)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_429_that_names_no_one_pauses_everyone_for_longer_each_time() {
+        let (health, (caller, other), mut now) = (Health::new(), callers(), Instant::now());
+        for seconds in [1, 2, 4, 8, 16, 30, 30] {
+            health.note(caller, Outcome::PausedAll(None), now, 0.0);
+            assert_eq!(
+                health.admit(other, now, 0.0),
+                Err(Error::RateLimited(seconds * SECOND))
+            );
+            now += seconds * SECOND;
+            assert_eq!(health.admit(other, now, 0.0), Ok(Admission::Probe));
+            assert!(health.admit(caller, now, 0.0).is_err(), "no more than one");
+        }
+        health.note(other, Outcome::Answered, now, 0.0);
+        health.note(caller, Outcome::PausedAll(None), now, 0.0);
+        assert_eq!(
+            health.admit(caller, now, 0.0),
+            Err(Error::RateLimited(SECOND)),
+            "starts small again"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_answer_silences_a_caller_for_hours() {
+        let (health, (caller, _), now) = (Health::new(), callers(), Instant::now());
+        health.note(
+            caller,
+            Outcome::Paused(Some(Duration::from_hours(24))),
+            now,
+            0.0,
+        );
+        assert_eq!(
+            health.admit(caller, now + LONGEST_PAUSE, 0.0),
+            Ok(Admission::Probe)
+        );
+    }
+}

@@ -1,0 +1,53 @@
+//! Keeps polls from an upstream that asked for a pause or is down, but for a probe now and then. Above Retry, so that
+//! it judges by what a poll came to in the end, and so that a probe is one request.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::future::BoxFuture;
+use tokio::time::Instant;
+use tower::{Service, ServiceExt as _};
+
+use crate::error::Error;
+use crate::health::{Admission, Health, Outcome};
+use crate::reply::{Reply, TaskFetch};
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub struct Breaker<S> {
+    inner: S,
+    health: Arc<Health>,
+}
+
+impl<S> Breaker<S> {
+    pub(super) fn new(inner: S, health: Arc<Health>) -> Self {
+        Self { inner, health }
+    }
+}
+
+impl<S> Service<TaskFetch> for Breaker<S>
+where
+    S: Service<TaskFetch, Response = Reply, Error = Error, Future: Send> + Clone + Send + 'static,
+{
+    type Response = Reply;
+    type Error = Error;
+    type Future = BoxFuture<'static, Result<Reply, Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut fetch: TaskFetch) -> Self::Future {
+        let Self { inner, health } = self.clone();
+        Box::pin(async move {
+            let caller = fetch.query.key.caller;
+            let admission = health.admit(caller, Instant::now(), fastrand::f64())?;
+            fetch.once = admission == Admission::Probe;
+            let result = inner.oneshot(fetch).await;
+            if let Some(outcome) = Outcome::of(&result) {
+                health.note(caller, outcome, Instant::now(), fastrand::f64());
+            }
+            result
+        })
+    }
+}

@@ -1,0 +1,84 @@
+//! Tries again where that can help, within the poll's time and a budget. Below the breaker, which judges by the end
+//! of it; above Fetch, so that no place of `limits.max_upstream` is held between two tries.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::time::{Instant, sleep_until};
+use tower::retry::budget::{Budget as _, TpsBudget};
+use tower::{Service, ServiceExt as _};
+
+use crate::error::Error;
+use crate::health::is_gateway_failure;
+use crate::reply::{Reply, TaskFetch};
+
+/// The most tries of one poll.
+const TRIES: u32 = 3;
+
+/// The pause before the second try, doubled for the third; half of it by chance.
+const BACKOFF: Duration = Duration::from_millis(50);
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub struct Retry<S> {
+    inner: S,
+    budget: Arc<TpsBudget>,
+}
+
+impl<S> Retry<S> {
+    pub(super) fn new(inner: S, budget: Arc<TpsBudget>) -> Self {
+        Self { inner, budget }
+    }
+}
+
+/// A budget for retries: a fifth of all polls, and one a second besides, counted over ten seconds.
+pub(super) fn budget() -> TpsBudget {
+    TpsBudget::new(Duration::from_secs(10), 1, 0.2)
+}
+
+impl<S> Service<TaskFetch> for Retry<S>
+where
+    S: Service<TaskFetch, Response = Reply, Error = Error, Future: Send> + Clone + Send + 'static,
+{
+    type Response = Reply;
+    type Error = Error;
+    type Future = BoxFuture<'static, Result<Reply, Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, fetch: TaskFetch) -> Self::Future {
+        let Self { inner, budget } = self.clone();
+        Box::pin(async move {
+            budget.deposit();
+            let mut tries = 1;
+            loop {
+                let result = inner.clone().oneshot(fetch.clone()).await;
+                if fetch.once || tries == TRIES || !may_pass(&result) {
+                    return result;
+                }
+                let pause =
+                    BACKOFF.mul_f64(f64::from(1 << (tries - 1)) * (0.5 + fastrand::f64() / 2.0));
+                let next = Instant::now() + pause;
+                if next >= fetch.deadline || !budget.withdraw() {
+                    return result;
+                }
+                sleep_until(next).await;
+                tries += 1;
+            }
+        })
+    }
+}
+
+/// Whether it may be over by the next try: no connection, a broken one or a broken answer, or a gateway's 502 to 504.
+/// Not a timeout, which took all the time there is.
+fn may_pass(result: &Result<Reply, Error>) -> bool {
+    match result {
+        Ok(reply) => is_gateway_failure(reply.status),
+        Err(Error::UpstreamUnavailable(_) | Error::UpstreamInvalid(_)) => true,
+        Err(_) => false,
+    }
+}

@@ -1,0 +1,205 @@
+//! HTTPS on both sides: to upstream, with a private CA, and for clients, with either HTTP version.
+
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Response, Version};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_rustls::HttpsConnectorBuilder;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use crate::support::{Gateway, Upstream, binary, row};
+
+/// A certificate of its own for 127.0.0.1, as files.
+struct Identity {
+    _folder: TempDir,
+    cert: PathBuf,
+    key: PathBuf,
+}
+
+impl Identity {
+    fn new() -> Self {
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".into()]).expect("a certificate");
+        let folder = tempfile::tempdir().unwrap();
+        let (cert, key) = (
+            folder.path().join("cert.pem"),
+            folder.path().join("key.pem"),
+        );
+        std::fs::write(&cert, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        Self {
+            _folder: folder,
+            cert,
+            key,
+        }
+    }
+
+    fn settings(&self) -> [(&'static str, &str); 2] {
+        [
+            ("listen.tls.cert", self.cert.to_str().unwrap()),
+            ("listen.tls.key", self.key.to_str().unwrap()),
+        ]
+    }
+
+    fn certificates(&self) -> Vec<CertificateDer<'static>> {
+        CertificateDer::pem_file_iter(&self.cert)
+            .unwrap()
+            .map(Result::unwrap)
+            .collect()
+    }
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// An HTTPS upstream that says which HTTP version it was asked in.
+async fn https_upstream(identity: &Identity, protocols: &[&[u8]]) -> String {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            identity.certificates(),
+            PrivateKeyDer::from_pem_file(&identity.key).unwrap(),
+        )
+        .unwrap();
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(stream) = acceptor.accept(stream).await else {
+                    return;
+                };
+                let answer = service_fn(|request: Request<Incoming>| async move {
+                    let body = if request.uri().path().starts_with("/v1/videos/") {
+                        row("SUCCESS")
+                    } else {
+                        format!("{:?}", request.version())
+                    };
+                    Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(body)))
+                });
+                let _ = auto::Builder::new(TokioExecutor::new())
+                    .serve_connection(TokioIo::new(stream), answer)
+                    .await;
+            });
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn upstream_is_asked_over_https_with_a_private_ca_in_the_newest_version_it_speaks() {
+    let identity = Identity::new();
+    for (protocols, version) in [
+        (&[&b"h2"[..], b"http/1.1"][..], "HTTP/2.0"),
+        (&[b"http/1.1"], "HTTP/1.1"),
+    ] {
+        let url = https_upstream(&identity, protocols).await;
+        let gateway = Gateway::start(
+            &url,
+            &[("upstream.ca_file", identity.cert.to_str().unwrap())],
+        )
+        .await;
+        assert_eq!(
+            gateway.get("/v1/videos/t").await.json()["status"],
+            "completed"
+        );
+        assert_eq!(gateway.get("/version").await.text(), version);
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_that_cannot_prove_itself_is_not_talked_to() {
+    let url = https_upstream(&Identity::new(), &[b"http/1.1"]).await;
+    let gateway = Gateway::start(&url, &[]).await;
+    let answer = gateway.get("/v1/videos/t").await;
+    assert_eq!(
+        (answer.status.as_u16(), &answer.json()["error"]["code"]),
+        (503, &"upstream_unavailable".into())
+    );
+    assert!(answer.text().contains("TLS failed"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn clients_are_served_over_https_in_either_http_version() {
+    let identity = Identity::new();
+    let upstream = Upstream::saying(row("SUCCESS")).await;
+    let gateway = Gateway::start(&upstream.url(), &identity.settings()).await;
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(identity.certificates());
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        let tls = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots.clone())
+            .with_no_client_auth();
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_only();
+        let connector = if version == Version::HTTP_2 {
+            connector.enable_http2().build()
+        } else {
+            connector.enable_http1().build()
+        };
+        let client = Client::builder(TokioExecutor::new()).build::<_, Full<Bytes>>(connector);
+        let url = format!("https://{}/v1/videos/t", gateway.address);
+        let answer = client.get(url.parse().unwrap()).await.expect("an answer");
+        assert_eq!((answer.version(), answer.status().as_u16()), (version, 200));
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(
+            serde_json::from_slice::<serde_json::Value>(&body).unwrap()["status"],
+            "completed"
+        );
+    }
+}
+
+#[test]
+fn a_certificate_that_cannot_be_used_is_told_before_ports_are_bound() {
+    let (identity, other) = (Identity::new(), Identity::new());
+    let missing = PathBuf::from("no-such.pem");
+    for (cert, key, told) in [
+        (
+            &missing,
+            &identity.key,
+            "listen.tls.cert: got \"no-such.pem\"",
+        ),
+        (
+            &identity.cert,
+            &missing,
+            "listen.tls.key: got \"no-such.pem\"",
+        ),
+        (&identity.cert, &identity.cert, "listen.tls.key"),
+        (
+            &identity.cert,
+            &other.key,
+            "listen.tls: takes a certificate and the key that belongs to it",
+        ),
+    ] {
+        let output = binary()
+            .args(["--listen", "127.0.0.1:0", "--admin", "off"])
+            .env("POLLGATE_LISTEN__TLS__CERT", cert)
+            .env("POLLGATE_LISTEN__TLS__KEY", key)
+            .output()
+            .unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{error}");
+        assert!(error.contains(told), "{told}: {error}");
+    }
+}
