@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Loaded, Sources};
+use crate::demo;
 use crate::gateway::Problem;
 use crate::serve::{Bound, StartProblem, reload_on_hangup, stop_on_signals};
 use crate::simulator::{self, Simulator};
@@ -40,12 +41,25 @@ Examples:
   pollgate                                 serve on 127.0.0.1:8080, metrics on 127.0.0.1:9090
   pollgate --upstream http://127.0.0.1:8090 --listen 127.0.0.1:0 --admin off";
 
+const DEMO_HELP: &str = "\
+Examples:
+  pollgate demo                                    20 tasks, 25 pollers each, until Ctrl-C
+  pollgate demo --seconds 30 > demo.txt            plain lines, and a summary after half a minute
+  pollgate demo --tasks 100 --listen 127.0.0.1:8080";
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the gateway (the default).
     Serve(Settings),
     /// Read the configuration and show the effective one as TOML, with where each setting came from.
     Check(Settings),
+    /// See it work, without a key or a network: a simulated OctopusX, the gateway, and a crowd of pollers.
+    ///
+    /// All three run in this process, over real sockets. In a terminal a live picture shows client polls against
+    /// upstream polls (plain lines elsewhere). Every answer that a poller gets is checked against what the simulator
+    /// knows: the exit code is 1 if one was wrong, went backward, or belonged to someone else.
+    #[command(after_help = DEMO_HELP)]
+    Demo(demo::Options),
     /// Run a simulated OctopusX, to test pollers without paying for videos.
     Simulate(Simulate),
 }
@@ -105,6 +119,7 @@ pub fn main() -> ExitCode {
     match cli.command.unwrap_or(Command::Serve(cli.settings)) {
         Command::Serve(settings) => with_config(&settings, |loaded| serve(&settings, loaded)),
         Command::Check(settings) => with_config(&settings, |loaded| check(&loaded)),
+        Command::Demo(options) => report(run_demo(options)),
         Command::Simulate(simulate) => report(run_simulator(simulate)),
     }
 }
@@ -152,6 +167,15 @@ fn serve(settings: &Settings, loaded: Loaded) -> Result<(), Problem> {
             Err(problem) => tracing::error!("not reloaded, nothing changed: {problem}"),
         })?;
         bound.run(stop).await
+    })
+}
+
+/// Starts no log: the terminal is the picture's.
+fn run_demo(options: demo::Options) -> Result<(), Problem> {
+    runtime()?.block_on(async {
+        let stop = CancellationToken::new();
+        stop_on_signals(stop.clone())?;
+        demo::run(options, stop).await
     })
 }
 

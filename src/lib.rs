@@ -26,12 +26,13 @@
 //! and dialects), [`upstream`] (who is asked), [`telemetry`] (what is told). `task` and `flights` are pure: no HTTP, no
 //! sockets.
 //!
-//! Around the gateway stand the commands: [`mod@serve`], and [`config`] under all of them.
+//! Around the gateway stand the commands: [`mod@serve`], [`demo`] and [`simulator`], and [`config`] under all of them.
 
 pub mod admin;
 pub mod body;
 pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod error;
 pub mod events;
 pub mod exchange;

@@ -10,6 +10,7 @@ mod support;
 
 mod admin;
 mod command_line;
+mod demo;
 mod documents;
 mod errors;
 mod forwarding;

@@ -1,0 +1,359 @@
+//! The referee: judges what a poller was told by what the simulator knows to be true.
+//!
+//! Pure: answers, states and times come in as values. It shares no code with the gateway's own reading of documents,
+//! so that a mistake there shows here.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::client::Path;
+use crate::config::Cache;
+use crate::simulator::State;
+
+/// What clocks, sockets and a busy machine may add to the age of a state.
+const SLACK: Duration = Duration::from_secs(1);
+
+/// How the gateway came by an answer, as its `cache-status` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// Remembered, and still fresh.
+    Hit,
+    /// Another client's poll was under way.
+    Shared,
+    /// A poll of its own.
+    Fetched,
+    /// The last known state, while upstream fails.
+    Stale,
+}
+
+impl Origin {
+    /// Reads a `cache-status`. `fwd=stale` alone is no old answer: upstream was asked again, and answered.
+    pub(super) fn read(cache_status: &str) -> Self {
+        let mut parameters = cache_status.split(';').map(str::trim).skip(1);
+        let says = |word: &str| parameters.clone().any(|parameter| parameter == word);
+        if says("detail=stale_if_error") {
+            Self::Stale
+        } else if says("collapsed") {
+            Self::Shared
+        } else if parameters.any(|parameter| parameter == "hit") {
+            Self::Hit
+        } else {
+            Self::Fetched
+        }
+    }
+}
+
+/// How old a state may be when it is told.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Allowance {
+    fresh: Duration,
+}
+
+impl Allowance {
+    /// For a gateway with these settings.
+    pub(super) fn of(cache: &Cache) -> Self {
+        let stretched = cache.adaptive.then_some(cache.in_flight_max);
+        Self {
+            fresh: cache.in_flight_ttl.max(stretched.unwrap_or_default()),
+        }
+    }
+
+    /// The earliest moment whose state may be told to a client that asked at `start`.
+    ///
+    /// An answer that stands in for a failing upstream may be as old as it owns up to be (`age`, in whole seconds).
+    pub(super) fn since(self, start: Instant, origin: Origin, age: Option<u64>) -> Instant {
+        let told = match origin {
+            Origin::Stale => age.map_or(Duration::ZERO, |age| Duration::from_secs(age + 1)),
+            _ => Duration::ZERO,
+        };
+        start
+            .checked_sub(self.fresh.max(told) + SLACK)
+            .unwrap_or(start)
+    }
+}
+
+/// What a poller must never see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Violation {
+    /// A state that the task did not have, or an answer that tells none.
+    Wrong(String),
+    /// A state that comes before the one that the same poller saw last.
+    Backward {
+        /// What it saw last.
+        before: State,
+        /// What it was told then.
+        now: State,
+    },
+    /// Something of another task's, or of another key's.
+    Foreign(String),
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wrong(what) => write!(to, "wrong: {what}"),
+            Self::Backward { before, now } => {
+                write!(to, "backward: {} after {}", now.name(), before.name())
+            }
+            Self::Foreign(what) => write!(to, "foreign: {what}"),
+        }
+    }
+}
+
+/// Judges the body of a 200: what it says of task `asked` on `path`, against the states that were true in the
+/// allowed time, in order, and the one that the poller saw last. Gives the state that it tells.
+pub(super) fn judge(
+    asked: &str,
+    path: Path,
+    body: &[u8],
+    truth: &[State],
+    before: Option<State>,
+) -> Result<State, Violation> {
+    let document: Value = serde_json::from_slice(body)
+        .map_err(|error| Violation::Wrong(format!("no JSON: {error}")))?;
+    let (id, word) = match path {
+        Path::Unified => (&document["data"]["task_id"], &document["data"]["status"]),
+        Path::OpenAi => (&document["id"], &document["status"]),
+    };
+    if id != asked {
+        return Err(Violation::Foreign(format!("the id {id}")));
+    }
+    if let Some(url) = stray_url(&document, asked) {
+        return Err(Violation::Foreign(format!("the URL {url}")));
+    }
+    let state = word
+        .as_str()
+        .and_then(|word| read(word, path))
+        .ok_or_else(|| Violation::Wrong(format!("the status {word} is not this path's")))?;
+    if !truth.contains(&state) {
+        let names: Vec<_> = truth.iter().map(|state| state.name()).collect();
+        let (told, truth) = (state.name(), names.join(", then "));
+        return Err(Violation::Wrong(format!("{told}, when it was {truth}")));
+    }
+    match before {
+        Some(before) if !follows(before, state) => Err(Violation::Backward { before, now: state }),
+        _ => Ok(state),
+    }
+}
+
+/// Whether it is over.
+pub(super) fn is_over(state: State) -> bool {
+    matches!(state, State::Succeeded | State::Failed)
+}
+
+/// A status word of this path. On the unified path upstream's own words for rows pass through. `NOT_START`, which
+/// one channel calls queued and another processing, is in neither list: no task of the demo is ever in it.
+fn read(word: &str, path: Path) -> Option<State> {
+    Some(match (path, word) {
+        (Path::OpenAi, "queued") | (Path::Unified, "queued" | "SUBMITTED" | "QUEUED") => {
+            State::Queued
+        }
+        (Path::OpenAi, "in_progress") | (Path::Unified, "processing" | "IN_PROGRESS") => {
+            State::Processing
+        }
+        (Path::OpenAi, "completed") | (Path::Unified, "succeeded" | "SUCCESS") => State::Succeeded,
+        (Path::OpenAi, "failed") | (Path::Unified, "failed" | "FAILURE") => State::Failed,
+        _ => return None,
+    })
+}
+
+/// Whether a task may go from one state to the other; what is over stays as it ended.
+fn follows(before: State, now: State) -> bool {
+    now == before || (now > before && !is_over(before))
+}
+
+/// A URL anywhere in the document that does not lead to the task. The simulator's URLs all name theirs.
+fn stray_url<'a>(value: &'a Value, asked: &str) -> Option<&'a str> {
+    match value {
+        Value::String(text) => {
+            (text.starts_with("http") && !text.contains(asked)).then_some(text.as_str())
+        }
+        Value::Array(items) => items.iter().find_map(|item| stray_url(item, asked)),
+        Value::Object(members) => members.values().find_map(|member| stray_url(member, asked)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::State::{Failed, Processing, Queued, Succeeded};
+    use super::*;
+
+    fn object(id: &str, status: &str) -> Vec<u8> {
+        json!({"id": id, "object": "video", "status": status})
+            .to_string()
+            .into()
+    }
+
+    fn row(id: &str, status: &str, url: &str) -> Vec<u8> {
+        json!({"code": "success", "data": {"task_id": id, "status": status, "data": {"videos": [{"url": url}]}}})
+            .to_string()
+            .into()
+    }
+
+    #[test]
+    fn a_true_answer_passes_in_either_dialect() {
+        let judged = judge(
+            "task_T",
+            Path::OpenAi,
+            &object("task_T", "in_progress"),
+            &[Queued, Processing],
+            Some(Queued),
+        );
+        assert_eq!(judged, Ok(Processing));
+        for (word, state) in [
+            ("SUBMITTED", Queued),
+            ("QUEUED", Queued),
+            ("IN_PROGRESS", Processing),
+            ("succeeded", Succeeded),
+            ("FAILURE", Failed),
+        ] {
+            assert_eq!(
+                judge(
+                    "task_T",
+                    Path::Unified,
+                    &row("task_T", word, "http://sim/task_T.mp4"),
+                    &[state],
+                    None
+                ),
+                Ok(state)
+            );
+        }
+    }
+
+    #[test]
+    fn a_state_that_the_task_never_had_is_wrong() {
+        let judged = judge(
+            "task_T",
+            Path::OpenAi,
+            &object("task_T", "completed"),
+            &[Queued, Processing],
+            None,
+        );
+        let expected = Violation::Wrong("succeeded, when it was queued, then processing".into());
+        assert_eq!(judged, Err(expected));
+    }
+
+    #[test]
+    fn a_state_that_is_no_longer_true_is_wrong() {
+        let judged = judge(
+            "task_T",
+            Path::OpenAi,
+            &object("task_T", "queued"),
+            &[Processing],
+            None,
+        );
+        assert!(matches!(judged, Err(Violation::Wrong(_))));
+    }
+
+    #[test]
+    fn a_word_of_the_other_dialect_is_wrong() {
+        for word in ["processing", "IN_PROGRESS", "cancelled", "unknown", ""] {
+            let judged = judge(
+                "task_T",
+                Path::OpenAi,
+                &object("task_T", word),
+                &[Processing],
+                None,
+            );
+            assert!(matches!(judged, Err(Violation::Wrong(_))), "{word}");
+        }
+        let judged = judge(
+            "task_T",
+            Path::Unified,
+            &row("task_T", "in_progress", ""),
+            &[Processing],
+            None,
+        );
+        assert!(matches!(judged, Err(Violation::Wrong(_))));
+    }
+
+    #[test]
+    fn a_page_in_the_place_of_an_answer_is_wrong() {
+        let judged = judge("task_T", Path::OpenAi, b"<html>", &[Queued], None);
+        assert!(matches!(judged, Err(Violation::Wrong(_))));
+    }
+
+    #[test]
+    fn a_state_before_the_last_one_is_backward() {
+        for (before, word, now) in [
+            (Processing, "queued", Queued),
+            (Succeeded, "in_progress", Processing),
+            (Succeeded, "failed", Failed),
+            (Failed, "completed", Succeeded),
+        ] {
+            // True in that time, so that it is nothing but backward.
+            let judged = judge(
+                "task_T",
+                Path::OpenAi,
+                &object("task_T", word),
+                &[before, now],
+                Some(before),
+            );
+            assert_eq!(judged, Err(Violation::Backward { before, now }));
+        }
+    }
+
+    #[test]
+    fn another_tasks_id_or_url_is_foreign() {
+        let judged = judge(
+            "task_T",
+            Path::OpenAi,
+            &object("task_U", "queued"),
+            &[Queued],
+            None,
+        );
+        assert!(matches!(judged, Err(Violation::Foreign(_))));
+        let judged = judge(
+            "task_T",
+            Path::Unified,
+            &row("task_T", "SUCCESS", "http://sim/task_U.mp4"),
+            &[Succeeded],
+            None,
+        );
+        assert_eq!(
+            judged,
+            Err(Violation::Foreign("the URL http://sim/task_U.mp4".into()))
+        );
+    }
+
+    #[test]
+    fn where_an_answer_came_from_is_read_from_its_cache_status() {
+        for (text, origin) in [
+            ("pollgate; hit; ttl=1", Origin::Hit),
+            (
+                "pollgate; fwd=miss; collapsed; stored; ttl=2",
+                Origin::Shared,
+            ),
+            ("pollgate; fwd=stale; stored; ttl=2", Origin::Fetched),
+            (
+                "pollgate; fwd=stale; ttl=-3; detail=stale_if_error",
+                Origin::Stale,
+            ),
+        ] {
+            assert_eq!(Origin::read(text), origin, "{text}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_an_answer_that_stands_in_may_be_older_than_fresh() {
+        let cache = Cache {
+            adaptive: false,
+            ..Cache::default()
+        };
+        let allowance = Allowance::of(&cache);
+        let now = Instant::now();
+        let old = |origin, age| now - allowance.since(now, origin, age);
+        assert_eq!(old(Origin::Hit, Some(60)), cache.in_flight_ttl + SLACK);
+        assert_eq!(
+            old(Origin::Stale, Some(60)),
+            Duration::from_secs(61) + SLACK
+        );
+        assert_eq!(old(Origin::Stale, None), cache.in_flight_ttl + SLACK);
+    }
+}

@@ -1,0 +1,248 @@
+//! `pollgate demo`: the simulator, the gateway and a crowd of pollers in one process, over real sockets.
+//!
+//! `crowd` polls what `orders` had made, `check` judges every answer by what the simulator knows, `tally` counts;
+//! `scene` is what there is to be seen of that, `picture` and `report` draw it, `screen` shows it.
+
+mod check;
+mod client;
+mod crowd;
+mod orders;
+mod paint;
+mod picture;
+mod report;
+mod scene;
+mod screen;
+mod tally;
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{self, Config, LogRequests, UpstreamUrl};
+use crate::gateway::Problem;
+use crate::serve::Bound;
+use crate::simulator::{self, Fault, Rule, Simulator};
+use check::Allowance;
+use crowd::{Crowd, lock};
+use orders::{KEYS, Orders};
+use scene::Scene;
+use screen::{Screen, say};
+use tally::{Rates, Tally};
+
+/// How many finished tasks the simulator still knows, so that a long demo stays small.
+const REMEMBERED: usize = 10_000;
+
+/// What can be set about the demo.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// How many tasks live at a time; one that is over makes room for the next.
+    #[arg(long, value_name = "N", default_value = "20", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    tasks: u16,
+    /// How many clients poll each task, about once a second, half of them on each status path.
+    #[arg(long, value_name = "N", default_value = "25", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pollers: u16,
+    /// When to stop; without it, at Ctrl-C.
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    seconds: Option<u64>,
+    /// Where the gateway listens; port 0 takes a free one, and the demo tells which.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// Where the gateway's metrics are served, or "off"; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0", value_parser = admin)]
+    admin: Admin,
+}
+
+/// An address, or none.
+#[derive(Clone, Copy, Debug)]
+struct Admin(Option<SocketAddr>);
+
+fn admin(text: &str) -> Result<Admin, String> {
+    if text == "off" {
+        return Ok(Admin(None));
+    }
+    let address = text.parse().map_err(|_| {
+        format!("`{text}` is neither an address such as 127.0.0.1:9090 nor \"off\"")
+    })?;
+    Ok(Admin(Some(address)))
+}
+
+/// Where one's own requests may go while the demo runs.
+#[derive(Clone, Debug)]
+struct Places {
+    gateway: String,
+    admin: Option<String>,
+}
+
+impl Places {
+    /// A command for a shell that asks for a task's status, in two lines.
+    fn curl(&self, key: &str, id: &str) -> [String; 2] {
+        [
+            format!("curl -H 'Authorization: Bearer {key}' \\"),
+            format!("  {}/v1/videos/{id}", self.gateway),
+        ]
+    }
+}
+
+/// Runs the demo until its time is over or `stop` is cancelled.
+///
+/// # Errors
+/// A port is taken, or the demo's own check failed: a poller was told what it should not have been.
+pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Problem> {
+    let (tasks, pollers) = (usize::from(options.tasks), usize::from(options.pollers));
+    let simulator = Simulator::new(simulator_settings(tasks));
+    let upstream = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let config = gateway_config(&options, upstream.local_addr()?)?;
+    let allowance = Allowance::of(&config.cache);
+    let gateway = Bound::new(config).await?;
+    let places = Places {
+        gateway: format!("http://{}", gateway.address()?),
+        admin: gateway
+            .admin_address()
+            .map(|address| format!("http://{address}")),
+    };
+    let mut screen = Screen::new();
+    if let Screen::Plain { .. } = screen {
+        say(&report::opening(&places, tasks, pollers))?;
+    }
+
+    // Front to back: the crowd stops at `stop`, the gateway when the crowd is done, the simulator last.
+    let (done, drained) = (CancellationToken::new(), CancellationToken::new());
+    let behind = {
+        let (simulator, drained) = (simulator.clone(), drained.clone());
+        tokio::spawn(async move { simulator.run(upstream, drained.cancelled_owned()).await })
+    };
+    let gateway = {
+        let (done, stop) = (done.clone(), stop.clone());
+        tokio::spawn(async move {
+            let served = gateway.run(done).await;
+            stop.cancel();
+            served
+        })
+    };
+    let tally = Arc::new(Mutex::new(Tally::new(tasks)));
+    let crowd = tokio::spawn({
+        let orders = Orders::new(options.seconds);
+        let (gateway, stop) = (places.gateway.clone(), stop.clone());
+        let (simulator, tally) = (simulator.clone(), Arc::clone(&tally));
+        Crowd::new(gateway, simulator, allowance, orders, tally, stop).poll(tasks, pollers)
+    });
+
+    let started = Instant::now();
+    let mut show = Show {
+        simulator: simulator.clone(),
+        tally: Arc::clone(&tally),
+        rates: Rates::default(),
+        started,
+        seconds: options.seconds,
+    };
+    let time = options.seconds.map_or(Duration::MAX, Duration::from_secs);
+    // A reader that went away (`| head`) has seen enough: the demo ends as if it had been stopped.
+    let shown = tokio::select! {
+        shown = show.run(&mut screen, &places) => shown,
+        _ = timeout(time, stop.cancelled()) => Ok(()),
+    };
+    stop.cancel();
+    let shown = shown.and(screen.leave());
+    crowd.await?;
+    let scene = show.scene();
+    done.cancel();
+    gateway.await??;
+    drained.cancel();
+    behind.await??;
+
+    let tally = lock(&tally);
+    let faults = simulator.counts().faults.values().sum();
+    let shown = shown.and_then(|()| say(&report::summary(&scene, &tally, faults)));
+    if let Some(failure) = report::failure(&tally) {
+        return Err(failure.into());
+    }
+    match shown {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Looks again and again.
+struct Show {
+    simulator: Simulator,
+    tally: Arc<Mutex<Tally>>,
+    rates: Rates,
+    started: Instant,
+    seconds: Option<u64>,
+}
+
+impl Show {
+    /// Shows one scene after the other; ends only with an error.
+    async fn run(&mut self, screen: &mut Screen, places: &Places) -> io::Result<()> {
+        let mut pace = interval(screen.pace());
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut second = self.started;
+        loop {
+            pace.tick().await;
+            let mut scene = self.scene();
+            if second.elapsed() >= Duration::from_secs(1) {
+                second += Duration::from_secs(1);
+                self.rates.note(scene.client, scene.upstream);
+                scene.rates = self.rates.clone();
+            }
+            if scene.client > 0 {
+                screen.show(&scene, places)?;
+            }
+        }
+    }
+
+    fn scene(&self) -> Scene {
+        Scene {
+            elapsed: self.started.elapsed(),
+            seconds: self.seconds,
+            ..Scene::look(&self.simulator, &lock(&self.tally), &self.rates)
+        }
+    }
+}
+
+/// Some latency, and now and then a fault for the gateway to hide.
+fn simulator_settings(tasks: usize) -> simulator::Settings {
+    simulator::Settings {
+        keys: KEYS.map(str::to_owned).into(),
+        latency: (Duration::from_millis(30)..=Duration::from_millis(120)).into(),
+        faults: vec![
+            Rule::new(Fault::RateLimited).rate(0.01),
+            Rule::new(Fault::BadGateway).rate(0.01),
+            Rule::new(Fault::Html).rate(0.01),
+        ],
+        max_tasks: REMEMBERED + tasks,
+        ..simulator::Settings::default()
+    }
+}
+
+/// The defaults, but for the ports, the log (the picture needs the terminal), and `adaptive`: without it the referee
+/// can be strict about how old an answer may be.
+fn gateway_config(options: &Options, upstream: SocketAddr) -> Result<Config, Problem> {
+    let url = format!("http://{upstream}");
+    Ok(Config {
+        listen: config::Listen {
+            address: options.listen,
+            admin: options.admin.0,
+            ..config::Listen::default()
+        },
+        upstream: config::Upstream {
+            url: UpstreamUrl::parse(&url).ok_or("the simulator has no address")?,
+            ..config::Upstream::default()
+        },
+        cache: config::Cache {
+            adaptive: false,
+            ..config::Cache::default()
+        },
+        log: config::Log {
+            requests: LogRequests::Off,
+            snapshot: None,
+            ..config::Log::default()
+        },
+        ..Config::default()
+    })
+}
