@@ -23,6 +23,10 @@ const FAILURES: u32 = 8;
 /// not probe in step.
 const PROBE: Duration = Duration::from_millis(1250);
 
+/// How long after the time for a probe what is known of upstream says nothing any more: nobody asked for that long.
+/// Polls that come then are not to be refused for the sake of an outage of last night.
+const OUTDATED: Duration = Duration::from_secs(10);
+
 /// The first pause after a 429 that does not say how long; doubled with every further one.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -171,6 +175,15 @@ impl Circuit {
     /// Lets everything through, or only a probe when it is due. A probe that never comes back does not keep the next
     /// one from being made.
     fn admit(&mut self, now: Instant, chance: f64) -> Result<Admission, Error> {
+        match *self {
+            // One more failure, and it is down again.
+            Self::Down { probe_at } if now >= probe_at + OUTDATED => {
+                let failures = FAILURES - 1;
+                *self = Self::Closed { failures };
+            }
+            Self::Paused { probe_at, .. } if now >= probe_at + OUTDATED => *self = Self::default(),
+            _ => {}
+        }
         match self {
             Self::Closed { .. } => Ok(Admission::Free),
             Self::Down { probe_at } | Self::Paused { probe_at, .. } if now >= *probe_at => {
@@ -245,6 +258,29 @@ mod tests {
         assert_eq!(probes, 31, "one about every 1.9 s for a minute");
         health.note(caller, Outcome::Answered, now, 0.0);
         assert_eq!(health.admit(other, now, 0.0), Ok(Admission::Free));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_that_nobody_asked_about_since_refuses_no_one() {
+        let (health, (caller, other), mut now) = (Health::new(), callers(), Instant::now());
+        for _ in 0..FAILURES {
+            health.note(caller, Outcome::Failed, now, 0.0);
+        }
+        now += Duration::from_hours(8);
+        for caller in [caller, other, caller] {
+            assert_eq!(health.admit(caller, now, 0.0), Ok(Admission::Free));
+        }
+        health.note(caller, Outcome::Failed, now, 0.0);
+        assert_eq!(
+            health.admit(other, now, 0.0),
+            Err(Error::UpstreamDown),
+            "one failure is enough this time"
+        );
+        health.note(caller, Outcome::PausedAll(None), now, 0.0);
+        now += Duration::from_hours(8);
+        for caller in [caller, other, caller] {
+            assert_eq!(health.admit(caller, now, 0.0), Ok(Admission::Free));
+        }
     }
 
     #[tokio::test(start_paused = true)]
