@@ -72,7 +72,7 @@ impl Entry {
 }
 
 /// What a poll must find unchanged when it lands, or its answer is not remembered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Takeoff {
     epoch: u64,
     generation: u64,

@@ -12,7 +12,7 @@ use tower::{Service, ServiceExt as _};
 use super::PollFlights;
 use crate::error::Error;
 use crate::flights::Role;
-use crate::reply::{Answer, TaskQuery};
+use crate::reply::{Answer, Demand, TaskQuery};
 use crate::store::Store;
 use crate::telemetry::Gauge;
 use crate::verdict::Verdict;
@@ -66,22 +66,29 @@ where
             max_waiters,
         } = self.clone();
         Box::pin(async move {
-            let deadline = query.deadline;
-            let key = (query.key.clone(), store.epoch(&query.key.task));
-            let ticket = flights
-                .board(key, max_waiters.get(), || inner.oneshot(query))
-                .map_err(|_| Error::Overloaded("clients waiting for this task"))?;
-            let role = ticket.role();
             let _waiting = waiters.up();
-            let answer = timeout_at(deadline, ticket)
-                .await
-                .map_err(|_| Error::UpstreamTimeout)?;
-            let answer = answer.map_err(|_| Error::Crashed)??;
-            let verdict = match role {
-                Role::Pilot => answer.verdict,
-                Role::Passenger => Verdict::Shared,
-            };
-            Ok(Answer { verdict, ..answer })
+            loop {
+                let key = (query.key.clone(), store.takeoff(&query.key));
+                let ticket = flights
+                    .board(key, max_waiters.get(), || {
+                        inner.clone().oneshot(query.clone())
+                    })
+                    .map_err(|_| Error::Overloaded("clients waiting for this task"))?;
+                let role = ticket.role();
+                let answer = timeout_at(query.deadline, ticket)
+                    .await
+                    .map_err(|_| Error::UpstreamTimeout)?;
+                let answer = answer.map_err(|_| Error::Crashed)??;
+                // The flight found it in the store after all: nothing for one who demands what upstream says now.
+                if query.demand == Demand::Refetched && answer.asked.is_none() {
+                    continue;
+                }
+                let verdict = match role {
+                    Role::Pilot => answer.verdict,
+                    Role::Passenger => Verdict::Shared,
+                };
+                return Ok(Answer { verdict, ..answer });
+            }
         })
     }
 }

@@ -27,7 +27,7 @@ use crate::flights::Flights;
 use crate::health::Health;
 use crate::key::{CallerKey, TaskKey};
 use crate::reply::{Answer, Reply, TaskFetch};
-use crate::store::Store;
+use crate::store::{Store, Takeoff};
 use crate::telemetry::{Gauge, Metrics};
 use crate::upstream::Upstream;
 
@@ -51,9 +51,9 @@ pub type Stack =
 /// The inner half, which answers status polls: plain values in and out. `F` asks upstream.
 pub type TaskPipeline<F> = Translate<Recall<Coalesce<Remember<Breaker<Retry<F>>>>>>;
 
-/// The flights of status polls. The count of a task's changes is part of the key, so that no poll that comes after a
-/// change boards a flight that took off before it.
-pub type PollFlights = Flights<(TaskKey, u64), Result<Answer, Error>>;
+/// The flights of status polls. What changes with the task and with the caller's standing is part of the key, so that
+/// no poll that comes after a write or a refusal boards a flight that took off before it.
+pub type PollFlights = Flights<(TaskKey, Takeoff), Result<Answer, Error>>;
 
 /// What the stack works on, and what stays when it is assembled anew with other settings.
 #[derive(Debug, Clone)]
