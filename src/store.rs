@@ -187,7 +187,8 @@ impl Store {
         self.callers.insert(caller, self.standing(None));
     }
 
-    /// Remembers an answer, unless its task or its caller's standing changed since `takeoff`. Says whether it did.
+    /// Remembers an answer in the place of an earlier one, unless its task or its caller's standing changed since
+    /// `takeoff`. Says whether it did.
     pub fn remember(
         &self,
         key: &TaskKey,
@@ -202,7 +203,12 @@ impl Store {
         } = arrival;
         let fresh_until = now + lifetime.fresh;
         let useful_until = fresh_until + lifetime.stand_in;
-        if useful_until == now || !self.holds(key, takeoff) {
+        if !self.holds(key, takeoff) {
+            return false;
+        }
+        if useful_until == now {
+            // What was known before must not come back as the last known state: upstream has gone beyond it.
+            self.answers.invalidate(key);
             return false;
         }
         let entry = Entry {
