@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::timeout_at;
 use tower::{Service, ServiceExt as _};
 
-use super::PollFlights;
+use super::{Departure, PollFlights};
 use crate::error::Error;
 use crate::flights::Role;
 use crate::reply::{Answer, Demand, TaskQuery};
@@ -47,7 +47,7 @@ impl<S> Coalesce<S> {
 
 impl<S> Service<TaskQuery> for Coalesce<S>
 where
-    S: Service<TaskQuery, Response = Answer, Error = Error, Future: Send> + Clone + Send + 'static,
+    S: Service<Departure, Response = Answer, Error = Error, Future: Send> + Clone + Send + 'static,
 {
     type Response = Answer;
     type Error = Error;
@@ -68,11 +68,13 @@ where
         Box::pin(async move {
             let _waiting = waiters.up();
             loop {
-                let key = (query.key.clone(), store.takeoff(&query.key));
+                let takeoff = store.takeoff(&query.key);
+                let depart = || {
+                    let query = query.clone();
+                    inner.clone().oneshot(Departure { query, takeoff })
+                };
                 let ticket = flights
-                    .board(key, max_waiters.get(), || {
-                        inner.clone().oneshot(query.clone())
-                    })
+                    .board((query.key.clone(), takeoff), max_waiters.get(), depart)
                     .map_err(|_| Error::Overloaded("clients waiting for this task"))?;
                 let role = ticket.role();
                 let answer = timeout_at(query.deadline, ticket)

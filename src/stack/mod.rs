@@ -26,7 +26,7 @@ use crate::error::Error;
 use crate::flights::Flights;
 use crate::health::Health;
 use crate::key::{CallerKey, TaskKey};
-use crate::reply::{Answer, Reply, TaskFetch};
+use crate::reply::{Answer, Reply, TaskFetch, TaskQuery};
 use crate::store::{Store, Takeoff};
 use crate::telemetry::{Gauge, Metrics};
 use crate::upstream::Upstream;
@@ -54,6 +54,15 @@ pub type TaskPipeline<F> = Translate<Recall<Coalesce<Remember<Breaker<Retry<F>>>
 /// The flights of status polls. What changes with the task and with the caller's standing is part of the key, so that
 /// no poll that comes after a write or a refusal boards a flight that took off before it.
 pub type PollFlights = Flights<(TaskKey, Takeoff), Result<Answer, Error>>;
+
+/// A poll that is about to take off.
+#[derive(Debug, Clone)]
+pub struct Departure {
+    /// What its first passenger wants to know.
+    pub query: TaskQuery,
+    /// What it is boarded under, and must still be so when it lands: looked at once, so that there is no gap between.
+    pub takeoff: Takeoff,
+}
 
 /// What the stack works on, and what stays when it is assembled anew with other settings.
 #[derive(Debug, Clone)]
