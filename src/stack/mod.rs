@@ -49,7 +49,7 @@ pub type Stack =
     Observe<Rescue<LoadShed<ConcurrencyLimit<Dispatch<Poll<TaskPipeline<Fetch>>, Forward>>>>>;
 
 /// The inner half, which answers status polls: plain values in and out. `F` asks upstream.
-pub type TaskPipeline<F> = Translate<Recall<Coalesce<Remember<Breaker<Retry<F>>>>>>;
+pub type TaskPipeline<F> = Translate<Recall<Coalesce<Remember<Retry<Breaker<F>>>>>>;
 
 /// The flights of status polls. What changes with the task and with the caller's standing is part of the key, so that
 /// no poll that comes after a write or a refusal boards a flight that took off before it.
@@ -169,9 +169,9 @@ where
                 config.upstream.timeout,
             )
         })
-        // Below Remember, which is told only how it ended; above Retry, so that a probe is one request.
-        .layer_fn(|inner| Breaker::new(inner, Arc::clone(health)))
-        // Innermost but for Fetch: holds nothing between two tries.
+        // Below Remember, which is told only how it ended; holds nothing of Fetch between two tries.
         .layer_fn(|inner| Retry::new(inner, Arc::clone(retries)))
+        // Below Retry, so that every single request is admitted and judged.
+        .layer_fn(|inner| Breaker::new(inner, Arc::clone(health)))
         .service(fetch)
 }

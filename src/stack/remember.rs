@@ -75,7 +75,6 @@ where
                 query,
                 first_seen,
                 deadline,
-                once: false,
             };
             let reply = Arc::new(inner.oneshot(fetch).await?);
             let now = Instant::now();
