@@ -4,7 +4,11 @@
 //! A schedule follows from its seed alone. A failure prints the seed and what happened; to see it again:
 //! `POLLGATE_MODEL_SEED=17 cargo test --test model`. `POLLGATE_MODEL_SCHEDULES=100000` runs so many.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on has failed; figures are for reading"
+)]
 
 mod rules;
 mod schedule;

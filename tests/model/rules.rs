@@ -37,7 +37,7 @@ fn keep(world: &World, said: Said) -> (Duration, Duration) {
         } => {
             let good = left.saturating_sub(cache.url_margin);
             let fresh = cache.succeeded_ttl.min(good);
-            (fresh, cache.stale_if_error.min(good - fresh))
+            (fresh, cache.stale_if_error.min(good.saturating_sub(fresh)))
         }
         Said::Task { .. } => (cache.in_flight_ttl, cache.stale_if_error),
         Said::Missing => (cache.missing_ttl, Duration::ZERO),
@@ -148,7 +148,10 @@ fn judge_answer(world: &World, poll: &Poll, answer: &Answer, now: Moment) -> Jud
     forbid(answer.received != landed.at, "a wrong age")?;
     let (fresh, stand_in) = keep(world, said);
     let (fresh_until, useful_until) = (landed.at + fresh, landed.at + fresh + stand_in);
-    forbid(answer.fresh_until > fresh_until, "a wrong time to live")?;
+    forbid(
+        fetch.is_answer() && answer.fresh_until > fresh_until,
+        "a wrong time to live",
+    )?;
     forbid(
         world.changed_between(poll.asked, fetch.takeoff, poll.start),
         "an answer from before a change that the client knew of",

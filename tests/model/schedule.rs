@@ -1,5 +1,6 @@
 //! One schedule: what clients, upstream and time do, by the dice.
 
+use std::collections::BTreeMap;
 use std::ops::AddAssign;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -23,66 +24,31 @@ use crate::rules;
 use crate::upstream::Upstream;
 use crate::world::{Asked, CALLERS, Keys, Moment, Poll, Shared, TASKS, Url, Weather, World, lock};
 
-/// What came up in one or more schedules.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Summary {
-    polls: u64,
-    fetches: u64,
-    hits: u64,
-    shared: u64,
-    fetched: u64,
-    stale: u64,
-    errors: u64,
-    hung_up: u64,
-    forgets: u64,
-    refusals: u64,
-}
+/// What came up in one or more schedules: how often, of what.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Summary(BTreeMap<&'static str, u64>);
 
 impl Summary {
-    fn numbers(&self) -> [u64; 10] {
-        [
-            self.polls,
-            self.fetches,
-            self.hits,
-            self.shared,
-            self.fetched,
-            self.stale,
-            self.errors,
-            self.hung_up,
-            self.forgets,
-            self.refusals,
-        ]
+    fn count(&mut self, what: &'static str) {
+        *self.0.entry(what).or_default() += 1;
     }
 
+    /// Whether every way to answer has come up, and whatever may come between.
     pub(crate) fn is_varied(&self) -> bool {
-        self.numbers().iter().all(|number| *number > 10)
+        let all = [
+            "poll", "fetch", "hit", "shared", "fetched", "stale", "error", "hang-up", "forget",
+            "refusal",
+        ];
+        all.iter()
+            .all(|what| self.0.get(what).is_some_and(|count| *count > 10))
     }
 }
 
 impl AddAssign for Summary {
     fn add_assign(&mut self, other: Self) {
-        let [
-            polls,
-            fetches,
-            hits,
-            shared,
-            fetched,
-            stale,
-            errors,
-            hung_up,
-            forgets,
-            refusals,
-        ] = other.numbers();
-        self.polls += polls;
-        self.fetches += fetches;
-        self.hits += hits;
-        self.shared += shared;
-        self.fetched += fetched;
-        self.stale += stale;
-        self.errors += errors;
-        self.hung_up += hung_up;
-        self.forgets += forgets;
-        self.refusals += refusals;
+        for (what, count) in other.0 {
+            *self.0.entry(what).or_default() += count;
+        }
     }
 }
 
@@ -91,10 +57,7 @@ impl AddAssign for Summary {
 /// # Errors
 /// What was forbidden, at the end of all that happened.
 pub(crate) fn run(seed: u64) -> Result<Summary, String> {
-    run_once(seed, false).or_else(|problem| {
-        let told = run_once(seed, true);
-        Err(told.err().unwrap_or(problem))
-    })
+    run_once(seed, false).map_err(|problem| run_once(seed, true).err().unwrap_or(problem))
 }
 
 fn run_once(seed: u64, telling: bool) -> Result<Summary, String> {
@@ -241,7 +204,7 @@ impl Schedule {
         let (summary, dialect) = (Arc::clone(&self.summary), self.config.upstream.dialect);
         async move {
             let (poll, query) = begin(&world, dialect, asked, path, demand, patience);
-            summary.lock().unwrap().polls += 1;
+            summary.lock().unwrap().count("poll");
             let result = pipeline.oneshot(query).await;
             let mut world = lock(&world);
             match &result {
@@ -256,13 +219,12 @@ impl Schedule {
                 rules::judge_passed_on(&mut world, &poll, answer);
             }
             let mut summary = summary.lock().unwrap();
-            match result.as_ref().map(|answer| answer.verdict) {
-                Ok(Verdict::Hit) => summary.hits += 1,
-                Ok(Verdict::Shared) => summary.shared += 1,
-                Ok(Verdict::Stale) => summary.stale += 1,
-                Ok(_) => summary.fetched += 1,
-                Err(_) => summary.errors += 1,
-            }
+            summary.count(
+                result
+                    .as_ref()
+                    .map_or("error", |answer| answer.verdict.as_str()),
+            );
+            drop(summary);
             result
         }
     }
@@ -272,7 +234,7 @@ impl Schedule {
         if !self.waiting.is_empty() {
             let one = self.dice.usize(..self.waiting.len());
             self.waiting.swap_remove(one).abort();
-            self.summary.lock().unwrap().hung_up += 1;
+            self.summary.lock().unwrap().count("hang-up");
             lock(&self.world).tell(format_args!("one hangs up"));
         }
     }
@@ -283,13 +245,12 @@ impl Schedule {
         let task = &mut world.tasks[one];
         task.version += 1;
         task.state = match (task.state, self.dice.u8(..6)) {
-            (None, _) => Some(State::Queued),
             (Some(State::Queued), 0..5) => Some(State::Processing),
             (Some(State::Processing | State::Failed), 0..3) => Some(State::Succeeded),
             (Some(State::Processing), 3) => Some(State::Failed),
             (Some(State::Succeeded), 0) => None,
-            // A new task under an id known before.
-            (Some(State::Succeeded), 1) => Some(State::Queued),
+            // Its first state, or that of another task under its id.
+            (None, _) | (Some(State::Succeeded), 1) => Some(State::Queued),
             (state, _) => state,
         };
         task.url = match self.dice.u8(..4) {
@@ -333,7 +294,7 @@ impl Schedule {
         let when = world.moment();
         world.forgets.push((when, one));
         world.tasks[one].version += 1;
-        self.summary.lock().unwrap().forgets += 1;
+        self.summary.lock().unwrap().count("forget");
         world.tell(format_args!("a write to task {one}"));
     }
 
@@ -374,10 +335,10 @@ impl Schedule {
         }
         self.nothing_is_left();
         self.all_is_well_again().await;
-        let mut summary = *self.summary.lock().unwrap();
+        let mut summary = self.summary.lock().unwrap().clone();
         let world = lock(&self.world);
-        summary.fetches = world.fetches.len() as u64;
-        summary.refusals = world.refusals.len() as u64;
+        world.fetches.iter().for_each(|_| summary.count("fetch"));
+        world.refusals.iter().for_each(|_| summary.count("refusal"));
         match world.problems.first() {
             None => Ok(summary),
             Some(first) => Err(format!("{}\n\n{first}", world.story())),

@@ -8,11 +8,12 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use pollgate::error::Error;
-use pollgate::reply::{Reply, TaskFetch};
+use pollgate::reply::{Demand, Reply, TaskFetch};
 use pollgate::task::{Dialect, State, TaskSnapshot};
 use tokio::time::{Instant, sleep, timeout_at};
 use tower::Service;
 
+use crate::rules;
 use crate::world::{Asked, Fetch, Said, Shared, Task, Trouble, Url, Weather, lock};
 
 /// The innermost service under test's feet.
@@ -114,6 +115,13 @@ fn take_off(world: &Shared, fetch: &TaskFetch) -> (Plan, UnderWay) {
     let task = this.tasks[asked.task];
     let number = this.fetches.len();
     let takeoff = this.moment();
+    let first_try = this.fetches.iter().all(|other| other.flight != flight);
+    let content = fetch.query.demand == Demand::Fresh && rules::must_hit(this, asked, takeoff);
+    if first_try && content {
+        this.complain(format_args!(
+            "{asked:?} is asked, though it is known and fresh"
+        ));
+    }
     this.fetches.push(Fetch {
         asked,
         flight,
@@ -292,7 +300,7 @@ fn document(asked: Asked, number: usize, state: State, task: Task) -> String {
     };
     let word = state.in_dialect(asked.dialect);
     // Now and then in the other path's shape, as some vendors do.
-    let unified = (asked.dialect == Dialect::Unified) != (number % 5 == 0);
+    let unified = (asked.dialect == Dialect::Unified) != number.is_multiple_of(5);
     if unified {
         format!(
             r#"{{"code":"success","message":"","data":{{"task_id":"t{}","status":"{word}","url":"{url}","metadata":{{"mark":"{mark}"}},"properties":{{"origin_model_name":"{mark}"}}}}}}"#,
