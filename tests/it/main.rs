@@ -3,7 +3,8 @@
 #![allow(
     clippy::unwrap_used,
     clippy::float_cmp,
-    reason = "a test that cannot go on has failed; gauges are whole numbers"
+    clippy::print_stdout,
+    reason = "a test that cannot go on has failed; gauges are whole numbers; figures are for reading"
 )]
 
 mod support;
@@ -12,6 +13,8 @@ mod admin;
 mod command_line;
 mod documents;
 mod errors;
+mod faltering;
+mod figures;
 mod forwarding;
 mod isolation;
 mod lifecycle;
