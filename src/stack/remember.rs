@@ -10,10 +10,11 @@ use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 use tower::{Service, ServiceExt as _};
 
+use super::Departure;
 use crate::config;
 use crate::error::Error;
 use crate::freshness::lifetime;
-use crate::reply::{Answer, Asked, Demand, Reply, TaskFetch, TaskQuery};
+use crate::reply::{Answer, Asked, Demand, Reply, TaskFetch};
 use crate::store::{Arrival, Found, Store};
 use crate::verdict::Verdict;
 
@@ -42,7 +43,7 @@ impl<S> Remember<S> {
     }
 }
 
-impl<S> Service<TaskQuery> for Remember<S>
+impl<S> Service<Departure> for Remember<S>
 where
     S: Service<TaskFetch, Response = Reply, Error = Error, Future: Send> + Clone + Send + 'static,
 {
@@ -54,7 +55,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, query: TaskQuery) -> Self::Future {
+    fn call(&mut self, Departure { query, takeoff }: Departure) -> Self::Future {
         let Self {
             inner,
             store,
@@ -68,14 +69,12 @@ where
             {
                 return Ok(entry.answer(Verdict::Hit, None));
             }
-            let takeoff = store.takeoff(&key);
             let first_seen = store.first_seen(&key).unwrap_or_else(unix_now);
             let deadline = Instant::now() + timeout;
             let fetch = TaskFetch {
                 query,
                 first_seen,
                 deadline,
-                once: false,
             };
             let reply = Arc::new(inner.oneshot(fetch).await?);
             let now = Instant::now();
