@@ -13,6 +13,8 @@ use http::StatusCode;
 pub enum Error {
     /// Upstream could not be reached, or went away before its answer was whole.
     UpstreamUnavailable(Arc<str>),
+    /// Upstream closed the connection before it answered; most likely the connection had died while it stood idle.
+    UpstreamClosed,
     /// Upstream has been failing: it is not asked until the next probe.
     UpstreamDown,
     /// Upstream did not answer in time.
@@ -42,6 +44,7 @@ impl Error {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::UpstreamUnavailable(_)
+            | Self::UpstreamClosed
             | Self::UpstreamDown
             | Self::Overloaded(_)
             | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
@@ -57,7 +60,9 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::UpstreamUnavailable(_) | Self::UpstreamDown => "upstream_unavailable",
+            Self::UpstreamUnavailable(_) | Self::UpstreamClosed | Self::UpstreamDown => {
+                "upstream_unavailable"
+            }
             Self::UpstreamTimeout => "upstream_timeout",
             Self::UpstreamInvalid(_) => "upstream_invalid",
             Self::Overloaded(_) => "overloaded",
@@ -85,6 +90,9 @@ impl Error {
         match self {
             Self::UpstreamUnavailable(why) => {
                 format!("the video API could not be reached ({why}); the task itself is not affected, ask again shortly")
+            }
+            Self::UpstreamClosed => {
+                "the video API closed the connection without an answer; the task itself is not affected, ask again shortly".into()
             }
             Self::UpstreamDown => {
                 "the video API has been failing and is not asked until it recovers; the task itself is not affected, ask again shortly".into()
@@ -123,11 +131,24 @@ impl Error {
         matches!(
             self,
             Self::UpstreamUnavailable(_)
+                | Self::UpstreamClosed
                 | Self::UpstreamDown
                 | Self::UpstreamTimeout
                 | Self::UpstreamInvalid(_)
                 | Self::RateLimited(_)
         )
+    }
+
+    /// Whether upstream was asked, and failed; not where asking it was out of the question.
+    #[must_use]
+    pub fn was_asked_in_vain(&self) -> bool {
+        self.is_upstream_failing() && !self.is_refusal_to_ask()
+    }
+
+    /// Whether upstream was not asked, to leave it alone for a while.
+    #[must_use]
+    pub fn is_refusal_to_ask(&self) -> bool {
+        matches!(self, Self::UpstreamDown | Self::RateLimited(_))
     }
 
     /// From what tower's layers return: our own errors, or the door's refusal.

@@ -16,8 +16,17 @@ use crate::error::Error;
 use crate::key::Caller;
 use crate::reply::Reply;
 
-/// How many requests must fail in a row, further tries included, before it is upstream's affair and not a task's.
-const FAILURES: u32 = 8;
+/// How much must fail in a row, further tries included, before it is upstream's affair and not a task's.
+const FAILURES: u32 = 40;
+
+/// No answer at all: eight of these.
+const UNREACHABLE: u32 = 5;
+
+/// The word of something in front of upstream that cannot reach it: twenty of these.
+const UNREACHED: u32 = 2;
+
+/// An error or a document that may be one task's alone: forty of these.
+const UNWELL: u32 = 1;
 
 /// How long between two probes of an upstream that is down; up to twice that, by chance, so that many gateways do
 /// not probe in step.
@@ -64,8 +73,8 @@ pub enum Admission {
 pub enum Outcome {
     /// Upstream answered, whatever it said.
     Answered,
-    /// Nothing usable came back.
-    Failed,
+    /// Nothing usable came back; how much that says of upstream as a whole.
+    Failed(u32),
     /// Upstream asked this caller for a pause.
     Paused(Option<Duration>),
     /// Upstream asked whoever is at this address for a pause.
@@ -83,10 +92,14 @@ impl Outcome {
             Ok(reply) if reply.status == StatusCode::TOO_MANY_REQUESTS => {
                 Some(Self::PausedAll(reply.retry_after()))
             }
-            Ok(reply) if is_gateway_failure(reply.status) => Some(Self::Failed),
+            Ok(reply) if is_gateway_failure(reply.status) => Some(Self::Failed(UNREACHED)),
+            Ok(reply) if reply.status.is_server_error() => Some(Self::Failed(UNWELL)),
             Ok(_) => Some(Self::Answered),
-            Err(Error::UpstreamUnavailable(_) | Error::UpstreamTimeout) => Some(Self::Failed),
-            // A document that is no task speaks for that task alone; all other errors mean that it was not asked.
+            Err(Error::UpstreamUnavailable(_) | Error::UpstreamClosed | Error::UpstreamTimeout) => {
+                Some(Self::Failed(UNREACHABLE))
+            }
+            Err(Error::UpstreamInvalid(_)) => Some(Self::Failed(UNWELL)),
+            // It was not asked.
             Err(_) => None,
         }
     }
@@ -138,13 +151,13 @@ impl Health {
             with(&circuit, |circuit| match outcome {
                 Outcome::Paused(asked) => circuit.pause(asked, now, chance),
                 Outcome::Answered => *circuit = Circuit::default(),
-                Outcome::Failed | Outcome::PausedAll(_) => {}
+                Outcome::Failed(_) | Outcome::PausedAll(_) => {}
             });
         }
         with(&self.everyone, |circuit| match outcome {
             // A pause of one caller says nothing bad of the way to upstream.
             Outcome::Answered | Outcome::Paused(_) => *circuit = Circuit::default(),
-            Outcome::Failed => circuit.fail(now, chance),
+            Outcome::Failed(weight) => circuit.fail(weight, now, chance),
             Outcome::PausedAll(asked) => circuit.pause(asked, now, chance),
         });
     }
@@ -181,7 +194,7 @@ impl Circuit {
         match *self {
             // One more failure, and it is down again.
             Self::Down { probe_at, .. } if now >= probe_at + OUTDATED => {
-                let failures = FAILURES - 1;
+                let failures = FAILURES - UNREACHABLE;
                 *self = Self::Closed { failures };
             }
             Self::Paused { probe_at, .. } if now >= probe_at + OUTDATED => *self = Self::default(),
@@ -203,14 +216,14 @@ impl Circuit {
         }
     }
 
-    fn fail(&mut self, now: Instant, chance: f64) {
+    fn fail(&mut self, weight: u32, now: Instant, chance: f64) {
         let down = |probes| Self::Down {
             probes,
             probe_at: now + pace(probes, chance),
         };
         *self = match *self {
-            Self::Closed { failures } if failures + 1 < FAILURES => Self::Closed {
-                failures: failures + 1,
+            Self::Closed { failures } if failures + weight < FAILURES => Self::Closed {
+                failures: failures + weight,
             },
             Self::Closed { .. } => down(0),
             Self::Down { probes, .. } => down(probes),
@@ -228,6 +241,7 @@ impl Circuit {
             .min(LONGEST_GUESS)
             .mul_f64(1.0 + chance / 4.0);
         let pause = asked
+            .filter(|asked| !asked.is_zero())
             .unwrap_or(guess)
             .clamp(Duration::from_millis(1), LONGEST_PAUSE);
         *self = Self::Paused {
@@ -264,9 +278,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_upstream_that_is_down_is_probed_at_its_pace_and_open_again_after_one_answer() {
         let (health, (caller, other), mut now) = (Health::new(), callers(), Instant::now());
-        for _ in 0..FAILURES {
+        for _ in 0..FAILURES / UNREACHABLE {
             assert_eq!(health.admit(caller, now, 0.0), Ok(Admission::Free));
-            health.note(caller, Outcome::Failed, now, 0.0);
+            health.note(caller, Outcome::Failed(UNREACHABLE), now, 0.0);
         }
         let mut probes = 0;
         for _ in 0..600 {
@@ -284,14 +298,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_outage_that_nobody_asked_about_since_refuses_no_one() {
         let (health, (caller, other), mut now) = (Health::new(), callers(), Instant::now());
-        for _ in 0..FAILURES {
-            health.note(caller, Outcome::Failed, now, 0.0);
+        for _ in 0..FAILURES / UNREACHABLE {
+            health.note(caller, Outcome::Failed(UNREACHABLE), now, 0.0);
         }
         now += Duration::from_hours(8);
         for caller in [caller, other, caller] {
             assert_eq!(health.admit(caller, now, 0.0), Ok(Admission::Free));
         }
-        health.note(caller, Outcome::Failed, now, 0.0);
+        health.note(caller, Outcome::Failed(UNREACHABLE), now, 0.0);
         assert_eq!(
             health.admit(other, now, 0.0),
             Err(Error::UpstreamDown),
@@ -308,7 +322,7 @@ mod tests {
     async fn failures_between_answers_are_a_tasks_own_affair() {
         let (health, (caller, _), now) = (Health::new(), callers(), Instant::now());
         for _ in 0..100 {
-            health.note(caller, Outcome::Failed, now, 0.0);
+            health.note(caller, Outcome::Failed(UNREACHABLE), now, 0.0);
             health.note(caller, Outcome::Answered, now, 0.0);
             assert_eq!(health.admit(caller, now, 0.0), Ok(Admission::Free));
         }

@@ -89,6 +89,8 @@ pub struct Reply {
     pub body: Bytes,
     /// The task, where it is one.
     pub snapshot: Option<TaskSnapshot>,
+    /// When it was there.
+    pub received: Instant,
     renditions: [OnceLock<Box<Rendition>>; 4],
 }
 
@@ -136,6 +138,7 @@ impl Reply {
             headers,
             body,
             snapshot,
+            received: Instant::now(),
             renditions: Default::default(),
         }
     }

@@ -55,9 +55,16 @@ pub struct Entry {
     /// When the task was first seen, in Unix seconds.
     pub first_seen: i64,
     takeoff: Takeoff,
+    /// Until when upstream is not asked again after it failed, in milliseconds since `received`.
+    rests_until: AtomicU64,
 }
 
 impl Entry {
+    fn is_resting(&self, now: Instant) -> bool {
+        let until = Duration::from_millis(self.rests_until.load(Ordering::Relaxed));
+        now.duration_since(self.received) < until
+    }
+
     /// The answer that this entry gives.
     #[must_use]
     pub fn answer(&self, verdict: Verdict, asked: Option<Asked>) -> Answer {
@@ -92,6 +99,8 @@ struct Standing {
 pub enum Found {
     /// It may be served without asking.
     Fresh(Arc<Entry>),
+    /// Upstream failed on it a moment ago: this stands in, without asking again already.
+    Resting(Arc<Entry>),
     /// Upstream must be asked; should it fail, this may stand in.
     Stale(Arc<Entry>),
     /// Nothing that may be shown.
@@ -146,6 +155,8 @@ impl Store {
             .is_some_and(|at| now.duration_since(at) <= credential_ttl);
         if accepted && now < entry.fresh_until {
             Found::Fresh(entry)
+        } else if accepted && entry.is_resting(now) {
+            Found::Resting(entry)
         } else {
             Found::Stale(entry)
         }
@@ -219,10 +230,21 @@ impl Store {
             useful_until,
             first_seen,
             takeoff,
+            rests_until: AtomicU64::new(0),
         };
         self.answers.insert(key.clone(), Arc::new(entry));
         // A change between the check and the insertion leaves an entry that is never found, by its takeoff.
         true
+    }
+
+    /// Notes that upstream failed to answer for what is remembered under `key`, and is not to be asked again for that
+    /// long: a failing upstream gets no more polls than one that is well.
+    pub fn rest(&self, key: &TaskKey, now: Instant, pause: Duration) {
+        if let Some(entry) = self.answers.get(key) {
+            let until = now.duration_since(entry.received) + pause;
+            let until = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
+            entry.rests_until.store(until, Ordering::Relaxed);
+        }
     }
 
     /// When the task was first seen, if that is remembered.

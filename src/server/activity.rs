@@ -106,6 +106,8 @@ impl<T> Watched<T> {
     fn note_read(&mut self, bytes: &[u8]) {
         match self.head {
             _ if bytes.is_empty() => {}
+            // The body of the request under way.
+            _ if self.activity.idle_since().is_none() => {}
             Head::First if bytes.starts_with(b"PRI") => self.head = Head::Framed,
             Head::First | Head::Awaited => {
                 self.head = Head::Begun {
@@ -230,6 +232,26 @@ mod tests {
                 .is_err(),
             "between"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_may_take_longer_than_a_head() {
+        let (mut client, server) = tokio::io::duplex(64);
+        let activity = Activity::new();
+        let mut watched = Watched::new(server, Arc::clone(&activity), TIMEOUT);
+        let mut buf = [0; 64];
+        client
+            .write_all(b"POST / HTTP/1.1\r\ncontent-length: 9\r\n\r\n")
+            .await
+            .expect("is written");
+        assert!(watched.read(&mut buf).await.is_ok_and(|count| count > 0));
+        let _request = activity.request();
+        for _ in 0..9 {
+            client.write_all(b"x").await.expect("is written");
+            assert!(watched.read(&mut buf).await.is_ok_and(|count| count == 1));
+            let more = tokio::time::timeout(2 * TIMEOUT, watched.read(&mut buf));
+            assert!(more.await.is_err(), "silence in a body is no slow head");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -53,9 +53,12 @@ where
             (Found::Fresh(entry), Demand::Fresh | Demand::Remembered) => {
                 return Either::Left(ready(Ok(entry.answer(Verdict::Hit, None))));
             }
+            (Found::Resting(entry), Demand::Fresh) if entry.reply.snapshot.is_some() => {
+                return Either::Left(ready(Ok(entry.answer(Verdict::Stale, Some(Asked::Stale)))));
+            }
             (_, Demand::Remembered) => return Either::Left(ready(Err(Error::NotCached))),
             (_, Demand::Refetched) => Asked::Request,
-            (Found::Stale(_), Demand::Fresh) => Asked::Stale,
+            (Found::Stale(_) | Found::Resting(_), Demand::Fresh) => Asked::Stale,
             (Found::Nothing, Demand::Fresh) => Asked::Miss,
         };
         let Self {
@@ -89,7 +92,7 @@ where
 fn stand_in(store: &Store, key: &TaskKey, credential_ttl: Duration) -> Option<Arc<Entry>> {
     let now = Instant::now();
     let known = |key: &TaskKey| match store.find(key, now, credential_ttl) {
-        Found::Fresh(entry) | Found::Stale(entry) => Some(entry),
+        Found::Fresh(entry) | Found::Resting(entry) | Found::Stale(entry) => Some(entry),
         Found::Nothing => None,
     };
     let own = known(key).filter(|entry| entry.reply.snapshot.is_some());

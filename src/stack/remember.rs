@@ -18,6 +18,9 @@ use crate::reply::{Answer, Asked, Demand, Reply, TaskFetch};
 use crate::store::{Arrival, Found, Store};
 use crate::verdict::Verdict;
 
+/// How long a task is at most left alone after upstream failed on it, so that its recovery is noticed soon.
+const LONGEST_REST: Duration = Duration::from_secs(2);
+
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct Remember<S> {
@@ -76,8 +79,18 @@ where
                 first_seen,
                 deadline,
             };
-            let reply = Arc::new(inner.oneshot(fetch).await?);
+            let result = inner.oneshot(fetch).await;
             let now = Instant::now();
+            let failed = match &result {
+                Ok(reply) => reply.is_upstream_failing(),
+                Err(error) => error.was_asked_in_vain(),
+            };
+            if failed {
+                store.rest(&key, now, cache.in_flight_ttl.min(LONGEST_REST));
+            }
+            let reply = Arc::new(result?);
+            // A failure that no further try mended is from before the last of them.
+            let now = reply.received;
             if reply.is_refusal() {
                 store.refuse(key.caller);
             } else if reply.snapshot.is_some() || reply.is_task_not_exist() {

@@ -55,23 +55,34 @@ where
         let Self { inner, budget } = self.clone();
         Box::pin(async move {
             budget.deposit();
-            let mut tries = 1;
-            loop {
+            let mut last = inner.clone().oneshot(fetch.clone()).await;
+            for further in 1..TRIES {
+                // Once at once: most likely the connection had died while it stood idle.
+                let at_once = further == 1
+                    && last
+                        .as_ref()
+                        .is_err_and(|error| *error == Error::UpstreamClosed);
+                if !at_once {
+                    let next = Instant::now() + backoff(further);
+                    if !may_pass(&last) || next >= fetch.deadline || !budget.withdraw() {
+                        return last;
+                    }
+                    sleep_until(next).await;
+                }
                 let result = inner.clone().oneshot(fetch.clone()).await;
-                if tries == TRIES || !may_pass(&result) {
-                    return result;
+                // Not let through any more: what upstream said before says more.
+                if result.as_ref().is_err_and(Error::is_refusal_to_ask) {
+                    return last;
                 }
-                let pause =
-                    BACKOFF.mul_f64(f64::from(1 << (tries - 1)) * (0.5 + fastrand::f64() / 2.0));
-                let next = Instant::now() + pause;
-                if next >= fetch.deadline || !budget.withdraw() {
-                    return result;
-                }
-                sleep_until(next).await;
-                tries += 1;
+                last = result;
             }
+            last
         })
     }
+}
+
+fn backoff(further: u32) -> Duration {
+    BACKOFF.mul_f64(f64::from(1 << (further - 1)) * (0.5 + fastrand::f64() / 2.0))
 }
 
 /// Whether it may be over by the next try: no connection, a broken one or a broken answer, or a gateway's 502 to 504.
@@ -79,7 +90,9 @@ where
 fn may_pass(result: &Result<Reply, Error>) -> bool {
     match result {
         Ok(reply) => is_gateway_failure(reply.status),
-        Err(Error::UpstreamUnavailable(_) | Error::UpstreamInvalid(_)) => true,
+        Err(Error::UpstreamUnavailable(_) | Error::UpstreamClosed | Error::UpstreamInvalid(_)) => {
+            true
+        }
         Err(_) => false,
     }
 }

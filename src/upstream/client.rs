@@ -107,22 +107,13 @@ impl Upstream {
         &self.url
     }
 
-    /// Sends a status poll; resolves when the head of the answer is there. Sent once more, at once, where the
-    /// connection was closed before any answer: most likely it had died while it stood idle.
+    /// Sends a status poll; resolves when the head of the answer is there.
     ///
     /// # Errors
+    /// [`Error::UpstreamClosed`] where the connection was closed before any answer, else
     /// [`Error::UpstreamUnavailable`].
     pub async fn poll(&self, request: Request<Body>) -> Result<Response<Incoming>, Error> {
-        let (head, _) = request.into_parts();
-        let first = Request::from_parts(head.clone(), Body::empty());
-        match self.send(UpstreamKind::Poll, first).await {
-            Err(error) if died_idle(&error) => {
-                let again = Request::from_parts(head, Body::empty());
-                self.send(UpstreamKind::Poll, again).await
-            }
-            result => result,
-        }
-        .map_err(|error| unavailable(&error))
+        self.send(UpstreamKind::Poll, request).await
     }
 
     /// Sends a client's request on; resolves when the head of the answer is there. Never sent twice, unless its
@@ -131,16 +122,14 @@ impl Upstream {
     /// # Errors
     /// [`Error::UpstreamUnavailable`].
     pub async fn forward(&self, request: Request<Body>) -> Result<Response<Incoming>, Error> {
-        self.send(UpstreamKind::Forward, request)
-            .await
-            .map_err(|error| unavailable(&error))
+        self.send(UpstreamKind::Forward, request).await
     }
 
     async fn send(
         &self,
         kind: UpstreamKind,
         request: Request<Body>,
-    ) -> Result<Response<Incoming>, legacy::Error> {
+    ) -> Result<Response<Incoming>, Error> {
         let started = Instant::now();
         let result = self.client.request(request).await;
         let code = result
@@ -149,7 +138,7 @@ impl Upstream {
             .map(|response| response.status().as_u16());
         self.metrics
             .upstream(kind, code, started.elapsed().as_secs_f64());
-        result
+        result.map_err(|error| failure(&error))
     }
 }
 
@@ -161,18 +150,17 @@ impl fmt::Debug for Upstream {
     }
 }
 
-fn unavailable(error: &legacy::Error) -> Error {
+fn failure(error: &legacy::Error) -> Error {
+    let closed = error
+        .source()
+        .and_then(|source| source.downcast_ref::<hyper::Error>())
+        .is_some_and(hyper::Error::is_incomplete_message);
+    if closed {
+        return Error::UpstreamClosed;
+    }
     let why = reason(error).unwrap_or_else(|| "the connection broke".into());
     tracing::debug!("upstream request failed: {why}: {error:?}");
     Error::UpstreamUnavailable(why.into())
-}
-
-/// Whether the connection was closed before anything of an answer came.
-fn died_idle(error: &legacy::Error) -> bool {
-    error
-        .source()
-        .and_then(|source| source.downcast_ref::<hyper::Error>())
-        .is_some_and(hyper::Error::is_incomplete_message)
 }
 
 /// What went wrong, in words that name no address: the innermost cause that says something.

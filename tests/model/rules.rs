@@ -102,6 +102,9 @@ pub(crate) fn must_hit(world: &World, asked: Asked, now: Moment) -> bool {
         && accepted(world, asked.caller, now, |fetch| fetch.flight)
 }
 
+/// The longest pause before a further try.
+const LONGEST_BACKOFF: Duration = Duration::from_millis(100);
+
 /// Says what is wrong with an answer that was given just now, if anything is.
 pub(crate) fn judge(world: &mut World, poll: &Poll, result: &Result<Answer, Error>) {
     let now = world.moment();
@@ -183,6 +186,9 @@ fn judge_answer(world: &World, poll: &Poll, answer: &Answer, now: Moment) -> Jud
         }
         Verdict::Fetched => forbid(landed < poll.start, "older than the poll"),
         Verdict::Shared if landed > poll.start => Ok(()),
+        Verdict::Shared if !matches!(said, Said::Task { .. }) && still_tried(landed, poll) => {
+            Ok(())
+        }
         // The flight's own second look into the store.
         Verdict::Shared => {
             forbid(
@@ -206,6 +212,12 @@ fn judge_answer(world: &World, poll: &Poll, answer: &Answer, now: Moment) -> Jud
         }
         Verdict::Forwarded | Verdict::Shed | Verdict::Failed => Err("no verdict of a poll"),
     }
+}
+
+/// Whether the flight of a failure could still be under way when the poll began: it was about to try again, and then
+/// was not let through, so that the failure from before is what it came to.
+fn still_tried(landed: Moment, poll: &Poll) -> bool {
+    landed.at + LONGEST_BACKOFF >= poll.start.at
 }
 
 fn judge_hit(
@@ -291,7 +303,8 @@ fn judge_error(world: &World, poll: &Poll, error: &Error, now: Moment) -> Judgem
         world.fetches.iter().any(|fetch| {
             fetch.asked == poll.asked
                 && fetch.landed.is_some_and(|(landed, said)| {
-                    landed > poll.start && said == Said::Nothing(trouble)
+                    said == Said::Nothing(trouble)
+                        && (landed > poll.start || still_tried(landed, poll))
                 })
         })
     };
