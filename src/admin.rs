@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::task::{Context, Poll};
 
-use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Response, StatusCode};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
@@ -54,12 +54,7 @@ impl Admin {
             }
             "/readyz" if reads => text(StatusCode::OK, "ready\n"),
             "/metrics" if reads => {
-                let accept = inbound
-                    .request
-                    .headers()
-                    .get(ACCEPT)
-                    .and_then(|accept| accept.to_str().ok());
-                let format = Exposition::from_accept(accept);
+                let format = Exposition::wanted(inbound.request.headers());
                 respond(
                     StatusCode::OK,
                     format.content_type(),

@@ -38,6 +38,16 @@ pub enum Error {
 /// When a failing upstream is worth another try: about as long as it takes until the next probe.
 pub const UPSTREAM_RECOVERY: Duration = Duration::from_secs(2);
 
+/// A pause as `retry-after` tells it: whole seconds, rounded up, since a client that comes back too early is refused
+/// again; never 0, with which some come back at once, and never over 60, with which some give up and some sleep on.
+#[must_use]
+pub fn retry_after_seconds(pause: Duration) -> u64 {
+    pause
+        .as_secs()
+        .saturating_add(u64::from(pause.subsec_nanos() > 0))
+        .clamp(1, 60)
+}
+
 impl Error {
     /// The HTTP status of the answer.
     #[must_use]
@@ -112,14 +122,11 @@ impl Error {
         }
     }
 
-    /// When asking again is worth it; never over 60 s, since SDKs differ in what they do with more: some give up at
-    /// once, some sleep through it. Without it they give up about a second after the first failure.
+    /// When asking again is worth it. Without it SDKs give up about a second after the first failure.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::RateLimited(pause) => {
-                Some((*pause).clamp(Duration::from_secs(1), Duration::from_mins(1)))
-            }
+            Self::RateLimited(pause) => Some(*pause),
             Self::Overloaded(_) | Self::Draining => Some(Duration::from_secs(1)),
             error => error.is_upstream_failing().then_some(UPSTREAM_RECOVERY),
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::unfold;
 use futures_util::{Stream, StreamExt as _};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, VARY};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
@@ -16,7 +16,7 @@ use tower::{Service, ServiceExt as _};
 use crate::body::Body;
 use crate::error::Error;
 use crate::exchange::Handled;
-use crate::present::Asker;
+use crate::present::{self, Asker, CACHE_STATUS};
 use crate::reply::{Answer, Demand, Hold, TaskQuery, names};
 use crate::task::Fault;
 
@@ -32,6 +32,7 @@ where
     S: Service<TaskQuery, Response = Answer, Error = Error, Future: Send> + Clone + Send + 'static,
 {
     let facts = asker.facts(answer);
+    let vary = asker.vary.clone();
     let known = asker
         .known
         .as_ref()
@@ -40,6 +41,8 @@ where
         // There is nothing to come: 204 is what makes an EventSource stop reconnecting.
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NO_CONTENT;
+        let status = present::cache_status(answer, Instant::now());
+        present::insert(response.headers_mut(), CACHE_STATUS, status);
         return Handled { response, facts };
     }
     let frames = frames(service, query, asker, answer, known);
@@ -49,6 +52,14 @@ where
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    present::insert(
+        headers,
+        CACHE_STATUS,
+        present::cache_status(answer, Instant::now()),
+    );
+    if let Some(vary) = vary {
+        headers.insert(VARY, vary);
+    }
     // nginx and those who copied it would hold events back to fill a buffer.
     headers.insert(
         HeaderName::from_static("x-accel-buffering"),

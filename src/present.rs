@@ -8,14 +8,15 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use tokio::time::Instant;
 
 use crate::body::Body;
-use crate::error::UPSTREAM_RECOVERY;
+use crate::error::{UPSTREAM_RECOVERY, retry_after_seconds};
 use crate::exchange::{Facts, Handled};
 use crate::key::Caller;
-use crate::reply::{Answer, JSON, Rendition, names};
+use crate::reply::{Answer, JSON, RETRY_AFTER_MS, Rendition, names};
 use crate::task::{Dialect, Rendering, TaskSnapshot};
 use crate::verdict::Verdict;
 
-const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+/// RFC 9211: how a status answer came about.
+pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const POLL_AFTER: HeaderName = HeaderName::from_static("openai-poll-after-ms");
 
 /// Whom an answer is for.
@@ -89,8 +90,10 @@ impl Asker {
         if !fresh || age > 0 {
             headers.insert(AGE, HeaderValue::from(age));
         }
-        if fresh && reply.is_upstream_failing() && !headers.contains_key(RETRY_AFTER) {
-            headers.insert(RETRY_AFTER, HeaderValue::from(UPSTREAM_RECOVERY.as_secs()));
+        if fresh && reply.is_upstream_failing() {
+            let pause = reply.retry_after().unwrap_or(UPSTREAM_RECOVERY);
+            headers.remove(RETRY_AFTER_MS);
+            headers.insert(RETRY_AFTER, HeaderValue::from(retry_after_seconds(pause)));
         }
         if !matches {
             let (name, value) = JSON;
@@ -114,8 +117,9 @@ impl Asker {
     }
 }
 
-/// RFC 9211: a hit has a time to live; what went forward says why, with whom, and whether it stayed.
-fn cache_status(answer: &Answer, now: Instant) -> String {
+/// A hit has a time to live; what went forward says why, with whom, and whether it stayed.
+#[must_use]
+pub fn cache_status(answer: &Answer, now: Instant) -> String {
     let mut status = String::with_capacity(64);
     status.push_str("pollgate");
     match answer.asked {
@@ -157,7 +161,8 @@ fn seconds(duration: Duration) -> u64 {
     (duration + Duration::from_millis(500)).as_secs()
 }
 
-fn insert(headers: &mut HeaderMap, name: HeaderName, value: String) {
+/// Adds a header of our own making.
+pub fn insert(headers: &mut HeaderMap, name: HeaderName, value: String) {
     if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(value)) {
         headers.insert(name, value);
     }

@@ -105,7 +105,8 @@ pub struct Rendition {
     pub etag: HeaderValue,
 }
 
-const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+/// The milliseconds of `retry-after`, which OpenAI's SDKs read first.
+pub const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
 /// Headers of upstream that may leave with a status answer.
 const ALLOWED: [HeaderName; 5] = [

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use http::HeaderMap;
 use http::header::{ACCEPT, CACHE_CONTROL, HeaderName};
+use http::{HeaderMap, HeaderValue};
 
 use crate::reply::Demand;
 
@@ -49,12 +49,35 @@ pub fn wait(headers: &HeaderMap, limit: Duration) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(limit).min(patience))
 }
 
-/// Whether the client wants a stream of events.
+/// Whether the client wants a stream of events, and no document rather than that (RFC 9110 §12.5.1).
 #[must_use]
 pub fn wants_events(headers: &HeaderMap) -> bool {
-    list(headers, &ACCEPT).any(|range| {
-        let kind = range.split(';').next().unwrap_or_default();
-        kind.trim().eq_ignore_ascii_case("text/event-stream")
+    let weight = weight(headers, "text/event-stream");
+    weight > 0.0 && weight >= self::weight(headers, "application/json")
+}
+
+/// How much a media type is wanted where it is named itself, from 0 to 1; of several mentions the highest.
+#[must_use]
+pub fn weight(headers: &HeaderMap, media_type: &str) -> f32 {
+    list(headers, &ACCEPT)
+        .filter_map(|range| {
+            let mut parts = range.split(';').map(str::trim);
+            let named = parts.next()?.eq_ignore_ascii_case(media_type);
+            let weight =
+                parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+            named.then(|| weight.map_or(1.0, |weight| weight.parse().unwrap_or(0.0)))
+        })
+        .fold(0.0, f32::max)
+}
+
+/// The validators the client knows, from all lines of `name`, as one list (RFC 9110 §5.3).
+#[must_use]
+pub fn validators(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
+    let mut lines = headers.get_all(name).iter();
+    let first = lines.next()?.clone();
+    lines.try_fold(first, |all, line| {
+        let all = [all.as_bytes(), b", ", line.as_bytes()].concat();
+        HeaderValue::from_maybe_shared(bytes::Bytes::from(all)).ok()
     })
 }
 
@@ -70,8 +93,6 @@ fn list<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -145,7 +166,13 @@ mod tests {
             "accept",
             "application/json;q=0.1, Text/Event-Stream;q=1"
         )])));
-        assert!(!wants_events(&headers(&[("accept", "*/*")])));
+        for accept in [
+            "*/*",
+            "text/event-stream;q=0",
+            "application/json, text/event-stream;q=0.5",
+        ] {
+            assert!(!wants_events(&headers(&[("accept", accept)])), "{accept}");
+        }
         assert!(!wants_events(&headers(&[])));
     }
 }

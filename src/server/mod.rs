@@ -19,6 +19,7 @@ use tower::Service;
 
 use crate::body::Body;
 use crate::exchange::Inbound;
+use crate::request_id;
 use crate::telemetry::Gauge;
 
 pub use tls::{TlsIdentity, TlsProblem};
@@ -130,7 +131,12 @@ async fn turn_away(stream: TcpStream) {
     );
     let head = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
         retry-after-ms: 1000\r\nconnection: close\r\nvia: 1.1 pollgate";
-    let refusal = format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let id = request_id::make();
+    let id = id.to_str().unwrap_or_default();
+    let refusal = format!(
+        "{head}\r\nx-request-id: {id}\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
     if stream.writable().await.is_ok() {
         let _ = stream.try_write(refusal.as_bytes());
     }

@@ -59,15 +59,12 @@ impl<S> Poll<S> {
         let Route::Poll { dialect, task } = route else {
             return Err(Error::BadRequest("this is no status poll"));
         };
-        let (mut parts, _) = request.into_parts();
+        let (parts, _) = request.into_parts();
         let head = parts.method == Method::HEAD;
         let events = !head && wish::wants_events(&parts.headers);
         // What an event stream told last is what its client knows.
-        let known = if events {
-            parts.headers.remove(LAST_EVENT_ID)
-        } else {
-            parts.headers.remove(IF_NONE_MATCH)
-        };
+        let name = if events { LAST_EVENT_ID } else { IF_NONE_MATCH };
+        let known = wish::validators(&parts.headers, &name);
         let demand = wish::demand(&parts.headers);
         let wait = wish::wait(&parts.headers, self.max_wait).filter(|_| !events);
         let credentials = Credentials::new(parts.headers, parts.uri);

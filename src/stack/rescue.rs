@@ -10,13 +10,11 @@ use http::{HeaderName, HeaderValue, Response};
 use tower::{BoxError, Service, ServiceExt as _};
 
 use crate::body::Body;
-use crate::error::Error;
+use crate::error::{Error, retry_after_seconds};
 use crate::exchange::{Facts, Handled, Inbound};
-use crate::reply::JSON;
+use crate::reply::{JSON, RETRY_AFTER_MS};
 use crate::task::{Dialect, Fault};
 use crate::verdict::Verdict;
-
-const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -84,13 +82,9 @@ pub(super) fn respond(error: &Error, dialect: Dialect) -> Response<Body> {
     let (name, value) = JSON;
     headers.insert(name, value);
     if let Some(pause) = error.retry_after() {
-        // Whole seconds, rounded up: a client that comes back too early is refused again.
-        let seconds = pause.as_secs() + u64::from(pause.subsec_nanos() > 0);
+        let seconds = retry_after_seconds(pause);
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
-        headers.insert(
-            RETRY_AFTER_MS,
-            HeaderValue::from(u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)),
-        );
+        headers.insert(RETRY_AFTER_MS, HeaderValue::from(seconds * 1000));
     }
     if *error == Error::Draining {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));

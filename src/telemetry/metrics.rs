@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use moka::notification::RemovalCause;
 use prometheus::{
     Encoder as _, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
@@ -12,6 +12,7 @@ use prometheus::{
 };
 
 use crate::verdict::Verdict;
+use crate::wish;
 
 /// Fits a 50 µs hit and a 10 s upstream poll.
 const SECONDS: [f64; 16] = [
@@ -64,10 +65,11 @@ pub enum Exposition {
 }
 
 impl Exposition {
-    /// OpenMetrics only where the client asks for it.
+    /// OpenMetrics only where the client asks for it, and not for the other one rather.
     #[must_use]
-    pub fn from_accept(accept: Option<&str>) -> Self {
-        if accept.is_some_and(|accept| accept.contains("application/openmetrics-text")) {
+    pub fn wanted(headers: &HeaderMap) -> Self {
+        let weight = wish::weight(headers, "application/openmetrics-text");
+        if weight > 0.0 && weight >= wish::weight(headers, "text/plain") {
             Self::OpenMetrics
         } else {
             Self::Prometheus
@@ -120,6 +122,15 @@ impl Metrics {
         build.set(1);
         registry.register(Box::new(build))?;
 
+        let evictions = counters(
+            "pollgate_cache_evictions_total",
+            "Remembered answers that went, by cause (size, expired, forgotten).",
+            &["cause"],
+        )?;
+        for cause in ["size", "expired", "forgotten"] {
+            evictions.with_label_values(&[cause]);
+        }
+
         Ok(Self {
             requests: counters(
                 "pollgate_requests_total",
@@ -147,11 +158,7 @@ impl Metrics {
                 "pollgate_cache_bytes",
                 "Memory that remembered answers take, in bytes.",
             )?,
-            cache_evictions: counters(
-                "pollgate_cache_evictions_total",
-                "Remembered answers that went, by cause (size, expired, forgotten).",
-                &["cause"],
-            )?,
+            cache_evictions: evictions,
             flights: gauge("pollgate_flights", "Status polls of upstream under way.")?,
             waiters: gauge(
                 "pollgate_waiters",
