@@ -15,6 +15,7 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tokio::time::Instant;
 
+use crate::cadence::Life;
 use crate::freshness::Lifetime;
 use crate::key::{Caller, TaskKey};
 use crate::reply::{Answer, Asked, Reply};
@@ -53,6 +54,8 @@ pub struct Entry {
     pub useful_until: Instant,
     /// When the task was first seen, in Unix seconds.
     pub first_seen: i64,
+    /// The task's life, where it is one.
+    pub life: Option<Life>,
     takeoff: Takeoff,
 }
 
@@ -199,6 +202,7 @@ impl Store {
             now,
             lifetime,
             first_seen,
+            life,
         } = arrival;
         let fresh_until = now + lifetime.fresh;
         let useful_until = fresh_until + lifetime.stand_in;
@@ -211,6 +215,7 @@ impl Store {
             fresh_until,
             useful_until,
             first_seen,
+            life,
             takeoff,
         };
         self.answers.insert(key.clone(), Arc::new(entry));
@@ -218,10 +223,10 @@ impl Store {
         true
     }
 
-    /// When the task was first seen, if that is remembered.
+    /// What was last remembered of a task, whether or not it may still be shown: only to learn from.
     #[must_use]
-    pub fn first_seen(&self, key: &TaskKey) -> Option<i64> {
-        self.answers.get(key).map(|entry| entry.first_seen)
+    pub fn last(&self, key: &TaskKey) -> Option<Arc<Entry>> {
+        self.answers.get(key)
     }
 
     /// Forgets a task for every caller and in both dialects; polls under way will not bring it back.
@@ -319,6 +324,8 @@ pub struct Arrival {
     pub lifetime: Lifetime,
     /// When its task was first seen, in Unix seconds.
     pub first_seen: i64,
+    /// The task's life, where it is one.
+    pub life: Option<Life>,
 }
 
 /// Tells moka when an entry's memory may go; on the system's clock, since moka knows no other.
