@@ -13,11 +13,11 @@ use std::path::Path;
 use crate::simulation::{Rule, Sum, WORLDS, World, measure};
 
 /// `cache.in_flight_ttl` and `cache.in_flight_max`, as they are by default.
-pub const LEAST: f64 = 2.0;
-pub const MOST: f64 = 10.0;
+pub(crate) const LEAST: f64 = 2.0;
+pub(crate) const MOST: f64 = 10.0;
 
 const FIXED: [f64; 9] = [1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0];
-const STRETCHED: [f64; 6] = [3.0, 4.0, 6.0, 10.0, 15.0, 20.0];
+const STRETCHED: [f64; 5] = [4.0, 6.0, 10.0, 15.0, 20.0];
 
 /// How many tasks of the model ended before, as a word, the tasks measured, and how often.
 const LEARNT: [(&str, Range<usize>, u64); 4] = [

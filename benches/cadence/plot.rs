@@ -99,7 +99,11 @@ fn line(svg: &mut String, points: &str, colour: &str) {
 }
 
 /// The whole picture.
-pub fn picture(fixed: &[(f64, Sum)], stretched: &[(f64, Sum)], learning: &[(&str, Sum)]) -> String {
+pub(crate) fn picture(
+    fixed: &[(f64, Sum)],
+    stretched: &[(f64, Sum)],
+    learning: &[(&str, Sum)],
+) -> String {
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} 920\" font-family=\"system-ui, 'Helvetica Neue', Arial, \
          sans-serif\" font-size=\"13\">\n<rect width=\"{WIDTH}\" height=\"920\" fill=\"white\"/>\n"
@@ -114,8 +118,8 @@ pub fn picture(fixed: &[(f64, Sum)], stretched: &[(f64, Sum)], learning: &[(&str
     heading(
         &mut svg,
         574.0,
-        "Long looks while an end is unlikely, short ones when it is near",
-        "100 ends learnt, in_flight_ttl 2 s, in_flight_max 10 s",
+        "Rare looks while an end is unlikely, frequent ones when it is near",
+        "the same tasks; 100 ends learnt, in_flight_ttl 2 s, in_flight_max 10 s",
     );
     lives(&mut svg);
     svg.push_str("</svg>\n");
@@ -140,14 +144,14 @@ fn curves(
         top: 100.0,
         height: 380.0,
         across: 140.0,
-        up: 5.5,
+        up: 2.75,
     };
-    let promised = 1.25
-        * fixed
-            .iter()
-            .find(|(interval, _)| *interval == LEAST)
-            .map_or(1.0, |(_, sum)| sum.lag);
-    let (top, floor) = (panel.y(promised), panel.y(0.0));
+    let promised = fixed
+        .iter()
+        .find(|(interval, _)| *interval == LEAST)
+        .map(|(_, sum)| *sum);
+    let Some(two) = promised else { return };
+    let (top, floor) = (panel.y(1.25 * two.lag), panel.y(0.0));
     let (left, wide) = (Panel::LEFT, Panel::RIGHT - Panel::LEFT);
     let _ = writeln!(
         svg,
@@ -156,7 +160,7 @@ fn curves(
     );
     panel.axes(
         svg,
-        (20.0, 1.0),
+        (20.0, 0.5),
         (
             "upstream polls per task",
             "mean seconds from “done” upstream to “seen”",
@@ -165,7 +169,7 @@ fn curves(
     label(
         svg,
         Panel::RIGHT - 8.0,
-        top - 6.0,
+        top - 7.0,
         "end",
         "#1a7f37",
         "promised: within 1.25 × the lag of the fixed 2 s",
@@ -182,7 +186,7 @@ fn curves(
         dot(svg, x, y, 4.5, FIXED);
         label(
             svg,
-            x + 8.0,
+            x + 9.0,
             y - 7.0,
             "start",
             FAINT,
@@ -191,55 +195,73 @@ fn curves(
     }
     label(
         svg,
-        panel.x(31.0),
-        panel.y(3.0),
+        panel.x(43.0),
+        panel.y(2.0),
         "start",
         FAINT,
         "fixed cadence",
     );
 
+    // From nothing learnt, which is the fixed cadence, to much.
+    let learnt = learning.iter().map(|(_, sum)| sum);
+    let path = [&two]
+        .into_iter()
+        .chain(learnt)
+        .map(|sum| (sum.polls, sum.lag));
+    let _ = writeln!(
+        svg,
+        r#"<polyline points="{}" fill="none" stroke="{LEARNING}" stroke-width="1.5" stroke-dasharray="5 4"/>"#,
+        panel.points(path)
+    );
+    let highest = stretched.iter().filter(|(most, _)| *most <= MOST);
     line(
         svg,
-        &panel.points(stretched.iter().map(|(_, sum)| (sum.polls, sum.lag))),
+        &panel.points(highest.clone().map(|(_, sum)| (sum.polls, sum.lag))),
         ADAPTIVE,
     );
-    for (most, sum) in stretched {
+    for (most, sum) in highest {
         let (x, y) = (panel.x(sum.polls), panel.y(sum.lag));
-        dot(svg, x, y, if *most == MOST { 7.0 } else { 4.5 }, ADAPTIVE);
-        label(svg, x, y + 22.0, "middle", ADAPTIVE, &format!("{most}"));
-    }
-    if let Some((most, sum)) = stretched.last() {
-        let text = format!("adaptive, 2 s up to … {most} s, 100 ends learnt");
+        let default = *most == MOST;
+        dot(svg, x, y, if default { 8.0 } else { 4.5 }, ADAPTIVE);
+        let word = if default {
+            format!("{most} s, the default")
+        } else {
+            format!("{most} s")
+        };
+        let (x, anchor) = if default {
+            (x - 12.0, "end")
+        } else {
+            (x + 4.0, "start")
+        };
         label(
             svg,
-            panel.x(sum.polls) - 8.0,
-            panel.y(sum.lag) + 44.0,
-            "start",
+            x,
+            y + if default { 5.0 } else { -9.0 },
+            anchor,
             ADAPTIVE,
-            &text,
+            &word,
         );
-    }
-    for (word, sum) in learning {
-        if *word != "100 ends" {
-            let (x, y) = (panel.x(sum.polls), panel.y(sum.lag));
-            dot(svg, x, y, 4.5, LEARNING);
-            label(
-                svg,
-                x,
-                y - 10.0,
-                "middle",
-                LEARNING,
-                word.split(' ').next().unwrap_or(word),
-            );
-        }
     }
     label(
         svg,
-        panel.x(66.0),
-        panel.y(1.75),
+        panel.x(20.0),
+        panel.y(0.72),
+        "start",
+        ADAPTIVE,
+        "adaptive: 2 s, stretched to at most …, with 100 ends learnt",
+    );
+    for (word, sum) in learning.iter().filter(|(word, _)| *word != "100 ends") {
+        let (x, y) = (panel.x(sum.polls), panel.y(sum.lag));
+        dot(svg, x, y, 4.5, LEARNING);
+        label(svg, x + 9.0, y + 15.0, "start", LEARNING, word);
+    }
+    label(
+        svg,
+        panel.x(20.0),
+        panel.y(0.55),
         "start",
         LEARNING,
-        "adaptive, 2–10 s, after so many ends",
+        "adaptive: 2 s, stretched to at most 10 s, with so many ends learnt",
     );
 }
 

@@ -6,16 +6,16 @@ use pollgate::cadence::{Bounds, Cadence};
 
 /// A seeded source of chance (splitmix64).
 #[derive(Debug, Clone)]
-pub struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
     /// Dice that repeat themselves for a seed.
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
     /// A number from 0 up to, but without, 1.
-    pub fn unit(&mut self) -> f64 {
+    pub(crate) fn unit(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -25,17 +25,17 @@ impl Dice {
 
 /// What a vendor's tasks are like.
 #[derive(Debug, Clone, Copy)]
-pub struct World {
+pub(crate) struct World {
     /// What it is called.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// How long the n-th task takes, in seconds.
-    pub lifetime: fn(&mut Dice, usize) -> f64,
+    pub(crate) lifetime: fn(&mut Dice, usize) -> f64,
     /// How often upstream asks its vendor, in seconds; 0 for always. The rounds of each task have their own phase.
-    pub refresh: f64,
+    pub(crate) refresh: f64,
 }
 
 /// 83 to 253 s, half of them at most 105 s.
-pub fn usual(dice: &mut Dice, _: usize) -> f64 {
+pub(crate) fn usual(dice: &mut Dice, _: usize) -> f64 {
     quantile(
         &[
             (0.0, 83.0),
@@ -60,7 +60,7 @@ fn quantile(points: &[(f64, f64)], at: f64) -> f64 {
 }
 
 /// The usual world first, then its variations.
-pub const WORLDS: [World; 8] = [
+pub(crate) const WORLDS: [World; 8] = [
     World {
         name: "usual: 83–253 s, median 105 s, rounds of 15 s",
         lifetime: usual,
@@ -119,7 +119,7 @@ pub const WORLDS: [World; 8] = [
 
 /// Who decides when to look again.
 #[derive(Debug, Clone, Copy)]
-pub enum Rule {
+pub(crate) enum Rule {
     /// Always after so many seconds.
     Fixed(f64),
     /// [`Cadence`], between so many seconds and so many.
@@ -128,18 +128,24 @@ pub enum Rule {
 
 /// One task to its end.
 #[derive(Debug, Clone, Copy)]
-pub struct Run {
+pub(crate) struct Run {
     /// How often upstream was asked.
-    pub polls: f64,
+    pub(crate) polls: f64,
     /// From "done" upstream to "seen", in seconds.
-    pub lag: f64,
+    pub(crate) lag: f64,
     /// From done at the vendor to "seen".
-    pub whole_lag: f64,
+    pub(crate) whole_lag: f64,
 }
 
 /// Follows `count` tasks, one after the other, each by one who waits from its beginning to its end. The first look is
 /// up to two seconds after the submit.
-pub fn follow(world: World, rule: Rule, count: usize, seed: u64, cadence: &Cadence) -> Vec<Run> {
+pub(crate) fn follow(
+    world: World,
+    rule: Rule,
+    count: usize,
+    seed: u64,
+    cadence: &Cadence,
+) -> Vec<Run> {
     let mut dice = Dice::new(seed);
     (0..count)
         .map(|n| {
@@ -185,19 +191,24 @@ fn seconds(seconds: f64) -> Duration {
 
 /// What many runs come to.
 #[derive(Debug, Clone, Copy)]
-pub struct Sum {
+pub(crate) struct Sum {
     /// Polls per task.
-    pub polls: f64,
+    pub(crate) polls: f64,
     /// Mean seconds from "done" upstream to "seen".
-    pub lag: f64,
+    pub(crate) lag: f64,
     /// What 95 of 100 stay within.
-    pub p95: f64,
+    pub(crate) p95: f64,
     /// Mean seconds from done at the vendor to "seen".
-    pub whole_lag: f64,
+    pub(crate) whole_lag: f64,
 }
 
 /// Means over the tasks from `first` on until before `last`, of `repeats` runs with seeds of their own.
-pub fn measure(world: World, rule: Rule, tasks: std::ops::Range<usize>, repeats: u64) -> Sum {
+pub(crate) fn measure(
+    world: World,
+    rule: Rule,
+    tasks: std::ops::Range<usize>,
+    repeats: u64,
+) -> Sum {
     let runs: Vec<Run> = (0..repeats)
         .flat_map(|seed| {
             follow(world, rule, tasks.end, seed, &Cadence::new()).split_off(tasks.start)

@@ -9,7 +9,7 @@ use super::Bounds;
 pub(super) const ALLOWANCE: f64 = 0.2;
 
 /// How many tasks the doubt counts for.
-pub(super) const DOUBT: f64 = 2.0;
+pub(super) const DOUBT: f64 = 3.0;
 
 /// What remains of the weight of an end when the next one is learnt: some thirty are remembered well.
 const DECAY: f64 = 0.97;
