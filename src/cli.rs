@@ -84,8 +84,11 @@ struct Settings {
     /// Where metrics and health are served [default: 127.0.0.1:9090], or "off".
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
-    /// The API behind the gateway; a path prefix is kept [default: <https://octopusx.ai>].
-    #[arg(long, value_name = "URL")]
+    #[arg(
+        long,
+        value_name = "URL",
+        help = "The API behind the gateway [default: https://octopusx.ai]; a path prefix is kept"
+    )]
     upstream: Option<String>,
 }
 

@@ -17,8 +17,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt as _};
 
-use super::Keeping;
 use super::activity::{Activity, Watched};
+use super::{Keeping, TlsIdentity};
 use crate::body::Body;
 use crate::exchange::{Inbound, Peer};
 
@@ -39,23 +39,38 @@ pub(super) async fn run<S>(
     let _counted = keeping.gauge.as_ref().map(crate::telemetry::Gauge::up);
     // Answers are small and whole: waiting to fill a packet only costs the client 40 ms.
     let _ = stream.set_nodelay(true);
-    let Some(tls) = &keeping.tls else {
-        return converse(
-            stream,
-            Peer {
+    match &keeping.tls {
+        None => {
+            let peer = Peer {
                 address,
                 tls: false,
-            },
-            service,
-            &keeping,
-            stop,
-        )
-        .await;
-    };
+            };
+            converse(stream, peer, service, &keeping, stop).await;
+        }
+        // Boxed: a TLS session is large, and connections without one should not pay for it.
+        Some(tls) => Box::pin(converse_tls(stream, address, service, &keeping, tls, stop)).await,
+    }
+}
+
+async fn converse_tls<S>(
+    stream: TcpStream,
+    address: SocketAddr,
+    service: S,
+    keeping: &Keeping,
+    tls: &TlsIdentity,
+    stop: CancellationToken,
+) where
+    S: Service<Inbound, Response = Response<Body>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+{
     let handshake = timeout(keeping.header_timeout, tls.acceptor().accept(stream));
     match handshake.await {
         Ok(Ok(stream)) => {
-            converse(stream, Peer { address, tls: true }, service, &keeping, stop).await;
+            let peer = Peer { address, tls: true };
+            converse(stream, peer, service, keeping, stop).await;
         }
         Ok(Err(error)) => tracing::debug!("TLS handshake failed: {error}"),
         Err(_) => tracing::debug!("TLS handshake took longer than limits.header_timeout"),

@@ -45,15 +45,8 @@ fn every_command_line_is_one_that_pollgate_takes() {
         else {
             continue;
         };
-        let arguments = arguments
-            .trim()
-            .trim_start_matches("--")
-            .trim_end_matches('&');
-        let arguments = if command.contains("-- --") {
-            format!("--{}", arguments.trim())
-        } else {
-            arguments.to_owned()
-        };
+        let arguments = arguments.trim().trim_end_matches('&');
+        let arguments = arguments.strip_prefix("-- ").unwrap_or(arguments);
         // With --help added nothing runs, but a wrong command or flag is still found out.
         let output = binary()
             .args(arguments.split_whitespace())
