@@ -1,6 +1,8 @@
 //! The adaptive cadence keeps its promise: in the simulation that its published curve is made with, and in the real
 //! pipeline.
 
+#![cfg(test)]
+
 #[allow(dead_code, clippy::cast_precision_loss)]
 #[path = "../benches/cadence/simulation.rs"]
 mod simulation;

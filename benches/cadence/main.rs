@@ -115,12 +115,12 @@ fn row(text: &mut String, name: &str, sum: &Sum) {
     );
 }
 
-fn comparison(text: &mut String, world: World, word: &str, tasks: &Range<usize>, repeats: u64) {
+fn comparison(text: &mut String, world: World, after: &str, tasks: &Range<usize>, repeats: u64) {
     let fixed = measure(world, Rule::Fixed(LEAST), tasks.clone(), repeats);
     let adaptive = measure(world, Rule::Adaptive(LEAST, MOST), tasks.clone(), repeats);
     let _ = writeln!(
         text,
-        "| {} | {word} | {:.1} → {:.1}: {:.0} % | {:.2} → {:.2} s: × {:.2} |",
+        "| {} | {after} | {:.1} → {:.1}: {:.0} % | {:.2} → {:.2} s: × {:.2} |",
         world.name,
         fixed.polls,
         adaptive.polls,

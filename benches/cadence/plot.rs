@@ -201,7 +201,16 @@ fn curves(
         FAINT,
         "fixed cadence",
     );
+    adaptive(svg, &panel, two, stretched, learning);
+}
 
+fn adaptive(
+    svg: &mut String,
+    panel: &Panel,
+    two: Sum,
+    stretched: &[(f64, Sum)],
+    learning: &[(&str, Sum)],
+) {
     // From nothing learnt, which is the fixed cadence, to much.
     let learnt = learning.iter().map(|(_, sum)| sum);
     let path = [&two]
@@ -253,7 +262,8 @@ fn curves(
     for (word, sum) in learning.iter().filter(|(word, _)| *word != "100 ends") {
         let (x, y) = (panel.x(sum.polls), panel.y(sum.lag));
         dot(svg, x, y, 4.5, LEARNING);
-        label(svg, x + 9.0, y + 15.0, "start", LEARNING, word);
+        let below = if *word == "1 end" { -6.0 } else { 15.0 };
+        label(svg, x + 9.0, y + below, "start", LEARNING, word);
     }
     label(
         svg,
