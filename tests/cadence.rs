@@ -279,12 +279,12 @@ async fn an_answer_says_how_long_it_was_chosen_to_be_fresh_and_a_refetch_asks_al
     let fresh = first.fresh_until - first.received;
     assert!(fresh > Duration::from_secs(4), "{fresh:?}");
     assert_eq!(fresh, scene.chosen("m"));
-    tokio::time::advance(fresh - Duration::from_millis(1)).await;
+    tokio::time::advance(fresh.saturating_sub(Duration::from_millis(1))).await;
     scene.ask(scene.query("t", None, Demand::Fresh)).await;
     assert_eq!(asked(), before + 1);
     scene.ask(scene.query("t", None, Demand::Refetched)).await;
     assert_eq!(asked(), before + 2);
-    tokio::time::advance(Duration::from_secs(90) - fresh).await;
+    tokio::time::advance(Duration::from_secs(90).saturating_sub(fresh)).await;
     let late = scene.ask(scene.query("t", None, Demand::Fresh)).await;
     let fresh = late.fresh_until - late.received;
     assert!(fresh < Duration::from_secs(4), "{fresh:?}");

@@ -262,8 +262,12 @@ fn adaptive(
     for (word, sum) in learning.iter().filter(|(word, _)| *word != "100 ends") {
         let (x, y) = (panel.x(sum.polls), panel.y(sum.lag));
         dot(svg, x, y, 4.5, LEARNING);
-        let below = if *word == "1 end" { -6.0 } else { 15.0 };
-        label(svg, x + 9.0, y + below, "start", LEARNING, word);
+        let (x, y, anchor) = if *word == "1 end" {
+            (x, y - 10.0, "end")
+        } else {
+            (x + 9.0, y + 15.0, "start")
+        };
+        label(svg, x, y, anchor, LEARNING, word);
     }
     label(
         svg,

@@ -4,12 +4,15 @@
 //! ended gives the hazard `h` of ending at an age. Polls at intervals `d` cost `1/d` each second and leave an end unseen
 //! for `d/2` on average, so the fewest polls for a given mean lag have `d = sqrt(c / h)`, kept between `in_flight_ttl`
 //! and `in_flight_max`; and `c` is as large as lets the mean lag that the histogram foretells stay within
-//! [`ALLOWANCE`](model::ALLOWANCE) of the fixed cadence's. Nothing more is tuned.
+//! [`ALLOWANCE`](model::ALLOWANCE) of the fixed cadence's.
 //!
 //! What is not known is not stretched: a model of which no task ended yet, and a task that is older than those did
-//! get, have the fixed cadence. Some weight spread over all ages ([`DOUBT`](model::DOUBT)) stands for what was not seen yet, so that
-//! few samples stretch little. A failure is an end like any other. Time spent queued is part of the age, since upstream
-//! learns of vendors in rounds and may tell of the whole rest of a task at once; progress is believed only near 100.
+//! get, have the fixed cadence. Some weight spread over all ages ([`DOUBT`](model::DOUBT)) stands for what was not
+//! seen yet, so that few samples stretch little. A failure is an end like any other. Time spent queued is part of the
+//! age, since upstream learns of vendors in rounds and may tell of the whole rest of a task at once; progress is
+//! believed only near 100.
+//!
+//! What it saves and costs is simulated by `cargo bench --bench cadence`, and told in `benches/cadence.md`.
 
 mod model;
 
@@ -67,9 +70,9 @@ pub struct Cadence(Mutex<Models>);
 
 #[derive(Debug, Default)]
 struct Models {
-    /// Counts the ends that were learnt.
+    /// How many ends were learnt.
     ends: u64,
-    /// And with each model, how many that were when the last of its own was.
+    /// With each model, how many that were when the last of its own was.
     by_name: HashMap<Box<str>, (u64, Model)>,
 }
 
