@@ -16,12 +16,19 @@ use crate::error::Error;
 use crate::key::Caller;
 use crate::reply::Reply;
 
-/// How many polls must fail in a row, retries and all, before it is upstream's affair and not a task's.
+/// How many requests must fail in a row, further tries included, before it is upstream's affair and not a task's.
 const FAILURES: u32 = 8;
 
 /// How long between two probes of an upstream that is down; up to twice that, by chance, so that many gateways do
 /// not probe in step.
 const PROBE: Duration = Duration::from_millis(1250);
+
+/// The first probe comes this soon, or twice that, and every further one after twice as long: a blip is soon over.
+const FIRST_PROBE: Duration = Duration::from_millis(100);
+
+/// How long after the time for a probe what is known of upstream says nothing any more: nobody asked for that long.
+/// Polls that come then are not to be refused for the sake of an outage of last night.
+const OUTDATED: Duration = Duration::from_secs(10);
 
 /// The first pause after a 429 that does not say how long; doubled with every further one.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -157,7 +164,7 @@ fn with<T>(circuit: &Mutex<Circuit>, change: impl FnOnce(&mut Circuit) -> T) -> 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Circuit {
     Closed { failures: u32 },
-    Down { probe_at: Instant },
+    Down { probes: u32, probe_at: Instant },
     Paused { times: u32, probe_at: Instant },
 }
 
@@ -171,9 +178,23 @@ impl Circuit {
     /// Lets everything through, or only a probe when it is due. A probe that never comes back does not keep the next
     /// one from being made.
     fn admit(&mut self, now: Instant, chance: f64) -> Result<Admission, Error> {
+        match *self {
+            // One more failure, and it is down again.
+            Self::Down { probe_at, .. } if now >= probe_at + OUTDATED => {
+                let failures = FAILURES - 1;
+                *self = Self::Closed { failures };
+            }
+            Self::Paused { probe_at, .. } if now >= probe_at + OUTDATED => *self = Self::default(),
+            _ => {}
+        }
         match self {
             Self::Closed { .. } => Ok(Admission::Free),
-            Self::Down { probe_at } | Self::Paused { probe_at, .. } if now >= *probe_at => {
+            Self::Down { probes, probe_at } if now >= *probe_at => {
+                *probes += 1;
+                *probe_at = now + pace(*probes, chance);
+                Ok(Admission::Probe)
+            }
+            Self::Paused { probe_at, .. } if now >= *probe_at => {
                 *probe_at = now + PROBE.mul_f64(1.0 + chance);
                 Ok(Admission::Probe)
             }
@@ -183,12 +204,16 @@ impl Circuit {
     }
 
     fn fail(&mut self, now: Instant, chance: f64) {
-        let probe_at = now + PROBE.mul_f64(1.0 + chance);
+        let down = |probes| Self::Down {
+            probes,
+            probe_at: now + pace(probes, chance),
+        };
         *self = match *self {
             Self::Closed { failures } if failures + 1 < FAILURES => Self::Closed {
                 failures: failures + 1,
             },
-            Self::Closed { .. } | Self::Down { .. } => Self::Down { probe_at },
+            Self::Closed { .. } => down(0),
+            Self::Down { probes, .. } => down(probes),
             paused @ Self::Paused { .. } => paused,
         };
     }
@@ -210,6 +235,12 @@ impl Circuit {
             probe_at: now + pause,
         };
     }
+}
+
+/// How long until the next probe of an upstream that is down, after so many.
+fn pace(probes: u32, chance: f64) -> Duration {
+    let pace = FIRST_PROBE.saturating_mul(1 << probes.min(10)).min(PROBE);
+    pace.mul_f64(1.0 + chance)
 }
 
 #[cfg(test)]
@@ -242,9 +273,35 @@ mod tests {
             now += SECOND / 10;
             probes += u32::from(health.admit(other, now, 0.5).is_ok());
         }
-        assert_eq!(probes, 31, "one about every 1.9 s for a minute");
+        assert_eq!(
+            probes, 34,
+            "four soon, then one about every 1.9 s, for a minute"
+        );
         health.note(caller, Outcome::Answered, now, 0.0);
         assert_eq!(health.admit(other, now, 0.0), Ok(Admission::Free));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_that_nobody_asked_about_since_refuses_no_one() {
+        let (health, (caller, other), mut now) = (Health::new(), callers(), Instant::now());
+        for _ in 0..FAILURES {
+            health.note(caller, Outcome::Failed, now, 0.0);
+        }
+        now += Duration::from_hours(8);
+        for caller in [caller, other, caller] {
+            assert_eq!(health.admit(caller, now, 0.0), Ok(Admission::Free));
+        }
+        health.note(caller, Outcome::Failed, now, 0.0);
+        assert_eq!(
+            health.admit(other, now, 0.0),
+            Err(Error::UpstreamDown),
+            "one failure is enough this time"
+        );
+        health.note(caller, Outcome::PausedAll(None), now, 0.0);
+        now += Duration::from_hours(8);
+        for caller in [caller, other, caller] {
+            assert_eq!(health.admit(caller, now, 0.0), Ok(Admission::Free));
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -65,8 +65,6 @@ pub struct TaskFetch {
     pub first_seen: i64,
     /// When all tries together have taken long enough.
     pub deadline: Instant,
-    /// Whether there is to be no second try.
-    pub once: bool,
 }
 
 /// What a client will take, from its `cache-control` (RFC 9111 §5.2.1).

@@ -1,5 +1,6 @@
-//! Keeps polls from an upstream that asked for a pause or is down, but for a probe now and then. Above Retry, so that
-//! it judges by what a poll came to in the end, and so that a probe is one request.
+//! Keeps polls from an upstream that asked for a pause or is down, but for a probe now and then. Below Retry, so that
+//! every single request is admitted and judged: an upstream that is gone is known by the first few, and a probe that
+//! failed is not tried again at once.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,7 +10,7 @@ use tokio::time::Instant;
 use tower::{Service, ServiceExt as _};
 
 use crate::error::Error;
-use crate::health::{Admission, Health, Outcome};
+use crate::health::{Health, Outcome};
 use crate::reply::{Reply, TaskFetch};
 
 /// See the module.
@@ -37,12 +38,11 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut fetch: TaskFetch) -> Self::Future {
+    fn call(&mut self, fetch: TaskFetch) -> Self::Future {
         let Self { inner, health } = self.clone();
         Box::pin(async move {
             let caller = fetch.query.key.caller;
-            let admission = health.admit(caller, Instant::now(), fastrand::f64())?;
-            fetch.once = admission == Admission::Probe;
+            health.admit(caller, Instant::now(), fastrand::f64())?;
             let result = inner.oneshot(fetch).await;
             if let Some(outcome) = Outcome::of(&result) {
                 health.note(caller, outcome, Instant::now(), fastrand::f64());

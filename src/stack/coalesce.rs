@@ -9,10 +9,10 @@ use futures_util::future::BoxFuture;
 use tokio::time::timeout_at;
 use tower::{Service, ServiceExt as _};
 
-use super::PollFlights;
+use super::{Departure, PollFlights};
 use crate::error::Error;
 use crate::flights::Role;
-use crate::reply::{Answer, TaskQuery};
+use crate::reply::{Answer, Demand, TaskQuery};
 use crate::store::Store;
 use crate::telemetry::Gauge;
 use crate::verdict::Verdict;
@@ -47,7 +47,7 @@ impl<S> Coalesce<S> {
 
 impl<S> Service<TaskQuery> for Coalesce<S>
 where
-    S: Service<TaskQuery, Response = Answer, Error = Error, Future: Send> + Clone + Send + 'static,
+    S: Service<Departure, Response = Answer, Error = Error, Future: Send> + Clone + Send + 'static,
 {
     type Response = Answer;
     type Error = Error;
@@ -66,22 +66,31 @@ where
             max_waiters,
         } = self.clone();
         Box::pin(async move {
-            let deadline = query.deadline;
-            let key = (query.key.clone(), store.epoch(&query.key.task));
-            let ticket = flights
-                .board(key, max_waiters.get(), || inner.oneshot(query))
-                .map_err(|_| Error::Overloaded("clients waiting for this task"))?;
-            let role = ticket.role();
             let _waiting = waiters.up();
-            let answer = timeout_at(deadline, ticket)
-                .await
-                .map_err(|_| Error::UpstreamTimeout)?;
-            let answer = answer.map_err(|_| Error::Crashed)??;
-            let verdict = match role {
-                Role::Pilot => answer.verdict,
-                Role::Passenger => Verdict::Shared,
-            };
-            Ok(Answer { verdict, ..answer })
+            loop {
+                let takeoff = store.takeoff(&query.key);
+                let depart = || {
+                    let query = query.clone();
+                    inner.clone().oneshot(Departure { query, takeoff })
+                };
+                let ticket = flights
+                    .board((query.key.clone(), takeoff), max_waiters.get(), depart)
+                    .map_err(|_| Error::Overloaded("clients waiting for this task"))?;
+                let role = ticket.role();
+                let answer = timeout_at(query.deadline, ticket)
+                    .await
+                    .map_err(|_| Error::UpstreamTimeout)?;
+                let answer = answer.map_err(|_| Error::Crashed)??;
+                // The flight found it in the store after all: nothing for one who demands what upstream says now.
+                if query.demand == Demand::Refetched && answer.asked.is_none() {
+                    continue;
+                }
+                let verdict = match role {
+                    Role::Pilot => answer.verdict,
+                    Role::Passenger => Verdict::Shared,
+                };
+                return Ok(Answer { verdict, ..answer });
+            }
         })
     }
 }

@@ -29,8 +29,8 @@ use crate::error::Error;
 use crate::flights::Flights;
 use crate::health::Health;
 use crate::key::{CallerKey, TaskKey};
-use crate::reply::{Answer, Reply, TaskFetch};
-use crate::store::Store;
+use crate::reply::{Answer, Reply, TaskFetch, TaskQuery};
+use crate::store::{Store, Takeoff};
 use crate::telemetry::{Gauge, Metrics};
 use crate::upstream::Upstream;
 
@@ -53,11 +53,20 @@ pub type Stack =
     Observe<Rescue<LoadShed<ConcurrencyLimit<Dispatch<Poll<TaskPipeline<Fetch>>, Forward>>>>>;
 
 /// The inner half, which answers status polls: plain values in and out. `F` asks upstream.
-pub type TaskPipeline<F> = Hold<Translate<Recall<Coalesce<Remember<Breaker<Retry<F>>>>>>>;
+pub type TaskPipeline<F> = Hold<Translate<Recall<Coalesce<Remember<Retry<Breaker<F>>>>>>>;
 
-/// The flights of status polls. The count of a task's changes is part of the key, so that no poll that comes after a
-/// change boards a flight that took off before it.
-pub type PollFlights = Flights<(TaskKey, u64), Result<Answer, Error>>;
+/// The flights of status polls. What changes with the task and with the caller's standing is part of the key, so that
+/// no poll that comes after a write or a refusal boards a flight that took off before it.
+pub type PollFlights = Flights<(TaskKey, Takeoff), Result<Answer, Error>>;
+
+/// A poll that is about to take off.
+#[derive(Debug, Clone)]
+pub struct Departure {
+    /// What its first passenger wants to know.
+    pub query: TaskQuery,
+    /// What it is boarded under, and must still be so when it lands: looked at once, so that there is no gap between.
+    pub takeoff: Takeoff,
+}
 
 /// What the stack works on, and what stays when it is assembled anew with other settings.
 #[derive(Debug, Clone)]
@@ -182,9 +191,9 @@ where
                 config.upstream.timeout,
             )
         })
-        // Below Remember, which is told only how it ended; above Retry, so that a probe is one request.
-        .layer_fn(|inner| Breaker::new(inner, Arc::clone(health)))
-        // Innermost but for Fetch: holds nothing between two tries.
+        // Below Remember, which is told only how it ended; holds nothing of Fetch between two tries.
         .layer_fn(|inner| Retry::new(inner, Arc::clone(retries)))
+        // Below Retry, so that every single request is admitted and judged.
+        .layer_fn(|inner| Breaker::new(inner, Arc::clone(health)))
         .service(fetch)
 }

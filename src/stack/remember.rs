@@ -10,11 +10,12 @@ use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 use tower::{Service, ServiceExt as _};
 
+use super::Departure;
 use crate::cadence::{Bounds, Cadence, Life};
 use crate::config;
 use crate::error::Error;
 use crate::freshness::lifetime;
-use crate::reply::{Answer, Asked, Demand, Reply, TaskFetch, TaskQuery};
+use crate::reply::{Answer, Asked, Demand, Reply, TaskFetch};
 use crate::store::{Arrival, Entry, Found, Store};
 use crate::verdict::Verdict;
 
@@ -46,7 +47,7 @@ impl<S> Remember<S> {
     }
 }
 
-impl<S> Service<TaskQuery> for Remember<S>
+impl<S> Service<Departure> for Remember<S>
 where
     S: Service<TaskFetch, Response = Reply, Error = Error, Future: Send> + Clone + Send + 'static,
 {
@@ -58,7 +59,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, query: TaskQuery) -> Self::Future {
+    fn call(&mut self, Departure { query, takeoff }: Departure) -> Self::Future {
         let Self {
             inner,
             store,
@@ -73,7 +74,6 @@ where
             {
                 return Ok(entry.answer(Verdict::Hit, None));
             }
-            let takeoff = store.takeoff(&key);
             let last = store.last(&key);
             let first_seen = last.as_ref().map_or_else(unix_now, |last| last.first_seen);
             let deadline = Instant::now() + timeout;
@@ -81,7 +81,6 @@ where
                 query,
                 first_seen,
                 deadline,
-                once: false,
             };
             let reply = Arc::new(inner.oneshot(fetch).await?);
             let now = Instant::now();

@@ -1,5 +1,6 @@
-//! Tries again where that can help, within the poll's time and a budget. Below the breaker, which judges by the end
-//! of it; above Fetch, so that no place of `limits.max_upstream` is held between two tries.
+//! Tries again where that can help, within the poll's time and a budget. Inside the flight, which it is a part of;
+//! above the breaker, which every try has to pass, and above Fetch, so that no place of `limits.max_upstream` is held
+//! between two tries.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -57,7 +58,7 @@ where
             let mut tries = 1;
             loop {
                 let result = inner.clone().oneshot(fetch.clone()).await;
-                if fetch.once || tries == TRIES || !may_pass(&result) {
+                if tries == TRIES || !may_pass(&result) {
                     return result;
                 }
                 let pause =

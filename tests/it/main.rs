@@ -3,7 +3,8 @@
 #![allow(
     clippy::unwrap_used,
     clippy::float_cmp,
-    reason = "a test that cannot go on has failed; gauges are whole numbers"
+    clippy::print_stdout,
+    reason = "a test that cannot go on has failed; gauges are whole numbers; figures are for reading"
 )]
 
 mod support;
@@ -13,6 +14,8 @@ mod command_line;
 mod demo;
 mod documents;
 mod errors;
+mod faltering;
+mod figures;
 mod forwarding;
 mod isolation;
 mod lifecycle;

@@ -1,0 +1,369 @@
+//! The reference: what a poll may return, told from what happened and from the settings alone.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use pollgate::error::Error;
+use pollgate::reply::{Answer, Demand};
+use pollgate::task::{Rendering, State};
+use pollgate::verdict::Verdict;
+use tokio::time::Instant;
+
+use crate::upstream::mark;
+use crate::world::{Asked, Fetch, Moment, Poll, Said, Trouble, Url, World};
+
+/// How far back a reason for not asking upstream may lie: the longest pause that upstream may ask for, and what it may
+/// take until someone comes and finds out.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60 + 30);
+
+/// tokio's timers count whole milliseconds.
+const TICK: Duration = Duration::from_millis(2);
+
+/// How long an answer is fresh, and how long after that it may stand in.
+fn keep(world: &World, said: Said) -> (Duration, Duration) {
+    let cache = &world.cache;
+    match said {
+        Said::Task {
+            state: State::Failed,
+            ..
+        } => (cache.failed_ttl, cache.stale_if_error),
+        Said::Task {
+            state: State::Succeeded,
+            url: Url::Plain,
+        } => (cache.succeeded_ttl, cache.stale_if_error),
+        Said::Task {
+            state: State::Succeeded,
+            url: Url::Signed(left),
+        } => {
+            let good = left.saturating_sub(cache.url_margin);
+            let fresh = cache.succeeded_ttl.min(good);
+            (fresh, cache.stale_if_error.min(good.saturating_sub(fresh)))
+        }
+        Said::Task { .. } => (cache.in_flight_ttl, cache.stale_if_error),
+        Said::Missing => (cache.missing_ttl, Duration::ZERO),
+        Said::Refusal | Said::Failing(_) | Said::Nothing(_) => Default::default(),
+    }
+}
+
+/// A fetch that brought an answer: when, which, until when it is fresh and until when it may stand in.
+struct Known {
+    said: Said,
+    landed: Moment,
+    fresh_until: Instant,
+    useful_until: Instant,
+}
+
+fn known_of(world: &World, fetch: &Fetch) -> Option<Known> {
+    let (landed, said) = fetch.landed.filter(|_| fetch.is_answer())?;
+    let (fresh, stand_in) = keep(world, said);
+    Some(Known {
+        said,
+        landed,
+        fresh_until: landed.at + fresh,
+        useful_until: landed.at + fresh + stand_in,
+    })
+}
+
+/// What must be known at `now`: upstream's last answer, if nothing has happened since its flight began.
+fn known(world: &World, asked: Asked, now: Moment) -> Option<Known> {
+    let fetches = world
+        .fetches
+        .iter()
+        .filter(|fetch| fetch.asked == asked && fetch.is_answer());
+    let last = fetches.max_by_key(|fetch| fetch.landed.map(|(landed, _)| landed))?;
+    if world.forgetful || world.changed_between(asked, last.flight, now) {
+        return None;
+    }
+    known_of(world, last)
+}
+
+/// Whether upstream accepted the caller within `credential_ttl`: of the fetches that count by `since`, which took off
+/// after the caller's last refusal.
+fn accepted(world: &World, caller: usize, now: Moment, since: impl Fn(&Fetch) -> Moment) -> bool {
+    let refused = world
+        .refusals
+        .iter()
+        .filter(|(_, who)| *who == caller)
+        .map(|(when, _)| *when)
+        .max();
+    world.fetches.iter().any(|fetch| {
+        fetch.asked.caller == caller
+            && fetch.is_answer()
+            && refused.is_none_or(|refused| since(fetch) > refused)
+            && fetch
+                .landed
+                .is_some_and(|(landed, _)| now.at - landed.at <= world.cache.credential_ttl)
+    })
+}
+
+/// Whether a poll that begins now must be answered from memory.
+pub(crate) fn must_hit(world: &World, asked: Asked, now: Moment) -> bool {
+    known(world, asked, now).is_some_and(|known| now.at < known.fresh_until)
+        && accepted(world, asked.caller, now, |fetch| fetch.flight)
+}
+
+/// Says what is wrong with an answer that was given just now, if anything is.
+pub(crate) fn judge(world: &mut World, poll: &Poll, result: &Result<Answer, Error>) {
+    let now = world.moment();
+    let verdict = match result {
+        Ok(answer) => judge_answer(world, poll, answer, now),
+        Err(error) => judge_error(world, poll, error, now),
+    };
+    let late = (now.at > poll.deadline + TICK).then_some("after its deadline");
+    let asked_anyway = poll.must_hit
+        && poll.demand != Demand::Refetched
+        && !result
+            .as_ref()
+            .is_ok_and(|answer| answer.verdict == Verdict::Hit);
+    let asked_anyway = asked_anyway.then_some("not from memory, though it was known and fresh");
+    for problem in [verdict.err(), late, asked_anyway].into_iter().flatten() {
+        world.complain(format_args!("{problem}: {poll:?} got {result:?}"));
+    }
+}
+
+type Judgement = Result<(), &'static str>;
+
+fn forbid(wrong: bool, why: &'static str) -> Judgement {
+    if wrong { Err(why) } else { Ok(()) }
+}
+
+fn judge_answer(world: &World, poll: &Poll, answer: &Answer, now: Moment) -> Judgement {
+    let number = answer
+        .reply
+        .headers
+        .get("x-request-id")
+        .and_then(|value| value.to_str().ok()?.parse().ok());
+    let number: usize = number.ok_or("an answer that upstream never gave")?;
+    let fetch = *world
+        .fetches
+        .get(number)
+        .ok_or("an answer that upstream never gave")?;
+    let (landed, said) = fetch.landed.ok_or("an answer that upstream never gave")?;
+    forbid(
+        fetch.asked.caller != poll.asked.caller,
+        "another caller's answer",
+    )?;
+    forbid(fetch.asked.task != poll.asked.task, "another task's answer")?;
+    judge_document(poll, answer, number, &fetch, said)?;
+    forbid(answer.received != landed.at, "a wrong age")?;
+    let (fresh, stand_in) = keep(world, said);
+    let (fresh_until, useful_until) = (landed.at + fresh, landed.at + fresh + stand_in);
+    forbid(
+        fetch.is_answer() && answer.fresh_until > fresh_until,
+        "a wrong time to live",
+    )?;
+    forbid(
+        world.changed_between(poll.asked, fetch.takeoff, poll.start),
+        "an answer from before a change that the client knew of",
+    )?;
+    let other_path = fetch.asked.dialect != poll.asked.dialect;
+    let terminal = matches!(
+        said,
+        Said::Task {
+            state: State::Succeeded | State::Failed,
+            ..
+        }
+    );
+    forbid(
+        other_path && (answer.verdict != Verdict::Stale || !terminal),
+        "the other path's answer",
+    )?;
+    forbid(
+        poll.demand == Demand::Remembered && answer.verdict != Verdict::Hit,
+        "not from memory",
+    )?;
+
+    match answer.verdict {
+        Verdict::Hit => {
+            forbid(
+                poll.demand == Demand::Refetched,
+                "a remembered answer, though a new one was demanded",
+            )?;
+            judge_hit(world, poll, &fetch, fresh_until, now)
+        }
+        Verdict::Fetched => forbid(landed < poll.start, "older than the poll"),
+        Verdict::Shared if landed > poll.start => Ok(()),
+        // The flight's own second look into the store.
+        Verdict::Shared => {
+            forbid(
+                poll.demand == Demand::Refetched,
+                "older than the poll, though a new one was demanded",
+            )?;
+            judge_hit(world, poll, &fetch, fresh_until, now)
+        }
+        Verdict::Stale => {
+            forbid(!matches!(said, Said::Task { .. }), "an error stands in")?;
+            forbid(now.at >= useful_until, "older than stale_if_error")?;
+            forbid(
+                overtaken(world, poll, &fetch),
+                "a state that upstream had gone beyond",
+            )?;
+            let trouble = world
+                .last_trouble
+                .is_some_and(|at| now.at <= at + LONGEST_PAUSE)
+                || now.at >= poll.deadline;
+            forbid(!trouble, "stale, though upstream is well")
+        }
+        Verdict::Forwarded | Verdict::Shed | Verdict::Failed => Err("no verdict of a poll"),
+    }
+}
+
+fn judge_hit(
+    world: &World,
+    poll: &Poll,
+    fetch: &Fetch,
+    fresh_until: Instant,
+    now: Moment,
+) -> Judgement {
+    forbid(now.at >= fresh_until, "no longer fresh")?;
+    forbid(
+        overtaken(world, poll, fetch),
+        "a state that upstream had gone beyond",
+    )?;
+    forbid(
+        !accepted(world, poll.asked.caller, now, |fetch| fetch.takeoff),
+        "remembered, though the credential was not checked",
+    )
+}
+
+/// Whether the gateway had a later answer, of a later flight, before the poll began.
+fn overtaken(world: &World, poll: &Poll, fetch: &Fetch) -> bool {
+    world.fetches.iter().any(|later| {
+        later.asked == fetch.asked
+            && later.is_answer()
+            && later.takeoff > fetch.takeoff
+            && later.landed.is_some_and(|(landed, _)| landed < poll.start)
+            && !world.changed_between(later.asked, later.flight, poll.start)
+    })
+}
+
+fn judge_document(
+    poll: &Poll,
+    answer: &Answer,
+    number: usize,
+    fetch: &Fetch,
+    said: Said,
+) -> Judgement {
+    let rendition = answer.reply.rendition(poll.path, Rendering::Faithful);
+    let Said::Task { state, url } = said else {
+        let expected = match said {
+            Said::Refusal => 401,
+            Said::Failing(status) => status,
+            // In the envelope of its path it is "not found".
+            _ if poll.path == pollgate::task::Dialect::OpenAi => 404,
+            _ => 400,
+        };
+        forbid(
+            rendition.status.as_u16() != expected,
+            "an error of another status",
+        )?;
+        return forbid(
+            answer.reply.snapshot.is_some(),
+            "a task, where upstream told of none",
+        );
+    };
+    let snapshot = answer
+        .reply
+        .snapshot
+        .as_ref()
+        .ok_or("no task, where upstream told of one")?;
+    let mark = mark(fetch.asked, number, fetch.version);
+    let text = String::from_utf8_lossy(&rendition.body);
+    forbid(
+        rendition.status != StatusCode::OK,
+        "a task with an error's status",
+    )?;
+    forbid(!text.contains(&mark), "a document without its mark")?;
+    forbid(
+        text.matches("-f").count() != text.matches(&mark).count(),
+        "a document of several fetches",
+    )?;
+    forbid(snapshot.state() != state, "a state that upstream never had")?;
+    let has_url = state == State::Succeeded && url != Url::None;
+    forbid(
+        snapshot.has_url() != has_url,
+        "a URL that upstream never gave",
+    )
+}
+
+fn judge_error(world: &World, poll: &Poll, error: &Error, now: Moment) -> Judgement {
+    let mine = |trouble| {
+        world.fetches.iter().any(|fetch| {
+            fetch.asked == poll.asked
+                && fetch.landed.is_some_and(|(landed, said)| {
+                    landed > poll.start && said == Said::Nothing(trouble)
+                })
+        })
+    };
+    if poll.demand == Demand::Remembered {
+        return forbid(
+            *error != Error::NotCached,
+            "asked, though that was forbidden",
+        );
+    }
+    match error {
+        Error::UpstreamUnavailable(_) => forbid(
+            !mine(Trouble::Unavailable),
+            "an error that upstream never gave",
+        ),
+        Error::UpstreamInvalid(_) => {
+            forbid(!mine(Trouble::Invalid), "an error that upstream never gave")
+        }
+        Error::UpstreamTimeout => {
+            let waited = now.at >= poll.deadline || mine(Trouble::Timeout);
+            forbid(!waited, "gave up too early")
+        }
+        // A panic is a defect, not upstream failing: whoever waited for it is told.
+        Error::Crashed => return forbid(!mine(Trouble::Panic), "crashed by itself"),
+        Error::UpstreamDown | Error::RateLimited(_) => {
+            let trouble = world
+                .last_trouble
+                .is_some_and(|at| now.at <= at + LONGEST_PAUSE);
+            forbid(!trouble, "not asked, though upstream is well")
+        }
+        _ => Err("an error that has no reason"),
+    }?;
+    must_fail(world, poll, now)
+}
+
+/// While upstream fails, an error is allowed only where nothing is known that may stand in.
+fn must_fail(world: &World, poll: &Poll, now: Moment) -> Judgement {
+    let may_stand_in =
+        |known: &Known| matches!(known.said, Said::Task { .. }) && now.at < known.useful_until;
+    let own = known(world, poll.asked, now).filter(may_stand_in);
+    forbid(
+        own.is_some_and(|own| own.landed < now),
+        "an error, though a known state was allowed to stand in",
+    )?;
+    let other = Asked {
+        dialect: poll.asked.dialect.other(),
+        ..poll.asked
+    };
+    let terminal = |known: &Known| {
+        matches!(
+            known.said,
+            Said::Task {
+                state: State::Succeeded | State::Failed,
+                ..
+            }
+        )
+    };
+    let other = known(world, other, now)
+        .filter(may_stand_in)
+        .filter(terminal);
+    forbid(
+        other.is_some(),
+        "an error, though the task's end is known from the other path",
+    )
+}
+
+/// As [`must_fail`], for upstream's own errors that were passed on.
+pub(crate) fn judge_passed_on(world: &mut World, poll: &Poll, answer: &Answer) {
+    let status = answer.reply.status;
+    if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
+        let now = world.moment();
+        if let Err(problem) = must_fail(world, poll, now) {
+            world.complain(format_args!("{problem}: {poll:?} got {answer:?}"));
+        }
+    }
+}

@@ -1,0 +1,475 @@
+//! One schedule: what clients, upstream and time do, by the dice.
+
+use std::collections::BTreeMap;
+use std::ops::AddAssign;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::{HeaderMap, Uri};
+use pollgate::config::{Config, UpstreamDialect};
+use pollgate::error::Error;
+use pollgate::key::{CallerKey, Credentials, TaskKey};
+use pollgate::reply::{Answer, Demand, TaskQuery};
+use pollgate::route::TaskId;
+use pollgate::stack::{PollState, TaskPipeline, task_pipeline};
+use pollgate::store::Store;
+use pollgate::task::{Dialect, State};
+use pollgate::telemetry::{Exposition, Metrics};
+use pollgate::verdict::Verdict;
+use tokio::task::{JoinHandle, yield_now};
+use tokio::time::{Instant, sleep};
+use tower::ServiceExt as _;
+
+use crate::rules;
+use crate::upstream::Upstream;
+use crate::world::{Asked, CALLERS, Keys, Moment, Poll, Shared, TASKS, Url, Weather, World, lock};
+
+/// What came up in one or more schedules: how often, of what.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Summary(BTreeMap<&'static str, u64>);
+
+impl Summary {
+    fn count(&mut self, what: &'static str) {
+        *self.0.entry(what).or_default() += 1;
+    }
+
+    /// Whether every way to answer has come up, and whatever may come between.
+    pub(crate) fn is_varied(&self) -> bool {
+        let all = [
+            "poll", "fetch", "hit", "shared", "fetched", "stale", "error", "hang-up", "forget",
+            "refusal",
+        ];
+        all.iter()
+            .all(|what| self.0.get(what).is_some_and(|count| *count > 10))
+    }
+}
+
+impl AddAssign for Summary {
+    fn add_assign(&mut self, other: Self) {
+        for (what, count) in other.0 {
+            *self.0.entry(what).or_default() += count;
+        }
+    }
+}
+
+/// Runs the schedule of this seed; once more, where it fails, to tell its story.
+///
+/// # Errors
+/// What was forbidden, at the end of all that happened.
+pub(crate) fn run(seed: u64) -> Result<Summary, String> {
+    run_once(seed, false).map_err(|problem| run_once(seed, true).err().unwrap_or(problem))
+}
+
+fn run_once(seed: u64, telling: bool) -> Result<Summary, String> {
+    // The pipeline's own dice: backoff and probes.
+    fastrand::seed(seed);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let mut schedule = Schedule::new(fastrand::Rng::with_seed(seed));
+        lock(&schedule.world).telling = telling;
+        for _ in 0..schedule.dice.usize(20..120) {
+            schedule.step().await;
+        }
+        schedule.end().await
+    })
+}
+
+struct Schedule {
+    dice: fastrand::Rng,
+    world: Shared,
+    polls: PollState,
+    metrics: Arc<Metrics>,
+    pipeline: TaskPipeline<Upstream>,
+    config: Config,
+    /// How many callers and tasks there are this time: the fewer, the more often they meet.
+    callers: usize,
+    tasks: usize,
+    waiting: Vec<JoinHandle<()>>,
+    /// Writes under way: the task is forgotten once more when they end.
+    writes: Vec<usize>,
+    summary: Arc<Mutex<Summary>>,
+}
+
+impl Schedule {
+    fn new(mut dice: fastrand::Rng) -> Self {
+        let mut config = Config::default();
+        config.cache.adaptive = false;
+        config.upstream.dialect = [
+            UpstreamDialect::Match,
+            UpstreamDialect::Match,
+            UpstreamDialect::Unified,
+            UpstreamDialect::OpenAi,
+        ][dice.usize(..4)];
+        if dice.u8(..4) == 0 {
+            config.cache.credential_ttl = Duration::from_secs(dice.u64(..10));
+        }
+        if dice.u8(..4) == 0 {
+            config.cache.in_flight_ttl = Duration::ZERO;
+            config.cache.missing_ttl = Duration::ZERO;
+        }
+        let forgetful = dice.u8(..6) == 0;
+        let capacity = if forgetful { 6000 } else { 1 << 20 };
+        let metrics = Arc::new(Metrics::new().expect("one of each name"));
+        let polls = PollState::new(capacity, &metrics);
+        let keys = keys(&polls.store);
+        let world = World::new(dice.fork(), config.cache.clone(), forgetful, keys);
+        let world = Arc::new(Mutex::new(world));
+        let pipeline = task_pipeline(&polls, &config, Upstream(Arc::clone(&world)));
+        let (callers, tasks) = (dice.usize(1..=CALLERS), dice.usize(1..=TASKS));
+        Self {
+            dice,
+            callers,
+            tasks,
+            world,
+            polls,
+            metrics,
+            pipeline,
+            config,
+            waiting: Vec::new(),
+            writes: Vec::new(),
+            summary: Arc::default(),
+        }
+    }
+
+    async fn step(&mut self) {
+        match self.dice.u8(..100) {
+            0..=39 => {
+                for _ in 0..self.dice.usize(1..5) {
+                    self.poll();
+                }
+            }
+            40..=47 => self.hang_up(),
+            48..=57 => self.change(),
+            58..=62 => self.weather(),
+            63..=66 => self.refuse(),
+            67..=71 => self.write(),
+            72 => self.forget(),
+            73..=84 => {
+                for _ in 0..self.dice.u8(1..6) {
+                    yield_now().await;
+                }
+            }
+            _ => self.wait().await,
+        }
+    }
+
+    async fn wait(&mut self) {
+        let millis = match self.dice.u8(..20) {
+            0..=7 => self.dice.u64(1..100),
+            8..=14 => self.dice.u64(100..3000),
+            15 | 16 => self.dice.u64(3000..20_000),
+            17 | 18 => self.dice.u64(20_000..700_000),
+            _ => self.dice.u64(700_000..50_000_000),
+        };
+        lock(&self.world).tell(format_args!("{millis} ms pass"));
+        sleep(Duration::from_millis(millis)).await;
+    }
+
+    fn poll(&mut self) {
+        let path = [Dialect::Unified, Dialect::OpenAi][self.dice.usize(..2)];
+        let asked = Asked {
+            caller: self.dice.usize(..self.callers),
+            task: self.dice.usize(..self.tasks),
+            dialect: path,
+        };
+        let demand = match self.dice.u8(..8) {
+            0 => Demand::Refetched,
+            1 => Demand::Remembered,
+            _ => Demand::Fresh,
+        };
+        let patience = if self.dice.u8(..4) == 0 {
+            Duration::from_millis(self.dice.u64(1..5000))
+        } else {
+            self.config.upstream.timeout
+        };
+        let client = self.client(asked, path, demand, patience);
+        self.waiting.push(tokio::spawn(async move {
+            let _ = client.await;
+        }));
+    }
+
+    /// One client's poll, from its first moment to its judgement.
+    fn client(
+        &self,
+        asked: Asked,
+        path: Dialect,
+        demand: Demand,
+        patience: Duration,
+    ) -> impl Future<Output = Result<Answer, Error>> + Send + 'static {
+        let (world, pipeline) = (Arc::clone(&self.world), self.pipeline.clone());
+        let (summary, dialect) = (Arc::clone(&self.summary), self.config.upstream.dialect);
+        async move {
+            let (poll, query) = begin(&world, dialect, asked, path, demand, patience);
+            summary.lock().unwrap().count("poll");
+            let result = pipeline.oneshot(query).await;
+            let mut world = lock(&world);
+            match &result {
+                Ok(Answer { verdict, reply, .. }) => {
+                    let fetch = reply.headers.get("x-request-id");
+                    world.tell(format_args!("{} {verdict:?} {fetch:?}", poll.start.place));
+                }
+                Err(error) => world.tell(format_args!("{} {error:?}", poll.start.place)),
+            }
+            rules::judge(&mut world, &poll, &result);
+            if let Ok(answer) = &result {
+                rules::judge_passed_on(&mut world, &poll, answer);
+            }
+            let mut summary = summary.lock().unwrap();
+            summary.count(
+                result
+                    .as_ref()
+                    .map_or("error", |answer| answer.verdict.as_str()),
+            );
+            drop(summary);
+            result
+        }
+    }
+
+    fn hang_up(&mut self) {
+        self.waiting.retain(|poll| !poll.is_finished());
+        if !self.waiting.is_empty() {
+            let one = self.dice.usize(..self.waiting.len());
+            self.waiting.swap_remove(one).abort();
+            self.summary.lock().unwrap().count("hang-up");
+            lock(&self.world).tell(format_args!("one hangs up"));
+        }
+    }
+
+    fn change(&mut self) {
+        let mut world = lock(&self.world);
+        let one = self.dice.usize(..TASKS);
+        let task = &mut world.tasks[one];
+        task.version += 1;
+        task.state = match (task.state, self.dice.u8(..6)) {
+            (Some(State::Queued), 0..5) => Some(State::Processing),
+            (Some(State::Processing | State::Failed), 0..3) => Some(State::Succeeded),
+            (Some(State::Processing), 3) => Some(State::Failed),
+            (Some(State::Succeeded), 0) => None,
+            // Its first state, or that of another task under its id.
+            (None, _) | (Some(State::Succeeded), 1) => Some(State::Queued),
+            (state, _) => state,
+        };
+        task.url = match self.dice.u8(..4) {
+            0 => Url::None,
+            1 => Url::Plain,
+            _ => Url::Signed(Duration::from_secs(self.dice.u64(..1000))),
+        };
+        let task = *task;
+        world.tell(format_args!("task {one} is now {task:?}"));
+    }
+
+    fn weather(&mut self) {
+        let mut world = lock(&self.world);
+        world.weather =
+            [Weather::Fair, Weather::Fair, Weather::Mixed, Weather::Gone][self.dice.usize(..4)];
+        let weather = world.weather;
+        world.tell(format_args!("the weather is {weather:?}"));
+    }
+
+    fn refuse(&mut self) {
+        let mut world = lock(&self.world);
+        let caller = self.dice.usize(..CALLERS);
+        world.refused[caller] = !world.refused[caller] && self.dice.bool();
+        let refused = world.refused[caller];
+        world.tell(format_args!("caller {caller} is refused: {refused}"));
+    }
+
+    /// A write through the gateway: the task is forgotten when it starts, and when it ends.
+    fn write(&mut self) {
+        let one = match self.writes.pop() {
+            Some(one) if self.dice.bool() => one,
+            earlier => {
+                self.writes.extend(earlier);
+                let one = self.dice.usize(..TASKS);
+                self.writes.push(one);
+                one
+            }
+        };
+        let mut world = lock(&self.world);
+        self.polls.store.touch(&world.keys.tasks[one]);
+        let when = world.moment();
+        world.forgets.push((when, one));
+        world.tasks[one].version += 1;
+        self.summary.lock().unwrap().count("forget");
+        world.tell(format_args!("a write to task {one}"));
+    }
+
+    fn forget(&mut self) {
+        let mut world = lock(&self.world);
+        let which = if self.dice.bool() {
+            self.polls.store.forget_all();
+            0..TASKS
+        } else {
+            let one = self.dice.usize(..TASKS);
+            self.polls.store.forget_task(&world.keys.tasks[one]);
+            one..one + 1
+        };
+        let when = world.moment();
+        for one in which {
+            world.forgets.push((when, one));
+            world.tell(format_args!("task {one} is forgotten"));
+        }
+    }
+
+    /// Everyone hangs up or is answered; then nothing may be left; then upstream is well, and everyone is answered.
+    async fn end(mut self) -> Result<Summary, String> {
+        let leave = self.dice.bool();
+        for poll in std::mem::take(&mut self.waiting) {
+            if leave {
+                poll.abort();
+            }
+            if let Err(error) = poll.await
+                && error.is_panic()
+            {
+                lock(&self.world).complain(format_args!(
+                    "the pipeline panicked in the client's own task"
+                ));
+            }
+        }
+        for _ in 0..10 {
+            yield_now().await;
+        }
+        self.nothing_is_left();
+        self.all_is_well_again().await;
+        let mut summary = self.summary.lock().unwrap().clone();
+        let world = lock(&self.world);
+        world.fetches.iter().for_each(|_| summary.count("fetch"));
+        world.refusals.iter().for_each(|_| summary.count("refusal"));
+        match world.problems.first() {
+            None => Ok(summary),
+            Some(first) => Err(format!("{}\n\n{first}", world.story())),
+        }
+    }
+
+    fn nothing_is_left(&self) {
+        let metrics = self.metrics.expose(Exposition::Prometheus, 0, 0, 0);
+        let mut world = lock(&self.world);
+        if !self.polls.flights.is_empty() {
+            world.complain(format_args!("a flight that nobody waits for"));
+        }
+        if !world.under_way.is_empty() {
+            world.complain(format_args!("a fetch that nobody waits for"));
+        }
+        if !metrics.lines().any(|line| line == "pollgate_waiters 0") {
+            world.complain(format_args!("someone is still counted as waiting"));
+        }
+    }
+
+    async fn all_is_well_again(&self) {
+        {
+            let mut world = lock(&self.world);
+            world.tell(format_args!("all is well again"));
+            world.weather = Weather::Fair;
+            world.refused = [false; CALLERS];
+            for task in &mut world.tasks {
+                task.state = Some(State::Processing);
+                task.version += 1;
+            }
+        }
+        // Longer than any pause; then one poll that may be needed to find out.
+        sleep(Duration::from_mins(6)).await;
+        let timeout = self.config.upstream.timeout;
+        let mut answered = false;
+        for _ in 0..5 {
+            let asked = Asked {
+                caller: 0,
+                task: 0,
+                dialect: Dialect::Unified,
+            };
+            let result = self
+                .client(asked, Dialect::Unified, Demand::Refetched, timeout)
+                .await;
+            answered |= result.is_ok_and(|answer| {
+                answer.verdict == Verdict::Fetched && answer.reply.snapshot.is_some()
+            });
+            sleep(Duration::from_secs(16)).await;
+        }
+        if !answered {
+            lock(&self.world).complain(format_args!(
+                "upstream is well, and five polls did not notice"
+            ));
+        }
+    }
+}
+
+/// The poll as the reference sees it, and as the pipeline does.
+fn begin(
+    world: &Shared,
+    dialect: UpstreamDialect,
+    asked: Asked,
+    path: Dialect,
+    demand: Demand,
+    patience: Duration,
+) -> (Poll, TaskQuery) {
+    let mut world = lock(world);
+    let asked = Asked {
+        dialect: match dialect {
+            UpstreamDialect::Match => path,
+            UpstreamDialect::Unified => Dialect::Unified,
+            UpstreamDialect::OpenAi => Dialect::OpenAi,
+        },
+        ..asked
+    };
+    let start: Moment = world.moment();
+    // A deadline of its own for every poll: that is how a fetch is told by the poll that set it off.
+    let deadline = Instant::now() + patience + Duration::from_nanos(start.place);
+    let poll = Poll {
+        asked,
+        path,
+        demand,
+        start,
+        deadline,
+        must_hit: rules::must_hit(&world, asked, start),
+    };
+    world.polls.push(poll);
+    world.tell(format_args!(
+        "{} polls: {asked:?} on {path:?}, {demand:?}, {patience:?}",
+        start.place
+    ));
+    let (caller, credentials) = world.keys.callers[asked.caller].clone();
+    let query = TaskQuery {
+        key: TaskKey {
+            caller,
+            dialect: path,
+            task: world.keys.tasks[asked.task].clone(),
+        },
+        credentials,
+        demand,
+        deadline,
+        hold: None,
+    };
+    (poll, query)
+}
+
+fn keys(store: &Store) -> Keys {
+    let caller_key = CallerKey::random().expect("random bytes");
+    let callers = (0..CALLERS)
+        .map(|number| {
+            let uri: Uri = format!("/?key={number}").parse().expect("a target");
+            let credentials = Credentials::new(HeaderMap::new(), uri);
+            (caller_key.caller(&credentials), credentials)
+        })
+        .collect();
+    // Tasks that the store tells apart: it counts changes by slots, and which id falls into which is by chance.
+    let mut tasks: Vec<TaskId> = Vec::new();
+    for number in 0.. {
+        let next = TaskId::new(&format!("t{number}"));
+        let before: Vec<_> = tasks.iter().map(|task| store.epoch(task)).collect();
+        store.touch(&next);
+        if tasks.iter().map(|task| store.epoch(task)).eq(before) {
+            tasks.push(next);
+        }
+        if tasks.len() == TASKS {
+            break;
+        }
+    }
+    Keys {
+        callers,
+        tasks,
+        caller_key,
+    }
+}

@@ -1,0 +1,315 @@
+//! Upstream, in memory: slow, faulty and changing its mind by the dice; every document says whose it is.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use pollgate::error::Error;
+use pollgate::reply::{Demand, Reply, TaskFetch};
+use pollgate::task::{Dialect, State, TaskSnapshot};
+use tokio::time::{Instant, sleep, timeout_at};
+use tower::Service;
+
+use crate::rules;
+use crate::world::{Asked, Fetch, Said, Shared, Task, Trouble, Url, Weather, lock};
+
+/// The innermost service under test's feet.
+#[derive(Clone)]
+pub(crate) struct Upstream(pub Shared);
+
+/// What is going to happen to one request.
+struct Plan {
+    number: usize,
+    latency: Option<Duration>,
+    fault: Option<Fault>,
+    /// The task as it was when the request came; `None` to look when the answer goes.
+    early: Option<Task>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    TooMany {
+        retry_after: Option<u64>,
+        named: bool,
+    },
+    Broken(u16),
+    Invalid,
+    Unavailable,
+    /// Never answers, and nobody but the client counts the time.
+    Hang,
+    Panic,
+}
+
+impl Service<TaskFetch> for Upstream {
+    type Response = Reply;
+    type Error = Error;
+    type Future = BoxFuture<'static, Result<Reply, Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, fetch: TaskFetch) -> Self::Future {
+        let world = Arc::clone(&self.0);
+        Box::pin(async move {
+            let (plan, _under_way) = take_off(&world, &fetch);
+            if matches!(plan.fault, Some(Fault::Hang)) {
+                std::future::pending::<()>().await;
+            }
+            let flying = async {
+                match plan.latency {
+                    None => {}
+                    Some(Duration::ZERO) => tokio::task::yield_now().await,
+                    Some(latency) => sleep(latency).await,
+                }
+            };
+            let in_time = timeout_at(fetch.deadline, flying).await.is_ok();
+            land(&world, &fetch, &plan, in_time)
+        })
+    }
+}
+
+/// Counts a fetch as under way, however it ends.
+struct UnderWay {
+    world: Shared,
+    number: usize,
+    what: (Asked, usize, usize),
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        if let Ok(mut world) = self.world.lock() {
+            world.under_way.remove(&self.what);
+            if world.fetches[self.number].landed.is_none() {
+                world.last_trouble = Some(Instant::now());
+                world.tell(format_args!("  fetch {} is given up", self.number));
+            }
+        }
+    }
+}
+
+fn take_off(world: &Shared, fetch: &TaskFetch) -> (Plan, UnderWay) {
+    let mut guard = lock(world);
+    let this = &mut *guard;
+    let key = &fetch.query.key;
+    let asked = this.asked(key);
+    if this.keys.caller_key.caller(&fetch.query.credentials) != key.caller {
+        this.complain(format_args!(
+            "{asked:?} is asked with another caller's credentials"
+        ));
+    }
+    // Every poll has a deadline of its own, so that a fetch can be told by its flight's first one.
+    let flight = this
+        .polls
+        .iter()
+        .find(|poll| poll.deadline == fetch.query.deadline);
+    let flight = flight.expect("a poll set it off").start;
+    let (forgets, refusals) = this.changes_before(asked, flight);
+    let what = (asked, forgets, refusals);
+    if !this.under_way.insert(what) {
+        this.complain(format_args!("two fetches at once for {asked:?}"));
+    }
+    let task = this.tasks[asked.task];
+    let number = this.fetches.len();
+    let takeoff = this.moment();
+    let first_try = this.fetches.iter().all(|other| other.flight != flight);
+    let content = fetch.query.demand == Demand::Fresh && rules::must_hit(this, asked, takeoff);
+    if first_try && content {
+        this.complain(format_args!(
+            "{asked:?} is asked, though it is known and fresh"
+        ));
+    }
+    this.fetches.push(Fetch {
+        asked,
+        flight,
+        takeoff,
+        version: task.version,
+        landed: None,
+    });
+    let dice = &mut this.dice;
+    let latency = match dice.u8(..10) {
+        0 | 1 => None,
+        2 => Some(Duration::ZERO),
+        3..=6 => Some(Duration::from_millis(dice.u64(1..200))),
+        7 | 8 => Some(Duration::from_millis(dice.u64(200..6000))),
+        _ => Some(Duration::from_secs(dice.u64(6..30))),
+    };
+    let faulty = match this.weather {
+        Weather::Fair => dice.u8(..40) == 0,
+        Weather::Mixed => dice.u8(..2) == 0,
+        Weather::Gone => true,
+    };
+    let fault = faulty.then(|| match dice.u8(..16) {
+        0..=2 => Fault::TooMany {
+            retry_after: dice.bool().then(|| dice.u64(..20)),
+            named: dice.bool(),
+        },
+        3 => Fault::Broken(500),
+        4..=7 => Fault::Broken([502, 503, 504][dice.usize(..3)]),
+        8 | 9 => Fault::Invalid,
+        10..=13 => Fault::Unavailable,
+        14 => Fault::Hang,
+        _ => Fault::Panic,
+    });
+    let early = dice.bool().then_some(task);
+    this.tell(format_args!(
+        "  fetch {number} of {asked:?}: {latency:?} {fault:?}"
+    ));
+    let plan = Plan {
+        number,
+        latency,
+        fault,
+        early,
+    };
+    let under_way = UnderWay {
+        world: Arc::clone(world),
+        number,
+        what,
+    };
+    (plan, under_way)
+}
+
+fn land(world: &Shared, fetch: &TaskFetch, plan: &Plan, in_time: bool) -> Result<Reply, Error> {
+    let mut guard = lock(world);
+    let this = &mut *guard;
+    let asked = this.fetches[plan.number].asked;
+    let task = plan.early.unwrap_or(this.tasks[asked.task]);
+    this.fetches[plan.number].version = task.version;
+    let (said, result) = answer(
+        this.refused[asked.caller],
+        asked,
+        fetch,
+        plan,
+        in_time,
+        task,
+    );
+    let landed = this.moment();
+    this.fetches[plan.number].landed = Some((landed, said));
+    match said {
+        Said::Refusal => this.refusals.push((landed, asked.caller)),
+        Said::Failing(_) | Said::Nothing(_) => this.last_trouble = Some(landed.at),
+        Said::Task { .. } | Said::Missing => {}
+    }
+    this.tell(format_args!("  fetch {} landed: {said:?}", plan.number));
+    drop(guard);
+    if said == Said::Nothing(Trouble::Panic) {
+        // Without the hook's words in the output: it is part of the plan.
+        std::panic::resume_unwind(Box::new("on purpose"));
+    }
+    result
+}
+
+fn answer(
+    refused: bool,
+    asked: Asked,
+    fetch: &TaskFetch,
+    plan: &Plan,
+    in_time: bool,
+    task: Task,
+) -> (Said, Result<Reply, Error>) {
+    let error = |status: u16, retry_after: Option<u64>, body: String| {
+        let headers = headers(plan.number, retry_after);
+        Ok(Reply::new(
+            StatusCode::from_u16(status).unwrap(),
+            &headers,
+            body.into(),
+            None,
+        ))
+    };
+    let nothing = |trouble, error| (Said::Nothing(trouble), Err(error));
+    if !in_time {
+        return nothing(Trouble::Timeout, Error::UpstreamTimeout);
+    }
+    match plan.fault {
+        Some(Fault::TooMany { retry_after, named }) => {
+            let body = if named {
+                r#"{"code":"rate_limit","message":"slow","data":null}"#
+            } else {
+                ""
+            };
+            return (Said::Failing(429), error(429, retry_after, body.into()));
+        }
+        Some(Fault::Broken(status)) => {
+            return (Said::Failing(status), error(status, None, "<html>".into()));
+        }
+        Some(Fault::Invalid) => {
+            return nothing(Trouble::Invalid, Error::UpstreamInvalid("no".into()));
+        }
+        Some(Fault::Unavailable) => {
+            return nothing(
+                Trouble::Unavailable,
+                Error::UpstreamUnavailable("no".into()),
+            );
+        }
+        Some(Fault::Panic | Fault::Hang) => return nothing(Trouble::Panic, Error::Crashed),
+        None => {}
+    }
+    if refused {
+        let body = r#"{"error":{"message":"spent","type":"new_api_error"}}"#.into();
+        return (Said::Refusal, error(401, None, body));
+    }
+    let Some(state) = task.state else {
+        let body = r#"{"code":"task_not_exist","message":"none","data":null}"#.into();
+        return (Said::Missing, error(400, None, body));
+    };
+    let body = Bytes::from(document(asked, plan.number, state, task));
+    let snapshot = TaskSnapshot::read(&fetch.query.key.task.decoded(), &body, fetch.first_seen);
+    let reply = Reply::new(
+        StatusCode::OK,
+        &headers(plan.number, None),
+        body,
+        Some(snapshot.expect("is a task")),
+    );
+    let url = if state == State::Succeeded {
+        task.url
+    } else {
+        Url::None
+    };
+    (Said::Task { state, url }, Ok(reply))
+}
+
+/// The number of the fetch stands in a header as well, for answers without a body.
+fn headers(number: usize, retry_after: Option<u64>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert("x-request-id", HeaderValue::from(number));
+    if let Some(seconds) = retry_after {
+        headers.insert("retry-after", HeaderValue::from(seconds));
+    }
+    headers
+}
+
+/// What a document of this fetch says of itself.
+pub(crate) fn mark(asked: Asked, number: usize, version: u32) -> String {
+    format!("c{}-t{}-v{version}-f{number}-", asked.caller, asked.task)
+}
+
+fn document(asked: Asked, number: usize, state: State, task: Task) -> String {
+    let mark = mark(asked, number, task.version);
+    let url = match task.url {
+        Url::None => String::new(),
+        _ if state != State::Succeeded => String::new(),
+        Url::Plain => format!("https://cdn.example.com/{mark}.mp4"),
+        Url::Signed(left) => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+            let expires = (now + left).as_secs();
+            format!("https://cdn.example.com/{mark}.mp4?Expires={expires}")
+        }
+    };
+    let word = state.in_dialect(asked.dialect);
+    // Now and then in the other path's shape, as some vendors do.
+    let unified = (asked.dialect == Dialect::Unified) != number.is_multiple_of(5);
+    if unified {
+        format!(
+            r#"{{"code":"success","message":"","data":{{"task_id":"t{}","status":"{word}","url":"{url}","metadata":{{"mark":"{mark}"}},"properties":{{"origin_model_name":"{mark}"}}}}}}"#,
+            asked.task
+        )
+    } else {
+        format!(
+            r#"{{"id":"t{}","object":"video","status":"{word}","model":"{mark}","metadata":{{"url":"{url}","mark":"{mark}"}}}}"#,
+            asked.task
+        )
+    }
+}

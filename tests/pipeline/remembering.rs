@@ -1,0 +1,256 @@
+//! What must not be shown although it is remembered or under way, and how little is asked for it.
+
+use std::time::Duration;
+
+use pollgate::config::{Config, Size};
+use pollgate::error::Error;
+use pollgate::reply::Demand;
+use pollgate::route::TaskId;
+use pollgate::task::{Dialect, State, TaskSnapshot};
+use pollgate::verdict::Verdict;
+use tokio::time::sleep;
+
+use crate::support::{AT_ONCE, Gateway, error, refused, settle, task, task_with_url};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test(start_paused = true)]
+async fn a_remembered_answer_needs_a_credential_accepted_within_credential_ttl_and_one_poll_checks_it()
+ {
+    let gateway = Gateway::new(&Config::default(), |fetch| {
+        (AT_ONCE, task(fetch, "succeeded"))
+    });
+    for id in ["a", "b", "c"] {
+        gateway.poll(id).await.expect("an answer");
+    }
+    sleep(300 * SECOND).await;
+    assert_eq!(
+        gateway.poll("a").await.expect("an answer").verdict,
+        Verdict::Hit,
+        "within"
+    );
+    sleep(SECOND).await;
+    assert_eq!(
+        gateway.poll("a").await.expect("an answer").verdict,
+        Verdict::Fetched,
+        "checked"
+    );
+    for id in ["a", "b", "c"] {
+        assert_eq!(
+            gateway.poll(id).await.expect("an answer").verdict,
+            Verdict::Hit
+        );
+    }
+    assert_eq!(
+        gateway.upstream.count(),
+        4,
+        "one poll checked it for all tasks"
+    );
+    // A refusal at the check forgets everything.
+    gateway.upstream.now(|_| (AT_ONCE, error(401, &[], "{}")));
+    sleep(301 * SECOND).await;
+    for id in ["a", "b", "c"] {
+        assert_eq!(
+            gateway
+                .poll(id)
+                .await
+                .expect("upstream's own word")
+                .reply
+                .status,
+            401
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_poll_after_a_refusal_does_not_board_a_flight_from_before_it() {
+    let gateway = Gateway::new(&Config::default(), |fetch| {
+        let slow = fetch.query.key.task.as_str() == "slow";
+        let result = if slow {
+            task(fetch, "succeeded")
+        } else {
+            error(401, &[], "{}")
+        };
+        (if slow { 5 * SECOND } else { AT_ONCE }, result)
+    });
+    let early = tokio::spawn(gateway.ask("me", Dialect::OpenAi, "slow", Demand::Fresh));
+    settle().await;
+    assert_eq!(
+        gateway
+            .poll("refused")
+            .await
+            .expect("upstream's own word")
+            .reply
+            .status,
+        401
+    );
+    gateway.upstream.now(|_| (AT_ONCE, error(401, &[], "{}")));
+    assert_eq!(
+        gateway
+            .poll("slow")
+            .await
+            .expect("upstream's own word")
+            .reply
+            .status,
+        401
+    );
+    assert!(!early.await.expect("no panic").expect("an answer").stored);
+    assert_eq!(
+        gateway
+            .poll("slow")
+            .await
+            .expect("upstream's own word")
+            .reply
+            .status,
+        401
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_poll_after_a_write_does_not_board_a_flight_from_before_it() {
+    let gateway = Gateway::new(&Config::default(), |fetch| {
+        (5 * SECOND, task(fetch, "succeeded"))
+    });
+    let early = tokio::spawn(gateway.ask("me", Dialect::OpenAi, "t", Demand::Fresh));
+    settle().await;
+    gateway.state.store.touch(&TaskId::new("t"));
+    gateway
+        .upstream
+        .now(|fetch| (AT_ONCE, task(fetch, "queued")));
+    let late = gateway.poll("t").await.expect("an answer");
+    assert_eq!(late.verdict, Verdict::Fetched);
+    early.await.expect("no panic").expect("an answer");
+    // The early one has landed by now, and has not taken the late one's place.
+    gateway.upstream.now(|_| (AT_ONCE, refused()));
+    let known = gateway.poll("t").await.expect("stands in");
+    let state = known.reply.snapshot.as_ref().expect("a task").state();
+    assert_eq!((known.verdict, state), (Verdict::Stale, State::Queued));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_who_demands_a_new_answer_is_not_given_what_another_ones_flight_found_in_memory() {
+    let gateway = Gateway::new(&Config::default(), |fetch| {
+        (AT_ONCE, task(fetch, "succeeded"))
+    });
+    gateway.poll("t").await.expect("an answer");
+    // The credential has to be checked; a poll of another task does so between this one's look and its flight's.
+    sleep(301 * SECOND).await;
+    let check = tokio::spawn(gateway.ask("me", Dialect::OpenAi, "other", Demand::Fresh));
+    let look = tokio::spawn(gateway.ask("me", Dialect::OpenAi, "t", Demand::Fresh));
+    let demand = tokio::spawn(gateway.ask("me", Dialect::OpenAi, "t", Demand::Refetched));
+    let begun = tokio::time::Instant::now();
+    check.await.expect("no panic").expect("an answer");
+    look.await.expect("no panic").expect("an answer");
+    let demanded = demand.await.expect("no panic").expect("an answer");
+    assert!(demanded.received >= begun, "{demanded:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_success_that_cannot_be_kept_is_not_followed_by_the_state_before_it() {
+    let gateway = Gateway::new(&Config::default(), |fetch| {
+        (AT_ONCE, task(fetch, "processing"))
+    });
+    gateway.poll("t").await.expect("an answer");
+    sleep(3 * SECOND).await;
+    // Its signature is good for less than `url_margin`.
+    gateway.upstream.now(|fetch| {
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap();
+        let url = format!(
+            "https://cdn.example.com/v.mp4?Expires={}",
+            now.as_secs() + 100
+        );
+        (AT_ONCE, task_with_url(fetch, "succeeded", &url))
+    });
+    let done = gateway.poll("t").await.expect("an answer");
+    assert!(done.reply.is_terminal() && !done.stored);
+    gateway.upstream.now(|_| (AT_ONCE, refused()));
+    let after = gateway.poll("t").await;
+    assert!(after.is_err(), "it was done, and now: {after:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_if_cached_is_answered_from_memory_or_not_at_all_and_costs_nothing() {
+    let gateway = Gateway::new(&Config::default(), |fetch| {
+        (AT_ONCE, task(fetch, "processing"))
+    });
+    let remembered = || gateway.ask("me", Dialect::OpenAi, "t", Demand::Remembered);
+    assert_eq!(
+        remembered().await.expect_err("nothing is there"),
+        Error::NotCached
+    );
+    gateway.poll("t").await.expect("an answer");
+    assert_eq!(remembered().await.expect("an answer").verdict, Verdict::Hit);
+    sleep(2 * SECOND).await;
+    assert_eq!(
+        remembered().await.expect_err("is no longer fresh"),
+        Error::NotCached
+    );
+    assert_eq!(gateway.upstream.count(), 1);
+    assert_eq!(Error::NotCached.status(), 504);
+}
+
+#[tokio::test(start_paused = true)]
+async fn demands_for_a_new_answer_are_coalesced_too() {
+    let gateway = Gateway::new(&Config::default(), |fetch| {
+        (SECOND, task(fetch, "succeeded"))
+    });
+    gateway.poll("t").await.expect("an answer");
+    let polls: Vec<_> = (0..50)
+        .map(|_| tokio::spawn(gateway.ask("me", Dialect::OpenAi, "t", Demand::Refetched)))
+        .collect();
+    for poll in polls {
+        poll.await.expect("no panic").expect("an answer");
+    }
+    assert_eq!(gateway.upstream.count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_task_that_flips_upstream_is_seen_within_failed_ttl() {
+    let gateway = Gateway::new(&Config::default(), |fetch| (AT_ONCE, task(fetch, "failed")));
+    gateway.poll("t").await.expect("an answer");
+    gateway
+        .upstream
+        .now(|fetch| (AT_ONCE, task(fetch, "succeeded")));
+    // Something else keeps the credential checked.
+    for minute in 0..10 {
+        gateway
+            .poll(&format!("other{minute}"))
+            .await
+            .expect("an answer");
+        assert_eq!(
+            gateway.poll("t").await.expect("an answer").verdict,
+            Verdict::Hit
+        );
+        sleep(60 * SECOND).await;
+    }
+    let state = gateway
+        .poll("t")
+        .await
+        .expect("an answer")
+        .reply
+        .snapshot
+        .as_ref()
+        .map(TaskSnapshot::state);
+    assert_eq!(state, Some(State::Succeeded));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_one_callers_tasks_keeps_within_the_budget() {
+    let mut config = Config::default();
+    config.cache.capacity = Size::mebibytes(1);
+    let gateway = Gateway::new(&config, |fetch| (AT_ONCE, task(fetch, "succeeded")));
+    let store = &gateway.state.store;
+    for number in 0..4000 {
+        gateway
+            .poll(&format!("t{number}"))
+            .await
+            .expect("an answer");
+        if number % 100 == 99 {
+            store.reclaim();
+            assert!(store.bytes() <= 1 << 20, "{}", store.bytes());
+        }
+    }
+    assert!(store.len() >= 200);
+}
