@@ -15,13 +15,19 @@ pub struct Lifetime {
     pub stand_in: Duration,
 }
 
-/// How long `reply` is kept when it arrives at `now` (Unix seconds); `None` for not at all.
+/// How long `reply` is kept when it arrives at `now` (Unix seconds); `None` for not at all. `in_flight` is for how long
+/// the state of a running task is served without asking again.
 ///
 /// A failed task is kept for less than a finished one, since live channels can flip it upstream; a success without
 /// a URL only like a task in flight, since the URL may follow; "no such task" only briefly, since the row is written
 /// after the submit was answered. No other error is ever kept.
 #[must_use]
-pub fn lifetime(reply: &Reply, now: i64, cache: &config::Cache) -> Option<Lifetime> {
+pub fn lifetime(
+    reply: &Reply,
+    now: i64,
+    cache: &config::Cache,
+    in_flight: Duration,
+) -> Option<Lifetime> {
     let Some(snapshot) = &reply.snapshot else {
         return reply.is_task_not_exist().then_some(Lifetime {
             fresh: cache.missing_ttl,
@@ -43,7 +49,8 @@ pub fn lifetime(reply: &Reply, now: i64, cache: &config::Cache) -> Option<Lifeti
                 None => kept,
             }
         }
-        State::Succeeded | State::Queued | State::Processing => kept(cache.in_flight_ttl),
+        State::Succeeded => kept(cache.in_flight_ttl),
+        State::Queued | State::Processing => kept(in_flight),
     })
 }
 

@@ -15,6 +15,7 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tokio::time::Instant;
 
+use crate::cadence::Life;
 use crate::freshness::Lifetime;
 use crate::key::{Caller, TaskKey};
 use crate::reply::{Answer, Asked, Reply};
@@ -54,6 +55,8 @@ pub struct Entry {
     pub useful_until: Instant,
     /// When the task was first seen, in Unix seconds.
     pub first_seen: i64,
+    /// The task's life, where it is one.
+    pub life: Option<Life>,
     takeoff: Takeoff,
     /// Until when upstream is not asked again after it failed, in milliseconds since `received`.
     rests_until: AtomicU64,
@@ -212,6 +215,7 @@ impl Store {
             now,
             lifetime,
             first_seen,
+            life,
         } = arrival;
         let fresh_until = now + lifetime.fresh;
         let useful_until = fresh_until + lifetime.stand_in;
@@ -229,6 +233,7 @@ impl Store {
             fresh_until,
             useful_until,
             first_seen,
+            life,
             takeoff,
             rests_until: AtomicU64::new(0),
         };
@@ -247,10 +252,10 @@ impl Store {
         }
     }
 
-    /// When the task was first seen, if that is remembered.
+    /// What was last remembered of a task, whether or not it may still be shown: only to learn from.
     #[must_use]
-    pub fn first_seen(&self, key: &TaskKey) -> Option<i64> {
-        self.answers.get(key).map(|entry| entry.first_seen)
+    pub fn last(&self, key: &TaskKey) -> Option<Arc<Entry>> {
+        self.answers.get(key)
     }
 
     /// Forgets a task for every caller and in both dialects; polls under way will not bring it back.
@@ -348,6 +353,8 @@ pub struct Arrival {
     pub lifetime: Lifetime,
     /// When its task was first seen, in Unix seconds.
     pub first_seen: i64,
+    /// The task's life, where it is one.
+    pub life: Option<Life>,
 }
 
 /// Tells moka when an entry's memory may go; on the system's clock, since moka knows no other.

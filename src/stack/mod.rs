@@ -23,6 +23,7 @@ use tower::load_shed::LoadShed;
 use tower::retry::budget::TpsBudget;
 use tower::{Service, ServiceBuilder};
 
+use crate::cadence::Cadence;
 use crate::config::Config;
 use crate::error::Error;
 use crate::flights::Flights;
@@ -91,6 +92,8 @@ pub struct PollState {
     pub store: Arc<Store>,
     /// What is under way.
     pub flights: PollFlights,
+    /// What was learnt of when tasks end.
+    pub cadence: Arc<Cadence>,
     /// How upstream is doing.
     pub health: Arc<Health>,
     /// How many retries there may be.
@@ -109,6 +112,7 @@ impl PollState {
         Self {
             store: Arc::new(Store::new(capacity, move |cause| evictions.evicted(cause))),
             flights: Flights::new(),
+            cadence: Arc::new(Cadence::new()),
             health: Arc::new(Health::new()),
             retries: Arc::new(retry::budget()),
             waiters: metrics.waiters(),
@@ -147,6 +151,7 @@ where
     let PollState {
         store,
         flights,
+        cadence,
         health,
         retries,
         waiters,
@@ -181,6 +186,7 @@ where
             Remember::new(
                 inner,
                 Arc::clone(store),
+                Arc::clone(cadence),
                 config.cache.clone(),
                 config.upstream.timeout,
             )

@@ -1,6 +1,6 @@
 //! Stores what upstream said, and notes whether it accepted the caller. Inside Coalesce: an answer is stored once,
 //! before its flight leaves the table; and it looks into the store once more first, for a poll that missed there just
-//! before another one's flight landed.
+//! before another one's flight landed. It is also where tasks are seen to end, and so where the cadence is learnt.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,11 +11,12 @@ use tokio::time::Instant;
 use tower::{Service, ServiceExt as _};
 
 use super::Departure;
+use crate::cadence::{Bounds, Cadence, Life};
 use crate::config;
 use crate::error::Error;
 use crate::freshness::lifetime;
 use crate::reply::{Answer, Asked, Demand, Reply, TaskFetch};
-use crate::store::{Arrival, Found, Store};
+use crate::store::{Arrival, Entry, Found, Store};
 use crate::verdict::Verdict;
 
 /// How long a task is at most left alone after upstream failed on it, so that its recovery is noticed soon.
@@ -26,6 +27,7 @@ const LONGEST_REST: Duration = Duration::from_secs(2);
 pub struct Remember<S> {
     inner: S,
     store: Arc<Store>,
+    cadence: Arc<Cadence>,
     cache: Arc<config::Cache>,
     timeout: Duration,
 }
@@ -34,12 +36,14 @@ impl<S> Remember<S> {
     pub(super) fn new(
         inner: S,
         store: Arc<Store>,
+        cadence: Arc<Cadence>,
         cache: config::Cache,
         timeout: Duration,
     ) -> Self {
         Self {
             inner,
             store,
+            cadence,
             cache: Arc::new(cache),
             timeout,
         }
@@ -62,6 +66,7 @@ where
         let Self {
             inner,
             store,
+            cadence,
             cache,
             timeout,
         } = self.clone();
@@ -72,7 +77,8 @@ where
             {
                 return Ok(entry.answer(Verdict::Hit, None));
             }
-            let first_seen = store.first_seen(&key).unwrap_or_else(unix_now);
+            let last = store.last(&key);
+            let first_seen = last.as_ref().map_or_else(unix_now, |last| last.first_seen);
             let deadline = Instant::now() + timeout;
             let fetch = TaskFetch {
                 query,
@@ -96,7 +102,12 @@ where
             } else if reply.snapshot.is_some() || reply.is_task_not_exist() {
                 store.accept(key.caller, takeoff, now);
             }
-            let lifetime = lifetime(&reply, unix_now(), &cache);
+            let life = life(&reply, last.as_deref(), now);
+            if let (Some(life), Some(last)) = (life, &last) {
+                learn(&cadence, &reply, last, life, now);
+            }
+            let in_flight = pace(&cadence, &reply, life, now, &cache);
+            let lifetime = lifetime(&reply, unix_now(), &cache, in_flight);
             let stored = lifetime.is_some_and(|lifetime| {
                 store.remember(
                     &key,
@@ -105,6 +116,7 @@ where
                         now,
                         lifetime,
                         first_seen,
+                        life,
                     },
                     takeoff,
                 )
@@ -118,6 +130,50 @@ where
                 stored,
             })
         })
+    }
+}
+
+/// The task's life, from where it was first seen on.
+fn life(reply: &Reply, last: Option<&Entry>, now: Instant) -> Option<Life> {
+    let snapshot = reply.snapshot.as_ref()?;
+    let age = || u64::try_from(unix_now().saturating_sub(snapshot.created_at())).unwrap_or(0);
+    let begun = || Life::begun(now, Duration::from_secs(age()));
+    Some(last.and_then(|last| last.life).unwrap_or_else(begun))
+}
+
+/// Learns from a task that was running when it was last seen, and is over. Under the model it was told with while it
+/// ran, since that is the one that will be asked for.
+fn learn(cadence: &Cadence, reply: &Reply, last: &Entry, life: Life, now: Instant) {
+    if let Some(before) = &last.reply.snapshot
+        && !before.state().is_terminal()
+        && reply.is_terminal()
+    {
+        cadence.learn(&before.model(), life.age(last.received), life.age(now));
+    }
+}
+
+/// How long a running task need not be looked at again.
+fn pace(
+    cadence: &Cadence,
+    reply: &Reply,
+    life: Option<Life>,
+    now: Instant,
+    cache: &config::Cache,
+) -> Duration {
+    match (&reply.snapshot, life) {
+        (Some(snapshot), Some(life)) if cache.adaptive && !snapshot.state().is_terminal() => {
+            let bounds = Bounds {
+                least: cache.in_flight_ttl,
+                most: cache.in_flight_max,
+            };
+            cadence.interval(
+                &snapshot.model(),
+                life.age(now),
+                snapshot.progress(),
+                bounds,
+            )
+        }
+        _ => cache.in_flight_ttl,
     }
 }
 

@@ -93,6 +93,7 @@ fn files_that_are_named_are_there() {
         "config/pollgate.toml",
         "LICENSE",
         "CHANGELOG.md",
+        "benches/cadence.md",
         "tests/run",
     ] {
         assert!(readme().contains(name), "{name} is not named");
@@ -127,7 +128,7 @@ async fn the_curl_lines_run_against_a_gateway() {
         assert!(output.status.success(), "{output:?}");
         seen += 1;
     }
-    assert_eq!(seen, 3);
+    assert_eq!(seen, 5);
     assert_eq!(
         upstream.asked()[0].header("authorization"),
         "Bearer sk-test"
@@ -140,6 +141,8 @@ async fn the_table_of_what_is_remembered_is_what_the_defaults_say() {
     let shown = String::from_utf8_lossy(&output.stdout).into_owned();
     for (key, setting, told) in [
         ("in_flight_ttl", "2s", "| 2 s | `cache.in_flight_ttl` |"),
+        ("in_flight_max", "10s", "`cache.in_flight_max`, 10 s"),
+        ("max_wait", "1m", "`limits.max_wait`, 60 s"),
         ("succeeded_ttl", "12h", "| 12 h, but never"),
         ("url_margin", "5m", "less 5 min |"),
         (
@@ -154,4 +157,25 @@ async fn the_table_of_what_is_remembered_is_what_the_defaults_say() {
         assert!(shown.contains(&format!("{key} = \"{setting}\"")), "{key}");
         assert!(readme().contains(told), "{told}");
     }
+}
+
+#[test]
+fn the_figures_of_the_cadence_are_those_that_were_simulated() {
+    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/cadence.md");
+    let table = std::fs::read_to_string(place).expect("is there");
+    let row = |cadence: &str| {
+        let start = format!("| {cadence} | ");
+        let row = table.lines().find_map(|line| line.strip_prefix(&start));
+        let mut cells = row.expect(cadence).split(" | ");
+        let polls = cells.next().expect("polls").to_owned();
+        let lag = cells.next().expect("a lag").split(" (").next();
+        (polls, lag.expect("a mean").to_owned())
+    };
+    let (polls, lag) = row("adaptive, 2–10 s, 100 ends learnt");
+    let (before, lag_before) = row("fixed, 2 s");
+    let readme = readme().replace('\n', " ");
+    assert!(readme.contains(&format!("{polls} polls instead of {before},")));
+    assert!(readme.contains(&format!(
+        "{lag} after upstream tells it instead of {lag_before};"
+    )));
 }
