@@ -121,40 +121,44 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command.unwrap_or(Command::Serve(cli.settings)) {
         Command::Serve(settings) => with_config(&settings, |loaded| serve(&settings, loaded)),
-        Command::Check(settings) => with_config(&settings, |loaded| check(&loaded)),
+        Command::Check(settings) => with_config(&settings, check),
         Command::Demo(options) => report(run_demo(options)),
         Command::Simulate(simulate) => report(run_simulator(simulate)),
     }
 }
 
-fn with_config(settings: &Settings, run: impl FnOnce(Loaded) -> Result<(), Problem>) -> ExitCode {
-    match config::load(&settings.sources()) {
-        Err(problem) => complain(&problem, MISUSED),
-        Ok(loaded) => report(run(loaded)),
+fn with_config(settings: &Settings, run: impl FnOnce(&Loaded) -> Result<(), Problem>) -> ExitCode {
+    let loaded = match config::load(&settings.sources()) {
+        Ok(loaded) => loaded,
+        Err(problem) => return complain(&problem, MISUSED),
+    };
+    let Err(problem) = run(&loaded) else {
+        return ExitCode::SUCCESS;
+    };
+    match problem.downcast_ref() {
+        Some(StartProblem::Configuration(problem)) => {
+            complain(&loaded.with_place(&problem.to_string()), MISUSED)
+        }
+        _ => complain(&problem, FAILED),
     }
 }
 
 fn report(outcome: Result<(), Problem>) -> ExitCode {
-    let Err(problem) = outcome else {
-        return ExitCode::SUCCESS;
-    };
-    match problem.downcast_ref() {
-        Some(StartProblem::Configuration(problem)) => complain(&**problem, MISUSED),
-        _ => complain(&*problem, FAILED),
-    }
+    outcome.map_or_else(|problem| complain(&problem, FAILED), |()| ExitCode::SUCCESS)
 }
 
-fn complain(problem: &dyn std::error::Error, code: u8) -> ExitCode {
+fn complain(problem: &dyn std::fmt::Display, code: u8) -> ExitCode {
     eprintln!("pollgate: {problem}");
     ExitCode::from(code)
 }
 
 fn check(loaded: &Loaded) -> Result<(), Problem> {
+    Bound::examine(&loaded.config)?;
     Ok(std::io::stdout().write_all(loaded.to_toml()?.as_bytes())?)
 }
 
-fn serve(settings: &Settings, loaded: Loaded) -> Result<(), Problem> {
-    let config = loaded.config;
+fn serve(settings: &Settings, loaded: &Loaded) -> Result<(), Problem> {
+    let config = loaded.config.clone();
     let log = telemetry::start(&config.log);
     runtime()?.block_on(async {
         let stop = CancellationToken::new();

@@ -59,24 +59,36 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// Sets the gateway up and binds its ports.
+    /// Looks at the files that the configuration names; binds nothing.
     ///
     /// # Errors
-    /// A file that the configuration names cannot be used, or a port is taken.
-    pub async fn new(config: Config) -> Result<Self, StartProblem> {
-        let gateway = Gateway::new(&config).map_err(StartProblem::Configuration)?;
+    /// One that cannot be used.
+    pub fn examine(config: &Config) -> Result<(Gateway, Option<TlsIdentity>), StartProblem> {
+        let gateway = Gateway::new(config).map_err(StartProblem::Configuration)?;
         let tls = config
             .listen
             .tls
             .as_ref()
             .map(TlsIdentity::read)
             .transpose();
+        Ok((
+            gateway,
+            tls.map_err(|problem| StartProblem::Configuration(problem.into()))?,
+        ))
+    }
+
+    /// Sets the gateway up and binds its ports.
+    ///
+    /// # Errors
+    /// A file that the configuration names cannot be used, or a port is taken.
+    pub async fn new(config: Config) -> Result<Self, StartProblem> {
+        let (gateway, tls) = Self::examine(&config)?;
         let keeping = Keeping {
             max_connections: config.limits.max_connections.get(),
             header_timeout: config.limits.header_timeout,
             idle_timeout: config.limits.idle_timeout,
             drain: config.limits.drain,
-            tls: tls.map_err(|problem| StartProblem::Configuration(problem.into()))?,
+            tls,
             gauge: Some(gateway.metrics().connections()),
         };
         let clients = bind("listen.address", config.listen.address).await?;

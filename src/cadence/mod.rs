@@ -6,7 +6,7 @@
 //! and `in_flight_max`; and `c` is as large as lets the mean lag that the histogram foretells stay within
 //! [`ALLOWANCE`](model::ALLOWANCE) of the fixed cadence's.
 //!
-//! What is not known is not stretched: a model of which no task ended yet, and a task that is older than those did
+//! What is not known is not stretched: a model of which fewer than three tasks ended yet, and a task that is older than those did
 //! get, have the fixed cadence. Some weight spread over all ages ([`DOUBT`](model::DOUBT)) stands for what was not
 //! seen yet, so that few samples stretch little. A failure is an end like any other. Time spent queued is part of the
 //! age, since upstream learns of vendors in rounds and may tell of the whole rest of a task at once; progress is
@@ -201,7 +201,8 @@ mod tests {
 
     #[test]
     fn few_ends_stretch_less_than_many() {
-        let (few, many) = (learnt(&[100]), learnt(&[100; 40]));
+        let (two, few, many) = (learnt(&[100; 2]), learnt(&[100; 3]), learnt(&[100; 40]));
+        assert_eq!(at(&two, 40), BOUNDS.least);
         assert!(at(&few, 40) > BOUNDS.least);
         assert!(at(&few, 40) < at(&many, 40));
     }
@@ -259,7 +260,9 @@ mod tests {
     #[test]
     fn names_of_any_length_take_bounded_memory() {
         let cadence = Cadence::new();
-        cadence.learn(&"x".repeat(1_000_000), seconds(98), seconds(100));
+        for _ in 0..3 {
+            cadence.learn(&"x".repeat(1_000_000), seconds(98), seconds(100));
+        }
         assert!(
             cadence
                 .models()

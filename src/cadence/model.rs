@@ -11,6 +11,9 @@ pub(super) const ALLOWANCE: f64 = 0.2;
 /// How many tasks the doubt counts for.
 pub(super) const DOUBT: f64 = 3.0;
 
+/// How many tasks must have ended before anything is stretched: fewer are an anecdote.
+const ENOUGH: u32 = 3;
+
 /// What remains of the weight of an end when the next one is learnt: some thirty are remembered well.
 const DECAY: f64 = 0.97;
 
@@ -31,6 +34,8 @@ const SCALE: f64 = 10.0;
 pub(super) struct Model {
     /// The weight of the ends at each age.
     weights: [f32; AGES],
+    /// How many ends were learnt, as far as that matters.
+    ends: u32,
     /// What follows from the weights within these bounds, once someone asked.
     plan: Option<(Bounds, Box<[f32; AGES]>)>,
 }
@@ -39,6 +44,7 @@ impl Model {
     pub(super) const fn new() -> Self {
         Self {
             weights: [0.0; AGES],
+            ends: 0,
             plan: None,
         }
     }
@@ -52,12 +58,16 @@ impl Model {
             let within = (starts(place + 1).min(to) - starts(place).max(from)).max(0.0);
             *weight = (f64::from(*weight) * DECAY + within / (to - from)) as f32;
         }
+        self.ends = self.ends.saturating_add(1);
         self.plan = None;
     }
 
     /// The first moment at which, by the hazard there, another look is due: a long interval must not reach far into
     /// an age at which a short one is due.
     pub(super) fn interval(&mut self, age: Duration, bounds: Bounds) -> Duration {
+        if self.ends < ENOUGH {
+            return bounds.least;
+        }
         if self.plan.as_ref().is_none_or(|(made, _)| *made != bounds) {
             self.plan = Some((bounds, Box::new(plan(&self.weights, bounds))));
         }

@@ -34,6 +34,15 @@ pub struct Loaded {
     pub(super) origins: Origins,
 }
 
+impl Loaded {
+    /// A message that begins with a key, with the place in front where that key was set.
+    #[must_use]
+    pub fn with_place(&self, message: &str) -> String {
+        let key = message.split(':').next().unwrap_or_default();
+        format!("{}: {message}", place(key, &self.origins))
+    }
+}
+
 /// Why a configuration cannot be used: where, which key, what was found and what it takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem(String);
@@ -118,6 +127,7 @@ impl Layers {
         collect_lines("", positions.get_ref(), &mut |key, at| {
             lines.push((key, line_of(&at)));
         });
+        lines.sort_by_key(|(_, line)| *line);
         for (key, line) in lines {
             let origin = Origin::File {
                 path: path.to_owned(),
@@ -134,8 +144,12 @@ impl Layers {
     }
 
     fn add_variable(&mut self, name: &str, text: &str, defaults: &Table) -> Result<(), Problem> {
-        // Names without `__` are no settings: POLLGATE_CONFIG, or what Kubernetes sets for a service called pollgate.
-        if !name.starts_with("POLLGATE_") || !name.contains("__") {
+        // Names without `__` are no settings: POLLGATE_CONFIG, or what Kubernetes sets for a service called pollgate;
+        // but for those that someone meant to be one.
+        let meant = |key: &&String| environment_name(key).replace("__", "_") == name;
+        if !name.starts_with("POLLGATE_")
+            || !(name.contains("__") || self.known.iter().any(|key| meant(&key)))
+        {
             return Ok(());
         }
         let Some(key) = self
@@ -221,6 +235,15 @@ fn check(config: &Config, merged: &Table, origins: &Origins) -> Result<(), Probl
 
 /// Puts serde's words into the form of every message here.
 fn explain(key: &str, said: &str, merged: &Table, origins: &Origins) -> Problem {
+    // `[[cache]]` is a list of sections.
+    if let Some((section, _)) = key.split_once('[') {
+        return complain(
+            section,
+            "one section with keys of its own, as in [section]",
+            merged,
+            origins,
+        );
+    }
     if let Some((_, missing)) = said.split_once("missing field `") {
         let missing = missing.trim_end_matches('`');
         let place = place(key, origins);
@@ -246,10 +269,10 @@ fn explain(key: &str, said: &str, merged: &Table, origins: &Origins) -> Problem 
 
 fn complain(key: &str, takes: &str, merged: &Table, origins: &Origins) -> Problem {
     let place = place(key, origins);
-    // A URL with a user in it may hold a secret: it is not repeated.
+    // A URL with a user or a query in it may hold a secret: it is not repeated.
     let got = match get(merged, key) {
-        Some(Value::String(text)) if text.contains('@') => {
-            "a text with an @ (not repeated here)".to_owned()
+        Some(Value::String(text)) if text.contains(['@', '?', '#']) => {
+            "a text with a user or a query in it (not repeated here)".to_owned()
         }
         Some(value) => value.to_string().trim().to_owned(),
         None => "nothing".to_owned(),
@@ -265,9 +288,22 @@ fn place(key: &str, origins: &Origins) -> String {
 }
 
 fn nearest(wrong: &str, known: impl Iterator<Item = String>) -> String {
+    // The right name in the wrong section is nearer than any other name in that section.
+    let likeness = |key: &String| {
+        let whole = strsim::jaro_winkler(wrong, key);
+        whole.max(strsim::jaro_winkler(last_name(wrong), last_name(key)) * 0.99)
+    };
     known
-        .max_by(|a, b| strsim::jaro_winkler(wrong, a).total_cmp(&strsim::jaro_winkler(wrong, b)))
+        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
         .unwrap_or_default()
+}
+
+/// `succeeded_ttl` of `cache.succeeded_ttl`, and of its name in the environment.
+fn last_name(key: &str) -> &str {
+    key.rsplit(['.'])
+        .next()
+        .and_then(|name| name.rsplit("__").next())
+        .unwrap_or(key)
 }
 
 pub(super) fn default_table() -> Result<Table, Problem> {

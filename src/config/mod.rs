@@ -1,6 +1,6 @@
 //! What can be configured, and the defaults.
 //!
-//! A [`Config`] is read by [`load`] from four layers, the later one winning: defaults, a TOML file, the
+//! A [`Config`] is read by [`load()`] from four layers, the later one winning: defaults, a TOML file, the
 //! environment, flags. Reading binds no port and opens no connection.
 
 mod human;

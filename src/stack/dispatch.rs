@@ -2,11 +2,14 @@
 
 use std::task::{Context, Poll};
 
-use futures_util::future::Either as EitherFuture;
+use futures_util::future::{Either, Ready, ready};
+use http::header::HOST;
+use http::{Request, Version};
 use tower::Service;
 use tower::ServiceExt as _;
 use tower::util::Oneshot;
 
+use crate::body::Body;
 use crate::error::Error;
 use crate::exchange::{Handled, Inbound};
 use crate::route::Route;
@@ -31,18 +34,36 @@ where
 {
     type Response = Handled;
     type Error = Error;
-    type Future = EitherFuture<Oneshot<P, Inbound>, Oneshot<F, Inbound>>;
+    type Future =
+        Either<Oneshot<P, Inbound>, Either<Oneshot<F, Inbound>, Ready<Result<Handled, Error>>>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, inbound: Inbound) -> Self::Future {
+        if let Err(error) = check_host(&inbound.request) {
+            return Either::Right(Either::Right(ready(Err(error))));
+        }
         match inbound.route {
-            Route::Poll { .. } => EitherFuture::Left(self.polls.clone().oneshot(inbound)),
+            Route::Poll { .. } => Either::Left(self.polls.clone().oneshot(inbound)),
             Route::Write { .. } | Route::Forward { .. } => {
-                EitherFuture::Right(self.forward.clone().oneshot(inbound))
+                Either::Right(Either::Left(self.forward.clone().oneshot(inbound)))
             }
         }
+    }
+}
+
+/// An HTTP/1.1 request has just one `Host` (RFC 9112 §3.2); with fewer or more, two servers may read two requests in it.
+fn check_host(request: &Request<Body>) -> Result<(), Error> {
+    let hosts = request.headers().get_all(HOST).iter().count();
+    match request.version() {
+        Version::HTTP_11 if hosts == 0 => Err(Error::BadRequest(
+            "the request has no host; HTTP/1.1 takes one",
+        )),
+        Version::HTTP_10 | Version::HTTP_11 if hosts > 1 => {
+            Err(Error::BadRequest("the request has more than one host"))
+        }
+        _ => Ok(()),
     }
 }

@@ -68,8 +68,14 @@ where
             draining,
         } = self.clone();
         Either::Right(Box::pin(async move {
+            let mut looked = false;
             loop {
-                query.deadline = Instant::now() + timeout;
+                let now = Instant::now();
+                // The first look may take as long as any poll; those after it end with the wait.
+                query.deadline = now + timeout;
+                if looked {
+                    query.deadline = query.deadline.min(hold.until);
+                }
                 let answer = inner.clone().oneshot(query.clone()).await?;
                 let next = next_look(&answer, Instant::now());
                 if hold.is_over(&answer) || draining.is_cancelled() {
@@ -81,9 +87,12 @@ where
                     () = draining.cancelled() => {}
                 }
                 if draining.is_cancelled() || Instant::now() >= hold.until {
-                    return Ok(answer);
+                    // Others may have been told more in the meantime.
+                    query.demand = Demand::Remembered;
+                    return Ok(inner.oneshot(query).await.unwrap_or(answer));
                 }
                 query.demand = Demand::Fresh;
+                looked = true;
             }
         }))
     }

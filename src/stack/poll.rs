@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::exchange::{Handled, Inbound};
 use crate::key::{CallerKey, Credentials, TaskKey};
 use crate::present::Asker;
-use crate::reply::{Answer, Hold, TaskQuery};
+use crate::reply::{Answer, Demand, Hold, TaskQuery};
 use crate::route::Route;
 use crate::task::Rendering;
 use crate::{events, wish};
@@ -66,7 +66,8 @@ impl<S> Poll<S> {
         let name = if events { LAST_EVENT_ID } else { IF_NONE_MATCH };
         let known = wish::validators(&parts.headers, &name);
         let demand = wish::demand(&parts.headers);
-        let wait = wish::wait(&parts.headers, self.max_wait).filter(|_| !events);
+        let wait = wish::wait(&parts.headers, self.max_wait)
+            .filter(|_| !events && demand != Demand::Remembered);
         let credentials = Credentials::new(parts.headers, parts.uri);
         let caller = self.caller_key.caller(&credentials);
         let hold = wait.map(|wait| Hold {

@@ -86,7 +86,8 @@ pub(super) fn respond(error: &Error, dialect: Dialect) -> Response<Body> {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         headers.insert(RETRY_AFTER_MS, HeaderValue::from(seconds * 1000));
     }
-    if *error == Error::Draining {
+    // After a request that is not what it should be, the next one is not to be trusted either.
+    if matches!(error, Error::Draining | Error::BadRequest(_)) {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response

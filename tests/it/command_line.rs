@@ -119,6 +119,22 @@ fn a_wrong_configuration_is_exit_2_with_one_message_before_any_port_is_bound() {
             ":2: cache.adaptive: got \"yes\", takes true or false",
         ),
         ("cache = 5\n", ":1: cache: got 5, takes a section"),
+        (
+            "[[cache]]\ncapacity = \"1MiB\"\n",
+            ":1: cache: got [{ capacity = \"1MiB\" }], takes one section",
+        ),
+        (
+            "[limits]\nsucceeded_ttl = \"1h\"\n",
+            ":2: unknown key limits.succeeded_ttl; did you mean cache.succeeded_ttl?",
+        ),
+        (
+            "[upstream]\nurl = \"http://h/?key=secret\"\n",
+            ":2: upstream.url: got a text with a user or a query in it",
+        ),
+        (
+            "[upstream]\nca_file = \"no-such.pem\"\n",
+            ":2: upstream.ca_file: got \"no-such.pem\", takes a PEM file",
+        ),
         ("[log\n", ":1: not valid TOML"),
         (
             "[log]\nlevel = \"info\"\nlevel = \"warn\"\n",

@@ -391,3 +391,44 @@ async fn a_post_is_sent_once_whatever_happens_to_it() {
         tokio::time::timeout(std::time::Duration::from_millis(300), listener.accept()).await;
     assert!(again.is_err(), "it was sent again");
 }
+
+#[tokio::test]
+async fn an_upload_may_take_longer_than_a_head() {
+    let (url, _) = counting_upstream().await;
+    let gateway = Gateway::start(&url, &[("limits.header_timeout", "200ms")]).await;
+    let mut client = TcpStream::connect(gateway.address).await.unwrap();
+    let head =
+        "POST /v1/files HTTP/1.1\r\nhost: x\r\ncontent-length: 6\r\nconnection: close\r\n\r\n";
+    client.write_all(head.as_bytes()).await.unwrap();
+    for _ in 0..6 {
+        // There is nothing to wait for but time: this is about what does not happen meanwhile.
+        tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+        client.write_all(b"x").await.unwrap();
+    }
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.ends_with('6'),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn a_request_without_just_one_host_is_refused_and_its_connection_closed() {
+    let upstream = Upstream::saying("{}").await;
+    let gateway = Gateway::start(&upstream.url(), &[]).await;
+    for hosts in ["", "host: a\r\nhost: b\r\n"] {
+        let mut client = TcpStream::connect(gateway.address).await.unwrap();
+        client
+            .write_all(format!("GET /v1/models HTTP/1.1\r\n{hosts}\r\n").as_bytes())
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(
+            answer.starts_with("HTTP/1.1 400") && answer.contains("bad_request"),
+            "{answer}"
+        );
+    }
+    assert_eq!(upstream.count(), 0);
+}

@@ -353,3 +353,59 @@ async fn a_stream_that_cannot_begin_is_an_ordinary_error_and_one_that_cannot_go_
     );
     assert!(events.rest().await.is_empty());
 }
+
+#[tokio::test]
+async fn a_wait_keeps_its_time_when_upstream_falls_silent() {
+    let upstream = Upstream::saying(row("IN_PROGRESS")).await;
+    let gateway = Gateway::start(&upstream.url(), &[QUICK]).await;
+    gateway.get("/v1/videos/t").await;
+    upstream.close_gate();
+    let started = Instant::now();
+    let answer = gateway
+        .client
+        .get("/v1/videos/t", "sk-test", &[("prefer", "wait=1")])
+        .await;
+    // The first look may take as long as any poll; here it is answered from memory or stands in.
+    assert!(
+        started.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        started.elapsed()
+    );
+    assert_eq!(answer.json()["status"], "in_progress");
+}
+
+#[tokio::test]
+async fn a_wait_that_ends_tells_what_others_were_told_meanwhile() {
+    let upstream = Upstream::saying(row("QUEUED")).await;
+    let gateway = Gateway::start(&upstream.url(), &[("cache.in_flight_ttl", "1h")]).await;
+    let waiting = tokio::spawn({
+        let client = gateway.client.clone();
+        async move {
+            client
+                .get("/v1/videos/t", "sk-test", &[("prefer", "wait=2")])
+                .await
+        }
+    });
+    eventually("it waits", async || {
+        gateway.metric("pollgate_waiters").await >= 1.0
+    })
+    .await;
+    upstream.now(|_| Reply::json(row("IN_PROGRESS")));
+    gateway
+        .client
+        .get("/v1/videos/t", "sk-test", &[("cache-control", "no-cache")])
+        .await;
+    assert_eq!(waiting.await.unwrap().json()["status"], "in_progress");
+}
+
+#[tokio::test]
+async fn one_who_forbids_asking_does_not_wait() {
+    let upstream = Upstream::saying(row("QUEUED")).await;
+    let gateway = Gateway::start(&upstream.url(), &[QUICK]).await;
+    let headers = [("prefer", "wait=15"), ("cache-control", "only-if-cached")];
+    let answer = gateway
+        .client
+        .get("/v1/videos/t", "sk-test", &headers)
+        .await;
+    assert_eq!((answer.status.as_u16(), upstream.count()), (504, 0));
+}
