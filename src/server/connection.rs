@@ -114,8 +114,7 @@ async fn converse<T, S>(
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(None)
-        .pipeline_flush(true);
+        .header_read_timeout(None);
     builder
         .http2()
         .timer(TokioTimer::new())
