@@ -12,6 +12,7 @@ mod recall;
 mod remember;
 mod rescue;
 mod retry;
+mod shared;
 mod translate;
 
 use std::sync::Arc;
@@ -46,14 +47,21 @@ use self::recall::Recall;
 use self::remember::Remember;
 use self::rescue::Rescue;
 use self::retry::Retry;
+use self::shared::Shared;
 use self::translate::Translate;
 
 /// The whole stack: an [`Inbound`](crate::exchange::Inbound) request in, an `http::Response` out, never an error.
-pub type Stack =
-    Observe<Rescue<LoadShed<ConcurrencyLimit<Dispatch<Poll<TaskPipeline<Fetch>>, Forward>>>>>;
+pub type Stack = Observe<Shared<Rescue<LoadShed<ConcurrencyLimit<Shared<Routes>>>>>>;
+
+/// Below the door.
+type Routes = Dispatch<Shared<Poll<TaskPipeline<Fetch>>>, Shared<Forward>>;
 
 /// The inner half, which answers status polls: plain values in and out. `F` asks upstream.
-pub type TaskPipeline<F> = Hold<Translate<Recall<Coalesce<Remember<Retry<Breaker<F>>>>>>>;
+pub type TaskPipeline<F> =
+    Shared<Hold<Translate<Shared<Recall<Shared<Coalesce<Shared<Flight<F>>>>>>>>>;
+
+/// What happens once for all who wait.
+type Flight<F> = Remember<Shared<Retry<Shared<Breaker<Shared<F>>>>>>;
 
 /// The flights of status polls. What changes with the task and with the caller's standing is part of the key, so that
 /// no poll that comes after a write or a refusal boards a flight that took off before it.
@@ -131,14 +139,16 @@ pub fn assemble(parts: Parts, config: &Config) -> Stack {
     ServiceBuilder::new()
         // Outermost: whatever happens below is counted, logged and signed.
         .layer_fn(|inner| Observe::new(inner, Arc::clone(&parts.metrics), config.log.requests))
+        .layer_fn(Shared::new)
         // Errors become responses here, so that nothing above can fail.
         .layer_fn(Rescue::new)
         // The door: beyond the limit a request is refused at once instead of waiting for its turn.
         .load_shed()
         .layer(GlobalConcurrencyLimitLayer::with_semaphore(parts.door))
+        .layer_fn(Shared::new)
         .service(Dispatch::new(
-            Poll::new(task_pipeline, parts.caller_key, config),
-            forward,
+            Shared::new(Poll::new(task_pipeline, parts.caller_key, config)),
+            Shared::new(forward),
         ))
 }
 
@@ -146,7 +156,11 @@ pub fn assemble(parts: Parts, config: &Config) -> Stack {
 #[must_use]
 pub fn task_pipeline<F>(state: &PollState, config: &Config, fetch: F) -> TaskPipeline<F>
 where
-    F: Service<TaskFetch, Response = Reply, Error = Error, Future: Send> + Clone + Send + 'static,
+    F: Service<TaskFetch, Response = Reply, Error = Error, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
 {
     let PollState {
         store,
@@ -158,6 +172,7 @@ where
         draining,
     } = state;
     ServiceBuilder::new()
+        .layer_fn(Shared::new)
         // Above all the rest: one who waits only asks again and again.
         .layer_fn(|inner| {
             Hold::new(
@@ -169,8 +184,10 @@ where
         })
         // Above everything that is shared: one remembered answer serves the clients of both paths.
         .layer_fn(|inner| Translate::new(inner, config.upstream.dialect))
+        .layer_fn(Shared::new)
         // Outside Coalesce: a hit never touches the flight table; whoever waits for a flight can still fall back.
         .layer_fn(|inner| Recall::new(inner, Arc::clone(store), config.cache.credential_ttl))
+        .layer_fn(Shared::new)
         // From here on there is one poll for all who wait.
         .layer_fn(|inner| {
             Coalesce::new(
@@ -181,6 +198,7 @@ where
                 config.limits.max_waiters,
             )
         })
+        .layer_fn(Shared::new)
         // Inside the flight: an answer is stored once, before the flight leaves the table.
         .layer_fn(|inner| {
             Remember::new(
@@ -191,9 +209,12 @@ where
                 config.upstream.timeout,
             )
         })
+        .layer_fn(Shared::new)
         // Below Remember, which is told only how it ended; holds nothing of Fetch between two tries.
         .layer_fn(|inner| Retry::new(inner, Arc::clone(retries)))
+        .layer_fn(Shared::new)
         // Below Retry, so that every single request is admitted and judged.
         .layer_fn(|inner| Breaker::new(inner, Arc::clone(health)))
+        .layer_fn(Shared::new)
         .service(fetch)
 }
