@@ -14,10 +14,13 @@
 //!           └─ Poll      request → TaskQuery, Answer → response     src/stack/poll.rs
 //!               │  the narrow waist: plain values from here on      src/reply.rs
 //!               ▼
+//!             Hold       waits for news, by asking again            src/stack/hold.rs
 //!             Translate  which dialect upstream is asked in         src/stack/translate.rs
 //!             Recall     fresh from memory; stale when it fails     src/stack/recall.rs
 //!             Coalesce   one poll for all who wait                  src/stack/coalesce.rs
 //!             Remember   stores the answer before the poll is over  src/stack/remember.rs
+//!             Retry      tries again where that can help            src/stack/retry.rs
+//!             Breaker    leaves a failing upstream alone            src/stack/breaker.rs
 //!             Fetch      asks upstream, within limits               src/stack/fetch.rs
 //! ```
 //!
