@@ -169,7 +169,7 @@ fn serve(settings: &Settings, loaded: &Loaded) -> Result<(), Problem> {
             Ok(Loaded { config, .. }) => {
                 gateway.reload(&config);
                 level.set_level(config.log.level);
-                tracing::info!("reloaded; ports, TLS, upstream.url, sizes and log.format stay as they were until a restart");
+                tracing::info!("reloaded: answers, cache (but its capacity), log.requests, log.level, listen.forwarded, upstream.dialect, upstream.timeout, max_status_body, max_waiters and max_wait; all else stays until a restart");
             }
             Err(problem) => tracing::error!("not reloaded, nothing changed: {problem}"),
         })?;

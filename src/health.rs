@@ -64,7 +64,7 @@ pub struct Health {
 pub enum Admission {
     /// As any other.
     Free,
-    /// To find out whether it is over: once, without further tries.
+    /// To find out whether it is over.
     Probe,
 }
 
@@ -141,8 +141,15 @@ impl Health {
         Ok(own.max(everyone))
     }
 
-    /// Notes what came of a poll.
-    pub fn note(&self, caller: Caller, outcome: Outcome, now: Instant, chance: f64) {
+    /// Notes what came of a poll. An answer ends a pause only where it was asked for after that pause.
+    pub fn note(
+        &self,
+        caller: Caller,
+        admission: Admission,
+        outcome: Outcome,
+        now: Instant,
+        chance: f64,
+    ) {
         let own = match outcome {
             Outcome::Paused(_) => Some(self.callers.get_with(caller, Arc::default)),
             _ => self.callers.get(&caller),
@@ -150,13 +157,13 @@ impl Health {
         if let Some(circuit) = own {
             with(&circuit, |circuit| match outcome {
                 Outcome::Paused(asked) => circuit.pause(asked, now, chance),
-                Outcome::Answered => *circuit = Circuit::default(),
+                Outcome::Answered => circuit.close(admission),
                 Outcome::Failed(_) | Outcome::PausedAll(_) => {}
             });
         }
         with(&self.everyone, |circuit| match outcome {
             // A pause of one caller says nothing bad of the way to upstream.
-            Outcome::Answered | Outcome::Paused(_) => *circuit = Circuit::default(),
+            Outcome::Answered | Outcome::Paused(_) => circuit.close(admission),
             Outcome::Failed(weight) => circuit.fail(weight, now, chance),
             Outcome::PausedAll(asked) => circuit.pause(asked, now, chance),
         });
@@ -213,6 +220,13 @@ impl Circuit {
             }
             Self::Down { .. } => Err(Error::UpstreamDown),
             Self::Paused { probe_at, .. } => Err(Error::RateLimited(*probe_at - now)),
+        }
+    }
+
+    /// An answer that was under way when the pause began says nothing of its end.
+    fn close(&mut self, admission: Admission) {
+        if !matches!(self, Self::Paused { .. }) || admission == Admission::Probe {
+            *self = Self::default();
         }
     }
 
@@ -280,7 +294,13 @@ mod tests {
         let (health, (caller, other), mut now) = (Health::new(), callers(), Instant::now());
         for _ in 0..FAILURES / UNREACHABLE {
             assert_eq!(health.admit(caller, now, 0.0), Ok(Admission::Free));
-            health.note(caller, Outcome::Failed(UNREACHABLE), now, 0.0);
+            health.note(
+                caller,
+                Admission::Probe,
+                Outcome::Failed(UNREACHABLE),
+                now,
+                0.0,
+            );
         }
         let mut probes = 0;
         for _ in 0..600 {
@@ -291,7 +311,7 @@ mod tests {
             probes, 34,
             "four soon, then one about every 1.9 s, for a minute"
         );
-        health.note(caller, Outcome::Answered, now, 0.0);
+        health.note(caller, Admission::Probe, Outcome::Answered, now, 0.0);
         assert_eq!(health.admit(other, now, 0.0), Ok(Admission::Free));
     }
 
@@ -299,19 +319,31 @@ mod tests {
     async fn an_outage_that_nobody_asked_about_since_refuses_no_one() {
         let (health, (caller, other), mut now) = (Health::new(), callers(), Instant::now());
         for _ in 0..FAILURES / UNREACHABLE {
-            health.note(caller, Outcome::Failed(UNREACHABLE), now, 0.0);
+            health.note(
+                caller,
+                Admission::Probe,
+                Outcome::Failed(UNREACHABLE),
+                now,
+                0.0,
+            );
         }
         now += Duration::from_hours(8);
         for caller in [caller, other, caller] {
             assert_eq!(health.admit(caller, now, 0.0), Ok(Admission::Free));
         }
-        health.note(caller, Outcome::Failed(UNREACHABLE), now, 0.0);
+        health.note(
+            caller,
+            Admission::Probe,
+            Outcome::Failed(UNREACHABLE),
+            now,
+            0.0,
+        );
         assert_eq!(
             health.admit(other, now, 0.0),
             Err(Error::UpstreamDown),
             "one failure is enough this time"
         );
-        health.note(caller, Outcome::PausedAll(None), now, 0.0);
+        health.note(caller, Admission::Probe, Outcome::PausedAll(None), now, 0.0);
         now += Duration::from_hours(8);
         for caller in [caller, other, caller] {
             assert_eq!(health.admit(caller, now, 0.0), Ok(Admission::Free));
@@ -322,8 +354,14 @@ mod tests {
     async fn failures_between_answers_are_a_tasks_own_affair() {
         let (health, (caller, _), now) = (Health::new(), callers(), Instant::now());
         for _ in 0..100 {
-            health.note(caller, Outcome::Failed(UNREACHABLE), now, 0.0);
-            health.note(caller, Outcome::Answered, now, 0.0);
+            health.note(
+                caller,
+                Admission::Probe,
+                Outcome::Failed(UNREACHABLE),
+                now,
+                0.0,
+            );
+            health.note(caller, Admission::Probe, Outcome::Answered, now, 0.0);
             assert_eq!(health.admit(caller, now, 0.0), Ok(Admission::Free));
         }
     }
@@ -331,7 +369,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_429_that_names_a_caller_pauses_that_one_for_as_long_as_it_says() {
         let (health, (caller, other), now) = (Health::new(), callers(), Instant::now());
-        health.note(caller, Outcome::Paused(Some(7 * SECOND)), now, 0.0);
+        health.note(
+            caller,
+            Admission::Probe,
+            Outcome::Paused(Some(7 * SECOND)),
+            now,
+            0.0,
+        );
         assert_eq!(
             health.admit(caller, now + 2 * SECOND, 0.0),
             Err(Error::RateLimited(5 * SECOND))
@@ -347,7 +391,7 @@ mod tests {
     async fn a_429_that_names_no_one_pauses_everyone_for_longer_each_time() {
         let (health, (caller, other), mut now) = (Health::new(), callers(), Instant::now());
         for seconds in [1, 2, 4, 8, 16, 30, 30] {
-            health.note(caller, Outcome::PausedAll(None), now, 0.0);
+            health.note(caller, Admission::Probe, Outcome::PausedAll(None), now, 0.0);
             assert_eq!(
                 health.admit(other, now, 0.0),
                 Err(Error::RateLimited(seconds * SECOND))
@@ -356,8 +400,8 @@ mod tests {
             assert_eq!(health.admit(other, now, 0.0), Ok(Admission::Probe));
             assert!(health.admit(caller, now, 0.0).is_err(), "no more than one");
         }
-        health.note(other, Outcome::Answered, now, 0.0);
-        health.note(caller, Outcome::PausedAll(None), now, 0.0);
+        health.note(other, Admission::Probe, Outcome::Answered, now, 0.0);
+        health.note(caller, Admission::Probe, Outcome::PausedAll(None), now, 0.0);
         assert_eq!(
             health.admit(caller, now, 0.0),
             Err(Error::RateLimited(SECOND)),
@@ -370,6 +414,7 @@ mod tests {
         let (health, (caller, _), now) = (Health::new(), callers(), Instant::now());
         health.note(
             caller,
+            Admission::Probe,
             Outcome::Paused(Some(Duration::from_hours(24))),
             now,
             0.0,
@@ -377,6 +422,35 @@ mod tests {
         assert_eq!(
             health.admit(caller, now + LONGEST_PAUSE, 0.0),
             Ok(Admission::Probe)
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_was_under_way_does_not_end_a_pause() {
+        let (health, (caller, other), now) = (Health::new(), callers(), Instant::now());
+        health.note(
+            caller,
+            Admission::Free,
+            Outcome::Paused(Some(30 * SECOND)),
+            now,
+            0.0,
+        );
+        health.note(caller, Admission::Free, Outcome::Answered, now, 0.0);
+        assert_eq!(
+            health.admit(caller, now, 0.0),
+            Err(Error::RateLimited(30 * SECOND))
+        );
+        health.note(
+            other,
+            Admission::Free,
+            Outcome::PausedAll(Some(9 * SECOND)),
+            now,
+            0.0,
+        );
+        health.note(other, Admission::Free, Outcome::Answered, now, 0.0);
+        assert_eq!(
+            health.admit(other, now, 0.0),
+            Err(Error::RateLimited(9 * SECOND))
         );
     }
 }

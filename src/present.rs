@@ -128,7 +128,7 @@ pub fn cache_status(answer: &Answer, now: Instant) -> String {
             let _ = write!(status, "; fwd={}", asked.as_str());
         }
     }
-    if answer.verdict == Verdict::Shared {
+    if answer.verdict == Verdict::Shared && answer.asked.is_some() {
         status.push_str("; collapsed");
     }
     if answer.stored {

@@ -72,7 +72,7 @@ pub struct TaskFetch {
 pub enum Demand {
     /// Whatever is fresh.
     Fresh,
-    /// Only what upstream says from now on (`no-cache`, `max-age=0`).
+    /// What upstream says, not what is remembered (`no-cache`, `max-age=0`); a poll under way will do.
     Refetched,
     /// Only what is remembered (`only-if-cached`).
     Remembered,
@@ -89,7 +89,7 @@ pub struct Reply {
     pub body: Bytes,
     /// The task, where it is one.
     pub snapshot: Option<TaskSnapshot>,
-    /// When it was there.
+    /// When all of it had arrived.
     pub received: Instant,
     renditions: [OnceLock<Box<Rendition>>; 4],
 }

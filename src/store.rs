@@ -137,7 +137,8 @@ impl Store {
         }
     }
 
-    /// What is remembered under `key` for a caller whose credential was accepted within `credential_ttl`.
+    /// What is remembered under `key` for a caller whose credential was accepted within `credential_ttl`; to stand in
+    /// while upstream fails, and so cannot be asked about the credential either, for as much longer as an answer may.
     #[must_use]
     pub fn find(&self, key: &TaskKey, now: Instant, credential_ttl: Duration) -> Found {
         let Some(entry) = self.answers.get(key) else {
@@ -153,12 +154,19 @@ impl Store {
         if entry.takeoff != current || now >= entry.useful_until.max(entry.fresh_until) {
             return Found::Nothing;
         }
-        let accepted = standing
-            .accepted
-            .is_some_and(|at| now.duration_since(at) <= credential_ttl);
-        if accepted && now < entry.fresh_until {
+        let Some(accepted) = standing.accepted else {
+            return Found::Nothing;
+        };
+        let unchecked = now.duration_since(accepted);
+        let stand_in = entry.useful_until.duration_since(entry.fresh_until);
+        if unchecked > credential_ttl.saturating_add(stand_in) {
+            // A key that upstream has not seen for so long may be anybody's by now.
+            Found::Nothing
+        } else if unchecked > credential_ttl {
+            Found::Stale(entry)
+        } else if now < entry.fresh_until {
             Found::Fresh(entry)
-        } else if accepted && entry.is_resting(now) {
+        } else if entry.is_resting(now) {
             Found::Resting(entry)
         } else {
             Found::Stale(entry)

@@ -37,11 +37,16 @@ pub(super) fn deserialize<'de, T: Human, D: Deserializer<'de>>(from: D) -> Resul
     from.deserialize_str(Text(PhantomData))
 }
 
+/// More than anyone means, and less than any clock overflows with.
+const YEAR: Duration = Duration::from_hours(366 * 24);
+
 impl Human for Duration {
-    const TAKES: &'static str = r#"a duration such as "12h", "90s" or "500ms""#;
+    const TAKES: &'static str = r#"a duration such as "12h", "90s" or "500ms", of a year at most"#;
 
     fn read(text: &str) -> Option<Self> {
-        humantime::parse_duration(text).ok()
+        humantime::parse_duration(text)
+            .ok()
+            .filter(|duration| *duration <= YEAR)
     }
 
     /// In the largest unit that divides it.

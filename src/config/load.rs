@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
@@ -39,7 +40,10 @@ impl Loaded {
     #[must_use]
     pub fn with_place(&self, message: &str) -> String {
         let key = message.split(':').next().unwrap_or_default();
-        format!("{}: {message}", place(key, &self.origins))
+        match place(key, &self.origins).as_str() {
+            "defaults" => message.to_owned(),
+            place => format!("{place}: {message}"),
+        }
     }
 }
 
@@ -221,6 +225,14 @@ fn check(config: &Config, merged: &Table, origins: &Origins) -> Result<(), Probl
     ];
     if let Some((key, _)) = positive.iter().find(|(_, value)| value.is_zero()) {
         return refuse(key, "a duration above zero");
+    }
+    for (key, value) in [
+        ("limits.max_connections", config.limits.max_connections),
+        ("limits.max_upstream", config.limits.max_upstream),
+    ] {
+        if value.get() > Semaphore::MAX_PERMITS {
+            return refuse(key, "a smaller number");
+        }
     }
     if config.upstream.max_status_body.bytes() == 0 {
         return refuse("upstream.max_status_body", "a size above zero");

@@ -76,12 +76,15 @@ pub(super) struct Watched<T> {
     activity: Arc<Activity>,
     header_timeout: Duration,
     head: Head,
+    /// How much of HTTP/2's preface the connection began with; `None` once it turned out not to.
+    preface: Option<usize>,
 }
+
+/// What an HTTP/2 connection begins with (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What has come of the next request's head.
 enum Head {
-    /// Nothing was ever read: it may turn out to be HTTP/2, which frames its heads and is watched for idleness only.
-    First,
     /// Nothing yet.
     Awaited,
     /// Some of it, after so many requests; with a timer once more is wanted and not there.
@@ -89,7 +92,7 @@ enum Head {
         after: u64,
         timer: Option<Pin<Box<Sleep>>>,
     },
-    /// HTTP/2.
+    /// HTTP/2 frames its heads, and is watched for idleness only.
     Framed,
 }
 
@@ -99,23 +102,28 @@ impl<T> Watched<T> {
             io,
             activity,
             header_timeout,
-            head: Head::First,
+            head: Head::Awaited,
+            preface: Some(0),
         }
     }
 
     fn note_read(&mut self, bytes: &[u8]) {
-        match self.head {
-            _ if bytes.is_empty() => {}
-            // The body of the request under way.
-            _ if self.activity.idle_since().is_none() => {}
-            Head::First if bytes.starts_with(b"PRI") => self.head = Head::Framed,
-            Head::First | Head::Awaited => {
-                self.head = Head::Begun {
-                    after: self.activity.total(),
-                    timer: None,
-                }
+        if let Some(seen) = self.preface {
+            let expected = PREFACE.get(seen..).unwrap_or_default();
+            let length = expected.len().min(bytes.len());
+            self.preface = (expected.get(..length) == bytes.get(..length)).then_some(seen + length);
+            if self.preface == Some(PREFACE.len()) {
+                self.preface = None;
+                self.head = Head::Framed;
             }
-            Head::Begun { .. } | Head::Framed => {}
+        }
+        // Bytes that come while a request is under way are its body.
+        let is_head = !bytes.is_empty() && self.activity.idle_since().is_some();
+        if is_head && matches!(self.head, Head::Awaited) {
+            self.head = Head::Begun {
+                after: self.activity.total(),
+                timer: None,
+            };
         }
     }
 
@@ -252,6 +260,22 @@ mod tests {
             let more = tokio::time::timeout(2 * TIMEOUT, watched.read(&mut buf));
             assert!(more.await.is_err(), "silence in a body is no slow head");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_only_begins_like_http_2_is_watched_like_any_head() {
+        let (mut client, server) = tokio::io::duplex(64);
+        let mut watched = Watched::new(server, Activity::new(), TIMEOUT);
+        client
+            .write_all(b"PRIVET / HTTP/1.1\r\n")
+            .await
+            .expect("is written");
+        let mut head = String::new();
+        let error = watched
+            .read_to_string(&mut head)
+            .await
+            .expect_err("is overdue");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test(start_paused = true)]

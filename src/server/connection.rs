@@ -22,6 +22,9 @@ use super::{Keeping, TlsIdentity};
 use crate::body::Body;
 use crate::exchange::{Inbound, Peer};
 
+/// How long an idle connection has to close in an orderly way.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// Serves one connection until it ends, stands idle for too long, or `stop` is cancelled and what is under way is done.
 pub(super) async fn run<S>(
     stream: TcpStream,
@@ -127,7 +130,7 @@ async fn converse<T, S>(
     let mut connection = pin!(builder.serve_connection(io, handle));
 
     let mut idle_check = pin!(sleep_until(Instant::now() + keeping.idle_timeout));
-    let mut stopping = false;
+    let (mut stopping, mut closing) = (false, false);
     loop {
         tokio::select! {
             ended = connection.as_mut() => {
@@ -136,13 +139,16 @@ async fn converse<T, S>(
                 }
                 return;
             }
-            () = idle_check.as_mut() => {
-                let next = next_idle_check(&activity, keeping.idle_timeout);
-                idle_check.as_mut().reset(next.unwrap_or_else(|| Instant::now() + Duration::from_secs(1)));
-                if next.is_none() {
+            () = idle_check.as_mut() => match next_idle_check(&activity, keeping.idle_timeout) {
+                Some(next) => idle_check.as_mut().reset(next),
+                // Said goodbye to already, and still there: half a head, most likely.
+                None if closing => return,
+                None => {
+                    closing = true;
                     close(connection.as_mut());
+                    idle_check.as_mut().reset(Instant::now() + FAREWELL);
                 }
-            }
+            },
             () = stop.cancelled(), if !stopping => {
                 stopping = true;
                 close(connection.as_mut());

@@ -42,10 +42,10 @@ where
         let Self { inner, health } = self.clone();
         Box::pin(async move {
             let caller = fetch.query.key.caller;
-            health.admit(caller, Instant::now(), fastrand::f64())?;
+            let admission = health.admit(caller, Instant::now(), fastrand::f64())?;
             let result = inner.oneshot(fetch).await;
             if let Some(outcome) = Outcome::of(&result) {
-                health.note(caller, outcome, Instant::now(), fastrand::f64());
+                health.note(caller, admission, outcome, Instant::now(), fastrand::f64());
             }
             result
         })

@@ -68,19 +68,26 @@ where
             draining,
         } = self.clone();
         Either::Right(Box::pin(async move {
-            let mut looked = false;
+            let mut known: Option<Answer> = None;
             loop {
                 let now = Instant::now();
                 // The first look may take as long as any poll; those after it end with the wait.
-                query.deadline = now + timeout;
-                if looked {
-                    query.deadline = query.deadline.min(hold.until);
-                }
-                let answer = inner.clone().oneshot(query.clone()).await?;
-                let next = next_look(&answer, Instant::now());
+                query.deadline = match known {
+                    None => now + timeout,
+                    Some(_) => (now + timeout).min(hold.until),
+                };
+                let looked = inner.clone().oneshot(query.clone()).await;
+                let over = Instant::now() >= hold.until;
+                let answer = match (known, looked) {
+                    // Cut off by the end of the wait, which says nothing of upstream.
+                    (Some(known), Err(_)) if over => known,
+                    (Some(known), Ok(answer)) if over && answer.received <= known.received => known,
+                    (_, looked) => looked?,
+                };
                 if hold.is_over(&answer) || draining.is_cancelled() {
                     return Ok(answer);
                 }
+                let next = next_look(&answer, Instant::now());
                 let _waiting = waiters.up();
                 tokio::select! {
                     () = sleep_until(next.min(hold.until)) => {}
@@ -89,10 +96,13 @@ where
                 if draining.is_cancelled() || Instant::now() >= hold.until {
                     // Others may have been told more in the meantime.
                     query.demand = Demand::Remembered;
-                    return Ok(inner.oneshot(query).await.unwrap_or(answer));
+                    let told = inner.oneshot(query).await.ok();
+                    return Ok(told
+                        .filter(|told| told.received > answer.received)
+                        .unwrap_or(answer));
                 }
                 query.demand = Demand::Fresh;
-                looked = true;
+                known = Some(answer);
             }
         }))
     }

@@ -22,6 +22,10 @@ use crate::verdict::Verdict;
 /// How long a task is at most left alone after upstream failed on it, so that its recovery is noticed soon.
 const LONGEST_REST: Duration = Duration::from_secs(2);
 
+/// How much of `upstream.timeout` a flight has. It has to end before those who wait for it give up: they would cancel
+/// it, and what it came to would be lost to everyone who judges upstream by it.
+const FLIGHT_SHARE: f64 = 0.98;
+
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct Remember<S> {
@@ -79,7 +83,7 @@ where
             }
             let last = store.last(&key);
             let first_seen = last.as_ref().map_or_else(unix_now, |last| last.first_seen);
-            let deadline = Instant::now() + timeout;
+            let deadline = Instant::now() + timeout.mul_f64(FLIGHT_SHARE);
             let fetch = TaskFetch {
                 query,
                 first_seen,

@@ -1,4 +1,4 @@
-//! Tries again where that can help, within the poll's time and a budget. Inside the flight, which it is a part of;
+//! Tries again where that can help, within the poll's time and a budget (but for the one try at once). Inside the flight, which it is a part of;
 //! above the breaker, which every try has to pass, and above Fetch, so that no place of `limits.max_upstream` is held
 //! between two tries.
 

@@ -1,8 +1,10 @@
 //! Log lines. In the Prometheus form the log is itself a valid Prometheus text document: an event is a sample, all
 //! else is a comment.
 
+use std::collections::HashSet;
 use std::fmt::{self, Write as _};
 use std::io::stdout;
+use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tracing::field::{Field, Visit};
@@ -80,7 +82,7 @@ pub fn start(log: &config::Log) -> LogGuard {
         .with_writer(writer)
         .with_ansi(false);
     let layer = match log.format {
-        LogFormat::Prometheus => layer.event_format(PrometheusText).boxed(),
+        LogFormat::Prometheus => layer.event_format(PrometheusText::default()).boxed(),
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
         LogFormat::Text => layer.compact().boxed(),
     };
@@ -156,7 +158,29 @@ pub fn write_snapshot(metrics: &str) {
 }
 
 /// The Prometheus form.
-struct PrometheusText;
+#[derive(Default)]
+struct PrometheusText {
+    /// The metrics whose help and type were written: the format takes one of each for a name.
+    described: Mutex<HashSet<String>>,
+}
+
+impl PrometheusText {
+    /// Writes a snapshot: every sample with its time, help and type only the first time.
+    fn write_snapshot(&self, to: &mut Writer<'_>, metrics: &str, millis: u128) -> fmt::Result {
+        let mut described = self
+            .described
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for line in metrics.lines() {
+            if !line.starts_with('#') {
+                writeln!(to, "{line} {millis}")?;
+            } else if described.insert(line.to_owned()) {
+                writeln!(to, "{line}")?;
+            }
+        }
+        Ok(())
+    }
+}
 
 impl<S, N> FormatEvent<S, N> for PrometheusText
 where
@@ -170,6 +194,10 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         let now = SystemTime::now();
+        let millis = now
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_millis();
         match event.metadata().target() {
             REQUESTS => {
                 let mut sample = Sample {
@@ -177,10 +205,6 @@ where
                     seconds: 0.0,
                 };
                 event.record(&mut sample);
-                let millis = now
-                    .duration_since(UNIX_EPOCH)
-                    .unwrap_or_default()
-                    .as_millis();
                 writeln!(
                     to,
                     "pollgate_request_seconds{{{}}} {} {millis}",
@@ -190,7 +214,7 @@ where
             SNAPSHOTS => {
                 let mut text = Text(String::new());
                 event.record(&mut text);
-                to.write_str(&text.0)
+                self.write_snapshot(&mut to, &text.0, millis)
             }
             _ => {
                 let mut text = Text(String::new());

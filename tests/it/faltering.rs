@@ -165,7 +165,7 @@ async fn with_nothing_known_a_429_passes_through_and_the_pause_says_when_to_come
         (429, &"rate_limited".into())
     );
     let pause: u64 = second.header("retry-after").parse().expect("seconds");
-    assert!((29..=30).contains(&pause), "{pause}");
+    assert!((20..=30).contains(&pause), "{pause}");
     assert_eq!(upstream.count(), 1);
     // Another caller is not concerned.
     let other = Client::new(gateway.address)
@@ -203,7 +203,7 @@ async fn an_upstream_that_refuses_connections_is_told_apart_and_the_last_known_s
                 && cache_status.ends_with("detail=stale_if_error"),
             "{cache_status}"
         );
-        stale.header("age") == "1"
+        stale.header("age").parse::<u64>().is_ok_and(|age| age >= 1)
     })
     .await;
 }
@@ -211,7 +211,7 @@ async fn an_upstream_that_refuses_connections_is_told_apart_and_the_last_known_s
 #[tokio::test]
 async fn polls_beyond_max_upstream_are_answered_in_the_order_they_came_and_not_after_their_time() {
     let upstream = Upstream::saying(row("IN_PROGRESS")).await;
-    let settings = [("limits.max_upstream", "1"), ("upstream.timeout", "2s")];
+    let settings = [("limits.max_upstream", "1"), ("upstream.timeout", "5s")];
     let gateway = Gateway::start(&upstream.url(), &settings).await;
     upstream.close_gate();
     let mut polls = Vec::new();
@@ -237,10 +237,8 @@ async fn polls_beyond_max_upstream_are_answered_in_the_order_they_came_and_not_a
     }
     // The third one is with upstream when its time is over, the fourth still waits for its turn.
     assert_eq!(statuses[..2], [200, 200]);
-    assert!(
-        statuses[2..].iter().all(|status| *status >= 503),
-        "{statuses:?}"
-    );
+    assert_eq!(statuses[2], 504);
+    assert!(matches!(statuses[3], 503 | 504), "{statuses:?}");
     let order: Vec<_> = upstream
         .asked()
         .into_iter()
@@ -258,7 +256,7 @@ async fn polls_beyond_max_upstream_are_answered_in_the_order_they_came_and_not_a
 }
 
 #[tokio::test]
-async fn expired_answers_are_given_back_without_traffic() {
+async fn expired_answers_are_gone_without_another_poll() {
     let upstream = Upstream::saying(row("IN_PROGRESS")).await;
     let settings = [
         ("cache.in_flight_ttl", "100ms"),
@@ -274,4 +272,65 @@ async fn expired_answers_are_given_back_without_traffic() {
             && gateway.metric("pollgate_cache_bytes").await == 0.0
     })
     .await;
+}
+
+#[tokio::test]
+async fn an_upstream_that_hangs_is_known_by_the_first_few_polls() {
+    let upstream = Upstream::saying(row("IN_PROGRESS")).await;
+    let gateway = Gateway::start(&upstream.url(), &[("upstream.timeout", "200ms")]).await;
+    upstream.close_gate();
+    let mut codes = Vec::new();
+    for number in 0..12 {
+        let answer = gateway.get(&format!("/v1/videos/t{number}")).await;
+        codes.push(
+            answer.json()["error"]["code"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned(),
+        );
+    }
+    assert_eq!(codes[..8], ["upstream_timeout"; 8]);
+    assert!(
+        codes[8..].iter().any(|code| code == "upstream_unavailable"),
+        "{codes:?}"
+    );
+    assert!(upstream.count() < 12, "{}", upstream.count());
+}
+
+#[tokio::test]
+async fn an_answer_that_was_under_way_does_not_end_a_pause() {
+    let upstream = Upstream::saying(row("IN_PROGRESS")).await;
+    let gateway = Gateway::start(&upstream.url(), &[NEVER]).await;
+    upstream.close_gate();
+    let slow = tokio::spawn({
+        let client = gateway.client.clone();
+        async move { client.get("/v1/videos/slow", "sk-test", &[]).await }
+    });
+    upstream.was_asked(1).await;
+    upstream.now(|asked| {
+        if asked.target.ends_with("slow") {
+            return Reply::json(row("IN_PROGRESS"));
+        }
+        Reply::new(
+            429,
+            "application/json",
+            r#"{"code":"x","message":"y","data":null}"#,
+        )
+        .with("retry-after", "30")
+    });
+    let paused = tokio::spawn({
+        let client = gateway.client.clone();
+        async move { client.get("/v1/videos/quick", "sk-test", &[]).await }
+    });
+    upstream.was_asked(2).await;
+    // Both are let through; whichever lands first, the pause holds.
+    upstream.let_pass(2);
+    assert_eq!(slow.await.unwrap().status, 200);
+    assert_eq!(paused.await.unwrap().status, 429);
+    let next = gateway.get("/v1/videos/next").await;
+    assert_eq!(
+        (next.status.as_u16(), &next.json()["error"]["code"]),
+        (429, &"rate_limited".into())
+    );
+    assert_eq!(upstream.count(), 2);
 }

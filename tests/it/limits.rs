@@ -157,5 +157,5 @@ async fn an_idle_connection_is_closed_after_its_time_and_not_while_a_request_is_
     let early = tokio::time::timeout(Duration::from_millis(900), busy.read(&mut byte)).await;
     assert!(early.is_err(), "was closed while its request was under way");
     upstream.let_pass(1);
-    assert!(read(&mut busy).await.contains("HTTP/1.1 200") || byte[0] == b'H');
+    assert!(read(&mut busy).await.starts_with("HTTP/1.1 200"));
 }

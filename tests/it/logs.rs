@@ -154,20 +154,41 @@ async fn no_secret_is_logged_at_any_level() {
 }
 
 #[tokio::test]
-async fn snapshots_of_all_metrics_are_written() {
+async fn snapshots_of_all_metrics_are_written_with_their_time_and_described_once() {
     let upstream = Upstream::saying(row("SUCCESS")).await;
     let gateway = Gateway::start(&upstream.url(), &[("log.snapshot", "50ms")]).await;
-    eventually("a snapshot", async || {
-        gateway
-            .log()
-            .iter()
-            .any(|line| line.starts_with("pollgate_build_info{"))
+    let samples = |log: &[String]| -> Vec<String> {
+        log.iter()
+            .filter(|line| line.starts_with("pollgate_build_info{"))
+            .cloned()
+            .collect()
+    };
+    eventually("three snapshots", async || {
+        samples(&gateway.log()).len() >= 3
     })
     .await;
+    let log = gateway.log();
+    for sample in samples(&log) {
+        let millis = sample
+            .rsplit(' ')
+            .next()
+            .and_then(|time| time.parse::<u64>().ok());
+        assert!(
+            millis.is_some_and(|millis| millis > 1_700_000_000_000),
+            "{sample}"
+        );
+    }
+    let mut types: Vec<_> = log
+        .iter()
+        .filter(|line| line.starts_with("# TYPE "))
+        .collect();
+    let all = types.len();
+    types.sort();
+    types.dedup();
+    assert_eq!((all, types.len()), (types.len(), all));
     assert!(
-        gateway
-            .log()
+        types
             .iter()
-            .any(|line| line == "# TYPE pollgate_connections gauge")
+            .any(|line| *line == "# TYPE pollgate_connections gauge")
     );
 }

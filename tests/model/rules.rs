@@ -77,9 +77,16 @@ fn known(world: &World, asked: Asked, now: Moment) -> Option<Known> {
     known_of(world, last)
 }
 
-/// Whether upstream accepted the caller within `credential_ttl`: of the fetches that count by `since`, which took off
-/// after the caller's last refusal.
-fn accepted(world: &World, caller: usize, now: Moment, since: impl Fn(&Fetch) -> Moment) -> bool {
+/// Whether upstream accepted the caller within `credential_ttl`, and so much longer: of the fetches that count by
+/// `since`, which took off after the caller's last refusal.
+fn accepted(
+    world: &World,
+    caller: usize,
+    now: Moment,
+    longer: Duration,
+    since: impl Fn(&Fetch) -> Moment,
+) -> bool {
+    let within = world.cache.credential_ttl + longer;
     let refused = world
         .refusals
         .iter()
@@ -92,14 +99,16 @@ fn accepted(world: &World, caller: usize, now: Moment, since: impl Fn(&Fetch) ->
             && refused.is_none_or(|refused| since(fetch) > refused)
             && fetch
                 .landed
-                .is_some_and(|(landed, _)| now.at - landed.at <= world.cache.credential_ttl)
+                .is_some_and(|(landed, _)| now.at - landed.at <= within)
     })
 }
 
 /// Whether a poll that begins now must be answered from memory.
 pub(crate) fn must_hit(world: &World, asked: Asked, now: Moment) -> bool {
     known(world, asked, now).is_some_and(|known| now.at < known.fresh_until)
-        && accepted(world, asked.caller, now, |fetch| fetch.flight)
+        && accepted(world, asked.caller, now, Duration::ZERO, |fetch| {
+            fetch.flight
+        })
 }
 
 /// The longest pause before a further try.
@@ -200,6 +209,11 @@ fn judge_answer(world: &World, poll: &Poll, answer: &Answer, now: Moment) -> Jud
         Verdict::Stale => {
             forbid(!matches!(said, Said::Task { .. }), "an error stands in")?;
             forbid(now.at >= useful_until, "older than stale_if_error")?;
+            let longer = useful_until - fresh_until;
+            forbid(
+                !accepted(world, poll.asked.caller, now, longer, |fetch| fetch.takeoff),
+                "stale, for a credential that was not accepted for too long",
+            )?;
             forbid(
                 overtaken(world, poll, &fetch),
                 "a state that upstream had gone beyond",
@@ -233,7 +247,9 @@ fn judge_hit(
         "a state that upstream had gone beyond",
     )?;
     forbid(
-        !accepted(world, poll.asked.caller, now, |fetch| fetch.takeoff),
+        !accepted(world, poll.asked.caller, now, Duration::ZERO, |fetch| {
+            fetch.takeoff
+        }),
         "remembered, though the credential was not checked",
     )
 }
@@ -341,8 +357,12 @@ fn judge_error(world: &World, poll: &Poll, error: &Error, now: Moment) -> Judgem
 
 /// While upstream fails, an error is allowed only where nothing is known that may stand in.
 fn must_fail(world: &World, poll: &Poll, now: Moment) -> Judgement {
-    let may_stand_in =
-        |known: &Known| matches!(known.said, Said::Task { .. }) && now.at < known.useful_until;
+    let may_stand_in = |known: &Known| {
+        let longer = known.useful_until - known.fresh_until;
+        matches!(known.said, Said::Task { .. })
+            && now.at < known.useful_until
+            && accepted(world, poll.asked.caller, now, longer, |fetch| fetch.flight)
+    };
     let own = known(world, poll.asked, now).filter(may_stand_in);
     forbid(
         own.is_some_and(|own| own.landed < now),

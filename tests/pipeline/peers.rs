@@ -96,7 +96,10 @@ async fn the_waiting_list_has_no_cap_and_no_deadline() {
     for poll in crowd(&gateway, 12) {
         match poll.await.expect("no panic") {
             Err(Error::Overloaded(_)) => refused += 1,
-            Err(Error::UpstreamTimeout) => assert_eq!(started.elapsed().as_secs(), 3),
+            Err(Error::UpstreamTimeout) => {
+                let waited = started.elapsed().as_millis();
+                assert!((2_900..=3_000).contains(&waited), "{waited}");
+            }
             other => panic!("{other:?}"),
         }
     }
