@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use crate::support::{Client, Gateway, Upstream, binary, eventually, row};
+use pollgate::simulator::{Settings, Simulator, TaskOptions};
 
 /// An upstream as cheap as can be: one answer for whatever it is asked.
 struct Cheap {
@@ -369,4 +370,56 @@ async fn a_hundred_pollers_at_a_second_on_a_task_of_a_minute_are_at_most_32_upst
     let _ = simulator.wait();
     println!("{polls} polls of clients, {asked} upstream");
     assert!(asked <= 32.0, "{asked}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes half a minute, and the machine for itself"]
+async fn a_thousand_clients_that_wait_on_a_hundred_tasks_cost_as_many_polls_as_a_hundred() {
+    const CADENCE: Duration = Duration::from_secs(2);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let simulator = Simulator::new(Settings::default());
+    let server = simulator.clone();
+    tokio::spawn(async move { server.run(listener, std::future::pending()).await });
+    let gateway = Gateway::start(&url, &[("cache.in_flight_max", "2s")]).await;
+    let mut clients = JoinSet::new();
+    let mut allowed = 0;
+    for number in 0..100 {
+        let lifetime = Duration::from_millis(8_000 + 120 * number);
+        let options = TaskOptions {
+            lifetime: Some(lifetime),
+            ..TaskOptions::default()
+        };
+        let id = simulator
+            .create("sk-test", "sora-2", options)
+            .expect("a new id");
+        // What one poller at the cadence needs, the first poll and the last one included.
+        allowed += lifetime.as_secs() / CADENCE.as_secs() + 2;
+        for _ in 0..10 {
+            let (client, simulator, id) = (gateway.client.clone(), simulator.clone(), id.clone());
+            clients.spawn(async move {
+                let path = format!("/v1/videos/{id}");
+                loop {
+                    let answer = client.get(&path, "sk-test", &[("prefer", "wait=15")]).await;
+                    if answer.json()["status"] == "completed" {
+                        return simulator.truth(&id).expect("is there").since.elapsed();
+                    }
+                }
+            });
+        }
+    }
+    let mut lags = clients.join_all().await;
+    lags.sort();
+    let polls = simulator.counts().status_polls;
+    println!(
+        "1000 clients on 100 tasks: {polls} upstream polls, {allowed} for 100 pollers; the end is seen after {:?}, {:?} at most",
+        lags[500], lags[999]
+    );
+    assert!(polls <= allowed, "{polls} > {allowed}");
+    assert!(
+        lags[999] <= CADENCE + Duration::from_millis(50),
+        "{:?}",
+        lags[999]
+    );
+    assert_eq!(gateway.metric("pollgate_waiters").await, 0.0);
 }
