@@ -63,6 +63,11 @@ impl Gateway {
         self.parts.polls.draining.cancel();
     }
 
+    /// Sends all away who still wait for upstream: there is no more time for it.
+    pub fn give_up(&self) {
+        self.parts.polls.out_of_time.cancel();
+    }
+
     /// What is remembered.
     #[must_use]
     pub fn store(&self) -> &Store {

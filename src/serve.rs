@@ -195,6 +195,9 @@ async fn drain_at(stop: CancellationToken, gateway: Gateway, within: Duration) {
     stop.cancelled().await;
     tracing::info!("draining: no new connections, those under way have {within:?}");
     gateway.drain();
+    // A little before connections are cut: a clear word is better than none.
+    tokio::time::sleep(within.mul_f64(0.9)).await;
+    gateway.give_up();
 }
 
 async fn reclaim(gateway: Gateway) {

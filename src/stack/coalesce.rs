@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use futures_util::future::BoxFuture;
 use tokio::time::timeout_at;
+use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt as _};
 
 use super::{Departure, PollFlights};
@@ -24,6 +25,7 @@ pub struct Coalesce<S> {
     flights: PollFlights,
     store: Arc<Store>,
     waiters: Gauge,
+    out_of_time: CancellationToken,
     max_waiters: NonZeroUsize,
 }
 
@@ -33,6 +35,7 @@ impl<S> Coalesce<S> {
         flights: PollFlights,
         store: Arc<Store>,
         waiters: Gauge,
+        out_of_time: CancellationToken,
         max_waiters: NonZeroUsize,
     ) -> Self {
         Self {
@@ -40,6 +43,7 @@ impl<S> Coalesce<S> {
             flights,
             store,
             waiters,
+            out_of_time,
             max_waiters,
         }
     }
@@ -63,6 +67,7 @@ where
             flights,
             store,
             waiters,
+            out_of_time,
             max_waiters,
         } = self.clone();
         Box::pin(async move {
@@ -77,9 +82,12 @@ where
                     .board((query.key.clone(), takeoff), max_waiters.get(), depart)
                     .map_err(|_| Error::Overloaded("clients waiting for this task"))?;
                 let role = ticket.role();
-                let answer = timeout_at(query.deadline, ticket)
-                    .await
-                    .map_err(|_| Error::UpstreamTimeout)?;
+                let answer = tokio::select! {
+                    answer = timeout_at(query.deadline, ticket) => {
+                        answer.map_err(|_| Error::UpstreamTimeout)?
+                    }
+                    () = out_of_time.cancelled() => return Err(Error::Draining),
+                };
                 let answer = answer.map_err(|_| Error::Crashed)??;
                 // The flight found it in the store after all: nothing for one who demands what upstream says now.
                 if query.demand == Demand::Refetched && answer.asked.is_none() {

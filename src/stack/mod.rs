@@ -108,8 +108,10 @@ pub struct PollState {
     pub retries: Arc<TpsBudget>,
     /// Who waits.
     pub waiters: Gauge,
-    /// Cancelled when whoever waits is to be answered with what there is.
+    /// Cancelled when whoever waits for news is to be answered with what there is.
     pub draining: CancellationToken,
+    /// Cancelled when whoever waits for upstream is to be sent away.
+    pub out_of_time: CancellationToken,
 }
 
 impl PollState {
@@ -125,6 +127,7 @@ impl PollState {
             retries: Arc::new(retry::budget()),
             waiters: metrics.waiters(),
             draining: CancellationToken::new(),
+            out_of_time: CancellationToken::new(),
         }
     }
 }
@@ -170,6 +173,7 @@ where
         retries,
         waiters,
         draining,
+        out_of_time,
     } = state;
     ServiceBuilder::new()
         .layer_fn(Shared::new)
@@ -195,6 +199,7 @@ where
                 flights.clone(),
                 Arc::clone(store),
                 waiters.clone(),
+                out_of_time.clone(),
                 config.limits.max_waiters,
             )
         })

@@ -56,6 +56,26 @@ async fn idle_connections_do_not_hold_up_the_end() {
 }
 
 #[tokio::test]
+async fn a_poll_that_upstream_does_not_answer_within_drain_is_told_so() {
+    let upstream = Upstream::saying(row("IN_PROGRESS")).await;
+    let mut gateway = Gateway::start(&upstream.url(), &[("limits.drain", "2s")]).await;
+    upstream.close_gate();
+    let waiting = tokio::spawn({
+        let client = gateway.client.clone();
+        async move { client.get("/v1/videos/t", "sk-1", &[]).await }
+    });
+    upstream.was_asked(1).await;
+    gateway.signal("-TERM");
+    let answer = waiting.await.unwrap();
+    assert_eq!(
+        (answer.status.as_u16(), &answer.json()["error"]["code"]),
+        (503, &"draining".into())
+    );
+    assert_eq!(answer.header("retry-after"), "1");
+    assert_eq!(gateway.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
 async fn what_is_not_done_within_drain_is_cut_off() {
     let upstream = Upstream::saying(row("IN_PROGRESS")).await;
     let mut gateway = Gateway::start(&upstream.url(), &[("limits.drain", "100ms")]).await;

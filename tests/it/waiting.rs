@@ -388,6 +388,8 @@ async fn a_wait_keeps_its_time_when_upstream_falls_silent() {
 async fn a_wait_that_ends_tells_what_others_were_told_meanwhile() {
     let upstream = Upstream::saying(row("QUEUED")).await;
     let gateway = Gateway::start(&upstream.url(), &[("cache.in_flight_ttl", "1h")]).await;
+    // Known before, so that whoever waits is asleep and not in a poll that others could join.
+    gateway.get("/v1/videos/t").await;
     let waiting = tokio::spawn({
         let client = gateway.client.clone();
         async move {
