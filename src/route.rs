@@ -20,7 +20,7 @@ pub enum Route {
         /// Which task.
         task: TaskId,
     },
-    /// An unsafe method (RFC 9110 §9.2.1) on a task's path or below it: it may change the task.
+    /// Any other method on a task's path or below it: it may change the task.
     Write {
         /// The path it came on.
         dialect: Dialect,
@@ -59,11 +59,10 @@ impl Route {
             return Self::Forward { dialect };
         }
         let task = TaskId::new(id);
-        let polls = method == Method::GET || method == Method::HEAD;
+        let reads = method == Method::GET || method == Method::HEAD;
         match below {
-            None if polls => Self::Poll { dialect, task },
-            // A browser asks with OPTIONS before every poll of another origin: that changes nothing (RFC 9110 §9.2.1).
-            _ if method.is_safe() => Self::Forward { dialect },
+            None if reads => Self::Poll { dialect, task },
+            Some(_) if reads => Self::Forward { dialect },
             _ => Self::Write { dialect, task },
         }
     }
@@ -224,7 +223,7 @@ mod tests {
         }
         assert!(matches!(
             Route::read(&Method::OPTIONS, "/v1/videos/a"),
-            Route::Forward { .. }
+            Route::Write { .. }
         ));
         assert!(matches!(
             Route::read(&Method::POST, "/v1/videos/edits"),
