@@ -396,3 +396,49 @@ impl Expiry<TaskKey, Arc<Entry>> for UntilUseless {
         Some(Self::left(entry))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::{HeaderMap, StatusCode, Uri};
+
+    use super::*;
+    use crate::key::{CallerKey, Credentials};
+    use crate::task::Dialect;
+
+    const HOUR: Duration = Duration::from_hours(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_poll_from_before_a_refusal_does_not_accept_the_caller_again() {
+        let store = Store::new(1 << 20, |_| {});
+        let credentials = Credentials::new(HeaderMap::new(), Uri::from_static("/"));
+        let caller = CallerKey::random()
+            .expect("random bytes")
+            .caller(&credentials);
+        let key = TaskKey {
+            caller,
+            dialect: Dialect::Unified,
+            task: TaskId::new("t"),
+        };
+        let reply = Reply::new(StatusCode::OK, &HeaderMap::new(), Bytes::new(), None);
+        let (reply, now) = (Arc::new(reply), Instant::now());
+        let arrival = Arrival {
+            now,
+            lifetime: Lifetime {
+                fresh: HOUR,
+                stand_in: HOUR,
+            },
+            first_seen: 0,
+            life: None,
+        };
+        let early = store.takeoff(&key);
+        store.refuse(caller);
+        let late = store.takeoff(&key);
+        store.accept(caller, early, now);
+        assert!(!store.remember(&key, &reply, arrival, early));
+        assert!(store.remember(&key, &reply, arrival, late));
+        assert!(matches!(store.find(&key, now, HOUR), Found::Nothing));
+        store.accept(caller, late, now);
+        assert!(matches!(store.find(&key, now, HOUR), Found::Fresh(_)));
+    }
+}
