@@ -350,8 +350,13 @@ def test_the_wrapper_leads_to_the_true_end(journey: Journey, followed: Followed)
 @pytest.mark.parametrize("gateway", GATEWAYS)
 def test_a_missing_task_is_not_found(gateway: str) -> None:
     with openai.OpenAI(api_key=KEY, base_url=GATEWAYS[gateway] + "/v1", max_retries=20) as client:
-        with pytest.raises(openai.NotFoundError) as caught:
-            client.videos.retrieve("task_nonesuch")
+        for _ in range(10):
+            with pytest.raises(openai.APIStatusError) as caught:
+                client.videos.retrieve("task_nonesuch")
+            # Upstream's 400 that broke off half way keeps its status, and says nothing of the task.
+            if gateway != "faulty" or caught.value.code != "upstream_error":
+                break
+    assert isinstance(caught.value, openai.NotFoundError)
     assert caught.value.code == "task_not_exist"
     assert caught.value.request_id
     assert caught.value.body["message"]
