@@ -157,15 +157,6 @@ impl Error {
     pub fn is_refusal_to_ask(&self) -> bool {
         matches!(self, Self::UpstreamDown | Self::RateLimited(_))
     }
-
-    /// From what tower's layers return: our own errors, or the door's refusal.
-    #[must_use]
-    pub fn from_stack(error: &tower::BoxError) -> Self {
-        error
-            .downcast_ref::<Self>()
-            .cloned()
-            .unwrap_or(Self::Overloaded("requests under way"))
-    }
 }
 
 impl std::fmt::Display for Error {

@@ -42,7 +42,7 @@ where
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NO_CONTENT;
         let status = present::cache_status(answer, Instant::now());
-        present::insert(response.headers_mut(), CACHE_STATUS, status);
+        present::insert(response.headers_mut(), CACHE_STATUS, &status);
         return Handled { response, facts };
     }
     let frames = frames(service, query, asker, answer, known);
@@ -55,7 +55,7 @@ where
     present::insert(
         headers,
         CACHE_STATUS,
-        present::cache_status(answer, Instant::now()),
+        &present::cache_status(answer, Instant::now()),
     );
     if let Some(vary) = vary {
         headers.insert(VARY, vary);

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use http::{Request, Response};
+use tokio::time::Instant;
 
 use crate::body::Body;
 use crate::key::Caller;
@@ -19,6 +20,8 @@ pub struct Inbound {
     pub request: Request<Body>,
     /// Who is at the other end of the connection.
     pub peer: Peer,
+    /// When its head had arrived.
+    pub at: Instant,
 }
 
 /// The other end of a client's connection.
@@ -39,6 +42,7 @@ impl Inbound {
             route,
             request,
             peer,
+            at: Instant::now(),
         }
     }
 }

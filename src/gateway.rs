@@ -19,11 +19,14 @@ use crate::store::Store;
 use crate::telemetry::{Exposition, Metrics};
 use crate::upstream::Upstream;
 
-/// A gateway. Cheap to clone; clones are one gateway.
+/// A gateway. Cheap to clone; clones are one gateway, each with a copy of the stack to itself: one per connection.
 #[derive(Debug, Clone)]
 pub struct Gateway {
     parts: Arc<Parts>,
-    stack: Arc<ArcSwap<Stack>>,
+    assembled: Arc<ArcSwap<Stack>>,
+    /// What `stack` is a copy of.
+    seen: Arc<Stack>,
+    stack: Stack,
 }
 
 /// Why a gateway cannot be set up.
@@ -44,17 +47,19 @@ impl Gateway {
             door: Arc::new(Semaphore::new(config.limits.max_connections.get())),
             places: Arc::new(Semaphore::new(config.limits.max_upstream.get())),
         };
-        let stack = ArcSwap::from_pointee(assemble(parts.clone(), config));
+        let seen = Arc::new(assemble(parts.clone(), config));
         Ok(Self {
             parts: Arc::new(parts),
-            stack: Arc::new(stack),
+            assembled: Arc::new(ArcSwap::new(Arc::clone(&seen))),
+            stack: Stack::clone(&seen),
+            seen,
         })
     }
 
     /// Answers by these settings from now on. What is remembered and under way stays; what is bound at the start
     /// (ports, sizes, the upstream) stays as it was.
     pub fn reload(&self, config: &Config) {
-        self.stack
+        self.assembled
             .store(Arc::new(assemble(Parts::clone(&self.parts), config)));
     }
 
@@ -101,6 +106,11 @@ impl Service<Inbound> for Gateway {
     }
 
     fn call(&mut self, inbound: Inbound) -> Self::Future {
-        Stack::clone(&self.stack.load()).call(inbound)
+        let current = self.assembled.load();
+        if !Arc::ptr_eq(&current, &self.seen) {
+            self.seen = Arc::clone(&current);
+            self.stack = Stack::clone(&current);
+        }
+        self.stack.call(inbound)
     }
 }

@@ -1,6 +1,5 @@
 //! Whose poll it is, and under what it is remembered and shared.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use http::header::{AUTHORIZATION, COOKIE, HeaderName};
@@ -9,8 +8,8 @@ use http::{HeaderMap, HeaderValue, Uri};
 use crate::route::TaskId;
 use crate::task::Dialect;
 
-/// Headers that carry a credential, or choose among what one credential may see.
-pub const CREDENTIALS: [HeaderName; 7] = [
+/// Headers that carry a credential, or choose among what one credential may see; last, what stands in for them.
+static NAMES: [HeaderName; 8] = [
     AUTHORIZATION,
     HeaderName::from_static("x-api-key"),
     HeaderName::from_static("api-key"),
@@ -18,6 +17,7 @@ pub const CREDENTIALS: [HeaderName; 7] = [
     HeaderName::from_static("mj-api-secret"),
     HeaderName::from_static("openai-organization"),
     HeaderName::from_static("openai-project"),
+    COOKIE,
 ];
 
 /// What is remembered and shared under: whose, asked on which path upstream, which task.
@@ -71,15 +71,13 @@ impl CallerKey {
     /// same input.
     #[must_use]
     pub fn caller(&self, credentials: &Credentials) -> Caller {
-        let mut digest = blake3::Hasher::new_keyed(&self.0);
+        let mut input = Vec::with_capacity(256);
         let mut add = |place: u8, part: &[u8]| {
-            digest.update(&[place]);
-            digest.update(&part.len().to_le_bytes());
-            digest.update(part);
+            input.push(place);
+            input.extend_from_slice(&part.len().to_le_bytes());
+            input.extend_from_slice(part);
         };
-        for (place, name) in (0..).zip(credentials.names()) {
-            // Cookies are told from the credential of the same place.
-            let place = if *name == COOKIE { u8::MAX - 1 } else { place };
+        for (place, name) in credentials.used.names() {
             for value in credentials.headers.get_all(name) {
                 add(place, value.as_bytes());
             }
@@ -87,9 +85,9 @@ impl CallerKey {
         if let Some(query) = credentials.query() {
             add(u8::MAX, query.as_bytes());
         }
-        let mut caller = [0; 16];
-        digest.finalize_xof().fill(&mut caller);
-        Caller(caller)
+        let digest = blake3::keyed_hash(&self.0, &input);
+        let (halves, _) = digest.as_bytes().as_chunks();
+        Caller(halves[0])
     }
 }
 
@@ -105,13 +103,18 @@ impl fmt::Debug for CallerKey {
 pub struct Credentials {
     headers: HeaderMap,
     uri: Uri,
+    used: Used,
 }
 
 impl Credentials {
     /// From a request's headers and target.
     #[must_use]
     pub fn new(headers: HeaderMap, uri: Uri) -> Self {
-        Self { headers, uri }
+        Self {
+            used: Used::among(&headers),
+            headers,
+            uri,
+        }
     }
 
     /// The query string, without its `?`.
@@ -123,39 +126,52 @@ impl Credentials {
     /// The names of the headers that made the caller, for `vary`; `None` where none did.
     #[must_use]
     pub fn vary(&self) -> Option<HeaderValue> {
-        let mut used = self
-            .names()
-            .iter()
-            .filter(|name| self.headers.contains_key(*name));
-        let first = used.next()?.as_str();
-        let list = used.fold(Cow::Borrowed(first), |list, name| {
-            format!("{list}, {name}").into()
-        });
-        match list {
-            Cow::Borrowed(name) => Some(HeaderValue::from_static(name)),
-            Cow::Owned(names) => HeaderValue::from_maybe_shared(names).ok(),
+        let mut names = self.used.names().map(|(_, name)| name.as_str());
+        let first = names.next()?;
+        match names.next() {
+            None => Some(HeaderValue::from_static(first)),
+            Some(second) => {
+                let all: Vec<_> = [first, second].into_iter().chain(names).collect();
+                HeaderValue::from_maybe_shared(all.join(", ")).ok()
+            }
         }
     }
 
     /// Copies the headers that made the caller.
     pub fn copy_into(&self, to: &mut HeaderMap) {
-        for name in self.names() {
+        for (_, name) in self.used.names() {
             for value in self.headers.get_all(name) {
                 to.append(name.clone(), value.clone());
             }
         }
     }
+}
 
-    /// Cookies count only without any of [`CREDENTIALS`]: HTTP clients collect CDN cookies of their own, which
+/// Which headers make the caller: a bit for each of [`NAMES`].
+#[derive(Clone, Copy)]
+struct Used(u8);
+
+impl Used {
+    const COOKIE: u8 = 1 << 7;
+
+    /// Cookies count only where no credential is sent: HTTP clients collect CDN cookies of their own, which
     /// would split one key into many callers.
-    fn names(&self) -> &'static [HeaderName] {
-        static NAMES: [HeaderName; 7] = CREDENTIALS;
-        static COOKIES: [HeaderName; 1] = [COOKIE];
-        if NAMES.iter().any(|name| self.headers.contains_key(name)) {
-            &NAMES
-        } else {
-            &COOKIES
-        }
+    fn among(headers: &HeaderMap) -> Self {
+        let sent = headers
+            .keys()
+            .filter_map(|name| NAMES.iter().position(|known| known == name))
+            .fold(0, |sent, place| sent | 1 << place);
+        Self(match sent & !Self::COOKIE {
+            0 => sent,
+            credentials => credentials,
+        })
+    }
+
+    /// The headers, each with its place.
+    fn names(self) -> impl Iterator<Item = (u8, &'static HeaderName)> {
+        (0..)
+            .zip(&NAMES)
+            .filter(move |(place, _)| self.0 & (1 << place) != 0)
     }
 }
 

@@ -9,7 +9,7 @@
 //!   ▼
 //! Observe     counts, logs, signs                                   src/stack/observe.rs
 //! Rescue      errors become responses in the dialect of the path    src/stack/rescue.rs
-//! the door    limit and load shed (tower's own)                     src/stack/mod.rs
+//! Door        a place for each request, or a refusal at once        src/stack/door.rs
 //! Dispatch ─┬─ Forward   all that is no status poll: streamed       src/stack/forward.rs
 //!           └─ Poll      request → TaskQuery, Answer → response     src/stack/poll.rs
 //!               │  the narrow waist: plain values from here on      src/reply.rs

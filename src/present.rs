@@ -1,6 +1,5 @@
 //! A status answer as HTTP: the document for this client, and headers that say how it came about.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use http::header::{AGE, CACHE_CONTROL, CONTENT_LENGTH, ETAG, RETRY_AFTER, VARY};
@@ -17,6 +16,9 @@ use crate::verdict::Verdict;
 
 /// RFC 9211: how a status answer came about.
 pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+/// Room for all headers of a status answer and those that are added on its way out, so that the map never grows.
+const HEADERS: usize = 12;
+
 const POLL_AFTER: HeaderName = HeaderName::from_static("openai-poll-after-ms");
 
 /// Whom an answer is for.
@@ -82,8 +84,9 @@ impl Asker {
         };
         let headers = response.headers_mut();
         let fresh = matches!(answer.verdict, Verdict::Fetched | Verdict::Shared);
+        headers.reserve(HEADERS);
         if fresh {
-            headers.clone_from(&reply.headers);
+            headers.extend(reply.headers.clone());
         }
         let age = now.duration_since(answer.received).as_secs();
         // One that was fetched and then held has an age as well.
@@ -102,10 +105,10 @@ impl Asker {
         if self.head {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(rendition.body.len()));
         }
-        insert(headers, CACHE_STATUS, cache_status(answer, now));
+        insert(headers, CACHE_STATUS, &cache_status(answer, now));
         if ok {
             headers.insert(ETAG, rendition.etag.clone());
-            insert(headers, CACHE_CONTROL, cache_control(answer, now));
+            insert(headers, CACHE_CONTROL, &cache_control(answer, now));
             if let Some(vary) = self.vary {
                 headers.insert(VARY, vary);
             }
@@ -120,12 +123,13 @@ impl Asker {
 /// A hit has a time to live; what went forward says why, with whom, and whether it stayed.
 #[must_use]
 pub fn cache_status(answer: &Answer, now: Instant) -> String {
-    let mut status = String::with_capacity(64);
+    let mut status = String::with_capacity(96);
     status.push_str("pollgate");
     match answer.asked {
         None => status.push_str("; hit"),
         Some(asked) => {
-            let _ = write!(status, "; fwd={}", asked.as_str());
+            status.push_str("; fwd=");
+            status.push_str(asked.as_str());
         }
     }
     if answer.verdict == Verdict::Shared && answer.asked.is_some() {
@@ -136,12 +140,14 @@ pub fn cache_status(answer: &Answer, now: Instant) -> String {
     }
     let left = seconds(answer.fresh_until.saturating_duration_since(now));
     if answer.stored || answer.asked.is_none() {
-        let _ = write!(status, "; ttl={left}");
+        status.push_str("; ttl=");
+        status.push_str(itoa::Buffer::new().format(left));
     }
     if answer.verdict.is_stale() {
         let over = now.saturating_duration_since(answer.fresh_until).as_secs();
-        let minus = if over > 0 { "-" } else { "" };
-        let _ = write!(status, "; ttl={minus}{over}; detail=stale_if_error");
+        status.push_str(if over > 0 { "; ttl=-" } else { "; ttl=" });
+        status.push_str(itoa::Buffer::new().format(over));
+        status.push_str("; detail=stale_if_error");
     }
     status
 }
@@ -152,7 +158,10 @@ fn cache_control(answer: &Answer, now: Instant) -> String {
     if answer.verdict.is_stale() || left.is_zero() {
         "private, no-cache".into()
     } else {
-        format!("private, max-age={}", seconds(left))
+        let mut control = String::with_capacity(32);
+        control.push_str("private, max-age=");
+        control.push_str(itoa::Buffer::new().format(seconds(left)));
+        control
     }
 }
 
@@ -162,8 +171,8 @@ fn seconds(duration: Duration) -> u64 {
 }
 
 /// Adds a header of our own making.
-pub fn insert(headers: &mut HeaderMap, name: HeaderName, value: String) {
-    if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(value)) {
+pub fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);
     }
 }

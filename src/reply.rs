@@ -21,6 +21,8 @@ pub struct TaskQuery {
     pub credentials: Credentials,
     /// What the client will take.
     pub demand: Demand,
+    /// When it asked.
+    pub at: Instant,
     /// When the client has waited long enough for an answer.
     pub deadline: Instant,
     /// What the client waits for, if it does.

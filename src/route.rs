@@ -96,10 +96,14 @@ fn split(path: &str) -> Option<(Dialect, &str)> {
         })
 }
 
-/// Dot segments are no ids: what they mean depends on who resolves them, encoded or not.
+/// Nothing is no id. Dot segments (RFC 3986 §5.2.4) are none either: what they mean depends on who resolves them, encoded or not.
 fn is_id(segment: &str) -> bool {
-    let dots = segment.to_ascii_lowercase().replace("%2e", ".");
-    !segment.is_empty() && dots != "." && dots != ".."
+    let mut rest = segment.as_bytes();
+    let mut dots = 0;
+    while let [b'.', after @ ..] | [b'%', b'2', b'e' | b'E', after @ ..] = rest {
+        (rest, dots) = (after, dots + 1);
+    }
+    !(rest.is_empty() && dots <= 2)
 }
 
 /// The path and id on which a task of this dialect is polled upstream.

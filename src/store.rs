@@ -4,11 +4,11 @@
 //! remembered answer is shown: nothing changed the task since ([`Store::forget_task`]), upstream has not refused the
 //! caller since ([`Store::refuse`]), and upstream has accepted the caller's credential recently.
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use ahash::RandomState;
 use moka::Expiry;
 use moka::notification::RemovalCause;
 use moka::policy::EvictionPolicy;
@@ -34,12 +34,14 @@ const OVERHEAD: usize = 750;
 
 /// Remembered answers, bounded in bytes.
 pub struct Store {
-    answers: Cache<TaskKey, Arc<Entry>>,
-    callers: Cache<Caller, Standing>,
+    answers: Cache<TaskKey, Arc<Entry>, RandomState>,
+    callers: Cache<Caller, Arc<Standing>, RandomState>,
     /// Counts up whenever a task of that slot changes.
     epochs: Box<[AtomicU64]>,
     slots: RandomState,
     generations: AtomicU64,
+    /// What [`Standing::accepted`] counts from.
+    start: Instant,
 }
 
 /// A remembered answer.
@@ -57,7 +59,10 @@ pub struct Entry {
     pub first_seen: i64,
     /// The task's life, where it is one.
     pub life: Option<Life>,
-    takeoff: Takeoff,
+    /// Of its task, when it was asked for.
+    epoch: u64,
+    /// Of its caller: part of the entry, so that a hit takes one look-up.
+    standing: Arc<Standing>,
     /// Until when upstream is not asked again after it failed, in milliseconds since `received`.
     rests_until: AtomicU64,
 }
@@ -90,11 +95,23 @@ pub struct Takeoff {
 }
 
 /// How upstream last judged a caller.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Standing {
-    /// A new one whenever upstream refuses the caller: what was remembered under an older one is not shown again.
+    /// Tells it from the caller's earlier ones.
     generation: u64,
-    accepted: Option<Instant>,
+    /// When upstream last accepted the credential, in milliseconds since the store's start; or one of those below.
+    accepted: AtomicU64,
+}
+
+impl Standing {
+    /// Upstream has not judged the caller yet.
+    const UNKNOWN: u64 = u64::MAX;
+    /// What was remembered under it is not shown again: upstream refused the caller, or too many others came.
+    const OVER: u64 = u64::MAX - 1;
+
+    fn end(&self) {
+        self.accepted.store(Self::OVER, Ordering::Release);
+    }
 }
 
 /// What is remembered of a task.
@@ -123,17 +140,19 @@ impl Store {
             .eviction_policy(EvictionPolicy::lru())
             .expire_after(UntilUseless)
             .eviction_listener(move |_, _, cause| evicted(cause))
-            .build();
+            .build_with_hasher(RandomState::new());
         let callers = Cache::builder()
             .max_capacity(CALLERS)
             .eviction_policy(EvictionPolicy::lru())
-            .build();
+            .eviction_listener(|_, standing: Arc<Standing>, _| standing.end())
+            .build_with_hasher(RandomState::new());
         Self {
             answers,
             callers,
             epochs: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
             slots: RandomState::new(),
             generations: AtomicU64::new(0),
+            start: Instant::now(),
         }
     }
 
@@ -144,19 +163,14 @@ impl Store {
         let Some(entry) = self.answers.get(key) else {
             return Found::Nothing;
         };
-        let Some(standing) = self.callers.get(&key.caller) else {
-            return Found::Nothing;
+        let accepted = match entry.standing.accepted.load(Ordering::Acquire) {
+            Standing::UNKNOWN | Standing::OVER => return Found::Nothing,
+            millis => self.start + Duration::from_millis(millis),
         };
-        let current = Takeoff {
-            epoch: self.epoch(&key.task),
-            generation: standing.generation,
-        };
-        if entry.takeoff != current || now >= entry.useful_until.max(entry.fresh_until) {
+        if entry.epoch != self.epoch(&key.task) || now >= entry.useful_until.max(entry.fresh_until)
+        {
             return Found::Nothing;
         }
-        let Some(accepted) = standing.accepted else {
-            return Found::Nothing;
-        };
         let unchecked = now.duration_since(accepted);
         let stand_in = entry.useful_until.duration_since(entry.fresh_until);
         if unchecked > credential_ttl.saturating_add(stand_in) {
@@ -176,7 +190,7 @@ impl Store {
     /// What has to stay as it is until a poll lands. To be taken before the poll is sent.
     #[must_use]
     pub fn takeoff(&self, key: &TaskKey) -> Takeoff {
-        let standing = self.callers.get_with(key.caller, || self.standing(None));
+        let standing = self.callers.get_with(key.caller, || self.standing());
         Takeoff {
             epoch: self.epoch(&key.task),
             generation: standing.generation,
@@ -191,23 +205,29 @@ impl Store {
 
     /// Notes that upstream accepted the caller's credential, unless it has refused it since `takeoff`.
     pub fn accept(&self, caller: Caller, takeoff: Takeoff, now: Instant) {
-        self.callers
-            .entry(caller)
-            .and_compute_with(|entry| match entry {
-                Some(entry) if entry.value().generation == takeoff.generation => {
-                    moka::ops::compute::Op::Put(Standing {
-                        accepted: Some(now),
-                        ..*entry.value()
-                    })
-                }
-                _ => moka::ops::compute::Op::Nop,
-            });
+        let Some(standing) = self.callers.get(&caller) else {
+            return;
+        };
+        if standing.generation == takeoff.generation {
+            let millis = now.saturating_duration_since(self.start).as_millis();
+            let millis = u64::try_from(millis).unwrap_or(0);
+            // Not over a refusal that comes in at this moment.
+            let _ =
+                standing
+                    .accepted
+                    .fetch_update(Ordering::AcqRel, Ordering::Acquire, |accepted| {
+                        (accepted != Standing::OVER).then_some(millis)
+                    });
+        }
     }
 
     /// Notes that upstream refused the caller's credential: whatever the caller had is forgotten, and no poll that
     /// took off earlier brings any of it back.
     pub fn refuse(&self, caller: Caller) {
-        self.callers.insert(caller, self.standing(None));
+        // Should the caller's standing be on its way out, it is gone now, and over.
+        self.callers.run_pending_tasks();
+        // The listener ends the standing that this one replaces.
+        self.callers.insert(caller, self.standing());
     }
 
     /// Remembers an answer in the place of an earlier one, unless its task or its caller's standing changed since
@@ -227,9 +247,9 @@ impl Store {
         } = arrival;
         let fresh_until = now + lifetime.fresh;
         let useful_until = fresh_until + lifetime.stand_in;
-        if !self.holds(key, takeoff) {
+        let Some(standing) = self.holding(key, takeoff) else {
             return false;
-        }
+        };
         if useful_until == now {
             // What was known before must not come back as the last known state: upstream has gone beyond it.
             self.answers.invalidate(key);
@@ -242,11 +262,12 @@ impl Store {
             useful_until,
             first_seen,
             life,
-            takeoff,
+            epoch: takeoff.epoch,
+            standing,
             rests_until: AtomicU64::new(0),
         };
         self.answers.insert(key.clone(), Arc::new(entry));
-        // A change between the check and the insertion leaves an entry that is never found, by its takeoff.
+        // A change between the check and the insertion leaves an entry that is never found, by its epoch or standing.
         true
     }
 
@@ -323,12 +344,11 @@ impl Store {
             .count()
     }
 
-    fn holds(&self, key: &TaskKey, takeoff: Takeoff) -> bool {
-        let generation = self
-            .callers
-            .get(&key.caller)
-            .map(|standing| standing.generation);
-        self.epoch(&key.task) == takeoff.epoch && generation == Some(takeoff.generation)
+    /// The caller's standing, where nothing has changed since `takeoff`.
+    fn holding(&self, key: &TaskKey, takeoff: Takeoff) -> Option<Arc<Standing>> {
+        self.callers.get(&key.caller).filter(|standing| {
+            standing.generation == takeoff.generation && self.epoch(&key.task) == takeoff.epoch
+        })
     }
 
     fn slot(&self, task: &TaskId) -> &AtomicU64 {
@@ -336,11 +356,11 @@ impl Store {
         &self.epochs[hash]
     }
 
-    fn standing(&self, accepted: Option<Instant>) -> Standing {
-        Standing {
+    fn standing(&self) -> Arc<Standing> {
+        Arc::new(Standing {
             generation: self.generations.fetch_add(1, Ordering::Relaxed),
-            accepted,
-        }
+            accepted: AtomicU64::new(Standing::UNKNOWN),
+        })
     }
 }
 

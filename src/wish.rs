@@ -52,7 +52,13 @@ pub fn wait(headers: &HeaderMap, limit: Duration) -> Option<Duration> {
 /// Whether the client wants a stream of events, and no document rather than that (RFC 9110 §12.5.1).
 #[must_use]
 pub fn wants_events(headers: &HeaderMap) -> bool {
-    let weight = weight(headers, "text/event-stream");
+    const EVENTS: &str = "text/event-stream";
+    let accepts = headers.get_all(ACCEPT).iter();
+    // Most accept something shorter: spares reading it.
+    if accepts.map(HeaderValue::len).all(|len| len < EVENTS.len()) {
+        return false;
+    }
+    let weight = weight(headers, EVENTS);
     weight > 0.0 && weight >= self::weight(headers, "application/json")
 }
 

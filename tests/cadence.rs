@@ -168,6 +168,7 @@ impl Scene {
             },
             credentials,
             demand,
+            at: now,
             deadline: now + Duration::from_secs(15),
             hold: wait.map(|wait| Hold {
                 known: None,

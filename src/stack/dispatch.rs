@@ -6,8 +6,6 @@ use futures_util::future::{Either, Ready, ready};
 use http::header::HOST;
 use http::{Request, Version};
 use tower::Service;
-use tower::ServiceExt as _;
-use tower::util::Oneshot;
 
 use crate::body::Body;
 use crate::error::Error;
@@ -29,13 +27,12 @@ impl<P, F> Dispatch<P, F> {
 
 impl<P, F> Service<Inbound> for Dispatch<P, F>
 where
-    P: Service<Inbound, Response = Handled, Error = Error> + Clone,
-    F: Service<Inbound, Response = Handled, Error = Error> + Clone,
+    P: Service<Inbound, Response = Handled, Error = Error>,
+    F: Service<Inbound, Response = Handled, Error = Error>,
 {
     type Response = Handled;
     type Error = Error;
-    type Future =
-        Either<Oneshot<P, Inbound>, Either<Oneshot<F, Inbound>, Ready<Result<Handled, Error>>>>;
+    type Future = Either<P::Future, Either<F::Future, Ready<Result<Handled, Error>>>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
         Poll::Ready(Ok(()))
@@ -46,9 +43,9 @@ where
             return Either::Right(Either::Right(ready(Err(error))));
         }
         match inbound.route {
-            Route::Poll { .. } => Either::Left(self.polls.clone().oneshot(inbound)),
+            Route::Poll { .. } => Either::Left(self.polls.call(inbound)),
             Route::Write { .. } | Route::Forward { .. } => {
-                Either::Right(Either::Left(self.forward.clone().oneshot(inbound)))
+                Either::Right(Either::Left(self.forward.call(inbound)))
             }
         }
     }

@@ -39,6 +39,7 @@ impl Forward {
             route,
             request,
             peer,
+            ..
         } = inbound;
         if request.method() == Method::CONNECT {
             return Err(Error::BadRequest(

@@ -2,6 +2,7 @@
 //! that remembers and shares: it only sleeps until what it was told stops being fresh, and then asks like anyone else.
 //! All who wait for a task cost upstream one poll per freshness, and nobody waiting means no polling.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -24,6 +25,12 @@ const STALE_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub struct Hold<S> {
     inner: S,
+    terms: Arc<Terms>,
+}
+
+/// What those who wait have in common.
+#[derive(Debug)]
+struct Terms {
     timeout: Duration,
     waiters: Gauge,
     draining: CancellationToken,
@@ -36,11 +43,14 @@ impl<S> Hold<S> {
         waiters: Gauge,
         draining: CancellationToken,
     ) -> Self {
-        Self {
-            inner,
+        let terms = Terms {
             timeout,
             waiters,
             draining,
+        };
+        Self {
+            inner,
+            terms: Arc::new(terms),
         }
     }
 }
@@ -61,13 +71,14 @@ where
         let Some(hold) = query.hold.take() else {
             return Either::Left(self.inner.call(query));
         };
-        let Self {
-            inner,
-            timeout,
-            waiters,
-            draining,
-        } = self.clone();
+        let Self { inner, terms } = self.clone();
         Either::Right(Box::pin(async move {
+            let Terms {
+                timeout,
+                waiters,
+                draining,
+            } = &*terms;
+            let timeout = *timeout;
             let mut known: Option<Answer> = None;
             loop {
                 let now = Instant::now();
@@ -76,6 +87,7 @@ where
                     None => now + timeout,
                     Some(_) => (now + timeout).min(hold.until),
                 };
+                query.at = now;
                 let looked = inner.clone().oneshot(query.clone()).await;
                 let over = Instant::now() >= hold.until;
                 let answer = match (known, looked) {
@@ -96,6 +108,7 @@ where
                 if draining.is_cancelled() || Instant::now() >= hold.until {
                     // Others may have been told more in the meantime.
                     query.demand = Demand::Remembered;
+                    query.at = Instant::now();
                     let told = inner.oneshot(query).await.ok();
                     return Ok(told
                         .filter(|told| told.received > answer.received)

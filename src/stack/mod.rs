@@ -3,6 +3,7 @@
 mod breaker;
 mod coalesce;
 mod dispatch;
+mod door;
 mod fetch;
 mod forward;
 mod hold;
@@ -19,8 +20,6 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tower::limit::{ConcurrencyLimit, GlobalConcurrencyLimitLayer};
-use tower::load_shed::LoadShed;
 use tower::retry::budget::TpsBudget;
 use tower::{Service, ServiceBuilder};
 
@@ -38,6 +37,7 @@ use crate::upstream::Upstream;
 use self::breaker::Breaker;
 use self::coalesce::Coalesce;
 use self::dispatch::Dispatch;
+use self::door::Door;
 use self::fetch::Fetch;
 use self::forward::Forward;
 use self::hold::Hold;
@@ -51,14 +51,11 @@ use self::shared::Shared;
 use self::translate::Translate;
 
 /// The whole stack: an [`Inbound`](crate::exchange::Inbound) request in, an `http::Response` out, never an error.
-pub type Stack = Observe<Shared<Rescue<LoadShed<ConcurrencyLimit<Shared<Routes>>>>>>;
-
-/// Below the door.
-type Routes = Dispatch<Shared<Poll<TaskPipeline<Fetch>>>, Shared<Forward>>;
+/// Cheap to clone; a connection has one of its own, so that a hit touches no reference count that others touch.
+pub type Stack = Observe<Rescue<Door<Dispatch<Poll<TaskPipeline<Fetch>>, Shared<Forward>>>>>;
 
 /// The inner half, which answers status polls: plain values in and out. `F` asks upstream.
-pub type TaskPipeline<F> =
-    Shared<Hold<Translate<Shared<Recall<Shared<Coalesce<Shared<Flight<F>>>>>>>>>;
+pub type TaskPipeline<F> = Hold<Translate<Recall<Shared<Coalesce<Shared<Flight<F>>>>>>>;
 
 /// What happens once for all who wait.
 type Flight<F> = Remember<Shared<Retry<Shared<Breaker<Shared<F>>>>>>;
@@ -142,15 +139,12 @@ pub fn assemble(parts: Parts, config: &Config) -> Stack {
     ServiceBuilder::new()
         // Outermost: whatever happens below is counted, logged and signed.
         .layer_fn(|inner| Observe::new(inner, Arc::clone(&parts.metrics), config.log.requests))
-        .layer_fn(Shared::new)
         // Errors become responses here, so that nothing above can fail.
         .layer_fn(Rescue::new)
         // The door: beyond the limit a request is refused at once instead of waiting for its turn.
-        .load_shed()
-        .layer(GlobalConcurrencyLimitLayer::with_semaphore(parts.door))
-        .layer_fn(Shared::new)
+        .layer_fn(|inner| Door::new(inner, Arc::clone(&parts.door)))
         .service(Dispatch::new(
-            Shared::new(Poll::new(task_pipeline, parts.caller_key, config)),
+            Poll::new(task_pipeline, parts.caller_key, config),
             Shared::new(forward),
         ))
 }
@@ -176,7 +170,6 @@ where
         out_of_time,
     } = state;
     ServiceBuilder::new()
-        .layer_fn(Shared::new)
         // Above all the rest: one who waits only asks again and again.
         .layer_fn(|inner| {
             Hold::new(
@@ -188,7 +181,6 @@ where
         })
         // Above everything that is shared: one remembered answer serves the clients of both paths.
         .layer_fn(|inner| Translate::new(inner, config.upstream.dialect))
-        .layer_fn(Shared::new)
         // Outside Coalesce: a hit never touches the flight table; whoever waits for a flight can still fall back.
         .layer_fn(|inner| Recall::new(inner, Arc::clone(store), config.cache.credential_ttl))
         .layer_fn(Shared::new)

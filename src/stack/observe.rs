@@ -1,13 +1,14 @@
 //! Counts, logs and signs every request. Outermost, so that nothing that happens below goes unseen.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use pin_project_lite::pin_project;
 use tokio::time::Instant;
-use tower::{Service, ServiceExt as _};
+use tower::Service;
 
 use crate::body::Body;
 use crate::config::LogRequests;
@@ -45,14 +46,11 @@ impl<S> Observe<S> {
 
 impl<S> Service<Inbound> for Observe<S>
 where
-    S: Service<Inbound, Response = Handled, Error = Infallible, Future: Send>
-        + Clone
-        + Send
-        + 'static,
+    S: Service<Inbound, Response = Handled, Error = Infallible>,
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+    type Future = Observed<S::Future>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
@@ -60,32 +58,58 @@ where
 
     fn call(&mut self, inbound: Inbound) -> Self::Future {
         let client_id = inbound.request.headers().get(REQUEST_ID).cloned();
-        let mut watch = Watch {
+        let watch = Watch {
             metrics: Arc::clone(&self.metrics),
             log: self.log,
-            started: Instant::now(),
+            started: inbound.at,
             route: inbound.route.clone(),
             facts: Facts::only(Verdict::Failed),
             code: CLIENT_GONE,
             request_id: None,
         };
-        let inner = self.inner.clone();
-        Box::pin(async move {
-            let Handled {
-                mut response,
-                facts,
-            } = inner.oneshot(inbound).await?;
-            let id = sign(response.headers_mut(), client_id);
+        Observed {
+            inner: self.inner.call(inbound),
+            client_id,
+            watch: Some(watch),
+        }
+    }
+}
+
+pin_project! {
+    /// A request under way, under observation.
+    pub struct Observed<F> {
+        #[pin]
+        inner: F,
+        client_id: Option<HeaderValue>,
+        watch: Option<Watch>,
+    }
+}
+
+impl<F> Future for Observed<F>
+where
+    F: Future<Output = Result<Handled, Infallible>>,
+{
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let Handled {
+            mut response,
+            facts,
+        } = ready!(this.inner.poll(cx))?;
+        let id = sign(response.headers_mut(), this.client_id.take());
+        let mut watch = this.watch.take();
+        if let Some(watch) = &mut watch {
             watch.facts = facts;
             watch.code = response.status().as_u16();
             watch.request_id = Some(id);
-            // A streamed answer is over when its body is: only then the watch is dropped, and tells.
-            if response.body().is_buffered() {
-                drop(watch);
-                return Ok(response);
-            }
-            Ok(response.map(|body| body.guarded(watch)))
-        })
+        }
+        // A streamed answer is over when its body is: only then the watch is dropped, and tells.
+        Poll::Ready(Ok(if response.body().is_buffered() {
+            response
+        } else {
+            response.map(|body| body.guarded(watch))
+        }))
     }
 }
 

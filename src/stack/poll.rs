@@ -1,12 +1,15 @@
 //! The narrow waist: turns a status request into a [`TaskQuery`], and an [`Answer`] into a response. Nothing below
 //! looks into a request any more.
 
-use std::task::{Context, Poll as Polled};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll as Polled, ready};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Either, ready};
 use http::header::IF_NONE_MATCH;
 use http::{HeaderName, HeaderValue, Method};
+use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::{Service, ServiceExt as _};
 
@@ -27,6 +30,12 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
 #[derive(Debug, Clone)]
 pub struct Poll<S> {
     inner: S,
+    reader: Arc<Reader>,
+}
+
+/// Reads requests.
+#[derive(Debug)]
+struct Reader {
     caller_key: CallerKey,
     rendering: Rendering,
     timeout: Duration,
@@ -43,19 +52,29 @@ impl<S> Poll<S> {
             .in_flight_ttl
             .max(Duration::from_millis(500))
             .as_millis();
-        Self {
-            inner,
+        let reader = Reader {
             caller_key,
             rendering: config.answers.rendering,
             timeout: config.upstream.timeout,
             max_wait: config.limits.max_wait,
             pace: HeaderValue::from(u64::try_from(pace).unwrap_or(u64::MAX)),
+        };
+        Self {
+            inner,
+            reader: Arc::new(reader),
         }
     }
+}
 
+impl Reader {
     /// Reads the request: who asks, for what, and how long they wait.
-    fn read(&self, inbound: Inbound, now: Instant) -> Result<(Asker, TaskQuery, bool), Error> {
-        let Inbound { route, request, .. } = inbound;
+    fn read(&self, inbound: Inbound) -> Result<(Asker, TaskQuery, bool), Error> {
+        let Inbound {
+            route,
+            request,
+            at: now,
+            ..
+        } = inbound;
         let Route::Poll { dialect, task } = route else {
             return Err(Error::BadRequest("this is no status poll"));
         };
@@ -85,6 +104,7 @@ impl<S> Poll<S> {
             },
             credentials,
             demand,
+            at: now,
             deadline: now + self.timeout,
             hold,
         };
@@ -111,35 +131,74 @@ where
 {
     type Response = Handled;
     type Error = Error;
-    type Future = BoxFuture<'static, Result<Handled, Error>>;
+    type Future = Either<Asked<S::Future>, BoxFuture<'static, Result<Handled, Error>>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Polled<Result<(), Error>> {
         Polled::Ready(Ok(()))
     }
 
     fn call(&mut self, inbound: Inbound) -> Self::Future {
-        let read = self.read(inbound, Instant::now());
-        let inner = self.inner.clone();
-        Box::pin(async move {
-            let (asker, query, events) = read?;
-            if events {
-                let answer = inner.clone().oneshot(query.clone()).await?;
-                return Ok(if answer.reply.snapshot.is_some() {
-                    events::stream(inner, query, asker, &answer)
-                } else {
-                    asker.respond(&answer, Instant::now())
-                });
+        let at = inbound.at;
+        match self.reader.read(inbound) {
+            Ok((asker, query, false)) => Either::Left(Asked {
+                waited: query.hold.is_some(),
+                now: Some(at),
+                answer: self.inner.call(query),
+                asker: Some(asker),
+            }),
+            Ok((asker, query, true)) => {
+                Either::Right(Box::pin(stream(self.inner.clone(), query, asker)))
             }
-            let waited = query.hold.is_some();
-            let answer = inner.oneshot(query).await?;
-            let mut handled = asker.respond(&answer, Instant::now());
-            if waited {
-                handled
-                    .response
-                    .headers_mut()
-                    .insert(PREFERENCE_APPLIED, HeaderValue::from_static("wait"));
-            }
-            Ok(handled)
-        })
+            Err(error) => Either::Right(Box::pin(ready(Err(error)))),
+        }
+    }
+}
+
+async fn stream<S>(inner: S, query: TaskQuery, asker: Asker) -> Result<Handled, Error>
+where
+    S: Service<TaskQuery, Response = Answer, Error = Error, Future: Send> + Clone + Send + 'static,
+{
+    let answer = inner.clone().oneshot(query.clone()).await?;
+    Ok(if answer.reply.snapshot.is_some() {
+        events::stream(inner, query, asker, &answer)
+    } else {
+        asker.respond(&answer, Instant::now())
+    })
+}
+
+pin_project! {
+    /// A poll under way.
+    pub struct Asked<F> {
+        #[pin]
+        answer: F,
+        asker: Option<Asker>,
+        waited: bool,
+        // Known for as long as nothing had to be waited for.
+        now: Option<Instant>,
+    }
+}
+
+impl<F> Future for Asked<F>
+where
+    F: Future<Output = Result<Answer, Error>>,
+{
+    type Output = Result<Handled, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<Self::Output> {
+        let this = self.project();
+        let now = this.now.take();
+        let answer = ready!(this.answer.poll(cx))?;
+        let asker = this
+            .asker
+            .take()
+            .expect("is polled no more once it is ready");
+        let mut handled = asker.respond(&answer, now.unwrap_or_else(Instant::now));
+        if *this.waited {
+            handled
+                .response
+                .headers_mut()
+                .insert(PREFERENCE_APPLIED, HeaderValue::from_static("wait"));
+        }
+        Polled::Ready(Ok(handled))
     }
 }

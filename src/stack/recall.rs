@@ -46,9 +46,7 @@ where
     }
 
     fn call(&mut self, query: TaskQuery) -> Self::Future {
-        let found = self
-            .store
-            .find(&query.key, Instant::now(), self.credential_ttl);
+        let found = self.store.find(&query.key, query.at, self.credential_ttl);
         let asked = match (found, query.demand) {
             (Found::Fresh(entry), Demand::Fresh | Demand::Remembered) => {
                 return Either::Left(ready(Ok(entry.answer(Verdict::Hit, None))));

@@ -2,17 +2,19 @@
 //! sees; above the door, so that refusals there are worded like everything else.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use futures_util::future::BoxFuture;
 use http::header::{CONNECTION, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response};
-use tower::{BoxError, Service, ServiceExt as _};
+use pin_project_lite::pin_project;
+use tower::Service;
 
 use crate::body::Body;
 use crate::error::{Error, retry_after_seconds};
 use crate::exchange::{Facts, Handled, Inbound};
 use crate::reply::{JSON, RETRY_AFTER_MS};
+use crate::route::Route;
 use crate::task::{Dialect, Fault};
 use crate::verdict::Verdict;
 
@@ -30,14 +32,11 @@ impl<S> Rescue<S> {
 
 impl<S> Service<Inbound> for Rescue<S>
 where
-    S: Service<Inbound, Response = Handled, Error = BoxError, Future: Send>
-        + Clone
-        + Send
-        + 'static,
+    S: Service<Inbound, Response = Handled, Error = Error>,
 {
     type Response = Handled;
     type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Handled, Infallible>>;
+    type Future = Rescued<S::Future>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
@@ -45,30 +44,56 @@ where
 
     fn call(&mut self, inbound: Inbound) -> Self::Future {
         let dialect = inbound.route.dialect();
-        let is_poll = matches!(inbound.route, crate::route::Route::Poll { .. });
-        let inner = self.inner.clone();
-        Box::pin(async move {
-            Ok(inner.oneshot(inbound).await.unwrap_or_else(|error| {
-                let error = Error::from_stack(&error);
-                let verdict = match error {
-                    Error::Overloaded(_) | Error::Draining | Error::BadRequest(_) => Verdict::Shed,
-                    _ => Verdict::Failed,
-                };
-                let mut response = respond(&error, dialect);
-                if is_poll {
-                    let detail = format!("pollgate; detail={}", error.code());
-                    if let Ok(value) = HeaderValue::from_maybe_shared(detail) {
-                        response
-                            .headers_mut()
-                            .insert(HeaderName::from_static("cache-status"), value);
-                    }
-                }
-                Handled {
-                    response,
-                    facts: Facts::only(verdict),
-                }
-            }))
+        let is_poll = matches!(inbound.route, Route::Poll { .. });
+        Rescued {
+            inner: self.inner.call(inbound),
+            dialect,
+            is_poll,
+        }
+    }
+}
+
+pin_project! {
+    /// A request under way that cannot fail.
+    pub struct Rescued<F> {
+        #[pin]
+        inner: F,
+        dialect: Dialect,
+        is_poll: bool,
+    }
+}
+
+impl<F> Future for Rescued<F>
+where
+    F: Future<Output = Result<Handled, Error>>,
+{
+    type Output = Result<Handled, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        this.inner.poll(cx).map(|handled| {
+            Ok(handled.unwrap_or_else(|error| rescue(&error, *this.dialect, *this.is_poll)))
         })
+    }
+}
+
+fn rescue(error: &Error, dialect: Dialect, is_poll: bool) -> Handled {
+    let verdict = match error {
+        Error::Overloaded(_) | Error::Draining | Error::BadRequest(_) => Verdict::Shed,
+        _ => Verdict::Failed,
+    };
+    let mut response = respond(error, dialect);
+    if is_poll {
+        let detail = format!("pollgate; detail={}", error.code());
+        if let Ok(value) = HeaderValue::from_maybe_shared(detail) {
+            response
+                .headers_mut()
+                .insert(HeaderName::from_static("cache-status"), value);
+        }
+    }
+    Handled {
+        response,
+        facts: Facts::only(verdict),
     }
 }
 

@@ -439,6 +439,7 @@ fn begin(
         },
         credentials,
         demand,
+        at: Instant::now(),
         deadline,
         hold: None,
     };

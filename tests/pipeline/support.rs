@@ -154,6 +154,7 @@ impl Gateway {
                 key,
                 credentials,
                 demand,
+                at: Instant::now(),
                 deadline: Instant::now() + timeout,
                 hold: None,
             };
