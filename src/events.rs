@@ -106,7 +106,7 @@ where
                 ..query
             };
             Some(match service.oneshot(query).await {
-                Ok(answer) if answer.reply.snapshot.is_none() => {
+                Ok(answer) if !answer.reply.is_task() => {
                     (frame(failure(&asker.rendition(&answer).body)), None)
                 }
                 // Back early and without news: this gateway is about to stop, and the client will find another.

@@ -28,7 +28,7 @@ pub fn lifetime(
     cache: &config::Cache,
     in_flight: Duration,
 ) -> Option<Lifetime> {
-    let Some(snapshot) = &reply.snapshot else {
+    let Some(snapshot) = reply.snapshot() else {
         return reply.is_task_not_exist().then_some(Lifetime {
             fresh: cache.missing_ttl,
             stand_in: Duration::ZERO,

@@ -10,8 +10,8 @@ use crate::body::Body;
 use crate::error::{UPSTREAM_RECOVERY, retry_after_seconds};
 use crate::exchange::{Facts, Handled};
 use crate::key::Caller;
-use crate::reply::{Answer, JSON, RETRY_AFTER_MS, Rendition, names};
-use crate::task::{Dialect, Rendering, TaskSnapshot};
+use crate::reply::{Answer, JSON, RETRY_AFTER_MS, Rendition, names, retry_after};
+use crate::task::{Dialect, Rendering};
 use crate::verdict::Verdict;
 
 /// RFC 9211: how a status answer came about.
@@ -50,7 +50,7 @@ impl Asker {
     /// What is told of the answer in metrics and logs.
     #[must_use]
     pub fn facts(&self, answer: &Answer) -> Facts {
-        let state = answer.reply.snapshot.as_ref().map(TaskSnapshot::state);
+        let state = answer.reply.state();
         Facts {
             verdict: answer.verdict,
             state,
@@ -85,8 +85,8 @@ impl Asker {
         let headers = response.headers_mut();
         let fresh = matches!(answer.verdict, Verdict::Fetched | Verdict::Shared);
         headers.reserve(HEADERS);
-        if fresh {
-            headers.extend(reply.headers.clone());
+        if fresh && let Some(upstreams) = answer.headers.as_deref() {
+            headers.extend(upstreams.clone());
         }
         let age = now.duration_since(answer.received).as_secs();
         // One that was fetched and then held has an age as well.
@@ -94,7 +94,8 @@ impl Asker {
             headers.insert(AGE, HeaderValue::from(age));
         }
         if fresh && reply.is_upstream_failing() {
-            let pause = reply.retry_after().unwrap_or(UPSTREAM_RECOVERY);
+            let told = answer.headers.as_deref().and_then(retry_after);
+            let pause = told.unwrap_or(UPSTREAM_RECOVERY);
             headers.remove(RETRY_AFTER_MS);
             headers.insert(RETRY_AFTER, HeaderValue::from(retry_after_seconds(pause)));
         }

@@ -1,5 +1,6 @@
 //! The narrow waist: a [`TaskQuery`] goes in, an [`Answer`] comes out, plain values both.
 
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +10,8 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio::time::Instant;
 
 use crate::key::{Credentials, TaskKey};
-use crate::task::{self, Dialect, Rendering, TaskSnapshot};
+use crate::route::TaskId;
+use crate::task::{self, Dialect, Rendering, State, TaskSnapshot};
 use crate::verdict::Verdict;
 
 /// What a client wants to know.
@@ -46,15 +48,13 @@ impl Hold {
     /// Whether an answer is worth ending the wait: it is new, it is the end, or it is no task at all.
     #[must_use]
     pub fn is_over(&self, answer: &Answer) -> bool {
-        let Some(snapshot) = &answer.reply.snapshot else {
+        if !answer.reply.is_task() || answer.reply.is_terminal() {
             return true;
-        };
+        }
         let rendition = answer.reply.rendition(self.dialect, self.rendering);
-        snapshot.state().is_terminal()
-            || self
-                .known
-                .as_ref()
-                .is_some_and(|known| !names(known, &rendition.etag))
+        self.known
+            .as_ref()
+            .is_some_and(|known| !names(known, &rendition.etag))
     }
 }
 
@@ -85,15 +85,32 @@ pub enum Demand {
 pub struct Reply {
     /// Upstream's status.
     pub status: StatusCode,
-    /// Upstream's headers that may leave with a status answer: rate limits, request id, version.
-    pub headers: HeaderMap,
+    /// Upstream's headers that may leave with a status answer: rate limits, request id, version. They go to those who
+    /// waited for it, and are not remembered.
+    pub headers: Headers,
     /// Upstream's bytes.
     pub body: Bytes,
-    /// The task, where it is one.
-    pub snapshot: Option<TaskSnapshot>,
     /// When all of it had arrived.
     pub received: Instant,
+    task: Option<Task>,
     renditions: [OnceLock<Box<Rendition>>; 4],
+}
+
+/// Upstream's headers, where there still are some; shared by those who waited for them.
+pub type Headers = Option<Arc<HeaderMap>>;
+
+/// The task that a reply tells of.
+#[derive(Debug)]
+enum Task {
+    /// As it was read.
+    Read(Box<TaskSnapshot>),
+    /// What is kept of one that is over: the rest can be read from the body again.
+    Settled {
+        id: TaskId,
+        created_at: i64,
+        state: State,
+        native: Option<Dialect>,
+    },
 }
 
 /// A reply as one kind of client gets it. Made once, when the first of its kind asks.
@@ -138,9 +155,9 @@ impl Reply {
             .collect();
         Self {
             status,
-            headers,
+            headers: Some(Arc::new(headers)),
             body,
-            snapshot,
+            task: snapshot.map(|snapshot| Task::Read(Box::new(snapshot))),
             received: Instant::now(),
             renditions: Default::default(),
         }
@@ -151,7 +168,10 @@ impl Reply {
         let place = 2 * usize::from(dialect == Dialect::OpenAi)
             + usize::from(rendering == Rendering::Documented);
         self.renditions[place].get_or_init(|| {
-            let (status, body) = if let Some(snapshot) = &self.snapshot {
+            let faithful = rendering == Rendering::Faithful && self.native() == Some(dialect);
+            let (status, body) = if faithful {
+                (StatusCode::OK, self.body.clone())
+            } else if let Some(snapshot) = self.snapshot() {
                 (StatusCode::OK, snapshot.render(dialect, rendering))
             } else {
                 let (status, body) =
@@ -163,6 +183,58 @@ impl Reply {
         })
     }
 
+    /// Whether it tells of a task.
+    #[must_use]
+    pub fn is_task(&self) -> bool {
+        self.task.is_some()
+    }
+
+    /// The state of the task that it tells of.
+    #[must_use]
+    pub fn state(&self) -> Option<State> {
+        match self.task.as_ref()? {
+            Task::Read(snapshot) => Some(snapshot.state()),
+            Task::Settled { state, .. } => Some(*state),
+        }
+    }
+
+    /// All that was read of the task; read once more where it is settled.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<Cow<'_, TaskSnapshot>> {
+        match self.task.as_ref()? {
+            Task::Read(snapshot) => Some(Cow::Borrowed(snapshot)),
+            Task::Settled { id, created_at, .. } => {
+                let snapshot = TaskSnapshot::read(&id.decoded(), &self.body, *created_at);
+                snapshot.ok().map(Cow::Owned)
+            }
+        }
+    }
+
+    /// The dialect in which its body may be served as it is, if any.
+    fn native(&self) -> Option<Dialect> {
+        match self.task.as_ref()? {
+            Task::Read(snapshot) => snapshot.native(),
+            Task::Settled { native, .. } => *native,
+        }
+    }
+
+    /// To be remembered: of a task that is over only what a hit needs stays in memory beside the body.
+    #[must_use]
+    pub fn settled(mut self, id: &TaskId) -> Self {
+        self.headers = None;
+        if let Some(Task::Read(snapshot)) = &self.task
+            && snapshot.state().is_terminal()
+        {
+            self.task = Some(Task::Settled {
+                id: id.clone(),
+                created_at: snapshot.created_at(),
+                state: snapshot.state(),
+                native: snapshot.native(),
+            });
+        }
+        self
+    }
+
     /// Whether upstream refused the credential: an unknown, spent or banned key.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
@@ -172,15 +244,13 @@ impl Reply {
     /// Whether it is the end of a task.
     #[must_use]
     pub fn is_terminal(&self) -> bool {
-        self.snapshot
-            .as_ref()
-            .is_some_and(|snapshot| snapshot.state().is_terminal())
+        self.state().is_some_and(State::is_terminal)
     }
 
     /// Whether upstream says that there is no such task.
     #[must_use]
     pub fn is_task_not_exist(&self) -> bool {
-        self.snapshot.is_none() && task::is_task_not_exist(self.status.as_u16(), &self.body)
+        !self.is_task() && task::is_task_not_exist(self.status.as_u16(), &self.body)
     }
 
     /// Whether upstream is failing, so that a state known from before may stand in.
@@ -193,16 +263,7 @@ impl Reply {
     /// (RFC 9110 §10.2.3).
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        let text = |name: &HeaderName| self.headers.get(name)?.to_str().ok();
-        if let Some(millis) = text(&RETRY_AFTER_MS).and_then(|millis| millis.parse().ok()) {
-            return Some(Duration::from_millis(millis));
-        }
-        let when = text(&RETRY_AFTER)?;
-        let seconds = when.parse().ok().map(Duration::from_secs);
-        seconds.or_else(|| {
-            let date = httpdate::parse_http_date(when).ok()?;
-            Some(date.duration_since(SystemTime::now()).unwrap_or_default())
-        })
+        self.headers.as_deref().and_then(retry_after)
     }
 
     /// Whether its body is an error document. new-api's limit by address answers 429 without any.
@@ -215,9 +276,30 @@ impl Reply {
     /// Roughly the memory it takes, in bytes, once it has been rendered for the clients of one path.
     #[must_use]
     pub fn weight(&self) -> usize {
-        let renditions = self.body.len() + 512;
-        size_of::<Self>() + self.body.len() + renditions + self.headers.capacity() * 96
+        let document = match &self.task {
+            None | Some(Task::Settled { .. }) => 0,
+            Some(Task::Read(_)) => size_of::<TaskSnapshot>(),
+        };
+        // A rendition in upstream's own bytes shares them.
+        let rendition = size_of::<Rendition>() + 80;
+        let converted = self.native().map_or(self.body.len() + 512, |_| 0);
+        size_of::<Self>() + document + self.body.len() + rendition + converted
     }
+}
+
+/// See [`Reply::retry_after`].
+#[must_use]
+pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name: &HeaderName| headers.get(name)?.to_str().ok();
+    if let Some(millis) = text(&RETRY_AFTER_MS).and_then(|millis| millis.parse().ok()) {
+        return Some(Duration::from_millis(millis));
+    }
+    let when = text(&RETRY_AFTER)?;
+    let seconds = when.parse().ok().map(Duration::from_secs);
+    seconds.or_else(|| {
+        let date = httpdate::parse_http_date(when).ok()?;
+        Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+    })
 }
 
 fn is_allowed(name: &HeaderName) -> bool {
@@ -254,6 +336,8 @@ pub const JSON: (HeaderName, HeaderValue) =
 pub struct Answer {
     /// What upstream said.
     pub reply: Arc<Reply>,
+    /// Its headers that may leave with the answer; none where it is from memory.
+    pub headers: Headers,
     /// How the answer came about.
     pub verdict: Verdict,
     /// Why upstream was asked; `None` where it was not.

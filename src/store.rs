@@ -49,8 +49,6 @@ pub struct Store {
 pub struct Entry {
     /// What upstream said.
     pub reply: Arc<Reply>,
-    /// When it said so.
-    pub received: Instant,
     /// Until when it is served without asking again.
     pub fresh_until: Instant,
     /// Until when it may stand in for a failing upstream.
@@ -58,7 +56,7 @@ pub struct Entry {
     /// When the task was first seen, in Unix seconds.
     pub first_seen: i64,
     /// The task's life, where it is one.
-    pub life: Option<Life>,
+    pub life: Option<Box<Life>>,
     /// Of its task, when it was asked for.
     epoch: u64,
     /// Of its caller: part of the entry, so that a hit takes one look-up.
@@ -70,7 +68,7 @@ pub struct Entry {
 impl Entry {
     fn is_resting(&self, now: Instant) -> bool {
         let until = Duration::from_millis(self.rests_until.load(Ordering::Relaxed));
-        now.duration_since(self.received) < until
+        now.duration_since(self.reply.received) < until
     }
 
     /// The answer that this entry gives.
@@ -78,9 +76,10 @@ impl Entry {
     pub fn answer(&self, verdict: Verdict, asked: Option<Asked>) -> Answer {
         Answer {
             reply: Arc::clone(&self.reply),
+            headers: None,
             verdict,
             asked,
-            received: self.received,
+            received: self.reply.received,
             fresh_until: self.fresh_until,
             stored: false,
         }
@@ -257,11 +256,10 @@ impl Store {
         }
         let entry = Entry {
             reply: Arc::clone(reply),
-            received: now,
             fresh_until,
             useful_until,
             first_seen,
-            life,
+            life: life.filter(|_| !reply.is_terminal()).map(Box::new),
             epoch: takeoff.epoch,
             standing,
             rests_until: AtomicU64::new(0),
@@ -275,7 +273,7 @@ impl Store {
     /// long: a failing upstream gets no more polls than one that is well.
     pub fn rest(&self, key: &TaskKey, now: Instant, pause: Duration) {
         if let Some(entry) = self.answers.get(key) {
-            let until = now.duration_since(entry.received) + pause;
+            let until = now.duration_since(entry.reply.received) + pause;
             let until = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
             entry.rests_until.store(until, Ordering::Relaxed);
         }
@@ -390,7 +388,7 @@ struct UntilUseless;
 
 impl UntilUseless {
     fn left(entry: &Entry) -> Duration {
-        entry.useful_until.duration_since(entry.received)
+        entry.useful_until.duration_since(entry.reply.received)
     }
 }
 

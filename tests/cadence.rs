@@ -275,7 +275,7 @@ async fn an_answer_says_how_long_it_was_chosen_to_be_fresh_and_a_refetch_asks_al
     let asked = || scene.vendor.polls.lock().unwrap().len();
     let before = asked();
     let first = scene.ask(scene.query("t", None, Demand::Fresh)).await;
-    let state = first.reply.snapshot.as_ref().map(TaskSnapshot::state);
+    let state = first.reply.state();
     assert_eq!(state, Some(State::Processing));
     let fresh = first.fresh_until - first.received;
     assert!(fresh > Duration::from_secs(4), "{fresh:?}");

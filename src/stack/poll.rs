@@ -159,7 +159,7 @@ where
     S: Service<TaskQuery, Response = Answer, Error = Error, Future: Send> + Clone + Send + 'static,
 {
     let answer = inner.clone().oneshot(query.clone()).await?;
-    Ok(if answer.reply.snapshot.is_some() {
+    Ok(if answer.reply.is_task() {
         events::stream(inner, query, asker, &answer)
     } else {
         asker.respond(&answer, Instant::now())

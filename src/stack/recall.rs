@@ -51,7 +51,7 @@ where
             (Found::Fresh(entry), Demand::Fresh | Demand::Remembered) => {
                 return Either::Left(ready(Ok(entry.answer(Verdict::Hit, None))));
             }
-            (Found::Resting(entry), Demand::Fresh) if entry.reply.snapshot.is_some() => {
+            (Found::Resting(entry), Demand::Fresh) if entry.reply.is_task() => {
                 return Either::Left(ready(Ok(entry.answer(Verdict::Stale, Some(Asked::Stale)))));
             }
             (_, Demand::Remembered) => return Either::Left(ready(Err(Error::NotCached))),
@@ -93,7 +93,7 @@ fn stand_in(store: &Store, key: &TaskKey, credential_ttl: Duration) -> Option<Ar
         Found::Fresh(entry) | Found::Resting(entry) | Found::Stale(entry) => Some(entry),
         Found::Nothing => None,
     };
-    let own = known(key).filter(|entry| entry.reply.snapshot.is_some());
+    let own = known(key).filter(|entry| entry.reply.is_task());
     own.or_else(|| {
         let other = TaskKey {
             dialect: key.dialect.other(),

@@ -98,12 +98,12 @@ where
             if failed {
                 store.rest(&key, now, cache.in_flight_ttl.min(LONGEST_REST));
             }
-            let reply = Arc::new(result?);
+            let reply = result?;
             // A failure that no further try mended is from before the last of them.
             let now = reply.received;
             if reply.is_refusal() {
                 store.refuse(key.caller);
-            } else if reply.snapshot.is_some() || reply.is_task_not_exist() {
+            } else if reply.is_task() || reply.is_task_not_exist() {
                 store.accept(key.caller, takeoff, now);
             }
             let life = life(&reply, last.as_deref(), now);
@@ -112,6 +112,8 @@ where
             }
             let in_flight = pace(&cadence, &reply, life, now, &cache);
             let lifetime = lifetime(&reply, unix_now(), &cache, in_flight);
+            let headers = reply.headers.clone();
+            let reply = Arc::new(reply.settled(&key.task));
             let stored = lifetime.is_some_and(|lifetime| {
                 store.remember(
                     &key,
@@ -127,6 +129,7 @@ where
             });
             Ok(Answer {
                 reply,
+                headers,
                 verdict: Verdict::Fetched,
                 asked: Some(Asked::Miss),
                 received: now,
@@ -139,20 +142,27 @@ where
 
 /// The task's life, from where it was first seen on.
 fn life(reply: &Reply, last: Option<&Entry>, now: Instant) -> Option<Life> {
-    let snapshot = reply.snapshot.as_ref()?;
+    let snapshot = reply.snapshot()?;
     let age = || u64::try_from(unix_now().saturating_sub(snapshot.created_at())).unwrap_or(0);
     let begun = || Life::begun(now, Duration::from_secs(age()));
-    Some(last.and_then(|last| last.life).unwrap_or_else(begun))
+    Some(
+        last.and_then(|last| last.life.as_deref().copied())
+            .unwrap_or_else(begun),
+    )
 }
 
 /// Learns from a task that was running when it was last seen, and is over. Under the model it was told with while it
 /// ran, since that is the one that will be asked for.
 fn learn(cadence: &Cadence, reply: &Reply, last: &Entry, life: Life, now: Instant) {
-    if let Some(before) = &last.reply.snapshot
+    if let Some(before) = last.reply.snapshot()
         && !before.state().is_terminal()
         && reply.is_terminal()
     {
-        cadence.learn(&before.model(), life.age(last.received), life.age(now));
+        cadence.learn(
+            &before.model(),
+            life.age(last.reply.received),
+            life.age(now),
+        );
     }
 }
 
@@ -164,7 +174,7 @@ fn pace(
     now: Instant,
     cache: &config::Cache,
 ) -> Duration {
-    match (&reply.snapshot, life) {
+    match (reply.snapshot(), life) {
         (Some(snapshot), Some(life)) if cache.adaptive && !snapshot.state().is_terminal() => {
             let bounds = Bounds {
                 least: cache.in_flight_ttl,

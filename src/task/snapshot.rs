@@ -69,6 +69,12 @@ impl TaskSnapshot {
         }
     }
 
+    /// The dialect in which [`source`](Self::source) may be served as it is, if any.
+    #[must_use]
+    pub const fn native(&self) -> Option<Dialect> {
+        self.native
+    }
+
     /// Where the task stands.
     #[must_use]
     pub const fn state(&self) -> State {

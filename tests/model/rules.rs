@@ -139,13 +139,18 @@ fn forbid(wrong: bool, why: &'static str) -> Judgement {
     if wrong { Err(why) } else { Ok(()) }
 }
 
+/// The fetch that an answer came from: as its headers tell, or the bytes of one that is remembered.
+pub(crate) fn number(answer: &Answer) -> Option<usize> {
+    if let Some(headers) = &answer.headers {
+        return headers.get("x-request-id")?.to_str().ok()?.parse().ok();
+    }
+    let text = String::from_utf8_lossy(&answer.reply.body);
+    let (_, number) = text.split_once("-f")?;
+    number.split_once('-')?.0.parse().ok()
+}
+
 fn judge_answer(world: &World, poll: &Poll, answer: &Answer, now: Moment) -> Judgement {
-    let number = answer
-        .reply
-        .headers
-        .get("x-request-id")
-        .and_then(|value| value.to_str().ok()?.parse().ok());
-    let number: usize = number.ok_or("an answer that upstream never gave")?;
+    let number = number(answer).ok_or("an answer that upstream never gave")?;
     let fetch = *world
         .fetches
         .get(number)
@@ -286,14 +291,13 @@ fn judge_document(
             "an error of another status",
         )?;
         return forbid(
-            answer.reply.snapshot.is_some(),
+            answer.reply.is_task(),
             "a task, where upstream told of none",
         );
     };
     let snapshot = answer
         .reply
-        .snapshot
-        .as_ref()
+        .snapshot()
         .ok_or("no task, where upstream told of one")?;
     let mark = mark(fetch.asked, number, fetch.version);
     let text = String::from_utf8_lossy(&rendition.body);

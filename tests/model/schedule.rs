@@ -208,8 +208,8 @@ impl Schedule {
             let result = pipeline.oneshot(query).await;
             let mut world = lock(&world);
             match &result {
-                Ok(Answer { verdict, reply, .. }) => {
-                    let fetch = reply.headers.get("x-request-id");
+                Ok(answer) => {
+                    let (fetch, verdict) = (rules::number(answer), answer.verdict);
                     world.tell(format_args!("{} {verdict:?} {fetch:?}", poll.start.place));
                 }
                 Err(error) => world.tell(format_args!("{} {error:?}", poll.start.place)),
@@ -383,9 +383,8 @@ impl Schedule {
             let result = self
                 .client(asked, Dialect::Unified, Demand::Refetched, timeout)
                 .await;
-            answered |= result.is_ok_and(|answer| {
-                answer.verdict == Verdict::Fetched && answer.reply.snapshot.is_some()
-            });
+            answered |= result
+                .is_ok_and(|answer| answer.verdict == Verdict::Fetched && answer.reply.is_task());
             sleep(Duration::from_secs(16)).await;
         }
         if !answered {

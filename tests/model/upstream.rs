@@ -252,7 +252,8 @@ fn answer(
         return (Said::Refusal, error(401, None, body));
     }
     let Some(state) = task.state else {
-        let body = r#"{"code":"task_not_exist","message":"none","data":null}"#.into();
+        let mark = mark(asked, plan.number, task.version);
+        let body = format!(r#"{{"code":"task_not_exist","message":"{mark}","data":null}}"#);
         return (Said::Missing, error(400, None, body));
     };
     let body = Bytes::from(document(asked, plan.number, state, task));

@@ -146,7 +146,7 @@ async fn the_last_known_state_stands_in_with_its_true_age_up_to_stale_if_error_a
             gateway
                 .poll("unknown")
                 .await
-                .map_or(true, |answer| answer.reply.snapshot.is_none())
+                .map_or(true, |answer| !answer.reply.is_task())
         );
     }
 }

@@ -6,7 +6,7 @@ use pollgate::config::{Config, Size};
 use pollgate::error::Error;
 use pollgate::reply::Demand;
 use pollgate::route::TaskId;
-use pollgate::task::{Dialect, State, TaskSnapshot};
+use pollgate::task::{Dialect, State};
 use pollgate::verdict::Verdict;
 use tokio::time::sleep;
 
@@ -123,7 +123,7 @@ async fn a_poll_after_a_write_does_not_board_a_flight_from_before_it() {
     // The early one has landed by now, and has not taken the late one's place.
     gateway.upstream.now(|_| (AT_ONCE, refused()));
     let known = gateway.poll("t").await.expect("stands in");
-    let state = known.reply.snapshot.as_ref().expect("a task").state();
+    let state = known.reply.state().expect("a task");
     assert_eq!((known.verdict, state), (Verdict::Stale, State::Queued));
 }
 
@@ -225,14 +225,7 @@ async fn a_failed_task_that_flips_upstream_is_seen_within_failed_ttl() {
         );
         sleep(60 * SECOND).await;
     }
-    let state = gateway
-        .poll("t")
-        .await
-        .expect("an answer")
-        .reply
-        .snapshot
-        .as_ref()
-        .map(TaskSnapshot::state);
+    let state = gateway.poll("t").await.expect("an answer").reply.state();
     assert_eq!(state, Some(State::Succeeded));
 }
 
