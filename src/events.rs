@@ -83,7 +83,7 @@ where
     } else {
         format!("{RETRY}{}", event(&asker, answer))
     };
-    let told = asker.rendition(answer).etag.clone();
+    let told = asker.rendition(answer).etag;
     let next = (!answer.reply.is_terminal()).then_some(told);
     unfold(Some((Some(first), next)), move |state| {
         let (service, query, asker) = (service.clone(), query.clone(), asker.clone());
@@ -114,7 +114,7 @@ where
                     return None;
                 }
                 Ok(answer) => {
-                    let etag = asker.rendition(&answer).etag.clone();
+                    let etag = asker.rendition(&answer).etag;
                     let text = if etag == told {
                         ": still here\n\n".to_owned()
                     } else {

@@ -43,7 +43,7 @@ pub struct Asker {
 impl Asker {
     /// The answer's document for this client.
     #[must_use]
-    pub fn rendition<'a>(&self, answer: &'a Answer) -> &'a Rendition {
+    pub fn rendition(&self, answer: &Answer) -> Rendition {
         answer.reply.rendition(self.dialect, self.rendering)
     }
 
@@ -71,10 +71,11 @@ impl Asker {
                 .as_ref()
                 .is_some_and(|known| names(known, &rendition.etag));
 
+        let length = rendition.body.len();
         let body = if matches || self.head {
             Body::empty()
         } else {
-            Body::full(rendition.body.clone())
+            Body::full(rendition.body)
         };
         let mut response = Response::new(body);
         *response.status_mut() = if matches {
@@ -104,11 +105,11 @@ impl Asker {
             headers.insert(name, value);
         }
         if self.head {
-            headers.insert(CONTENT_LENGTH, HeaderValue::from(rendition.body.len()));
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
         insert(headers, CACHE_STATUS, &cache_status(answer, now));
         if ok {
-            headers.insert(ETAG, rendition.etag.clone());
+            headers.insert(ETAG, rendition.etag);
             insert(headers, CACHE_CONTROL, &cache_control(answer, now));
             if let Some(vary) = self.vary {
                 headers.insert(VARY, vary);

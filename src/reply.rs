@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio::time::Instant;
 
 use crate::key::{Credentials, TaskKey};
+use crate::request_id::push_hex;
 use crate::route::TaskId;
 use crate::task::{self, Dialect, Rendering, State, TaskSnapshot};
 use crate::verdict::Verdict;
@@ -93,7 +94,18 @@ pub struct Reply {
     /// When all of it had arrived.
     pub received: Instant,
     task: Option<Task>,
-    renditions: [OnceLock<Box<Rendition>>; 4],
+    /// Of the body as it is.
+    tag: OnceLock<Tag>,
+    /// For those who get something else, by dialect and rendering.
+    written: OnceLock<Box<[OnceLock<Written>; 4]>>,
+}
+
+/// What was written of a reply for one kind of client.
+#[derive(Debug)]
+struct Written {
+    status: StatusCode,
+    body: Bytes,
+    tag: Tag,
 }
 
 /// Upstream's headers, where there still are some; shared by those who waited for them.
@@ -113,7 +125,7 @@ enum Task {
     },
 }
 
-/// A reply as one kind of client gets it. Made once, when the first of its kind asks.
+/// A reply as one kind of client gets it.
 #[derive(Debug)]
 pub struct Rendition {
     /// The status for the client.
@@ -159,28 +171,40 @@ impl Reply {
             body,
             task: snapshot.map(|snapshot| Task::Read(Box::new(snapshot))),
             received: Instant::now(),
-            renditions: Default::default(),
+            tag: OnceLock::new(),
+            written: OnceLock::new(),
         }
     }
 
-    /// The reply as a client of this path gets it.
-    pub fn rendition(&self, dialect: Dialect, rendering: Rendering) -> &Rendition {
+    /// The reply as a client of this path gets it. What has to be written for it is written once.
+    #[must_use]
+    pub fn rendition(&self, dialect: Dialect, rendering: Rendering) -> Rendition {
+        if rendering == Rendering::Faithful && self.native() == Some(dialect) {
+            return Rendition {
+                status: StatusCode::OK,
+                body: self.body.clone(),
+                etag: self.tag.get_or_init(|| Tag::of(&self.body)).written(),
+            };
+        }
         let place = 2 * usize::from(dialect == Dialect::OpenAi)
             + usize::from(rendering == Rendering::Documented);
-        self.renditions[place].get_or_init(|| {
-            let faithful = rendering == Rendering::Faithful && self.native() == Some(dialect);
-            let (status, body) = if faithful {
-                (StatusCode::OK, self.body.clone())
-            } else if let Some(snapshot) = self.snapshot() {
+        let written = self.written.get_or_init(Box::default);
+        let Written { status, body, tag } = written[place].get_or_init(|| {
+            let (status, body) = if let Some(snapshot) = self.snapshot() {
                 (StatusCode::OK, snapshot.render(dialect, rendering))
             } else {
                 let (status, body) =
                     task::render_error(self.status.as_u16(), &self.body, dialect, rendering);
                 (StatusCode::from_u16(status).unwrap_or(self.status), body)
             };
-            let etag = etag(&body);
-            Box::new(Rendition { status, body, etag })
-        })
+            let tag = Tag::of(&body);
+            Written { status, body, tag }
+        });
+        Rendition {
+            status: *status,
+            body: body.clone(),
+            etag: tag.written(),
+        }
     }
 
     /// Whether it tells of a task.
@@ -280,10 +304,12 @@ impl Reply {
             None | Some(Task::Settled { .. }) => 0,
             Some(Task::Read(_)) => size_of::<TaskSnapshot>(),
         };
-        // A rendition in upstream's own bytes shares them.
-        let rendition = size_of::<Rendition>() + 80;
-        let converted = self.native().map_or(self.body.len() + 512, |_| 0);
-        size_of::<Self>() + document + self.body.len() + rendition + converted
+        // Upstream's own bytes may be served to some.
+        let written = match self.native() {
+            Some(_) => 0,
+            None => size_of::<[OnceLock<Written>; 4]>() + self.body.len() + 512,
+        };
+        size_of::<Self>() + document + self.body.len() + written
     }
 }
 
@@ -310,10 +336,24 @@ fn is_allowed(name: &HeaderName) -> bool {
 }
 
 /// A strong validator (RFC 9110 §8.8.3): the same for the same bytes, whichever reply they came from.
-fn etag(body: &[u8]) -> HeaderValue {
-    let hash = blake3::hash(body).to_hex();
-    let tag = format!("\"{}\"", &hash[..32]);
-    HeaderValue::from_maybe_shared(tag).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
+#[derive(Debug, Clone, Copy)]
+struct Tag([u8; 16]);
+
+impl Tag {
+    fn of(body: &[u8]) -> Self {
+        let digest = blake3::hash(body);
+        let (halves, _) = digest.as_bytes().as_chunks();
+        Self(halves[0])
+    }
+
+    fn written(self) -> HeaderValue {
+        let mut written = Vec::with_capacity(34);
+        written.push(b'"');
+        push_hex(&mut written, &self.0);
+        written.push(b'"');
+        HeaderValue::from_maybe_shared(Bytes::from(written))
+            .unwrap_or_else(|_| HeaderValue::from_static("\"\""))
+    }
 }
 
 /// Whether these validators, as in `If-None-Match`, name this validator; compared weakly, as RFC 9110 §13.1.2 wants it.

@@ -21,8 +21,8 @@ pub fn make() -> HeaderValue {
     HeaderValue::from_bytes(&name).unwrap_or_else(|_| HeaderValue::from_static("pg"))
 }
 
-/// On every hit's way, where `format!` costs ten times as much.
-fn push_hex(to: &mut Vec<u8>, bytes: &[u8]) {
+/// Appends bytes in hexadecimal. On every hit's way, where `format!` costs ten times as much.
+pub fn push_hex(to: &mut Vec<u8>, bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     for byte in bytes {
         to.push(DIGITS[usize::from(byte >> 4)]);

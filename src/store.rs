@@ -29,8 +29,8 @@ const SLOTS: usize = 4096;
 const CALLERS: u64 = 65_536;
 
 /// What an entry takes beside its reply and its key, in bytes; measured, not derived. moka and the allocator alone are
-/// 450; the rest is what an entry costs in resident memory where requests are served beside it.
-const OVERHEAD: usize = 750;
+/// 450; the rest is what the parts of an entry take beside themselves in the allocator.
+const OVERHEAD: usize = 560;
 
 /// Remembered answers, bounded in bytes.
 pub struct Store {
