@@ -2,6 +2,7 @@
 
 mod client;
 mod gateway;
+pub(crate) mod text_format;
 mod upstream;
 
 pub(crate) use client::{Answer, Client, get};
