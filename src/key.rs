@@ -35,18 +35,11 @@ pub struct TaskKey {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Caller([u8; 16]);
 
-impl Caller {
-    /// Eight hex digits, enough to tell callers apart in a log.
-    #[must_use]
-    pub fn short(&self) -> String {
-        let [a, b, c, d, ..] = self.0;
-        format!("{:08x}", u32::from_be_bytes([a, b, c, d]))
-    }
-}
-
+/// Eight hex digits, enough to tell callers apart in a log.
 impl fmt::Debug for Caller {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        to.write_str(&self.short())
+        let [a, b, c, d, ..] = self.0;
+        write!(to, "{:08x}", u32::from_be_bytes([a, b, c, d]))
     }
 }
 

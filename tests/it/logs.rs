@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::support::text_format::{self, Sample};
-use crate::support::{Gateway, Reply, Upstream, eventually, row};
+use crate::support::{Gateway, Reading, Reply, Upstream, eventually, row};
 
 const SECRET_URL: &str = r#"{"code":"success","data":{"task_id":"t","status":"SUCCESS","properties":{"input":"secret-prompt"},"result_url":"https://cdn.example.com/secret-path.mp4?X-Amz-Signature=secret-signature"}}"#;
 
@@ -360,11 +360,11 @@ async fn a_log_that_no_one_reads_stalls_no_request_and_the_gap_is_counted() {
     let upstream = Upstream::saying(row("SUCCESS")).await;
     let settings = [("log.requests", "all"), ("log.snapshot", "off")];
     let mut gateway = Gateway::start(&upstream.url(), &settings).await;
-    gateway.stall_log(true);
+    gateway.read_log(Reading::Stalled);
     let sent = overflow(&gateway).await;
     let dropped = gateway.metric("pollgate_log_lines_dropped_total ").await;
     assert!(dropped > 100.0, "{dropped}");
-    gateway.stall_log(false);
+    gateway.read_log(Reading::Going);
     let note = format!("WARN pollgate dropped {dropped} log lines");
     eventually("the note", async || {
         gateway.log().iter().any(|line| line.contains(&note))
@@ -389,10 +389,25 @@ async fn a_log_that_no_one_reads_stalls_no_request_and_the_gap_is_counted() {
 async fn a_log_that_no_one_reads_does_not_hold_up_the_end() {
     let upstream = Upstream::saying(row("SUCCESS")).await;
     let mut gateway = Gateway::start(&upstream.url(), &[("log.requests", "all")]).await;
-    gateway.stall_log(true);
+    gateway.read_log(Reading::Stalled);
     overflow(&gateway).await;
     gateway.signal("-TERM");
     gateway.has_exited().await;
+    assert_eq!(gateway.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_log_whose_reader_is_gone_stops_nothing_and_its_lines_are_counted() {
+    let upstream = Upstream::saying(row("SUCCESS")).await;
+    let settings = [("log.requests", "all"), ("log.snapshot", "off")];
+    let mut gateway = Gateway::start(&upstream.url(), &settings).await;
+    gateway.read_log(Reading::Gone);
+    eventually("lines are dropped", async || {
+        assert_eq!(gateway.get("/v1/videos/t").await.status, 200);
+        gateway.metric("pollgate_log_lines_dropped_total ").await > 0.0
+    })
+    .await;
+    gateway.signal("-TERM");
     assert_eq!(gateway.ended().await.code(), Some(0));
 }
 

@@ -32,11 +32,23 @@ pub(crate) fn binary() -> Command {
     command
 }
 
+/// What becomes of a gateway's log.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) enum Reading {
+    /// It is read.
+    #[default]
+    Going,
+    /// No one reads it.
+    Stalled,
+    /// Whoever read it is gone, from the next line on.
+    Gone,
+}
+
 /// See the module.
 pub(crate) struct Gateway {
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
-    stalled: Arc<(Mutex<bool>, Condvar)>,
+    reading: Arc<(Mutex<Reading>, Condvar)>,
     reader: Option<JoinHandle<()>>,
     pub address: SocketAddr,
     pub admin: SocketAddr,
@@ -56,6 +68,8 @@ impl Gateway {
             "--upstream",
             upstream,
         ]);
+        // Whatever could be logged is, and looked through when the gateway ends.
+        command.env("POLLGATE_LOG__LEVEL", "trace");
         for (key, value) in settings {
             command.env(
                 format!("POLLGATE_{}", key.replace('.', "__").to_uppercase()),
@@ -87,13 +101,17 @@ impl Gateway {
             .expect("the binary starts");
         let log = Arc::new(Mutex::new(Vec::new()));
         let stdout = child.stdout.take().expect("is piped");
-        let stalled = Arc::<(Mutex<bool>, Condvar)>::default();
-        let (lines, stall) = (Arc::clone(&log), Arc::clone(&stalled));
+        let reading = Arc::<(Mutex<Reading>, Condvar)>::default();
+        let (lines, state) = (Arc::clone(&log), Arc::clone(&reading));
         let reader = std::thread::spawn(move || {
             let mut stdout = BufReader::new(stdout);
             loop {
-                let (stalled, changed) = &*stall;
-                drop(changed.wait_while(stalled.lock().unwrap(), |stalled| *stalled));
+                let (reading, changed) = &*state;
+                let stalled = |reading: &mut Reading| *reading == Reading::Stalled;
+                let reading = changed.wait_while(reading.lock().unwrap(), stalled);
+                if *reading.unwrap() == Reading::Gone {
+                    return;
+                }
                 let mut line = String::new();
                 let read = stdout.read_line(&mut line);
                 // Whoever is killed may not finish his last line.
@@ -118,7 +136,7 @@ impl Gateway {
         Self {
             child,
             log,
-            stalled,
+            reading,
             reader: Some(reader),
             address,
             admin,
@@ -146,10 +164,10 @@ impl Gateway {
         self.log.lock().unwrap().clone()
     }
 
-    /// From now on no one reads the log, or someone does again.
-    pub(crate) fn stall_log(&self, stalled: bool) {
-        *self.stalled.0.lock().unwrap() = stalled;
-        self.stalled.1.notify_all();
+    /// From now on the log is read like this.
+    pub(crate) fn read_log(&self, reading: Reading) {
+        *self.reading.0.lock().unwrap() = reading;
+        self.reading.1.notify_all();
     }
 
     /// The process's id, for signals.
@@ -196,7 +214,13 @@ impl Gateway {
 
 impl Gateway {
     fn read_to_the_end(&mut self) {
-        self.stall_log(false);
+        if self
+            .reader
+            .as_ref()
+            .is_some_and(|reader| !reader.is_finished())
+        {
+            self.read_log(Reading::Going);
+        }
         if let Some(reader) = self.reader.take() {
             reader.join().expect("reads to the end");
         }
