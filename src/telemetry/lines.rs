@@ -116,12 +116,11 @@ struct Escaped<W>(W);
 
 impl<W: Write> Write for Escaped<W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        text.chars().try_for_each(|letter| match letter {
-            '\\' => self.0.write_str("\\\\"),
-            '"' => self.0.write_str("\\\""),
-            '\n' => self.0.write_str("\\n"),
-            letter if letter.is_control() => self.0.write_char(char::REPLACEMENT_CHARACTER),
-            letter => self.0.write_char(letter),
+        write_replacing(&mut self.0, text, |letter| match letter {
+            '\\' => Some("\\\\"),
+            '"' => Some("\\\""),
+            '\n' => Some("\\n"),
+            letter => letter.is_control().then_some("\u{fffd}"),
         })
     }
 }
@@ -148,11 +147,27 @@ struct OneLine<W>(W);
 
 impl<W: Write> Write for OneLine<W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        text.chars().try_for_each(|letter| {
-            let letter = if letter.is_control() { ' ' } else { letter };
-            self.0.write_char(letter)
+        write_replacing(&mut self.0, text, |letter| {
+            letter.is_control().then_some(" ")
         })
     }
+}
+
+/// Writes what needs no replacement in one piece: that is nearly all, nearly always.
+fn write_replacing(
+    to: &mut impl Write,
+    text: &str,
+    replacement: impl Fn(char) -> Option<&'static str>,
+) -> fmt::Result {
+    let mut plain = 0;
+    for (at, letter) in text.char_indices() {
+        if let Some(replacement) = replacement(letter) {
+            to.write_str(&text[plain..at])?;
+            to.write_str(replacement)?;
+            plain = at + letter.len_utf8();
+        }
+    }
+    to.write_str(&text[plain..])
 }
 
 /// A snapshot's text.
