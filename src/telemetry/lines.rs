@@ -137,6 +137,8 @@ impl<W: Write> Visit for Comment<W> {
         let mut line = OneLine(&mut self.0);
         let _ = match field.name() {
             "message" => write!(line, "{value:?}"),
+            // Where in a library's source it was said.
+            name if name.starts_with("log.") => Ok(()),
             name => write!(line, " {name}={value:?}"),
         };
     }
