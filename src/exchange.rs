@@ -6,7 +6,7 @@ use http::{Request, Response};
 use tokio::time::Instant;
 
 use crate::body::Body;
-use crate::key::Caller;
+use crate::key::Identity;
 use crate::route::Route;
 use crate::task::State;
 use crate::verdict::Verdict;
@@ -22,6 +22,8 @@ pub struct Inbound {
     pub peer: Peer,
     /// When its head had arrived.
     pub at: Instant,
+    /// Who sent it, once that was looked at: only of status polls.
+    pub sender: Option<Identity>,
 }
 
 /// The other end of a client's connection.
@@ -43,6 +45,7 @@ impl Inbound {
             request,
             peer,
             at: Instant::now(),
+            sender: None,
         }
     }
 }
@@ -63,8 +66,6 @@ pub struct Facts {
     pub verdict: Verdict,
     /// The task's state, where there is one.
     pub state: Option<State>,
-    /// Whose it was, where that was looked at.
-    pub caller: Option<Caller>,
 }
 
 impl Facts {
@@ -74,7 +75,6 @@ impl Facts {
         Self {
             verdict,
             state: None,
-            caller: None,
         }
     }
 }

@@ -35,19 +35,20 @@ pub struct TaskKey {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Caller([u8; 16]);
 
-impl Caller {
-    /// Eight hex digits, enough to tell callers apart in a log.
-    #[must_use]
-    pub fn short(&self) -> String {
+/// Eight hex digits, enough to tell callers apart in a log.
+impl fmt::Debug for Caller {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [a, b, c, d, ..] = self.0;
-        format!("{:08x}", u32::from_be_bytes([a, b, c, d]))
+        write!(to, "{:08x}", u32::from_be_bytes([a, b, c, d]))
     }
 }
 
-impl fmt::Debug for Caller {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        to.write_str(&self.short())
-    }
+/// A caller, and what made it.
+#[derive(Debug, Clone, Copy)]
+pub struct Identity {
+    /// Who it is.
+    pub caller: Caller,
+    used: Used,
 }
 
 /// Makes callers of credentials; the key is made at start-up and never leaves.
@@ -71,18 +72,30 @@ impl CallerKey {
     /// same input.
     #[must_use]
     pub fn caller(&self, credentials: &Credentials) -> Caller {
+        self.digest(credentials.used, &credentials.headers, credentials.query())
+    }
+
+    /// Who sends a request with these headers and this query string.
+    #[must_use]
+    pub fn identify(&self, headers: &HeaderMap, query: Option<&str>) -> Identity {
+        let used = Used::among(headers);
+        let caller = self.digest(used, headers, query);
+        Identity { caller, used }
+    }
+
+    fn digest(&self, used: Used, headers: &HeaderMap, query: Option<&str>) -> Caller {
         let mut input = Vec::with_capacity(256);
         let mut add = |place: u8, part: &[u8]| {
             input.push(place);
             input.extend_from_slice(&part.len().to_le_bytes());
             input.extend_from_slice(part);
         };
-        for (place, name) in credentials.used.names() {
-            for value in credentials.headers.get_all(name) {
+        for (place, name) in used.names() {
+            for value in headers.get_all(name) {
                 add(place, value.as_bytes());
             }
         }
-        if let Some(query) = credentials.query() {
+        if let Some(query) = query {
             add(u8::MAX, query.as_bytes());
         }
         let digest = blake3::keyed_hash(&self.0, &input);
@@ -117,6 +130,13 @@ impl Credentials {
         }
     }
 
+    /// From the headers and target of a request whose sender was identified.
+    #[must_use]
+    pub fn of(identity: Identity, headers: HeaderMap, uri: Uri) -> Self {
+        let used = identity.used;
+        Self { headers, uri, used }
+    }
+
     /// The query string, without its `?`.
     #[must_use]
     pub fn query(&self) -> Option<&str> {
@@ -148,7 +168,7 @@ impl Credentials {
 }
 
 /// Which headers make the caller: a bit for each of [`NAMES`].
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Used(u8);
 
 impl Used {

@@ -9,7 +9,6 @@ use tokio::time::Instant;
 use crate::body::Body;
 use crate::error::{UPSTREAM_RECOVERY, retry_after_seconds};
 use crate::exchange::{Facts, Handled};
-use crate::key::Caller;
 use crate::reply::{Answer, JSON, RETRY_AFTER_MS, Rendition, names, retry_after};
 use crate::task::{Dialect, Rendering};
 use crate::verdict::Verdict;
@@ -28,8 +27,6 @@ pub struct Asker {
     pub dialect: Dialect,
     /// How documents are written.
     pub rendering: Rendering,
-    /// Whose it is.
-    pub caller: Caller,
     /// The validators the client sent in `If-None-Match`.
     pub known: Option<HeaderValue>,
     /// The names of the headers that made the caller.
@@ -54,7 +51,6 @@ impl Asker {
         Facts {
             verdict: answer.verdict,
             state,
-            caller: Some(self.caller),
         }
     }
 

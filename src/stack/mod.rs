@@ -138,13 +138,21 @@ pub fn assemble(parts: Parts, config: &Config) -> Stack {
 
     ServiceBuilder::new()
         // Outermost: whatever happens below is counted, logged and signed.
-        .layer_fn(|inner| Observe::new(inner, Arc::clone(&parts.metrics), config.log.requests))
+        .layer_fn(|inner| {
+            let metrics = Arc::clone(&parts.metrics);
+            Observe::new(
+                inner,
+                metrics,
+                parts.caller_key.clone(),
+                config.log.requests,
+            )
+        })
         // Errors become responses here, so that nothing above can fail.
         .layer_fn(Rescue::new)
         // The door: beyond the limit a request is refused at once instead of waiting for its turn.
         .layer_fn(|inner| Door::new(inner, Arc::clone(&parts.door)))
         .service(Dispatch::new(
-            Poll::new(task_pipeline, parts.caller_key, config),
+            Poll::new(task_pipeline, config),
             Shared::new(forward),
         ))
 }

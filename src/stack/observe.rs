@@ -13,10 +13,11 @@ use tower::Service;
 use crate::body::Body;
 use crate::config::LogRequests;
 use crate::exchange::{Facts, Handled, Inbound};
+use crate::key::{Caller, CallerKey};
 use crate::request_id;
 use crate::route::Route;
 use crate::task::State;
-use crate::telemetry::{Metrics, RequestLine};
+use crate::telemetry::{Metrics, RequestLine, Trace};
 use crate::upstream::headers::append_via;
 use crate::verdict::Verdict;
 
@@ -31,14 +32,21 @@ const CLIENT_GONE: u16 = 499;
 pub struct Observe<S> {
     inner: S,
     metrics: Arc<Metrics>,
+    caller_key: CallerKey,
     log: LogRequests,
 }
 
 impl<S> Observe<S> {
-    pub(super) fn new(inner: S, metrics: Arc<Metrics>, log: LogRequests) -> Self {
+    pub(super) fn new(
+        inner: S,
+        metrics: Arc<Metrics>,
+        caller_key: CallerKey,
+        log: LogRequests,
+    ) -> Self {
         Self {
             inner,
             metrics,
+            caller_key,
             log,
         }
     }
@@ -56,20 +64,26 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, inbound: Inbound) -> Self::Future {
-        let client_id = inbound.request.headers().get(REQUEST_ID).cloned();
+    fn call(&mut self, mut inbound: Inbound) -> Self::Future {
+        let headers = inbound.request.headers();
+        // Looked at here already, so that it is told of those as well who are refused or go away.
+        if let Route::Poll { .. } = inbound.route {
+            let query = inbound.request.uri().query();
+            inbound.sender = Some(self.caller_key.identify(headers, query));
+        }
         let watch = Watch {
             metrics: Arc::clone(&self.metrics),
             log: self.log,
             started: inbound.at,
             route: inbound.route.clone(),
+            caller: inbound.sender.map(|sender| sender.caller),
+            trace: Trace::read(headers),
             facts: Facts::only(Verdict::Failed),
             code: CLIENT_GONE,
-            request_id: None,
+            request_id: headers.get(REQUEST_ID).cloned(),
         };
         Observed {
             inner: self.inner.call(inbound),
-            client_id,
             watch: Some(watch),
         }
     }
@@ -80,7 +94,6 @@ pin_project! {
     pub struct Observed<F> {
         #[pin]
         inner: F,
-        client_id: Option<HeaderValue>,
         watch: Option<Watch>,
     }
 }
@@ -97,9 +110,9 @@ where
             mut response,
             facts,
         } = ready!(this.inner.poll(cx))?;
-        let id = sign(response.headers_mut(), this.client_id.take());
         let mut watch = this.watch.take();
         if let Some(watch) = &mut watch {
+            let id = sign(response.headers_mut(), watch.request_id.take());
             watch.facts = facts;
             watch.code = response.status().as_u16();
             watch.request_id = Some(id);
@@ -132,36 +145,41 @@ struct Watch {
     log: LogRequests,
     started: Instant,
     route: Route,
+    caller: Option<Caller>,
+    trace: Option<Trace>,
     facts: Facts,
     code: u16,
+    /// The client's name for it, until the answer has one.
     request_id: Option<HeaderValue>,
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
         let seconds = self.started.elapsed().as_secs_f64();
-        let route = self.route.as_str();
+        let verdict = self.facts.verdict;
         self.metrics
-            .request(route, self.facts.verdict, self.code, seconds);
+            .request(&self.route, verdict, self.code, seconds, self.trace);
         let told = match self.log {
             LogRequests::All => true,
-            LogRequests::Upstream => {
-                self.facts.verdict != Verdict::Hit && self.facts.verdict != Verdict::Shared
-            }
+            LogRequests::Upstream => verdict != Verdict::Hit && verdict != Verdict::Shared,
             LogRequests::Off => false,
         };
         if told {
+            let request_id = self.request_id.as_ref();
+            // Clients may send any bytes.
+            let request_id = request_id.map(|id| String::from_utf8_lossy(id.as_bytes()));
             RequestLine {
-                route,
-                outcome: self.facts.verdict.as_str(),
+                route: self.route.as_str(),
+                outcome: verdict.as_str(),
                 code: self.code,
                 state: self.facts.state.map(State::as_str),
                 task: match &self.route {
                     Route::Poll { task, .. } | Route::Write { task, .. } => Some(task.as_str()),
                     Route::Forward { .. } => None,
                 },
-                caller: self.facts.caller,
-                request_id: self.request_id.as_ref().and_then(|id| id.to_str().ok()),
+                caller: self.caller,
+                request_id: request_id.as_deref(),
+                trace: self.trace,
                 seconds,
             }
             .write();

@@ -16,7 +16,7 @@ use tower::{Service, ServiceExt as _};
 use crate::config::Config;
 use crate::error::Error;
 use crate::exchange::{Handled, Inbound};
-use crate::key::{CallerKey, Credentials, TaskKey};
+use crate::key::{Credentials, TaskKey};
 use crate::present::Asker;
 use crate::reply::{Answer, Demand, Hold, TaskQuery};
 use crate::route::Route;
@@ -36,7 +36,6 @@ pub struct Poll<S> {
 /// Reads requests.
 #[derive(Debug)]
 struct Reader {
-    caller_key: CallerKey,
     rendering: Rendering,
     timeout: Duration,
     max_wait: Duration,
@@ -44,7 +43,7 @@ struct Reader {
 }
 
 impl<S> Poll<S> {
-    pub(super) fn new(inner: S, caller_key: CallerKey, config: &Config) -> Self {
+    pub(super) fn new(inner: S, config: &Config) -> Self {
         // openai-python takes the first value it sees for the whole task, and crashes on anything but a positive
         // integer.
         let pace = config
@@ -53,7 +52,6 @@ impl<S> Poll<S> {
             .max(Duration::from_millis(500))
             .as_millis();
         let reader = Reader {
-            caller_key,
             rendering: config.answers.rendering,
             timeout: config.upstream.timeout,
             max_wait: config.limits.max_wait,
@@ -73,9 +71,10 @@ impl Reader {
             route,
             request,
             at: now,
+            sender,
             ..
         } = inbound;
-        let Route::Poll { dialect, task } = route else {
+        let (Route::Poll { dialect, task }, Some(sender)) = (route, sender) else {
             return Err(Error::BadRequest("this is no status poll"));
         };
         let (parts, _) = request.into_parts();
@@ -87,8 +86,7 @@ impl Reader {
         let demand = wish::demand(&parts.headers);
         let wait = wish::wait(&parts.headers, self.max_wait)
             .filter(|_| !events && demand != Demand::Remembered);
-        let credentials = Credentials::new(parts.headers, parts.uri);
-        let caller = self.caller_key.caller(&credentials);
+        let credentials = Credentials::of(sender, parts.headers, parts.uri);
         let hold = wait.map(|wait| Hold {
             known: known.clone(),
             until: now + wait,
@@ -98,7 +96,7 @@ impl Reader {
         let vary = credentials.vary();
         let query = TaskQuery {
             key: TaskKey {
-                caller,
+                caller: sender.caller,
                 dialect,
                 task,
             },
@@ -111,7 +109,6 @@ impl Reader {
         let asker = Asker {
             dialect,
             rendering: self.rendering,
-            caller,
             known,
             vary,
             head,

@@ -3,22 +3,33 @@
 //! Every label takes its value from a closed list, so that the number of series is bounded whatever clients send.
 
 use std::borrow::Cow;
+use std::sync::OnceLock;
 
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use moka::notification::RemovalCause;
 use prometheus::{
-    Encoder as _, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
 };
 
+use super::exemplars::Exemplars;
+use super::exposition::Exposition;
+use super::outlet;
+use super::trace::Trace;
+use crate::route::Route;
+use crate::task::Dialect;
 use crate::verdict::Verdict;
-use crate::wish;
 
-/// Fits a 50 µs hit and a 10 s upstream poll.
-const SECONDS: [f64; 16] = [
-    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
-    1.0, 2.5, 10.0,
+/// Fits a hit of 50 µs, an upstream poll of 10 s, `upstream.timeout`, and the longest `Prefer: wait`.
+const SECONDS: [f64; 22] = [
+    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025,
+    0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0,
 ];
+
+/// The codes that answers usually have, the most frequent first: their counters are looked up once.
+const USUAL_CODES: [u16; 12] = [200, 304, 404, 429, 400, 401, 403, 499, 500, 502, 503, 504];
+
+const ROUTES: usize = 3;
+const OUTCOMES: usize = Verdict::ALL.len();
 
 /// All that is counted.
 #[derive(Debug)]
@@ -26,6 +37,9 @@ pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
     request_duration: HistogramVec,
+    /// What a request touches, by route and outcome: looked up once, since labels cost more than counting does.
+    request_series: [[OnceLock<RequestSeries>; OUTCOMES]; ROUTES],
+    exemplars: Exemplars,
     upstream_requests: IntCounterVec,
     upstream_duration: HistogramVec,
     polls_avoided: IntCounter,
@@ -35,6 +49,13 @@ pub struct Metrics {
     flights: IntGauge,
     waiters: IntGauge,
     connections: IntGauge,
+}
+
+/// The series of one route and outcome.
+#[derive(Debug)]
+struct RequestSeries {
+    duration: Histogram,
+    codes: [OnceLock<IntCounter>; USUAL_CODES.len()],
 }
 
 /// What upstream was asked for.
@@ -51,37 +72,6 @@ impl UpstreamKind {
         match self {
             Self::Poll => "poll",
             Self::Forward => "forward",
-        }
-    }
-}
-
-/// Which text format is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exposition {
-    /// Prometheus text format 0.0.4.
-    Prometheus,
-    /// OpenMetrics 1.0.
-    OpenMetrics,
-}
-
-impl Exposition {
-    /// OpenMetrics only where the client asks for it, and not for the other one rather.
-    #[must_use]
-    pub fn wanted(headers: &HeaderMap) -> Self {
-        let weight = wish::weight(headers, "application/openmetrics-text");
-        if weight > 0.0 && weight >= wish::weight(headers, "text/plain") {
-            Self::OpenMetrics
-        } else {
-            Self::Prometheus
-        }
-    }
-
-    /// The media type of the document.
-    #[must_use]
-    pub fn content_type(self) -> &'static str {
-        match self {
-            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
-            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
         }
     }
 }
@@ -122,6 +112,10 @@ impl Metrics {
         build.set(1);
         registry.register(Box::new(build))?;
 
+        if let Some(dropped) = outlet::dropped() {
+            registry.register(Box::new(dropped.clone()))?;
+        }
+
         let evictions = counters(
             "pollgate_cache_evictions_total",
             "Remembered answers that went, by cause (size, expired, forgotten).",
@@ -129,6 +123,15 @@ impl Metrics {
         )?;
         for cause in ["size", "expired", "forgotten"] {
             evictions.with_label_values(&[cause]);
+        }
+        let upstream_requests = counters(
+            "pollgate_upstream_requests_total",
+            "Requests to upstream, by kind and status code (error: no answer).",
+            &["kind", "code"],
+        )?;
+        // There from the start, so that the first error is an increase.
+        for kind in [UpstreamKind::Poll, UpstreamKind::Forward] {
+            upstream_requests.with_label_values(&[kind.as_str(), "error"]);
         }
 
         Ok(Self {
@@ -142,11 +145,9 @@ impl Metrics {
                 "From a client request's head to the end of its answer.",
                 &["route", "outcome"],
             )?,
-            upstream_requests: counters(
-                "pollgate_upstream_requests_total",
-                "Requests to upstream, by kind and status code (error: no answer).",
-                &["kind", "code"],
-            )?,
+            request_series: Default::default(),
+            exemplars: Exemplars::default(),
+            upstream_requests,
             upstream_duration: histograms(
                 "pollgate_upstream_duration_seconds",
                 "From a request to upstream to the head of its answer.",
@@ -170,16 +171,35 @@ impl Metrics {
     }
 
     /// A client's request is over.
-    pub fn request(&self, route: &str, verdict: Verdict, code: u16, seconds: f64) {
+    pub fn request(
+        &self,
+        route: &Route,
+        verdict: Verdict,
+        code: u16,
+        seconds: f64,
+        trace: Option<Trace>,
+    ) {
+        let (route, place) = (route.as_str(), place(route));
         let outcome = verdict.as_str();
-        self.requests
-            .with_label_values(&[route, outcome, &*code_label(code)])
-            .inc();
-        self.request_duration
-            .with_label_values(&[route, outcome])
-            .observe(seconds);
+        let series = self.request_series[place][verdict as usize].get_or_init(|| RequestSeries {
+            duration: self.request_duration.with_label_values(&[route, outcome]),
+            codes: Default::default(),
+        });
+        let labelled = || {
+            self.requests
+                .with_label_values(&[route, outcome, &*code_label(code)])
+        };
+        match USUAL_CODES.iter().position(|usual| *usual == code) {
+            Some(usual) => series.codes[usual].get_or_init(labelled).inc(),
+            None => labelled().inc(),
+        }
+        series.duration.observe(seconds);
         if verdict.avoided_a_poll() {
             self.polls_avoided.inc();
+        }
+        if let Some(trace) = trace.filter(|trace| trace.is_sampled()) {
+            let bucket = SECONDS.partition_point(|bound| *bound < seconds);
+            self.exemplars.keep(route, outcome, bucket, trace, seconds);
         }
     }
 
@@ -225,38 +245,23 @@ impl Metrics {
         self.cache_bytes
             .set(i64::try_from(bytes).unwrap_or(i64::MAX));
         self.flights.set(i64::try_from(flights).unwrap_or(i64::MAX));
-        let mut text = Vec::new();
-        // Writing to memory cannot fail, nor is any family empty of names.
-        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
-        let text = String::from_utf8_lossy(&text).into_owned();
-        match format {
-            Exposition::Prometheus => text,
-            Exposition::OpenMetrics => to_open_metrics(&text),
-        }
+        format.write(&self.registry.gather(), &self.exemplars.kept())
     }
 }
 
-/// Both formats agree but for this: in OpenMetrics a counter's family is named without `_total`, and `# EOF` ends it.
-fn to_open_metrics(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 8);
-    let mut help = None;
-    for line in text.lines() {
-        if line.strip_prefix("# HELP ").is_some() {
-            help = Some(line);
-        } else {
-            let counter = line.starts_with("# TYPE ") && line.ends_with(" counter");
-            for line in help.take().into_iter().chain([line]) {
-                if counter {
-                    out.push_str(&line.replacen("_total ", " ", 1));
-                } else {
-                    out.push_str(line);
-                }
-                out.push('\n');
-            }
-        }
+/// Where a route's series are, in the order of the names that [`Route::as_str`] gives.
+fn place(route: &Route) -> usize {
+    match route {
+        Route::Poll {
+            dialect: Dialect::Unified,
+            ..
+        } => 0,
+        Route::Poll {
+            dialect: Dialect::OpenAi,
+            ..
+        } => 1,
+        Route::Write { .. } | Route::Forward { .. } => 2,
     }
-    out.push_str("# EOF\n");
-    out
 }
 
 /// Registered codes by themselves, all others by their class.

@@ -1,7 +1,14 @@
 //! What pollgate tells of itself: metrics, and log lines in the same spirit.
 
+mod exemplars;
+mod exposition;
+mod lines;
 mod log;
 mod metrics;
+mod outlet;
+mod trace;
 
+pub use exposition::Exposition;
 pub use log::{LogGuard, Reload, RequestLine, start, write_snapshot};
-pub use metrics::{Exposition, Gauge, Metrics, UpstreamKind};
+pub use metrics::{Gauge, Metrics, UpstreamKind};
+pub use trace::Trace;

@@ -1,6 +1,12 @@
 //! The log: a Prometheus text document by default, JSON or plain text if wanted, and never a secret.
 
-use crate::support::{Gateway, Reply, Upstream, eventually, row};
+use std::collections::BTreeMap;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::support::text_format::{self, Sample};
+use crate::support::{Gateway, Reading, Reply, Upstream, eventually, row};
 
 const SECRET_URL: &str = r#"{"code":"success","data":{"task_id":"t","status":"SUCCESS","properties":{"input":"secret-prompt"},"result_url":"https://cdn.example.com/secret-path.mp4?X-Amz-Signature=secret-signature"}}"#;
 
@@ -90,33 +96,366 @@ async fn which_requests_get_a_line_is_configured() {
     }
 }
 
+/// Sends a request's bytes as they are, and reads what comes until the connection is closed.
+async fn raw(gateway: &Gateway, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+    stream.write_all(request).await.unwrap();
+    let mut answer = Vec::new();
+    let reading = stream.read_to_end(&mut answer);
+    let read = tokio::time::timeout(crate::support::PATIENCE, reading).await;
+    read.expect("is closed in time").unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// A poll of this task with this name and `traceparent`, which may be any bytes.
+fn poll(task: &[u8], request_id: &[u8]) -> Vec<u8> {
+    [
+        b"GET /v1/videos/",
+        task,
+        b" HTTP/1.1\r\nhost: x\r\nauthorization: Bearer sk-test\r\nconnection: close\r\nx-request-id: ",
+        request_id,
+        b"\r\ntraceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00\r\n\r\n",
+    ]
+    .concat()
+}
+
+fn request_samples(gateway: &Gateway) -> Vec<Sample> {
+    let log = gateway.log();
+    let samples = text_format::read(log.iter().map(String::as_str)).expect("a valid document");
+    samples
+        .into_iter()
+        .filter(|sample| sample.name == "pollgate_request_seconds")
+        .collect()
+}
+
+/// Odd names of tasks and of requests, and how the latter are told.
+const ODD: [(&str, &[u8], &str); 7] = [
+    ("a\"b", b"quo\"te", "quo\"te"),
+    ("back%5Cslash", b"back\\slash\\n", "back\\slash\\n"),
+    (
+        "line%0Afeed",
+        b"tab\tand \\\" more",
+        "tab\u{fffd}and \\\" more",
+    ),
+    (
+        "emoji-😀",
+        "emoji 😀 \u{9b}31m".as_bytes(),
+        "emoji 😀 \u{fffd}31m",
+    ),
+    (
+        "%FF%00",
+        b"not UTF-8: \xff\xfe",
+        "not UTF-8: \u{fffd}\u{fffd}",
+    ),
+    ("}{,=", b"} 1 2", "} 1 2"),
+    ("{}", b"# TYPE x gauge", "# TYPE x gauge"),
+];
+
+#[tokio::test]
+async fn the_log_of_a_whole_life_is_one_valid_document() {
+    let upstream = Upstream::saying(row("IN_PROGRESS")).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pollgate.toml");
+    let write = |cache: &str| {
+        let log = "[log]\nrequests = \"all\"\nlevel = \"trace\"\nsnapshot = \"50ms\"\n";
+        std::fs::write(&file, format!("{log}[cache]\nadaptive = false\n{cache}")).unwrap();
+    };
+    write("in_flight_ttl = \"0s\"\n");
+    let mut gateway = Gateway::with_file(&upstream.url(), &file).await;
+
+    // Shared, by one who stays, and given up by one who goes.
+    upstream.close_gate();
+    let waiting = tokio::spawn({
+        let client = gateway.client.clone();
+        async move { client.get("/v1/videos/t", "sk-test", &[]).await }
+    });
+    upstream.was_asked(1).await;
+    let mut gone = TcpStream::connect(gateway.address).await.unwrap();
+    gone.write_all(&poll(b"t", b"gone")).await.unwrap();
+    let shared = tokio::spawn({
+        let client = gateway.client.clone();
+        async move { client.get("/v1/videos/t", "sk-test", &[]).await }
+    });
+    eventually("all of them wait", async || {
+        gateway.metric("pollgate_waiters").await == 3.0
+    })
+    .await;
+    drop(gone);
+    eventually("one has gone", async || {
+        gateway.metric("pollgate_waiters").await == 2.0
+    })
+    .await;
+    upstream.let_pass(1000);
+    waiting.await.unwrap();
+    shared.await.unwrap();
+
+    for (task, id, _) in ODD {
+        let answer = raw(&gateway, &poll(task.as_bytes(), id)).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    let answer = raw(
+        &gateway,
+        b"CONNECT h:1 HTTP/1.1\r\nhost: h:1\r\nconnection: close\r\n\r\n",
+    )
+    .await;
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    gateway.get("/v1/models").await;
+
+    upstream.now(|_| Reply::new(200, "text/html", "<html>"));
+    assert_eq!(gateway.get("/v1/videos/t").await.header("age"), "0");
+    assert_eq!(gateway.get("/v1/videos/other").await.status, 502);
+
+    for (cache, told) in [("in_flight_ttl = \"soon\"", "ERROR"), ("", "reloaded")] {
+        write(cache);
+        gateway.signal("-HUP");
+        eventually(told, async || {
+            gateway.log().iter().any(|line| line.contains(told))
+        })
+        .await;
+    }
+    upstream.now(|_| Reply::json(row("SUCCESS")));
+    let fresh = [("cache-control", "no-cache")];
+    gateway.client.get("/v1/videos/t", "sk-test", &fresh).await;
+    gateway.get("/v1/videos/t").await;
+
+    gateway.signal("-TERM");
+    gateway.ended().await;
+    let samples = request_samples(&gateway);
+    for outcome in pollgate::verdict::Verdict::ALL {
+        let told = |sample: &Sample| sample.labels["outcome"] == outcome.as_str();
+        assert!(samples.iter().any(told), "{outcome:?}: {samples:#?}");
+    }
+    let of = |label: &str, value: &str| {
+        let found = samples.iter().find(|sample| {
+            let told = sample.labels.get(label).map(String::as_str);
+            told == Some(value)
+        });
+        &found
+            .unwrap_or_else(|| panic!("{value}: {samples:#?}"))
+            .labels
+    };
+    for (task, _, told) in ODD {
+        assert_eq!(of("request_id", told)["task"], task);
+    }
+    let gone = of("code", "499");
+    assert_eq!(gone["caller"], of("outcome", "hit")["caller"]);
+    assert_eq!(gone["request_id"], "gone");
+    assert_eq!(gone["trace_id"], "0af7651916cd43dd8448eb211c80319c");
+    assert_eq!(of("code", "502")["caller"], gone["caller"]);
+    assert!(
+        gateway
+            .log()
+            .last()
+            .is_some_and(|line| line.ends_with("INFO pollgate stopped"))
+    );
+}
+
+/// The fields of `name=value name="va\"lue"`, with spaces between.
+fn text_fields(mut text: &str) -> BTreeMap<String, String> {
+    let mut fields = BTreeMap::new();
+    while let Some((name, rest)) = text.split_once('=') {
+        let (value, rest) = if rest.starts_with('"') {
+            // What Rust writes in quotation marks, of these letters, is what JSON does.
+            let mut values = serde_json::Deserializer::from_str(rest).into_iter::<String>();
+            let value = values.next().unwrap().expect("a text");
+            (value, &rest[values.byte_offset()..])
+        } else {
+            let (value, rest) = rest.split_once(' ').unwrap_or((rest, ""));
+            (value.to_owned(), rest)
+        };
+        fields.insert(name.to_owned(), value);
+        text = rest.trim_start();
+    }
+    fields
+}
+
 #[tokio::test]
 async fn json_and_text_carry_the_same_fields() {
-    for format in ["json", "text"] {
+    let mut told: Vec<Vec<BTreeMap<String, String>>> = Vec::new();
+    for format in ["prometheus", "json", "text"] {
         let upstream = Upstream::saying(row("IN_PROGRESS")).await;
-        let gateway = Gateway::start(&upstream.url(), &[("log.format", format)]).await;
-        gateway.get("/v1/videos/t").await;
-        let line = lines_about_requests(&gateway, 1).await.remove(0);
-        for field in [
-            "route",
-            "outcome",
-            "code",
-            "state",
-            "task",
-            "caller",
-            "request_id",
-            "seconds",
+        let settings = [
+            ("log.format", format),
+            ("log.requests", "all"),
+            ("log.snapshot", "off"),
+        ];
+        let mut gateway = Gateway::start(&upstream.url(), &settings).await;
+        for (task, id) in [
+            ("t", "a"),
+            ("t", "b"),
+            ("odd\"1", "c\\d\"e 😀"),
+            ("t/content", "f"),
         ] {
-            assert!(line.contains(field), "{field}: {line}");
+            raw(&gateway, &poll(task.as_bytes(), id.as_bytes())).await;
         }
-        if format == "json" {
-            let json: serde_json::Value = serde_json::from_str(&line).expect("JSON");
-            assert_eq!(
-                (&json["outcome"], &json["code"]),
-                (&"fetched".into(), &200.into())
-            );
+        upstream.now(|_| Reply::new(404, "application/json", "{}"));
+        raw(&gateway, &poll(b"missing", b"g")).await;
+        gateway.signal("-TERM");
+        gateway.ended().await;
+        let mut fields: Vec<BTreeMap<String, String>> = match format {
+            "prometheus" => request_samples(&gateway)
+                .into_iter()
+                .map(|mut sample| {
+                    let seconds = sample.value.to_string();
+                    sample.labels.insert("seconds".into(), seconds);
+                    sample.labels
+                })
+                .collect(),
+            "json" => gateway
+                .log()
+                .iter()
+                .map(|line| serde_json::from_str(line).expect("JSON"))
+                .filter(|line: &serde_json::Value| line["target"] == "pollgate::requests")
+                .map(|line| {
+                    let fields = line.as_object().unwrap().iter();
+                    let fields = fields.map(|(name, value)| {
+                        let text = value
+                            .as_str()
+                            .map_or_else(|| value.to_string(), str::to_owned);
+                        (name.clone(), text)
+                    });
+                    let own = ["timestamp", "level", "target"];
+                    fields
+                        .filter(|(name, _)| !own.contains(&name.as_str()))
+                        .collect()
+                })
+                .collect(),
+            _ => gateway
+                .log()
+                .iter()
+                .filter_map(|line| line.split_once("INFO pollgate::requests: "))
+                .map(|(_, fields)| text_fields(fields))
+                .collect(),
+        };
+        for fields in &mut fields {
+            let seconds = fields.remove("seconds").expect("is told");
+            assert!(seconds.parse::<f64>().is_ok_and(|seconds| seconds > 0.0));
+            // A digest that only this process makes.
+            if let Some(caller) = fields.get_mut("caller") {
+                assert_eq!(caller.len(), 8);
+                "the caller".clone_into(caller);
+            }
         }
+        told.push(fields);
     }
+    assert_eq!(told[0].len(), 5);
+    assert_eq!(told[0][0].len(), 8, "{:?}", told[0][0]);
+    assert_eq!(told[0], told[1]);
+    assert_eq!(told[0], told[2]);
+}
+
+/// Far more than a pipe and the log's own memory hold.
+async fn overflow(gateway: &Gateway) -> usize {
+    let long = "x".repeat(30_000);
+    let named = [("x-request-id", long.as_str())];
+    for _ in 0..400 {
+        let answer = gateway.client.get("/v1/videos/t", "sk-test", &named).await;
+        assert_eq!(answer.status, 200);
+    }
+    400
+}
+
+#[tokio::test]
+async fn a_log_that_no_one_reads_stalls_no_request_and_the_gap_is_counted() {
+    let upstream = Upstream::saying(row("SUCCESS")).await;
+    let settings = [("log.requests", "all"), ("log.snapshot", "off")];
+    let mut gateway = Gateway::start(&upstream.url(), &settings).await;
+    gateway.read_log(Reading::Stalled);
+    let sent = overflow(&gateway).await;
+    let dropped = gateway.metric("pollgate_log_lines_dropped_total ").await;
+    assert!(dropped > 100.0, "{dropped}");
+    gateway.read_log(Reading::Going);
+    let note = format!("WARN pollgate dropped {dropped} log lines");
+    eventually("the note", async || {
+        gateway.log().iter().any(|line| line.contains(&note))
+    })
+    .await;
+    gateway.get("/v1/videos/t").await;
+    gateway.signal("-TERM");
+    gateway.ended().await;
+    assert_eq!(
+        f64::from(u32::try_from(request_samples(&gateway).len()).unwrap()) + dropped,
+        f64::from(u32::try_from(sent + 1).unwrap())
+    );
+    // The note stands where the gap is.
+    let log = gateway.log();
+    let at = log.iter().position(|line| line.contains(&note)).unwrap();
+    let of_the_flood = |line: &String| line.contains("xxx");
+    assert!(log[..at].iter().rev().take(3).all(of_the_flood));
+    assert!(!log[at..].iter().any(of_the_flood));
+}
+
+#[tokio::test]
+async fn a_log_that_no_one_reads_does_not_hold_up_the_end() {
+    let upstream = Upstream::saying(row("SUCCESS")).await;
+    let mut gateway = Gateway::start(&upstream.url(), &[("log.requests", "all")]).await;
+    gateway.read_log(Reading::Stalled);
+    overflow(&gateway).await;
+    gateway.signal("-TERM");
+    gateway.has_exited().await;
+    assert_eq!(gateway.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_log_whose_reader_is_gone_stops_nothing_and_its_lines_are_counted() {
+    let upstream = Upstream::saying(row("SUCCESS")).await;
+    let settings = [("log.requests", "all"), ("log.snapshot", "off")];
+    let mut gateway = Gateway::start(&upstream.url(), &settings).await;
+    gateway.read_log(Reading::Gone);
+    eventually("lines are dropped", async || {
+        assert_eq!(gateway.get("/v1/videos/t").await.status, 200);
+        gateway.metric("pollgate_log_lines_dropped_total ").await > 0.0
+    })
+    .await;
+    gateway.signal("-TERM");
+    assert_eq!(gateway.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn hangup_changes_the_level_and_which_requests_get_a_line() {
+    let upstream = Upstream::saying(row("SUCCESS")).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pollgate.toml");
+    let write = |text: &str| std::fs::write(&file, format!("[log]\n{text}\n")).unwrap();
+    write("requests = \"all\"");
+    let gateway = Gateway::with_file(&upstream.url(), &file).await;
+    let count = |word: &str| {
+        gateway
+            .log()
+            .iter()
+            .filter(|line| line.contains(word))
+            .count()
+    };
+    gateway.get("/v1/videos/t").await;
+    gateway.get("/v1/videos/t").await;
+    eventually("a line for each", async || count("_seconds{") == 2).await;
+
+    write("requests = \"off\"\nlevel = \"debug\"");
+    gateway.signal("-HUP");
+    eventually("the reload", async || count("reloaded") == 1).await;
+    gateway.get("/v1/videos/t").await;
+    // A connection that breaks off is worth a word to those who look for defects.
+    let breaks_off = async || {
+        let mut stream = TcpStream::connect(gateway.address).await.unwrap();
+        stream.write_all(b"GET / HTTP/9.9\r\n\r\n").await.unwrap();
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    };
+    breaks_off().await;
+    eventually("the comment", async || count(" DEBUG ") == 1).await;
+    assert_eq!(count("_seconds{"), 2);
+
+    write("requests = \"all\"\nlevel = \"error\"");
+    gateway.signal("-HUP");
+    eventually("lines again", async || {
+        gateway.get("/v1/videos/t").await;
+        count("_seconds{") > 2
+    })
+    .await;
+    breaks_off().await;
+    let before = count("_seconds{");
+    gateway.get("/v1/videos/t").await;
+    eventually("a later line", async || count("_seconds{") > before).await;
+    assert_eq!((count(" DEBUG "), count("reloaded")), (1, 1));
 }
 
 #[tokio::test]
@@ -131,13 +470,21 @@ async fn no_secret_is_logged_at_any_level() {
         ];
         let mut gateway = Gateway::start(&upstream.url(), &settings).await;
         let cookie = [("cookie", "secret-cookie"), ("x-api-key", "secret-api-key")];
-        for path in [
-            "/v1/videos/t?key=secret-query",
-            "/v1/video/generations/t",
-            "/v1/models?key=secret-query",
-        ] {
-            gateway.client.get(path, "secret-key", &cookie).await;
-        }
+        let all = async |outcome: &str| {
+            for path in [
+                format!("/v1/videos/{outcome}?key=secret-query"),
+                format!("/v1/video/generations/{outcome}"),
+                "/v1/models?key=secret-query".to_owned(),
+            ] {
+                gateway.client.get(&path, "secret-key", &cookie).await;
+            }
+            eventually(outcome, async || {
+                let told = format!("{outcome}\"");
+                gateway.log().iter().any(|line| line.contains(&told))
+            })
+            .await;
+        };
+        all("fetched").await;
         eventually("a snapshot", async || {
             gateway
                 .log()
@@ -145,11 +492,19 @@ async fn no_secret_is_logged_at_any_level() {
                 .any(|line| line.contains("pollgate_build_info"))
         })
         .await;
+        // Upstream's refusals, and answers that cannot be read, hold what was sent to it.
+        upstream
+            .now(|asked| Reply::new(401, "text/plain", asked.header("authorization").to_owned()));
+        all("401").await;
+        upstream.now(|asked| Reply::new(200, "text/plain", asked.target.clone()));
+        all("failed").await;
         gateway.signal("-TERM");
         gateway.ended().await;
+        // Beside what every test's log is searched for.
         let log = gateway.log().join("\n");
-        assert!(log.contains("fetched"), "{log}");
-        assert!(!log.contains("secret"), "{format}: {log}");
+        for secret in ["secret", "X-Amz", "mp4", "cookie", "api-key"] {
+            assert!(!log.contains(secret), "{format}: {log}");
+        }
     }
 }
 

@@ -21,6 +21,7 @@ mod isolation;
 mod lifecycle;
 mod limits;
 mod logs;
+mod metrics;
 mod readme;
 mod remembering;
 mod sharing;

@@ -4,10 +4,22 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 
-use super::{Answer, Client, PATIENCE, eventually};
+use super::{Answer, Client, PATIENCE, eventually, text_format};
+
+/// What no log may hold: the keys, prompts, cookies and result URLs that tests are written with.
+const SECRETS: [&str; 7] = [
+    "Bearer",
+    "cdn.example.com",
+    "Signature",
+    "secret",
+    "prompt",
+    "__cf_bm",
+    "key=",
+];
 
 /// The binary under test.
 pub(crate) fn binary() -> Command {
@@ -20,10 +32,23 @@ pub(crate) fn binary() -> Command {
     command
 }
 
+/// What becomes of a gateway's log.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) enum Reading {
+    /// It is read.
+    #[default]
+    Going,
+    /// No one reads it.
+    Stalled,
+    /// Whoever read it is gone, from the next line on.
+    Gone,
+}
+
 /// See the module.
 pub(crate) struct Gateway {
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
+    reading: Arc<(Mutex<Reading>, Condvar)>,
     reader: Option<JoinHandle<()>>,
     pub address: SocketAddr,
     pub admin: SocketAddr,
@@ -43,6 +68,8 @@ impl Gateway {
             "--upstream",
             upstream,
         ]);
+        // Whatever could be logged is, and looked through when the gateway ends.
+        command.env("POLLGATE_LOG__LEVEL", "trace");
         for (key, value) in settings {
             command.env(
                 format!("POLLGATE_{}", key.replace('.', "__").to_uppercase()),
@@ -74,9 +101,23 @@ impl Gateway {
             .expect("the binary starts");
         let log = Arc::new(Mutex::new(Vec::new()));
         let stdout = child.stdout.take().expect("is piped");
-        let lines = Arc::clone(&log);
+        let reading = Arc::<(Mutex<Reading>, Condvar)>::default();
+        let (lines, state) = (Arc::clone(&log), Arc::clone(&reading));
         let reader = std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            let mut stdout = BufReader::new(stdout);
+            loop {
+                let (reading, changed) = &*state;
+                let stalled = |reading: &mut Reading| *reading == Reading::Stalled;
+                let reading = changed.wait_while(reading.lock().unwrap(), stalled);
+                if *reading.unwrap() == Reading::Gone {
+                    return;
+                }
+                let mut line = String::new();
+                let read = stdout.read_line(&mut line);
+                // Whoever is killed may not finish his last line.
+                if read.expect("the log is UTF-8") == 0 || line.pop() != Some('\n') {
+                    return;
+                }
                 lines.lock().unwrap().push(line);
             }
         });
@@ -95,6 +136,7 @@ impl Gateway {
         Self {
             child,
             log,
+            reading,
             reader: Some(reader),
             address,
             admin,
@@ -122,6 +164,12 @@ impl Gateway {
         self.log.lock().unwrap().clone()
     }
 
+    /// From now on the log is read like this.
+    pub(crate) fn read_log(&self, reading: Reading) {
+        *self.reading.0.lock().unwrap() = reading;
+        self.reading.1.notify_all();
+    }
+
     /// The process's id, for signals.
     pub(crate) fn signal(&self, signal: &str) {
         let sent = Command::new("kill")
@@ -130,20 +178,22 @@ impl Gateway {
         assert!(sent.expect("kill runs").success());
     }
 
-    /// Waits for its end; its whole log is there then.
-    pub(crate) async fn ended(&mut self) -> ExitStatus {
+    /// Waits for its end, whether its log is read or not.
+    pub(crate) async fn has_exited(&mut self) -> ExitStatus {
         let mut status = None;
         eventually("the end of the gateway", async || {
             status = self.child.try_wait().expect("is ours");
             status.is_some()
         })
         .await;
-        self.reader
-            .take()
-            .expect("ends once")
-            .join()
-            .expect("reads to the end");
         status.expect("has ended")
+    }
+
+    /// Waits for its end; its whole log is there then.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let status = self.has_exited().await;
+        self.read_to_the_end();
+        status
     }
 
     /// Memory in use right now, in bytes.
@@ -162,10 +212,57 @@ impl Gateway {
     }
 }
 
+impl Gateway {
+    fn read_to_the_end(&mut self) {
+        if self
+            .reader
+            .as_ref()
+            .is_some_and(|reader| !reader.is_finished())
+        {
+            self.read_log(Reading::Going);
+        }
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("reads to the end");
+        }
+    }
+
+    /// Whatever a test is about: its log holds no secret, and is valid where it is a Prometheus text document. Those
+    /// are left for the format's own parser as well (`tests/metrics/run`).
+    fn examine_log(&self) {
+        static LOGS: AtomicUsize = AtomicUsize::new(0);
+        let log = self.log.lock().unwrap();
+        for line in &*log {
+            let key = line
+                .split(|letter: char| !letter.is_alphanumeric() && letter != '-')
+                .any(|word| word.starts_with("sk-"));
+            let secret = SECRETS.iter().find(|secret| line.contains(**secret));
+            assert!(!key && secret.is_none(), "a secret in the log: {line}");
+        }
+        if !log.iter().any(|line| line.starts_with("# ")) {
+            return;
+        }
+        text_format::read(log.iter().map(String::as_str)).expect("a valid document");
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("logs");
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let thread = std::thread::current();
+        let name = format!(
+            "{}-{}.log",
+            thread.name().unwrap_or("test").replace("::", "-"),
+            LOGS.fetch_add(1, Ordering::Relaxed)
+        );
+        let text: String = log.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
+        std::fs::write(folder.join(name), text).expect("is written");
+    }
+}
+
 impl Drop for Gateway {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if !std::thread::panicking() {
+            self.read_to_the_end();
+            self.examine_log();
+        }
     }
 }
 

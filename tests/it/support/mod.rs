@@ -2,10 +2,11 @@
 
 mod client;
 mod gateway;
+pub(crate) mod text_format;
 mod upstream;
 
 pub(crate) use client::{Answer, Client, get};
-pub(crate) use gateway::{Gateway, binary};
+pub(crate) use gateway::{Gateway, Reading, binary};
 pub(crate) use upstream::{Reply, Upstream};
 
 use std::time::Duration;

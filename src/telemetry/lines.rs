@@ -1,0 +1,211 @@
+//! The Prometheus form of the log: an event is a sample, all else is a comment, and the whole stream is a valid
+//! document of the text format.
+
+use std::collections::HashSet;
+use std::fmt::{self, Write};
+use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+use super::log::{REQUESTS, SNAPSHOTS};
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct PrometheusLines {
+    /// The metrics whose help and type were written: the format takes one of each for a name.
+    described: Mutex<HashSet<String>>,
+}
+
+impl<S, N> FormatEvent<S, N> for PrometheusLines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut to: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let now = SystemTime::now();
+        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let millis = since.as_millis();
+        match event.metadata().target() {
+            REQUESTS => {
+                to.write_str("pollgate_request_seconds{")?;
+                let mut sample = Sample {
+                    to: to.by_ref(),
+                    between: "",
+                    seconds: 0.0,
+                };
+                event.record(&mut sample);
+                let seconds = sample.seconds;
+                writeln!(to, "}} {seconds} {millis}")
+            }
+            SNAPSHOTS => {
+                let mut snapshot = Snapshot(String::new());
+                event.record(&mut snapshot);
+                self.write_snapshot(&mut to, &snapshot.0, millis)
+            }
+            _ => {
+                let time = humantime::format_rfc3339_millis(now);
+                write!(to, "# {time} {} pollgate ", event.metadata().level())?;
+                event.record(&mut Comment(to.by_ref()));
+                to.write_char('\n')
+            }
+        }
+    }
+}
+
+impl PrometheusLines {
+    /// Writes a snapshot: every sample with its time, help and type only the first time.
+    fn write_snapshot(&self, to: &mut Writer<'_>, metrics: &str, millis: u128) -> fmt::Result {
+        let mut described = self
+            .described
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for line in metrics.lines() {
+            if !line.starts_with('#') {
+                writeln!(to, "{line} {millis}")?;
+            } else if described.insert(line.to_owned()) {
+                writeln!(to, "{line}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes an event's fields as labels, but for the one that is the sample's value.
+struct Sample<W> {
+    to: W,
+    between: &'static str,
+    seconds: f64,
+}
+
+impl<W: Write> Sample<W> {
+    fn label(&mut self, name: &str, value: fmt::Arguments<'_>) -> fmt::Result {
+        write!(self.to, "{}{name}=\"", self.between)?;
+        self.between = ",";
+        Escaped(&mut self.to).write_fmt(value)?;
+        self.to.write_char('"')
+    }
+}
+
+// Writing to memory cannot fail.
+impl<W: Write> Visit for Sample<W> {
+    fn record_f64(&mut self, _: &Field, value: f64) {
+        self.seconds = value;
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        let _ = self.label(field.name(), format_args!("{value}"));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let _ = self.label(field.name(), format_args!("{value:?}"));
+    }
+}
+
+/// A label's value. The format knows three escapes; other control characters, which a terminal may obey, are replaced.
+struct Escaped<W>(W);
+
+impl<W: Write> Write for Escaped<W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        write_replacing(&mut self.0, text, |letter| match letter {
+            '\\' => Some("\\\\"),
+            '"' => Some("\\\""),
+            '\n' => Some("\\n"),
+            letter => letter.is_control().then_some("\u{fffd}"),
+        })
+    }
+}
+
+/// Writes an event as a comment: the message, and the other fields behind it.
+struct Comment<W>(W);
+
+impl<W: Write> Visit for Comment<W> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let mut line = OneLine(&mut self.0);
+        let _ = match field.name() {
+            "message" => write!(line, "{value:?}"),
+            // Where in a library's source it was said.
+            name if name.starts_with("log.") => Ok(()),
+            name => write!(line, " {name}={value:?}"),
+        };
+    }
+}
+
+/// A line feed inside would end the comment.
+struct OneLine<W>(W);
+
+impl<W: Write> Write for OneLine<W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        write_replacing(&mut self.0, text, |letter| {
+            letter.is_control().then_some(" ")
+        })
+    }
+}
+
+/// Writes what needs no replacement in one piece: that is nearly all, nearly always.
+fn write_replacing(
+    to: &mut impl Write,
+    text: &str,
+    replacement: impl Fn(char) -> Option<&'static str>,
+) -> fmt::Result {
+    let mut plain = 0;
+    for (at, letter) in text.char_indices() {
+        if let Some(replacement) = replacement(letter) {
+            to.write_str(&text[plain..at])?;
+            to.write_str(replacement)?;
+            plain = at + letter.len_utf8();
+        }
+    }
+    to.write_str(&text[plain..])
+}
+
+/// A snapshot's text.
+struct Snapshot(String);
+
+impl Visit for Snapshot {
+    fn record_str(&mut self, _: &Field, value: &str) {
+        value.clone_into(&mut self.0);
+    }
+
+    fn record_debug(&mut self, _: &Field, _: &dyn fmt::Debug) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_escaped() {
+        let mut sample = Sample {
+            to: String::new(),
+            between: "",
+            seconds: 0.0,
+        };
+        let _ = sample.label("task", format_args!("a\"b\\c\nd\u{9b}\t😀"));
+        let _ = sample.label("code", format_args!("{}", 200));
+        assert_eq!(
+            sample.to,
+            "task=\"a\\\"b\\\\c\\nd\u{fffd}\u{fffd}😀\",code=\"200\""
+        );
+    }
+
+    #[test]
+    fn a_comment_is_one_line() {
+        let mut line = OneLine(String::new());
+        let _ = line.write_str("a\r\nb\u{1b}[31mc");
+        assert_eq!(line.0, "a  b [31mc");
+    }
+}

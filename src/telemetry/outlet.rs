@@ -1,0 +1,156 @@
+//! The log's way out: lines wait in memory of a fixed size until a thread of its own has written them. Whoever writes
+//! a line never waits for whoever reads it; what finds no room is dropped, and counted.
+
+use std::io::{self, Write};
+use std::mem;
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use prometheus::IntCounter;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// How many bytes may wait, and as many be on their way out.
+const ROOM: usize = 4 << 20;
+
+/// What is kept of that memory when the log is quiet again.
+const USUAL_ROOM: usize = 64 << 10;
+
+/// How long the end of the process waits for a slow reader.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What the note of dropped lines is logged as.
+pub(super) const DROPS: &str = "pollgate::log";
+
+/// There is one log in a process, whatever number of gateways.
+static DROPPED: LazyLock<Option<IntCounter>> = LazyLock::new(|| {
+    let help = "Log lines dropped because whatever reads the log was too slow, or gone.";
+    IntCounter::new("pollgate_log_lines_dropped_total", help).ok()
+});
+
+/// Counts the lines that were dropped.
+pub(super) fn dropped() -> Option<&'static IntCounter> {
+    DROPPED.as_ref()
+}
+
+/// Takes lines. Clones are one outlet.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Outlet(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Vec<u8>,
+    /// Lines that found no room since that was told last.
+    dropped: u64,
+    ending: bool,
+    ended: bool,
+}
+
+/// Writes what is still waiting when dropped.
+#[derive(Debug)]
+pub(super) struct OutletGuard(Outlet);
+
+impl Outlet {
+    /// Starts the thread that writes to `to`.
+    pub(super) fn start(to: impl Write + Send + 'static) -> (Self, OutletGuard) {
+        let outlet = Self::default();
+        let worker = outlet.clone();
+        let started = thread::Builder::new()
+            .name("log".into())
+            .spawn(move || worker.run(to));
+        if started.is_err() {
+            outlet.queue().ended = true;
+        }
+        (outlet.clone(), OutletGuard(outlet))
+    }
+
+    fn run(&self, mut to: impl Write) {
+        let mut batch = Vec::new();
+        loop {
+            let idle = |queue: &mut Queue| queue.waiting.is_empty() && !queue.ending;
+            let queue = self.0.changed.wait_while(self.queue(), idle);
+            let mut queue = queue.unwrap_or_else(PoisonError::into_inner);
+            mem::swap(&mut batch, &mut queue.waiting);
+            let dropped = mem::take(&mut queue.dropped);
+            if batch.is_empty() {
+                queue.ended = true;
+                self.0.changed.notify_all();
+                return;
+            }
+            drop(queue);
+            if dropped > 0 {
+                // Now there is room, and it comes right behind the last line before the gap.
+                tracing::warn!(target: DROPS, "dropped {dropped} log lines: whatever reads the log was too slow");
+            }
+            if to.write_all(&batch).and_then(|()| to.flush()).is_err() {
+                // No one reads any more: there is no one to tell either.
+                count(lines(&batch));
+            }
+            batch.clear();
+            batch.shrink_to(USUAL_ROOM);
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Write for Outlet {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let mut queue = self.queue();
+        if queue.waiting.len() + event.len() > ROOM {
+            let lines = lines(event);
+            queue.dropped += lines;
+            drop(queue);
+            count(lines);
+        } else {
+            let idle = queue.waiting.is_empty();
+            queue.waiting.extend_from_slice(event);
+            drop(queue);
+            if idle {
+                self.0.changed.notify_all();
+            }
+        }
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Outlet {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+impl Drop for OutletGuard {
+    fn drop(&mut self) {
+        let mut queue = self.0.queue();
+        queue.ending = true;
+        self.0.0.changed.notify_all();
+        let unfinished = |queue: &mut Queue| !queue.ended;
+        let changed = &self.0.0.changed;
+        drop(changed.wait_timeout_while(queue, LAST_WORDS, unfinished));
+    }
+}
+
+fn lines(text: &[u8]) -> u64 {
+    text.iter().map(|byte| u64::from(*byte == b'\n')).sum()
+}
+
+fn count(lines: u64) {
+    if let Some(dropped) = dropped() {
+        dropped.inc_by(lines);
+    }
+}
