@@ -59,6 +59,30 @@ pub struct Health {
     callers: Cache<Caller, Arc<Mutex<Circuit>>>,
 }
 
+/// How upstream is doing, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Everyone may ask.
+    Open {
+        /// How much failed in a row lately.
+        failures: u32,
+        /// With how much it is taken to be down.
+        limit: u32,
+    },
+    /// It is down, and only probed.
+    Down {
+        /// How long until the next probe may go.
+        probe_in: Duration,
+    },
+    /// It asked everyone for a pause.
+    Paused {
+        /// How long until the first poll may go again.
+        probe_in: Duration,
+    },
+    /// It failed when it was last asked, which was some time ago.
+    Outdated,
+}
+
 /// As what a poll may go to upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Admission {
@@ -141,6 +165,35 @@ impl Health {
         Ok(own.max(everyone))
     }
 
+    /// How upstream is doing, for everyone; changes nothing.
+    #[must_use]
+    pub fn standing(&self, now: Instant) -> Standing {
+        with(&self.everyone, |circuit| circuit.standing(now))
+    }
+
+    /// How long `caller` itself was asked to stay away; none where it was not.
+    #[must_use]
+    pub fn pause_of(&self, caller: Caller, now: Instant) -> Option<Duration> {
+        let circuit = self.callers.get(&caller)?;
+        match with(&circuit, |circuit| circuit.standing(now)) {
+            Standing::Paused { probe_in } => Some(probe_in),
+            _ => None,
+        }
+    }
+
+    /// How many callers were asked to stay away right now.
+    #[must_use]
+    pub fn paused_callers(&self, now: Instant) -> usize {
+        let is_paused = |circuit: &Arc<Mutex<Circuit>>| {
+            let standing = with(circuit, |circuit| circuit.standing(now));
+            matches!(standing, Standing::Paused { probe_in } if !probe_in.is_zero())
+        };
+        self.callers
+            .iter()
+            .filter(|(_, circuit)| is_paused(circuit))
+            .count()
+    }
+
     /// Notes what came of a poll. An answer ends a pause only where it was asked for after that pause.
     pub fn note(
         &self,
@@ -220,6 +273,26 @@ impl Circuit {
             }
             Self::Down { .. } => Err(Error::UpstreamDown),
             Self::Paused { probe_at, .. } => Err(Error::RateLimited(*probe_at - now)),
+        }
+    }
+
+    fn standing(&self, now: Instant) -> Standing {
+        match *self {
+            Self::Closed { failures } => Standing::Open {
+                failures,
+                limit: FAILURES,
+            },
+            Self::Down { probe_at, .. } | Self::Paused { probe_at, .. }
+                if now >= probe_at + OUTDATED =>
+            {
+                Standing::Outdated
+            }
+            Self::Down { probe_at, .. } => Standing::Down {
+                probe_in: probe_at.saturating_duration_since(now),
+            },
+            Self::Paused { probe_at, .. } => Standing::Paused {
+                probe_in: probe_at.saturating_duration_since(now),
+            },
         }
     }
 
