@@ -349,6 +349,7 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const HOUR: Duration = Duration::from_hours(1);
 
     fn callers() -> (Caller, Caller) {
         use crate::key::{CallerKey, Credentials};
@@ -421,6 +422,38 @@ mod tests {
         for caller in [caller, other, caller] {
             assert_eq!(health.admit(caller, now, 0.0), Ok(Admission::Free));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn people_are_told_what_polls_would_find() {
+        let (health, (caller, other), now) = (Health::new(), callers(), Instant::now());
+        let note = |outcome| health.note(caller, Admission::Probe, outcome, now, 0.0);
+        note(Outcome::Failed(UNREACHABLE));
+        let (failures, limit) = (UNREACHABLE, FAILURES);
+        assert_eq!(health.standing(now), Standing::Open { failures, limit });
+        note(Outcome::Failed(FAILURES));
+        let probe_in = FIRST_PROBE;
+        assert_eq!(health.standing(now), Standing::Down { probe_in });
+        assert_eq!(health.standing(now + HOUR), Standing::Outdated);
+        assert_eq!(
+            health.admit(other, now, 0.0),
+            Err(Error::UpstreamDown),
+            "nothing changed"
+        );
+        note(Outcome::PausedAll(Some(SECOND)));
+        let probe_in = SECOND;
+        assert_eq!(health.standing(now), Standing::Paused { probe_in });
+        note(Outcome::Answered);
+        assert_eq!(health.standing(now), Standing::Open { failures: 0, limit });
+
+        note(Outcome::Paused(Some(SECOND)));
+        let pauses = [caller, other].map(|caller| health.pause_of(caller, now));
+        assert_eq!(
+            (pauses, health.paused_callers(now)),
+            ([Some(SECOND), None], 1)
+        );
+        assert_eq!(health.paused_callers(now + HOUR), 0);
+        assert_eq!(health.standing(now), Standing::Open { failures: 0, limit });
     }
 
     #[tokio::test(start_paused = true)]

@@ -100,9 +100,9 @@ impl Picture {
         );
         self.set("rate.window", history.name(Duration::from_secs(10)));
         self.set("window", history.name(Duration::from_mins(1)));
-        let polls = now.client_polls - minute.client_polls;
-        self.set("avoided", percent(now.avoided - minute.avoided, polls));
-        self.set("avoided.total", percent(now.avoided, now.client_polls));
+        let (avoided, window) = avoided(history);
+        self.set("avoided", avoided);
+        self.set("avoided.window", window);
         let per_second = |now: f64, then: f64| rate(history.per_second(now, then, soon));
         self.set(
             "client.rate",
@@ -246,6 +246,25 @@ impl Picture {
             row
         });
         self.tables.insert("errors", rows.collect());
+    }
+}
+
+/// The share of client polls that cost upstream nothing, and of which time: of the last minute where there were any.
+fn avoided(history: &History) -> (String, String) {
+    let length = Duration::from_mins(1);
+    let (now, then) = (history.latest(), history.window(length));
+    let all = percent(now.avoided, now.client_polls);
+    let polls = now.client_polls - then.client_polls;
+    let name = history.name(length);
+    if now.client_polls <= 0.0 {
+        (all, "no client polls so far".into())
+    } else if polls <= 0.0 {
+        (all, format!("since the start; none in the {name}"))
+    } else if then.client_polls <= 0.0 {
+        (all, name)
+    } else {
+        let recent = percent(now.avoided - then.avoided, polls);
+        (recent, format!("{name}; {all} since the start"))
     }
 }
 

@@ -110,18 +110,20 @@ async fn those_who_do_not_ask_for_html_get_a_plain_list() {
 async fn numbers_are_there_without_any_script() {
     let upstream = Upstream::saying(row("SUCCESS")).await;
     let gateway = Gateway::start(&upstream.url(), &[]).await;
-    for _ in 0..4 {
-        gateway.get("/v1/videos/t").await;
+    for path in ["/v1/videos/t", "/v1/videos/t", "/v1/video/generations/t"] {
+        gateway.get(path).await;
     }
+    gateway.get("/v1/videos/t").await;
     let page = page(&gateway, "/").await;
     for cell in [
         "data-cell=\"client.total\">4<",
-        "data-cell=\"upstream.total\">1<",
-        "data-cell=\"avoided\">75\u{a0}%<",
-        "data-cell=\"hit.total\">3<",
+        "data-cell=\"upstream.total\">2<",
+        "data-cell=\"avoided\">50.0\u{a0}%<",
+        "data-cell=\"avoided.window\">since the start<",
+        "data-cell=\"hit.total\">2<",
         "data-cell=\"tasks.succeeded\">1<",
         "data-cell=\"health\">answering<",
-        "data-cell=\"cache.entries\">1 answer<",
+        "data-cell=\"cache.entries\">2 answers<",
         "data-cell=\"errors\">Nothing went wrong since the start.<",
     ] {
         assert!(
@@ -310,6 +312,7 @@ async fn an_error_is_told_with_who_saw_it() {
 }
 
 /// A watcher of the page's numbers.
+#[derive(Debug)]
 struct Watcher {
     body: Incoming,
     buffer: String,
@@ -346,7 +349,8 @@ impl Watcher {
                             .to_owned()
                     };
                     let event = (field("event: "), field("data: "));
-                    self.buffer = rest.to_owned();
+                    let rest = rest.to_owned();
+                    self.buffer = rest;
                     return Some(event);
                 }
                 let data = self.body.frame().await?.ok()?.into_data().ok()?;
@@ -370,7 +374,7 @@ impl Watcher {
 async fn the_stream_tells_at_once_and_again_with_the_traffic() {
     let upstream = Upstream::saying(row("SUCCESS")).await;
     let gateway = Gateway::start(&upstream.url(), &[]).await;
-    let mut watcher = Watcher::open(&gateway).await.ok().expect("a place");
+    let mut watcher = Watcher::open(&gateway).await.expect("a place");
     let first = watcher.picture().await;
     assert_eq!(first["cells"]["client.total"], "0");
     assert_eq!(first["cells"]["health"], "not asked yet");
@@ -390,7 +394,7 @@ async fn the_stream_tells_at_once_and_again_with_the_traffic() {
             .any(|rate| rate.as_f64() > Some(0.0))
     );
     // One who comes later shares what is sampled already: the charts go back to before.
-    let mut late = Watcher::open(&gateway).await.ok().expect("a place");
+    let mut late = Watcher::open(&gateway).await.expect("a place");
     assert!(
         !late.picture().await["charts"]["client"]
             .as_array()
@@ -405,7 +409,7 @@ async fn watchers_are_bounded_and_metrics_still_have_a_place() {
     let gateway = Gateway::start(&upstream.url(), &[]).await;
     let mut watchers = Vec::new();
     for _ in 0..16 {
-        watchers.push(Watcher::open(&gateway).await.ok().expect("a place"));
+        watchers.push(Watcher::open(&gateway).await.expect("a place"));
     }
     assert_eq!(Watcher::open(&gateway).await.err(), Some(503));
     assert_eq!(
@@ -423,7 +427,7 @@ async fn watchers_are_bounded_and_metrics_still_have_a_place() {
 async fn the_drain_ends_the_stream_and_the_stream_does_not_delay_the_drain() {
     let upstream = Upstream::saying(row("SUCCESS")).await;
     let mut gateway = Gateway::start(&upstream.url(), &[]).await;
-    let mut watcher = Watcher::open(&gateway).await.ok().expect("a place");
+    let mut watcher = Watcher::open(&gateway).await.expect("a place");
     watcher.picture().await;
     // A poll under way keeps the process alive for a moment.
     upstream.close_gate();
