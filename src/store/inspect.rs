@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -217,6 +216,7 @@ impl Entry {
 }
 
 /// A task as it was last heard of.
+#[derive(Clone, Copy)]
 struct Heard {
     at: Instant,
     state: Option<State>,
