@@ -122,6 +122,16 @@ impl Error {
         }
     }
 
+    /// What happened, without what to do.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        let mut message = self.message();
+        if let Some(end) = message.find(';') {
+            message.truncate(end);
+        }
+        message
+    }
+
     /// When asking again is worth it. Without it SDKs give up about a second after the first failure.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {

@@ -64,6 +64,15 @@ where
         lock(&self.table).len()
     }
 
+    /// Those under way that are `wanted`, and how many are aboard of each.
+    pub fn under_way(&self, wanted: impl Fn(&K) -> bool) -> Vec<(K, usize)> {
+        lock(&self.table)
+            .iter()
+            .filter(|(key, _)| wanted(key))
+            .map(|(key, departed)| (key.clone(), departed.aboard.load(Ordering::Relaxed)))
+            .collect()
+    }
+
     /// Whether none is under way.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -13,6 +13,27 @@ pub struct Lifetime {
     pub fresh: Duration,
     /// After that, served only while upstream is failing.
     pub stand_in: Duration,
+    /// What decided it.
+    pub rule: Rule,
+}
+
+/// What decides how long an answer is served without asking again; for people who ask why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// There is no such task: `cache.missing_ttl`.
+    Missing,
+    /// The task failed: `cache.failed_ttl`.
+    Failed,
+    /// The task succeeded: `cache.succeeded_ttl`.
+    Succeeded,
+    /// The task succeeded, and its URL's own signature runs out earlier: that, less `cache.url_margin`.
+    UrlExpiry,
+    /// The task succeeded, and its URL may follow: `cache.in_flight_ttl`.
+    UrlAwaited,
+    /// The task is under way: `cache.in_flight_ttl`.
+    InFlight,
+    /// The task is under way, and those of its model seldom end at its age: up to `cache.in_flight_max`.
+    Cadence,
 }
 
 /// How long `reply` is kept when it arrives at `now` (Unix seconds); `None` for not at all. `in_flight` is for how long
@@ -32,16 +53,18 @@ pub fn lifetime(
         return reply.is_task_not_exist().then_some(Lifetime {
             fresh: cache.missing_ttl,
             stand_in: Duration::ZERO,
+            rule: Rule::Missing,
         });
     };
-    let kept = |fresh| Lifetime {
+    let kept = |fresh, rule| Lifetime {
         fresh,
         stand_in: cache.stale_if_error,
+        rule,
     };
     Some(match snapshot.state() {
-        State::Failed => kept(cache.failed_ttl),
+        State::Failed => kept(cache.failed_ttl, Rule::Failed),
         State::Succeeded if snapshot.has_url() => {
-            let kept = kept(cache.succeeded_ttl);
+            let kept = kept(cache.succeeded_ttl, Rule::Succeeded);
             match snapshot.url_expires_at() {
                 Some(expires_at) => {
                     kept.within(until(expires_at, now).saturating_sub(cache.url_margin))
@@ -49,18 +72,23 @@ pub fn lifetime(
                 None => kept,
             }
         }
-        State::Succeeded => kept(cache.in_flight_ttl),
-        State::Queued | State::Processing => kept(in_flight),
+        State::Succeeded => kept(cache.in_flight_ttl, Rule::UrlAwaited),
+        State::Queued | State::Processing if in_flight > cache.in_flight_ttl => {
+            kept(in_flight, Rule::Cadence)
+        }
+        State::Queued | State::Processing => kept(in_flight, Rule::InFlight),
     })
 }
 
 impl Lifetime {
-    /// Cut off at the end of `limit`.
+    /// Cut off where the URL's signature ends it.
     fn within(self, limit: Duration) -> Self {
         let fresh = self.fresh.min(limit);
+        let is_cut = fresh < self.fresh;
         Self {
             fresh,
             stand_in: self.stand_in.min(limit.saturating_sub(fresh)),
+            rule: if is_cut { Rule::UrlExpiry } else { self.rule },
         }
     }
 }

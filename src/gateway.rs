@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tower::Service;
 
 use crate::body::Body;
-use crate::config::Config;
+use crate::config::{self, Config, UpstreamUrl};
 use crate::exchange::Inbound;
 use crate::key::CallerKey;
 use crate::stack::{Parts, PollState, Stack, assemble};
@@ -24,6 +24,7 @@ use crate::upstream::Upstream;
 pub struct Gateway {
     parts: Arc<Parts>,
     assembled: Arc<ArcSwap<Stack>>,
+    cache: Arc<ArcSwap<config::Cache>>,
     /// What `stack` is a copy of.
     seen: Arc<Stack>,
     stack: Stack,
@@ -51,6 +52,7 @@ impl Gateway {
         Ok(Self {
             parts: Arc::new(parts),
             assembled: Arc::new(ArcSwap::new(Arc::clone(&seen))),
+            cache: Arc::new(ArcSwap::from_pointee(config.cache.clone())),
             stack: Stack::clone(&seen),
             seen,
         })
@@ -59,6 +61,7 @@ impl Gateway {
     /// Answers by these settings from now on. What is remembered and under way stays; what is bound at the start
     /// (ports, sizes, the upstream) stays as it was.
     pub fn reload(&self, config: &Config) {
+        self.cache.store(Arc::new(config.cache.clone()));
         self.assembled
             .store(Arc::new(assemble(Parts::clone(&self.parts), config)));
     }
@@ -77,6 +80,30 @@ impl Gateway {
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.parts.polls.store
+    }
+
+    /// What status polls share: what is remembered, what is under way, how upstream is doing.
+    #[must_use]
+    pub fn polls(&self) -> &PollState {
+        &self.parts.polls
+    }
+
+    /// Who is asked.
+    #[must_use]
+    pub fn upstream_url(&self) -> &UpstreamUrl {
+        self.parts.upstream.url()
+    }
+
+    /// How many more polls of upstream may be under way at once.
+    #[must_use]
+    pub fn free_places(&self) -> usize {
+        self.parts.places.available_permits()
+    }
+
+    /// By which settings answers are remembered right now.
+    #[must_use]
+    pub fn cache_settings(&self) -> Arc<config::Cache> {
+        self.cache.load_full()
     }
 
     /// What is counted.

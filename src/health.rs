@@ -59,6 +59,30 @@ pub struct Health {
     callers: Cache<Caller, Arc<Mutex<Circuit>>>,
 }
 
+/// How upstream is doing, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Everyone may ask.
+    Open {
+        /// How much failed in a row lately.
+        failures: u32,
+        /// With how much it is taken to be down.
+        limit: u32,
+    },
+    /// It is down, and only probed.
+    Down {
+        /// How long until the next probe may go.
+        probe_in: Duration,
+    },
+    /// It asked everyone for a pause.
+    Paused {
+        /// How long until the first poll may go again.
+        probe_in: Duration,
+    },
+    /// It failed when it was last asked, which was some time ago.
+    Outdated,
+}
+
 /// As what a poll may go to upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Admission {
@@ -139,6 +163,35 @@ impl Health {
         };
         let everyone = with(&self.everyone, |circuit| circuit.admit(now, chance))?;
         Ok(own.max(everyone))
+    }
+
+    /// How upstream is doing, for everyone; changes nothing.
+    #[must_use]
+    pub fn standing(&self, now: Instant) -> Standing {
+        with(&self.everyone, |circuit| circuit.standing(now))
+    }
+
+    /// How long `caller` itself was asked to stay away; none where it was not.
+    #[must_use]
+    pub fn pause_of(&self, caller: Caller, now: Instant) -> Option<Duration> {
+        let circuit = self.callers.get(&caller)?;
+        match with(&circuit, |circuit| circuit.standing(now)) {
+            Standing::Paused { probe_in } => Some(probe_in),
+            _ => None,
+        }
+    }
+
+    /// How many callers were asked to stay away right now.
+    #[must_use]
+    pub fn paused_callers(&self, now: Instant) -> usize {
+        let is_paused = |circuit: &Arc<Mutex<Circuit>>| {
+            let standing = with(circuit, |circuit| circuit.standing(now));
+            matches!(standing, Standing::Paused { probe_in } if !probe_in.is_zero())
+        };
+        self.callers
+            .iter()
+            .filter(|(_, circuit)| is_paused(circuit))
+            .count()
     }
 
     /// Notes what came of a poll. An answer ends a pause only where it was asked for after that pause.
@@ -223,6 +276,26 @@ impl Circuit {
         }
     }
 
+    fn standing(&self, now: Instant) -> Standing {
+        match *self {
+            Self::Closed { failures } => Standing::Open {
+                failures,
+                limit: FAILURES,
+            },
+            Self::Down { probe_at, .. } | Self::Paused { probe_at, .. }
+                if now >= probe_at + OUTDATED =>
+            {
+                Standing::Outdated
+            }
+            Self::Down { probe_at, .. } => Standing::Down {
+                probe_in: probe_at.saturating_duration_since(now),
+            },
+            Self::Paused { probe_at, .. } => Standing::Paused {
+                probe_in: probe_at.saturating_duration_since(now),
+            },
+        }
+    }
+
     /// An answer that was under way when the pause began says nothing of its end.
     fn close(&mut self, admission: Admission) {
         if !matches!(self, Self::Paused { .. }) || admission == Admission::Probe {
@@ -276,6 +349,7 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const HOUR: Duration = Duration::from_hours(1);
 
     fn callers() -> (Caller, Caller) {
         use crate::key::{CallerKey, Credentials};
@@ -348,6 +422,38 @@ mod tests {
         for caller in [caller, other, caller] {
             assert_eq!(health.admit(caller, now, 0.0), Ok(Admission::Free));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn people_are_told_what_polls_would_find() {
+        let (health, (caller, other), now) = (Health::new(), callers(), Instant::now());
+        let note = |outcome| health.note(caller, Admission::Probe, outcome, now, 0.0);
+        note(Outcome::Failed(UNREACHABLE));
+        let (failures, limit) = (UNREACHABLE, FAILURES);
+        assert_eq!(health.standing(now), Standing::Open { failures, limit });
+        note(Outcome::Failed(FAILURES));
+        let probe_in = FIRST_PROBE;
+        assert_eq!(health.standing(now), Standing::Down { probe_in });
+        assert_eq!(health.standing(now + HOUR), Standing::Outdated);
+        assert_eq!(
+            health.admit(other, now, 0.0),
+            Err(Error::UpstreamDown),
+            "nothing changed"
+        );
+        note(Outcome::PausedAll(Some(SECOND)));
+        let probe_in = SECOND;
+        assert_eq!(health.standing(now), Standing::Paused { probe_in });
+        note(Outcome::Answered);
+        assert_eq!(health.standing(now), Standing::Open { failures: 0, limit });
+
+        note(Outcome::Paused(Some(SECOND)));
+        let pauses = [caller, other].map(|caller| health.pause_of(caller, now));
+        assert_eq!(
+            (pauses, health.paused_callers(now)),
+            ([Some(SECOND), None], 1)
+        );
+        assert_eq!(health.paused_callers(now + HOUR), 0);
+        assert_eq!(health.standing(now), Standing::Open { failures: 0, limit });
     }
 
     #[tokio::test(start_paused = true)]

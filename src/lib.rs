@@ -27,7 +27,7 @@
 //! [`stack`] puts these together in one place. What they work on lies beside them: [`key`] (whose poll it is),
 //! [`store`] (what is remembered), [`freshness`] (for how long), [`cadence`] (for how long while the task runs),
 //! [`flights`] (what is under way), [`task`] (documents and dialects), [`upstream`] (who is asked), [`telemetry`] (what
-//! is told). `task`, `flights` and `cadence` are pure: no HTTP, no sockets.
+//! is told), [`admin`] (what people see of all that). `task`, `flights` and `cadence` are pure: no HTTP, no sockets.
 //!
 //! Around the gateway stand the commands: [`mod@serve`], [`demo`] and [`simulator`], and [`config`] under all of them.
 

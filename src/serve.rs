@@ -146,10 +146,11 @@ impl Bound {
         );
         // The admin listener outlives the clients', so that readiness can be seen while draining.
         let drained = CancellationToken::new();
-        let admin = admin.map(|listener| {
-            if let Ok(address) = listener.local_addr() {
-                tracing::info!("admin listening on {address}");
-            }
+        let admin = admin
+            .map(|listener| Ok::<_, io::Error>((listener.local_addr()?, listener)))
+            .transpose()?;
+        let admin = admin.map(|(address, listener)| {
+            tracing::info!("admin listening on {address}");
             let keeping = Keeping {
                 max_connections: 64,
                 drain: Duration::from_secs(1),
@@ -157,7 +158,7 @@ impl Bound {
                 gauge: None,
                 ..keeping.clone()
             };
-            let service = Admin::new(gateway.clone(), stop.clone());
+            let service = Admin::new(gateway.clone(), stop.clone(), address);
             tokio::spawn(server::serve(listener, service, keeping, drained.clone()))
         });
         let chores = [

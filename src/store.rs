@@ -4,6 +4,10 @@
 //! remembered answer is shown: nothing changed the task since ([`Store::forget_task`]), upstream has not refused the
 //! caller since ([`Store::refuse`]), and upstream has accepted the caller's credential recently.
 
+mod inspect;
+
+pub use inspect::{Acceptance, CallerCount, Census, Remembered, Use};
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,7 +20,7 @@ use moka::sync::Cache;
 use tokio::time::Instant;
 
 use crate::cadence::Life;
-use crate::freshness::Lifetime;
+use crate::freshness::{Lifetime, Rule};
 use crate::key::{Caller, TaskKey};
 use crate::reply::{Answer, Asked, Reply};
 use crate::route::TaskId;
@@ -57,6 +61,8 @@ pub struct Entry {
     pub first_seen: i64,
     /// The task's life, where it is one.
     pub life: Option<Box<Life>>,
+    /// What decided until when it is fresh.
+    pub rule: Rule,
     /// Of its task, when it was asked for.
     epoch: u64,
     /// Of its caller: part of the entry, so that a hit takes one look-up.
@@ -260,6 +266,7 @@ impl Store {
             useful_until,
             first_seen,
             life: life.filter(|_| !reply.is_terminal()).map(Box::new),
+            rule: lifetime.rule,
             epoch: takeoff.epoch,
             standing,
             rests_until: AtomicU64::new(0),
@@ -445,6 +452,7 @@ mod tests {
             lifetime: Lifetime {
                 fresh: HOUR,
                 stand_in: HOUR,
+                rule: Rule::Succeeded,
             },
             first_seen: 0,
             life: None,

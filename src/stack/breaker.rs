@@ -11,18 +11,25 @@ use tower::{Service, ServiceExt as _};
 
 use crate::error::Error;
 use crate::health::{Health, Outcome};
+use crate::key::TaskKey;
 use crate::reply::{Reply, TaskFetch};
+use crate::telemetry::{Circumstances, RecentErrors, Seen};
 
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct Breaker<S> {
     inner: S,
     health: Arc<Health>,
+    recent: Arc<RecentErrors>,
 }
 
 impl<S> Breaker<S> {
-    pub(super) fn new(inner: S, health: Arc<Health>) -> Self {
-        Self { inner, health }
+    pub(super) fn new(inner: S, health: Arc<Health>, recent: Arc<RecentErrors>) -> Self {
+        Self {
+            inner,
+            health,
+            recent,
+        }
     }
 }
 
@@ -39,15 +46,40 @@ where
     }
 
     fn call(&mut self, fetch: TaskFetch) -> Self::Future {
-        let Self { inner, health } = self.clone();
+        let Self {
+            inner,
+            health,
+            recent,
+        } = self.clone();
         Box::pin(async move {
-            let caller = fetch.query.key.caller;
+            let key = fetch.query.key.clone();
+            let caller = key.caller;
             let admission = health.admit(caller, Instant::now(), fastrand::f64())?;
             let result = inner.oneshot(fetch).await;
             if let Some(outcome) = Outcome::of(&result) {
+                if outcome != Outcome::Answered {
+                    tell(&recent, &key, &result);
+                }
                 health.note(caller, admission, outcome, Instant::now(), fastrand::f64());
             }
             result
         })
+    }
+}
+
+fn tell(recent: &RecentErrors, key: &TaskKey, result: &Result<Reply, Error>) {
+    let circumstances = Circumstances {
+        seen: Seen::Upstream,
+        route: key.dialect.as_str(),
+        task: Some(key.task.as_str()),
+        caller: Some(key.caller),
+    };
+    let now = Instant::now();
+    match result {
+        Ok(reply) => {
+            let reason = reply.status.canonical_reason().unwrap_or_default();
+            recent.note(circumstances, reply.status.as_str(), reason, now);
+        }
+        Err(error) => recent.note(circumstances, error.code(), &error.reason(), now),
     }
 }

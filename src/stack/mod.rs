@@ -31,7 +31,7 @@ use crate::health::Health;
 use crate::key::{CallerKey, TaskKey};
 use crate::reply::{Answer, Reply, TaskFetch, TaskQuery};
 use crate::store::{Store, Takeoff};
-use crate::telemetry::{Gauge, Metrics};
+use crate::telemetry::{Gauge, Metrics, RecentErrors};
 use crate::upstream::Upstream;
 
 use self::breaker::Breaker;
@@ -101,6 +101,8 @@ pub struct PollState {
     pub cadence: Arc<Cadence>,
     /// How upstream is doing.
     pub health: Arc<Health>,
+    /// What went wrong lately.
+    pub recent_errors: Arc<RecentErrors>,
     /// How many retries there may be.
     pub retries: Arc<TpsBudget>,
     /// Who waits.
@@ -121,6 +123,7 @@ impl PollState {
             flights: Flights::new(),
             cadence: Arc::new(Cadence::new()),
             health: Arc::new(Health::new()),
+            recent_errors: Arc::default(),
             retries: Arc::new(retry::budget()),
             waiters: metrics.waiters(),
             draining: CancellationToken::new(),
@@ -134,6 +137,7 @@ impl PollState {
 pub fn assemble(parts: Parts, config: &Config) -> Stack {
     let fetch = Fetch::new(parts.upstream.clone(), parts.places, &config.upstream);
     let task_pipeline = task_pipeline(&parts.polls, config, fetch);
+    let recent_errors = Arc::clone(&parts.polls.recent_errors);
     let forward = Forward::new(parts.upstream, parts.polls.store, config.listen.forwarded);
 
     ServiceBuilder::new()
@@ -148,7 +152,7 @@ pub fn assemble(parts: Parts, config: &Config) -> Stack {
             )
         })
         // Errors become responses here, so that nothing above can fail.
-        .layer_fn(Rescue::new)
+        .layer_fn(|inner| Rescue::new(inner, Arc::clone(&recent_errors)))
         // The door: beyond the limit a request is refused at once instead of waiting for its turn.
         .layer_fn(|inner| Door::new(inner, Arc::clone(&parts.door)))
         .service(Dispatch::new(
@@ -172,6 +176,7 @@ where
         flights,
         cadence,
         health,
+        recent_errors,
         retries,
         waiters,
         draining,
@@ -219,7 +224,7 @@ where
         .layer_fn(|inner| Retry::new(inner, Arc::clone(retries)))
         .layer_fn(Shared::new)
         // Below Retry, so that every single request is admitted and judged.
-        .layer_fn(|inner| Breaker::new(inner, Arc::clone(health)))
+        .layer_fn(|inner| Breaker::new(inner, Arc::clone(health), Arc::clone(recent_errors)))
         .layer_fn(Shared::new)
         .service(fetch)
 }

@@ -1,32 +1,38 @@
-//! Turns errors into responses in the dialect of the path. Below Observe, so that what it counts is what the client
-//! sees; above the door, so that refusals there are worded like everything else.
+//! Turns errors into responses in the dialect of the path, and keeps the latest of what went wrong for people. Below
+//! Observe, so that what it counts is what the client sees; above the door, so that refusals there are worded like
+//! everything else.
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::header::{CONNECTION, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response};
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 use tower::Service;
 
 use crate::body::Body;
 use crate::error::{Error, retry_after_seconds};
 use crate::exchange::{Facts, Handled, Inbound};
+use crate::key::Caller;
 use crate::reply::{JSON, RETRY_AFTER_MS};
 use crate::route::Route;
 use crate::task::{Dialect, Fault};
+use crate::telemetry::{Circumstances, RecentErrors, Seen};
 use crate::verdict::Verdict;
 
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct Rescue<S> {
     inner: S,
+    recent: Arc<RecentErrors>,
 }
 
 impl<S> Rescue<S> {
-    pub(super) fn new(inner: S) -> Self {
-        Self { inner }
+    pub(super) fn new(inner: S, recent: Arc<RecentErrors>) -> Self {
+        Self { inner, recent }
     }
 }
 
@@ -43,12 +49,13 @@ where
     }
 
     fn call(&mut self, inbound: Inbound) -> Self::Future {
-        let dialect = inbound.route.dialect();
-        let is_poll = matches!(inbound.route, Route::Poll { .. });
+        let route = inbound.route.clone();
+        let caller = inbound.sender.map(|sender| sender.caller);
         Rescued {
             inner: self.inner.call(inbound),
-            dialect,
-            is_poll,
+            route,
+            caller,
+            recent: Arc::clone(&self.recent),
         }
     }
 }
@@ -58,8 +65,9 @@ pin_project! {
     pub struct Rescued<F> {
         #[pin]
         inner: F,
-        dialect: Dialect,
-        is_poll: bool,
+        route: Route,
+        caller: Option<Caller>,
+        recent: Arc<RecentErrors>,
     }
 }
 
@@ -72,18 +80,30 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         this.inner.poll(cx).map(|handled| {
-            Ok(handled.unwrap_or_else(|error| rescue(&error, *this.dialect, *this.is_poll)))
+            Ok(match handled {
+                Ok(handled) => {
+                    tell(this.recent, this.route, *this.caller, &handled);
+                    handled
+                }
+                Err(error) => {
+                    let circumstances = circumstances(this.route, Seen::Client, *this.caller);
+                    let (code, reason) = (error.code(), error.reason());
+                    this.recent
+                        .note(circumstances, code, &reason, Instant::now());
+                    rescue(&error, this.route)
+                }
+            })
         })
     }
 }
 
-fn rescue(error: &Error, dialect: Dialect, is_poll: bool) -> Handled {
+fn rescue(error: &Error, route: &Route) -> Handled {
     let verdict = match error {
         Error::Overloaded(_) | Error::Draining | Error::BadRequest(_) => Verdict::Shed,
         _ => Verdict::Failed,
     };
-    let mut response = respond(error, dialect);
-    if is_poll {
+    let mut response = respond(error, route.dialect());
+    if let Route::Poll { .. } = route {
         let detail = format!("pollgate; detail={}", error.code());
         if let Ok(value) = HeaderValue::from_maybe_shared(detail) {
             response
@@ -94,6 +114,41 @@ fn rescue(error: &Error, dialect: Dialect, is_poll: bool) -> Handled {
     Handled {
         response,
         facts: Facts::only(verdict),
+    }
+}
+
+/// Keeps what is worth it: errors, and answers that stood in for one. What upstream says of requests that are none of
+/// ours is between it and the client, unless it fails.
+fn tell(recent: &RecentErrors, route: &Route, caller: Option<Caller>, handled: &Handled) {
+    let (status, facts) = (handled.response.status(), &handled.facts);
+    let (seen, code, detail) = match facts.verdict {
+        Verdict::Stale => (
+            Seen::Hidden,
+            "stale",
+            "the last known state stood in for a failing upstream",
+        ),
+        Verdict::Forwarded if !status.is_server_error() => return,
+        _ if status.is_client_error() || status.is_server_error() => (
+            Seen::Client,
+            status.as_str(),
+            status.canonical_reason().unwrap_or_default(),
+        ),
+        _ => return,
+    };
+    let circumstances = circumstances(route, seen, caller);
+    recent.note(circumstances, code, detail, Instant::now());
+}
+
+fn circumstances(route: &Route, seen: Seen, caller: Option<Caller>) -> Circumstances<'_> {
+    let task = match route {
+        Route::Poll { task, .. } | Route::Write { task, .. } => Some(task.as_str()),
+        Route::Forward { .. } => None,
+    };
+    Circumstances {
+        seen,
+        route: route.as_str(),
+        task,
+        caller,
     }
 }
 

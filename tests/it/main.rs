@@ -10,6 +10,7 @@
 mod support;
 
 mod admin;
+mod admin_page;
 mod command_line;
 mod demo;
 mod documents;

@@ -1,0 +1,192 @@
+//! Keeps other people's web pages away: a browser on this machine can be lured into asking a loopback address.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::header::{HOST, ORIGIN};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, Method, StatusCode};
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Why a request is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// It was meant for someone else: a name that was made to point here (DNS rebinding).
+    ForeignName,
+    /// Another site's page sent it.
+    ForeignPage,
+}
+
+impl Refusal {
+    pub(super) fn status(self) -> StatusCode {
+        match self {
+            // RFC 9110 §15.5.20.
+            Self::ForeignName => StatusCode::MISDIRECTED_REQUEST,
+            Self::ForeignPage => StatusCode::FORBIDDEN,
+        }
+    }
+
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::ForeignName => {
+                "the admin listener is bound to a loopback address, and answers to localhost and loopback addresses only\n"
+            }
+            Self::ForeignPage => "not for pages of other sites\n",
+        }
+    }
+}
+
+/// Looks at a request to a listener that is bound to `bound`.
+pub(super) fn examine(head: &Parts, bound: SocketAddr) -> Result<(), Refusal> {
+    let host = host(head);
+    // A listener that others may reach has names that are not known here.
+    if bound.ip().to_canonical().is_loopback()
+        && let Some(host) = host
+        && !is_here(host, bound.ip())
+    {
+        return Err(Refusal::ForeignName);
+    }
+    let harmless = head.method == Method::GET || head.method == Method::HEAD;
+    let streams = head.uri.path() == super::LIVE;
+    if (!harmless || streams) && is_foreign(&head.headers, host) {
+        return Err(Refusal::ForeignPage);
+    }
+    Ok(())
+}
+
+/// With its port; `None` where the client speaks HTTP/1.0 and names none, which no browser does.
+fn host(head: &Parts) -> Option<&str> {
+    match head.uri.authority() {
+        Some(authority) => Some(authority.as_str()),
+        None => Some(head.headers.get(HOST)?.to_str().unwrap_or("")),
+    }
+}
+
+/// Whatever the port is: it may be another one's that leads here.
+fn is_here(host: &str, bound: IpAddr) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    match name.parse::<IpAddr>() {
+        Ok(address) => address.to_canonical().is_loopback() || address == bound,
+        Err(_) => name == "localhost" || name.ends_with(".localhost"),
+    }
+}
+
+/// Browsers say where a request comes from (Fetch Metadata); those that do not, send an origin with what is not a
+/// plain read. Tools send neither.
+fn is_foreign(headers: &HeaderMap, host: Option<&str>) -> bool {
+    let foreign_site = headers
+        .get(SEC_FETCH_SITE)
+        .is_some_and(|site| site != "same-origin" && site != "none");
+    let foreign_origin = headers.get(ORIGIN).is_some_and(|origin| {
+        let origin = origin
+            .to_str()
+            .ok()
+            .and_then(|origin| origin.split_once("://"));
+        origin.map(|(_, origin)| origin) != host
+    });
+    foreign_site || foreign_origin
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(method: Method, path: &str, headers: &[(&str, &str)]) -> Parts {
+        let mut request = http::Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let (head, ()) = request.body(()).expect("a request").into_parts();
+        head
+    }
+
+    #[test]
+    fn a_loopback_listener_answers_to_loopback_names_only() {
+        let examined = |host: &str, bound: &str| {
+            let request = request(Method::GET, "/metrics", &[("host", host)]);
+            examine(&request, bound.parse().expect("an address"))
+        };
+        for host in [
+            "localhost",
+            "LocalHost.:9090",
+            "127.0.0.1:9090",
+            "127.8.8.8",
+            "[::1]:1",
+            "[::ffff:127.0.0.1]",
+            "a.localhost:80",
+        ] {
+            assert_eq!(examined(host, "127.0.0.1:9090"), Ok(()), "{host}");
+        }
+        for host in [
+            "evil.example:9090",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example",
+            "192.0.2.1",
+            "",
+            "[::2]",
+        ] {
+            assert_eq!(
+                examined(host, "127.0.0.1:9090"),
+                Err(Refusal::ForeignName),
+                "{host}"
+            );
+            assert_eq!(
+                examined(host, "[::1]:9090"),
+                Err(Refusal::ForeignName),
+                "{host}"
+            );
+            assert_eq!(examined(host, "0.0.0.0:9090"), Ok(()), "{host}");
+        }
+        let old = request(Method::GET, "/metrics", &[]);
+        assert_eq!(
+            examine(&old, "127.0.0.1:9090".parse().expect("an address")),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn pages_of_others_neither_forget_nor_watch() {
+        let here = ("host", "localhost:9090");
+        let examined = |method, path, header| {
+            examine(
+                &request(method, path, &[here, header]),
+                "127.0.0.1:9090".parse().expect("an address"),
+            )
+        };
+        for header in [
+            ("origin", "http://evil.example"),
+            ("origin", "http://localhost:3000"),
+            ("origin", "null"),
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-site", "same-site"),
+        ] {
+            assert_eq!(
+                examined(Method::DELETE, "/cache", header),
+                Err(Refusal::ForeignPage),
+                "{header:?}"
+            );
+            assert_eq!(
+                examined(Method::GET, "/live", header),
+                Err(Refusal::ForeignPage),
+                "{header:?}"
+            );
+            assert_eq!(examined(Method::GET, "/", header), Ok(()), "a link is fine");
+        }
+        for header in [
+            ("origin", "http://localhost:9090"),
+            ("sec-fetch-site", "same-origin"),
+            ("sec-fetch-site", "none"),
+            ("x", "y"),
+        ] {
+            assert_eq!(
+                examined(Method::DELETE, "/cache", header),
+                Ok(()),
+                "{header:?}"
+            );
+        }
+    }
+}

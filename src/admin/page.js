@@ -1,0 +1,147 @@
+'use strict';
+// Keeps the page up to date: texts, tables and charts, as the stream of /live tells them. The server words everything.
+const $ = (id) => document.getElementById(id);
+const all = (selector) => [...document.querySelectorAll(selector)];
+const SVG = 'http://www.w3.org/2000/svg';
+const POINTS = 120;
+
+let events = null;
+let last = 0;
+let state = 'static';
+let again = 0;
+let paused = false;
+
+function show(picture) {
+  const { cells, tables, charts } = picture;
+  const text = (element, value) => {
+    if (value !== undefined && element.textContent !== value) element.textContent = value;
+  };
+  for (const element of all('[data-cell]')) text(element, cells[element.dataset.cell]);
+  for (const element of all('[data-value]')) element.setAttribute('value', cells[element.dataset.value]);
+  for (const element of all('[data-state]')) element.dataset.is = cells[element.dataset.state];
+  for (const body of all('[data-rows]')) rows(body, tables[body.dataset.rows] ?? [], text);
+  for (const svg of all('[data-spark]')) {
+    const points = charts[svg.dataset.spark] ?? [];
+    draw(svg, 120, 18, Math.max(1, ...points), [['line', points]]);
+  }
+  chart(charts.client ?? [], charts.upstream ?? []);
+  document.title = `${cells['avoided']} saved · pollgate`;
+}
+
+function rows(body, wanted, text) {
+  while (body.rows.length > wanted.length) body.deleteRow(-1);
+  wanted.forEach(({ kind, cells }, place) => {
+    const row = body.rows[place] ?? body.insertRow();
+    row.dataset.kind = kind;
+    row.setAttribute('role', 'row');
+    cells.forEach((value, column) => {
+      let cell = row.cells[column];
+      if (!cell) {
+        cell = document.createElement(column ? 'td' : 'th');
+        cell.setAttribute('role', column ? 'cell' : 'rowheader');
+        if (!column) cell.scope = 'row';
+        row.append(cell);
+      }
+      if (value.task === undefined) text(cell, value);
+      else if (cell.textContent !== value.task || !cell.firstElementChild) {
+        const link = document.createElement('a');
+        link.href = `/?task=${encodeURIComponent(value.task)}#why`;
+        link.textContent = value.task;
+        cell.replaceChildren(link);
+      }
+    });
+  });
+}
+
+function chart(client, upstream) {
+  const most = Math.max(1, ...client, ...upstream);
+  draw($('chart'), 600, 140, most, [['area', client], ['line', client], ['line up', upstream]]);
+  const per = (points) => `${Math.round(points.at(-1) ?? 0)} per second`;
+  $('chart-top').textContent = client.length ? `${Math.round(most)} /s` : '';
+  const highest = Math.round(Math.max(0, ...client));
+  const label = `Over the last two minutes: clients’ polls now ${per(client)}, at most ${highest}; upstream’s now ${per(upstream)}`;
+  $('chart').setAttribute('aria-label', label);
+}
+
+// Lines and areas of points a second apart, the latest at the right edge.
+function draw(svg, width, height, most, series) {
+  svg.setAttribute('viewBox', `0 0 ${width} ${height}`);
+  svg.setAttribute('preserveAspectRatio', 'none');
+  series.forEach(([kind, points], place) => {
+    let path = svg.children[place];
+    if (!path) {
+      path = document.createElementNS(SVG, 'path');
+      path.setAttribute('class', kind);
+      svg.append(path);
+    }
+    const x = (at) => (((POINTS - points.length + at) / (POINTS - 1)) * width).toFixed(1);
+    const y = (value) => (height - 1.5 - (value / most) * (height - 6)).toFixed(1);
+    const line = points.map((value, at) => `${x(at)},${y(value)}`).join('L');
+    const area = kind === 'area' && points.length > 1;
+    path.setAttribute('d', points.length < 2 ? '' : area ? `M${x(0)},${height}L${line}V${height}Z` : `M${line}`);
+  });
+}
+
+// The word is told to screen readers when it changes; the seconds beside it are not.
+function become(next) {
+  state = next;
+  $('stream').dataset.is = next;
+  const word = { live: 'live', paused: 'paused', lost: 'disconnected', static: 'connecting' }[next];
+  if ($('stream-word').textContent !== word) $('stream-word').textContent = word;
+  tell();
+}
+
+function tell() {
+  const seconds = Math.round((Date.now() - last) / 1000);
+  const quiet = state === 'live' && seconds < 4;
+  $('stream-detail').textContent = last && !quiet ? `last update ${seconds} s ago` : '';
+}
+
+function connect() {
+  clearTimeout(again);
+  events?.close();
+  if (paused || document.hidden) return;
+  events = new EventSource('/live');
+  events.addEventListener('picture', (event) => {
+    last = Date.now();
+    show(JSON.parse(event.data));
+    become('live');
+  });
+  events.addEventListener('bye', () => lose(3000));
+  events.onerror = () => lose(5000);
+}
+
+function lose(pause) {
+  events.close();
+  become('lost');
+  clearTimeout(again);
+  again = setTimeout(connect, pause);
+}
+
+$('pause').addEventListener('click', () => {
+  paused = !paused;
+  $('pause').textContent = paused ? 'Resume' : 'Pause';
+  if (paused) {
+    clearTimeout(again);
+    events?.close();
+    become('paused');
+  } else {
+    become('static');
+    connect();
+  }
+});
+// Nobody looks: nothing is asked for.
+document.addEventListener('visibilitychange', () => {
+  if (document.hidden) events?.close();
+  else connect();
+});
+setInterval(() => {
+  tell();
+  // A connection can be dead without an end.
+  if (state === 'live' && !document.hidden && Date.now() - last > 10_000) lose(0);
+}, 1000);
+
+document.documentElement.classList.add('js');
+$('pause').hidden = false;
+become('static');
+connect();

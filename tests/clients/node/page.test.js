@@ -1,0 +1,234 @@
+// The admin listener's page in a browser: live numbers, the look-up, small screens, both colour schemes, no JavaScript.
+//
+// `../run` says where Chromium and pollgate are. Pictures are left in target/page/ for people to look at.
+
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdirSync } from 'node:fs';
+import { after, before, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+
+import { chromium } from 'playwright-core';
+
+const { CHROMIUM, PROGRAM } = process.env;
+const PICTURES = process.env.PICTURES ?? fileURLToPath(new URL('../../../target/page/', import.meta.url));
+const ARGUMENTS = [
+  '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
+  '--disable-background-networking', '--disable-component-update', '--disable-sync',
+];
+const PHONE = { width: 360, height: 740 };
+const DESKTOP = { width: 1280, height: 900 };
+
+let browser;
+const children = [];
+
+before(async () => {
+  mkdirSync(PICTURES, { recursive: true });
+  browser = await chromium.launch({ executablePath: CHROMIUM, args: ARGUMENTS });
+});
+after(async () => {
+  await browser?.close();
+  for (const child of children) child.kill('SIGKILL');
+});
+
+// Starts pollgate, and finds in what it says whatever these expressions match.
+async function start(args, ...expressions) {
+  const child = spawn(PROGRAM, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+  children.push(child);
+  let said = '';
+  child.stdout.setEncoding('utf8');
+  for await (const chunk of child.stdout.iterator({ destroyOnReturn: false })) {
+    said += chunk;
+    const found = expressions.map((expression) => expression.exec(said)?.[1]);
+    if (found.every(Boolean)) {
+      child.stdout.resume();
+      return [child, ...found.map((address) => `http://${address}`)];
+    }
+  }
+  throw new Error(`pollgate ${args.join(' ')} said only: ${said}`);
+}
+
+const serve = (upstream, admin = '127.0.0.1:0') =>
+  start(
+    ['serve', '--listen', '127.0.0.1:0', '--admin', admin, '--upstream', upstream],
+    / listening on ([0-9.]+:\d+)/, /admin listening on ([0-9.]+:\d+)/,
+  );
+
+const demo = () =>
+  start(['demo', '--tasks', '12', '--pollers', '10', '--seconds', '100'], /admin http:\/\/([0-9.]+:\d+)/);
+
+// A page whose every complaint is an error.
+async function open(address, options = {}) {
+  const context = await browser.newContext({ viewport: DESKTOP, ...options });
+  const page = await context.newPage();
+  const complaints = [];
+  page.on('console', (message) => ['error', 'warning'].includes(message.type()) && complaints.push(message.text()));
+  page.on('pageerror', (error) => complaints.push(String(error)));
+  page.on('request', (request) => {
+    const url = request.url();
+    if (!url.startsWith(address) && !url.startsWith('data:')) complaints.push(`asked for ${url}`);
+  });
+  await page.goto(address);
+  return { page, complaints, close: () => context.close() };
+}
+
+const cell = (page, name) => page.locator(`[data-cell="${name}"]`).first().textContent();
+const number = (text) => Number(text.replaceAll(',', ''));
+const word = (page, expected) => page.locator('#stream-word', { hasText: expected }).waitFor({ timeout: 20_000 });
+
+// Waits for it to become true: the page changes by itself.
+async function eventually(what, holds) {
+  for (let tries = 0; tries < 200; tries++) {
+    if (await holds()) return;
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  assert.fail(`never came: ${what}`);
+}
+
+// Nothing reaches beyond the right edge, so that nobody has to scroll sideways.
+async function fits(page) {
+  const wide = await page.evaluate(() =>
+    [...document.querySelectorAll('body *')]
+      .filter((element) => element.getBoundingClientRect().right > document.documentElement.clientWidth + 0.5)
+      .map((element) => `${element.tagName}.${element.className} ${element.textContent.slice(0, 40)}`));
+  assert.deepEqual(wide, []);
+  assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= document.documentElement.clientWidth));
+}
+
+async function take(page, name) {
+  for (const [screen, viewport] of Object.entries({ phone: PHONE, desktop: DESKTOP })) {
+    for (const colorScheme of ['light', 'dark']) {
+      await page.setViewportSize(viewport);
+      await page.emulateMedia({ colorScheme });
+      await page.screenshot({ path: `${PICTURES}/${name}-${screen}-${colorScheme}.png`, fullPage: true });
+      await fits(page);
+    }
+  }
+}
+
+// How well texts can be told from what is behind them (WCAG 2.2, 1.4.3), at worst.
+const contrast = (page) =>
+  page.evaluate(() => {
+    const rgb = (text) => text.match(/[\d.]+/g).map(Number);
+    const light = ([r, g, b]) => {
+      const part = (c) => (c / 255 <= 0.04045 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4);
+      return 0.2126 * part(r) + 0.7152 * part(g) + 0.0722 * part(b);
+    };
+    const ground = (element) => {
+      for (let one = element; one; one = one.parentElement) {
+        const colour = rgb(getComputedStyle(one).backgroundColor);
+        if (colour[3] !== 0) return colour;
+      }
+      return [255, 255, 255];
+    };
+    const texts = [...document.body.querySelectorAll('*')].filter((element) =>
+      [...element.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.data.trim()));
+    return Math.min(...texts.map((element) => {
+      const [one, other] = [light(rgb(getComputedStyle(element).color)), light(ground(element))];
+      return (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+    }));
+  });
+
+test('numbers and charts move with the traffic of a crowd, on every screen and in both colour schemes', async () => {
+  const [, admin] = await demo();
+  const { page, complaints, close } = await open(admin);
+  await word(page, 'live');
+  const before = number(await cell(page, 'client.total'));
+  await eventually('more client polls', async () => number(await cell(page, 'client.total')) > before + 100);
+  await eventually('polls saved', async () => number((await cell(page, 'avoided')).split(/\s/)[0]) > 50);
+  await eventually('a chart', async () => (await page.locator('#chart path.up').getAttribute('d')).length > 200);
+  assert.equal(await cell(page, 'health'), 'answering');
+  assert.match(await cell(page, 'hit.p50'), /^[\d.]+\s(µs|ms)$/);
+  assert.ok(number(await cell(page, 'tasks.processing')) > 0, 'tasks under way');
+  assert.match(await page.locator('[data-rows="callers"] th').first().textContent(), /^[0-9a-f]{8}$/);
+  assert.match(await page.title(), /saved/);
+  await take(page, 'demo');
+  for (const colorScheme of ['light', 'dark']) {
+    await page.emulateMedia({ colorScheme });
+    const worst = await contrast(page);
+    assert.ok(worst >= 4.5, `${colorScheme}: ${worst}`);
+  }
+  await page.getByRole('button', { name: 'Pause' }).click();
+  await word(page, 'paused');
+  const still = await cell(page, 'client.total');
+  await new Promise((resolve) => setTimeout(resolve, 1500));
+  assert.equal(await cell(page, 'client.total'), still);
+  await page.getByRole('button', { name: 'Resume' }).click();
+  await word(page, 'live');
+  await eventually('more polls after the pause', async () => (await cell(page, 'client.total')) !== still);
+  assert.deepEqual(complaints, []);
+  await close();
+});
+
+test('the look-up says why, with JavaScript and without', async () => {
+  const [, simulator] = await start(['simulate', '--listen', '127.0.0.1:0'], /listening on ([0-9.]+:\d+)/);
+  const [, gateway, admin] = await serve(simulator);
+  const headers = { authorization: 'Bearer sk-page', 'content-type': 'application/json' };
+  const make = (body) => fetch(`${gateway}/v1/videos`, { method: 'POST', headers, body: JSON.stringify(body) });
+  const task = await (await make({ model: 'sora-2', prompt: 'p', simulate: { lifetime: '0s' } })).json();
+  for (const path of ['/v1/videos/', '/v1/video/generations/']) await fetch(gateway + path + task.id, { headers });
+  for (const javaScriptEnabled of [true, false]) {
+    const { page, complaints, close } = await open(admin, { javaScriptEnabled });
+    await page.getByLabel('Task id, path or URL').fill(`${gateway}/v1/videos/${task.id}`);
+    await page.getByRole('button', { name: 'Look up' }).click();
+    const found = page.locator('.found');
+    await found.getByText('cache.succeeded_ttl').first().waitFor();
+    assert.equal(await found.locator('article').count(), 2, 'one for each path');
+    const text = await found.textContent();
+    assert.match(text, /succeeded, 100/);
+    assert.match(text, /accepted by upstream/);
+    assert.ok(!text.includes('sk-page') && !text.includes('http'), text);
+    if (javaScriptEnabled) {
+      await word(page, 'live');
+      await take(page, 'look-up');
+    } else {
+      assert.ok(number(await cell(page, 'client.total')) >= 2, 'numbers without JavaScript');
+      assert.equal(await page.getByRole('button', { name: 'Pause' }).count(), 0);
+      await take(page, 'without-javascript');
+    }
+    await page.getByLabel('Task id, path or URL').fill('<b>no-such</b>');
+    await page.keyboard.press('Enter');
+    await found.getByText('Nothing is remembered of it').waitFor();
+    assert.equal(await found.locator('b').count(), 0);
+    assert.deepEqual(complaints, []);
+    await close();
+  }
+});
+
+test('a broken upstream is seen, and so is the end of pollgate and its return', async () => {
+  const [simulator, address] = await start(['simulate', '--listen', '127.0.0.1:0'], /listening on ([0-9.]+:\d+)/);
+  const [process, gateway, admin] = await serve(address);
+  const headers = { authorization: 'Bearer sk-page', 'content-type': 'application/json' };
+  const body = JSON.stringify({ model: 'sora-2', prompt: 'p', simulate: { lifetime: '1h' } });
+  const task = await (await fetch(`${gateway}/v1/videos`, { method: 'POST', headers, body })).json();
+  const poll = (id) => fetch(`${gateway}/v1/videos/${id}`, { headers: { ...headers, 'cache-control': 'no-cache' } });
+  assert.equal((await poll(task.id)).status, 200);
+  const { page, complaints, close } = await open(admin);
+  await word(page, 'live');
+  simulator.kill('SIGKILL');
+  await once(simulator, 'exit');
+  await eventually('upstream is down', async () => {
+    await Promise.all([poll(task.id), poll('unknown-1'), poll('unknown-2')]);
+    return (await cell(page, 'health')) === 'down';
+  });
+  await eventually('all three sides of it', async () => {
+    const rows = await page.locator('[data-rows="errors"] th').allTextContents();
+    return ['upstream failed', 'hidden from the client', 'a client saw it'].every((seen) => rows.includes(seen));
+  });
+  assert.match(await page.locator('[data-rows="errors"]').textContent(), /upstream_unavailable/);
+  await page.evaluate((id) => { document.getElementById('task').value = id; }, task.id);
+  await take(page, 'broken');
+  assert.deepEqual(complaints, []);
+
+  const asked = Date.now();
+  process.kill('SIGTERM');
+  await once(process, 'exit');
+  assert.ok(Date.now() - asked < 5000, 'a watcher does not delay the end');
+  await word(page, 'disconnected');
+  await eventually('how long ago', async () => /last update \d+ s ago/.test(await page.locator('#stream-detail').textContent()));
+  await take(page, 'disconnected');
+  await serve('http://127.0.0.1:1', new URL(admin).host);
+  await word(page, 'live');
+  await close();
+});

@@ -1,0 +1,537 @@
+//! The page at the admin root: what is in it, what it says of a task, its live numbers, and whom it keeps away.
+
+use http::{Method, Request};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client as Pool;
+use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
+
+use crate::support::{Answer, Client, Gateway, PATIENCE, Reply, Upstream, eventually, row};
+
+const HTML: (&str, &str) = ("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
+
+async fn page(gateway: &Gateway, path: &str) -> Answer {
+    Client::new(gateway.admin).get(path, "", &[HTML]).await
+}
+
+/// What the look-up says of a task, without the markup.
+async fn look_up(gateway: &Gateway, query: &str) -> String {
+    let page = page(gateway, &format!("/?task={query}")).await;
+    let (_, found) = page.text().split_once("<div class=\"found\">").unwrap();
+    let (found, _) = found.split_once("</section>").unwrap();
+    let mut plain = String::new();
+    for part in found.split('<') {
+        plain.push_str(part.split_once('>').map_or(part, |(_, text)| text));
+        plain.push(' ');
+    }
+    plain
+        .replace('\u{a0}', " ")
+        .replace("&#39;", "'")
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+#[tokio::test]
+async fn the_page_is_one_document_that_runs_nothing_but_its_own() {
+    let upstream = Upstream::saying(row("SUCCESS")).await;
+    let gateway = Gateway::start(&upstream.url(), &[]).await;
+    let page = page(&gateway, "/").await;
+    for (name, value) in [
+        ("content-type", "text/html; charset=utf-8"),
+        ("cache-control", "no-store"),
+        ("x-content-type-options", "nosniff"),
+        ("referrer-policy", "no-referrer"),
+        ("cross-origin-resource-policy", "same-origin"),
+        ("vary", "accept"),
+    ] {
+        assert_eq!(page.header(name), value, "{name}");
+    }
+    let policy = page.header("content-security-policy");
+    for directive in [
+        "default-src 'none'",
+        "base-uri 'none'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+    ] {
+        assert!(policy.contains(directive), "{policy}");
+    }
+    assert!(!policy.contains("unsafe"), "{policy}");
+    let (_, nonce) = policy.split_once("script-src 'nonce-").unwrap();
+    let (nonce, _) = nonce.split_once('\'').unwrap();
+    let html = page.text();
+    assert_eq!(html.matches(&format!("nonce=\"{nonce}\"")).count(), 2);
+    assert_eq!(
+        html.matches("<script").count() + html.matches("<style").count(),
+        2
+    );
+    assert!(!html.contains(" style=") && !html.contains(" onclick=") && !html.contains("url("));
+    for attribute in [" href=\"", " src=\"", " action=\""] {
+        for target in html.split(attribute).skip(1) {
+            assert!(
+                target.starts_with(['/', '#']) || target.starts_with("data:image/svg+xml,"),
+                "{target:.60}"
+            );
+            assert!(!target.starts_with("//"), "{target:.60}");
+        }
+    }
+    let again = self::page(&gateway, "/").await;
+    assert_ne!(
+        again.header("content-security-policy"),
+        policy,
+        "a nonce is used once"
+    );
+}
+
+#[tokio::test]
+async fn those_who_do_not_ask_for_html_get_a_plain_list() {
+    let upstream = Upstream::saying(row("SUCCESS")).await;
+    let gateway = Gateway::start(&upstream.url(), &[]).await;
+    let admin = Client::new(gateway.admin);
+    for accept in [
+        "*/*",
+        "text/plain",
+        "text/html;q=0.2, text/plain",
+        "text/html;q=0",
+    ] {
+        let index = admin.get("/", "", &[("accept", accept)]).await;
+        assert_eq!(
+            index.header("content-type"),
+            "text/plain; charset=utf-8",
+            "{accept}"
+        );
+        assert_eq!(index.header("vary"), "accept");
+        assert!(index.text().contains("GET    /live"));
+    }
+}
+
+#[tokio::test]
+async fn numbers_are_there_without_any_script() {
+    let upstream = Upstream::saying(row("SUCCESS")).await;
+    let gateway = Gateway::start(&upstream.url(), &[]).await;
+    for path in ["/v1/videos/t", "/v1/videos/t", "/v1/video/generations/t"] {
+        gateway.get(path).await;
+    }
+    gateway.get("/v1/videos/t").await;
+    let page = page(&gateway, "/").await;
+    for cell in [
+        "data-cell=\"client.total\">4<",
+        "data-cell=\"upstream.total\">2<",
+        "data-cell=\"avoided\">50.0\u{a0}%<",
+        "data-cell=\"avoided.window\">since the start<",
+        "data-cell=\"hit.total\">2<",
+        "data-cell=\"tasks.succeeded\">1<",
+        "data-cell=\"health\">answering<",
+        "data-cell=\"cache.entries\">2 answers<",
+        "data-cell=\"errors\">Nothing went wrong since the start.<",
+    ] {
+        assert!(
+            page.text().contains(cell),
+            "{cell} is not in {}",
+            page.text()
+        );
+    }
+    assert!(
+        page.text()
+            .contains("<th scope=\"row\" role=\"rowheader\">200 OK</th>")
+    );
+}
+
+#[tokio::test]
+async fn the_look_up_tells_what_is_kept_and_why() {
+    let expires = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
+        + 3600;
+    let signed = row("SUCCESS").replace("v.mp4", &format!("v.mp4?Expires={expires}&Signature=abc"));
+    let upstream = Upstream::start(
+        move |asked| match asked.target.rsplit('/').next().unwrap() {
+            "done" => Reply::json(row("SUCCESS")),
+            "signed" => Reply::json(signed.clone()),
+            "failed" => Reply::json(row("FAILURE")),
+            "running" => Reply::json(row("IN_PROGRESS")),
+            _ => Reply::new(
+                400,
+                "application/json",
+                r#"{"code":"task_not_exist","message":"task_not_exist","data":null}"#,
+            ),
+        },
+    )
+    .await;
+    let gateway = Gateway::start(&upstream.url(), &[("cache.missing_ttl", "1h")]).await;
+    for (id, expected) in [
+        (
+            "done",
+            &[
+                "succeeded, ",
+                "12 h: the task succeeded (cache.succeeded_ttl)",
+                "with the first poll after 11 h 59 min",
+            ][..],
+        ),
+        (
+            "signed",
+            &[
+                "its URL's own signature runs out 5 min later (cache.url_margin)",
+                "for another 54 min",
+            ],
+        ),
+        (
+            "failed",
+            &[
+                "failed, ",
+                "10 min: the task failed, which can flip upstream (cache.failed_ttl)",
+            ],
+        ),
+        (
+            "running",
+            &[
+                "processing, 50 %",
+                "the task is under way (cache.in_flight_ttl)",
+            ],
+        ),
+        ("none", &["there is no such task", "(cache.missing_ttl)"]),
+    ] {
+        gateway
+            .client
+            .get(&format!("/v1/videos/{id}"), "sk-secret", &[])
+            .await;
+        let told = look_up(&gateway, id).await;
+        for part in expected {
+            assert!(told.contains(part), "{part} is not in {told}");
+        }
+        assert!(
+            told.contains("accepted by upstream just now, which is good for another"),
+            "{told}"
+        );
+        assert!(
+            !told.contains("sk-secret") && !told.contains("Signature"),
+            "{told}"
+        );
+        assert!(!told.contains("cdn.example.com"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn the_look_up_tells_callers_and_paths_apart_and_what_is_nothing_any_more() {
+    let upstream = Upstream::saying(row("SUCCESS")).await;
+    let gateway = Gateway::start(&upstream.url(), &[]).await;
+    assert!(
+        look_up(&gateway, "t")
+            .await
+            .contains("Nothing is remembered of it")
+    );
+    for (path, key) in [
+        ("/v1/videos/t", "sk-1"),
+        ("/v1/video/generations/t", "sk-1"),
+        ("/v1/videos/t", "sk-2"),
+    ] {
+        gateway.client.get(path, key, &[]).await;
+    }
+    gateway.client.get("/v1/videos/a%2Fb", "sk-1", &[]).await;
+    let told = look_up(&gateway, "t").await;
+    let counts = ["asked on /v1/videos/…", "asked on /v1/video/generations/…"]
+        .map(|path| told.matches(path).count());
+    assert_eq!(counts, [2, 1], "{told}");
+    for typed in [
+        "a%252Fb",
+        "a%2Fb",
+        "%2Fv1%2Fvideos%2Fa%252Fb",
+        "http%3A%2F%2Fh%2Fv1%2Fvideos%2Fa%252Fb%3Fx",
+    ] {
+        let told = look_up(&gateway, typed).await;
+        assert!(told.contains("succeeded, "), "{typed}: {told}");
+    }
+    // A write: what is left in memory is not shown to anyone again.
+    let delete =
+        Request::delete(gateway.client.url("/v1/videos/t")).header("authorization", "Bearer sk-1");
+    gateway
+        .client
+        .send(delete.body(Full::default()).unwrap())
+        .await;
+    let told = look_up(&gateway, "t").await;
+    assert!(
+        told.contains("nothing: since it was asked for, the task was changed"),
+        "{told}"
+    );
+    upstream.close_gate();
+    let poll = gateway.client.clone();
+    tokio::spawn(async move { poll.get("/v1/videos/t", "sk-1", &[]).await });
+    upstream.was_asked(6).await;
+    assert!(
+        look_up(&gateway, "t")
+            .await
+            .contains("right now; one client waits for it")
+    );
+    upstream.let_pass(1);
+}
+
+#[tokio::test]
+async fn ids_and_what_is_typed_are_escaped() {
+    let upstream =
+        Upstream::start(|_| Reply::new(404, "application/json", r#"{"error":{"message":"no"}}"#))
+            .await;
+    let gateway = Gateway::start(&upstream.url(), &[]).await;
+    gateway.get("/v1/videos/a'onload='x&lt;%3Cscript%3E").await;
+    let page = page(&gateway, "/?task=%22%3E%3Cscript%3Ealert(1)%3C%2Fscript%3E").await;
+    let html = page.text();
+    assert_eq!(html.matches("<script").count(), 1, "only the page's own");
+    assert!(html.contains("value=\"&quot;&gt;&lt;script&gt;alert(1)&lt;/script&gt;\""));
+    assert!(html.contains("<code>&quot;&gt;&lt;script&gt;alert(1)&lt;/script&gt;</code>"));
+    assert!(html.contains(">a&#39;onload=&#39;x&amp;lt;%3Cscript%3E</a>"));
+}
+
+#[tokio::test]
+async fn an_error_is_told_with_who_saw_it() {
+    let upstream = Upstream::saying(row("IN_PROGRESS")).await;
+    let gateway = Gateway::start(&upstream.url(), &[("cache.in_flight_ttl", "1ms")]).await;
+    gateway.get("/v1/videos/known").await;
+    upstream.now(|_| Reply::new(502, "text/html", "<html>bad gateway</html>"));
+    assert_eq!(
+        gateway.get("/v1/videos/known").await.status,
+        200,
+        "the last known state"
+    );
+    assert_eq!(gateway.get("/v1/videos/unknown").await.status, 502);
+    let page = page(&gateway, "/").await;
+    for part in [
+        "upstream failed",
+        "502: Bad Gateway",
+        "hidden from the client",
+        "a client saw it",
+        ">unknown</a>",
+    ] {
+        assert!(
+            page.text().contains(part),
+            "{part} is not in {}",
+            page.text()
+        );
+    }
+    assert!(!page.text().contains("<html>bad"), "nor its body");
+}
+
+/// A watcher of the page's numbers.
+#[derive(Debug)]
+struct Watcher {
+    body: Incoming,
+    buffer: String,
+}
+
+impl Watcher {
+    /// The stream, or the status that refused it.
+    async fn open(gateway: &Gateway) -> Result<Self, u16> {
+        let request = Request::get(format!("http://{}/live", gateway.admin))
+            .body(Full::<bytes::Bytes>::default());
+        let pool = Pool::builder(TokioExecutor::new()).build_http();
+        let answer = pool.request(request.unwrap()).await.expect("an answer");
+        if answer.status() != 200 {
+            return Err(answer.status().as_u16());
+        }
+        assert_eq!(answer.headers()["content-type"], "text/event-stream");
+        assert_eq!(answer.headers()["cache-control"], "no-store");
+        Ok(Self {
+            body: answer.into_body(),
+            buffer: String::new(),
+        })
+    }
+
+    /// The next event's name and data; `None` at the end.
+    async fn next(&mut self) -> Option<(String, String)> {
+        let reading = async {
+            loop {
+                if let Some((event, rest)) = self.buffer.split_once("\n\n") {
+                    let field = |name| {
+                        event
+                            .lines()
+                            .find_map(|line| line.strip_prefix(name))
+                            .unwrap()
+                            .to_owned()
+                    };
+                    let event = (field("event: "), field("data: "));
+                    let rest = rest.to_owned();
+                    self.buffer = rest;
+                    return Some(event);
+                }
+                let data = self.body.frame().await?.ok()?.into_data().ok()?;
+                self.buffer
+                    .push_str(std::str::from_utf8(&data).expect("text"));
+            }
+        };
+        tokio::time::timeout(PATIENCE, reading)
+            .await
+            .expect("an event in time")
+    }
+
+    async fn picture(&mut self) -> Value {
+        let (event, data) = self.next().await.expect("an event");
+        assert_eq!(event, "picture");
+        serde_json::from_str(&data).expect("JSON")
+    }
+}
+
+#[tokio::test]
+async fn the_stream_tells_at_once_and_again_with_the_traffic() {
+    let upstream = Upstream::saying(row("SUCCESS")).await;
+    let gateway = Gateway::start(&upstream.url(), &[]).await;
+    let mut watcher = Watcher::open(&gateway).await.expect("a place");
+    let first = watcher.picture().await;
+    assert_eq!(first["cells"]["client.total"], "0");
+    assert_eq!(first["cells"]["health"], "not asked yet");
+    gateway.get("/v1/videos/t").await;
+    gateway.get("/v1/videos/t").await;
+    let mut second = watcher.picture().await;
+    while second["cells"]["client.total"] != "2" {
+        second = watcher.picture().await;
+    }
+    assert_eq!(second["cells"]["upstream.total"], "1");
+    assert_eq!(second["tables"]["codes"][0]["cells"][0], "200 OK");
+    assert!(
+        second["charts"]["client"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|rate| rate.as_f64() > Some(0.0))
+    );
+    // One who comes later shares what is sampled already: the charts go back to before.
+    let mut late = Watcher::open(&gateway).await.expect("a place");
+    assert!(
+        !late.picture().await["charts"]["client"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn watchers_are_bounded_and_metrics_still_have_a_place() {
+    let upstream = Upstream::saying(row("SUCCESS")).await;
+    let gateway = Gateway::start(&upstream.url(), &[]).await;
+    let mut watchers = Vec::new();
+    for _ in 0..16 {
+        watchers.push(Watcher::open(&gateway).await.expect("a place"));
+    }
+    assert_eq!(Watcher::open(&gateway).await.err(), Some(503));
+    assert_eq!(
+        crate::support::get(gateway.admin, "/metrics").await.status,
+        200
+    );
+    watchers.pop();
+    eventually("a place again", async || {
+        Watcher::open(&gateway).await.is_ok()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_drain_ends_the_stream_and_the_stream_does_not_delay_the_drain() {
+    let upstream = Upstream::saying(row("SUCCESS")).await;
+    let mut gateway = Gateway::start(&upstream.url(), &[]).await;
+    let mut watcher = Watcher::open(&gateway).await.expect("a place");
+    watcher.picture().await;
+    // A poll under way keeps the process alive for a moment.
+    upstream.close_gate();
+    let poll = gateway.client.clone();
+    let poll = tokio::spawn(async move { poll.get("/v1/videos/t", "sk-1", &[]).await });
+    upstream.was_asked(1).await;
+    gateway.signal("-TERM");
+    let last = loop {
+        match watcher.next().await {
+            Some((event, _)) if event == "picture" => {}
+            last => break last,
+        }
+    };
+    assert_eq!(last.map(|(event, _)| event).as_deref(), Some("bye"));
+    assert_eq!(watcher.next().await, None);
+    assert_eq!(
+        Watcher::open(&gateway).await.err(),
+        Some(503),
+        "nor does a new one begin"
+    );
+    upstream.let_pass(1);
+    assert_eq!(poll.await.unwrap().status, 200);
+    assert!(gateway.ended().await.success());
+    assert!(
+        !gateway.log().iter().any(|line| line.contains("still busy")),
+        "{:?}",
+        gateway.log()
+    );
+}
+
+#[tokio::test]
+async fn other_names_and_other_pages_are_refused() {
+    let upstream = Upstream::saying(row("SUCCESS")).await;
+    let gateway = Gateway::start(&upstream.url(), &[]).await;
+    gateway.get("/v1/videos/t").await;
+    let admin = Client::new(gateway.admin);
+    let send = async |method: Method, path: &str, name: &str, value: &str| {
+        let request = Request::builder()
+            .method(method)
+            .uri(admin.url(path))
+            .header(name, value);
+        admin
+            .send(request.body(Full::default()).unwrap())
+            .await
+            .status
+            .as_u16()
+    };
+    let port = gateway.admin.port();
+    // A name that its owner made to point here (DNS rebinding).
+    for path in ["/", "/metrics", "/live", "/readyz", "/cache"] {
+        let foreign = format!("pollgate.evil.example:{port}");
+        assert_eq!(
+            send(Method::GET, path, "host", &foreign).await,
+            421,
+            "{path}"
+        );
+    }
+    assert_eq!(
+        send(
+            Method::GET,
+            "/metrics",
+            "host",
+            &format!("localhost:{port}")
+        )
+        .await,
+        200
+    );
+    assert_eq!(
+        send(Method::GET, "/metrics", "host", "localhost:1").await,
+        200,
+        "through a tunnel"
+    );
+    for (name, value) in [
+        ("origin", "http://evil.example"),
+        ("origin", "null"),
+        ("sec-fetch-site", "cross-site"),
+    ] {
+        assert_eq!(
+            send(Method::DELETE, "/cache", name, value).await,
+            403,
+            "{name}: {value}"
+        );
+        assert_eq!(
+            send(Method::DELETE, "/cache/t", name, value).await,
+            403,
+            "{name}: {value}"
+        );
+        assert_eq!(
+            send(Method::GET, "/live", name, value).await,
+            403,
+            "{name}: {value}"
+        );
+        assert_eq!(
+            send(Method::GET, "/", name, value).await,
+            200,
+            "a link to it is fine"
+        );
+    }
+    assert_eq!(
+        gateway.metric("pollgate_cache_entries").await,
+        1.0,
+        "nothing was forgotten"
+    );
+    let own = format!("http://{}", gateway.admin);
+    assert_eq!(send(Method::DELETE, "/cache", "origin", &own).await, 200);
+    assert_eq!(gateway.metric("pollgate_cache_entries").await, 0.0);
+}
