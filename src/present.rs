@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use arrayvec::ArrayString;
 use http::header::{AGE, CACHE_CONTROL, CONTENT_LENGTH, ETAG, RETRY_AFTER, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use tokio::time::Instant;
@@ -118,10 +119,13 @@ impl Asker {
     }
 }
 
+/// Room for the longest text that is made here.
+pub type HeaderText = ArrayString<160>;
+
 /// A hit has a time to live; what went forward says why, with whom, and whether it stayed.
 #[must_use]
-pub fn cache_status(answer: &Answer, now: Instant) -> String {
-    let mut status = String::with_capacity(96);
+pub fn cache_status(answer: &Answer, now: Instant) -> HeaderText {
+    let mut status = HeaderText::new();
     status.push_str("pollgate");
     match answer.asked {
         None => status.push_str("; hit"),
@@ -151,16 +155,16 @@ pub fn cache_status(answer: &Answer, now: Instant) -> String {
 }
 
 /// What is left of the answer's freshness, for this client alone.
-fn cache_control(answer: &Answer, now: Instant) -> String {
+fn cache_control(answer: &Answer, now: Instant) -> HeaderText {
     let left = answer.fresh_until.saturating_duration_since(now);
+    let mut control = HeaderText::new();
     if answer.verdict.is_stale() || left.is_zero() {
-        "private, no-cache".into()
+        control.push_str("private, no-cache");
     } else {
-        let mut control = String::with_capacity(32);
         control.push_str("private, max-age=");
         control.push_str(itoa::Buffer::new().format(seconds(left)));
-        control
     }
+    control
 }
 
 /// To the nearest: an answer that was made just now is fresh for all of its two seconds, not for one.
