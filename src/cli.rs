@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{self, Loaded, Sources};
 use crate::demo;
 use crate::gateway::Problem;
-use crate::serve::{Bound, StartProblem, reload_on_hangup, stop_on_signals};
+use crate::serve::{Bound, Passed, StartProblem, reload_on_hangup, stop_on_signals};
 use crate::simulator::{self, Simulator};
 use crate::telemetry;
 
@@ -139,6 +139,7 @@ fn with_config(settings: &Settings, run: impl FnOnce(&Loaded) -> Result<(), Prob
         Some(StartProblem::Configuration(problem)) => {
             complain(&loaded.with_place(&problem.to_string()), MISUSED)
         }
+        Some(StartProblem::Passed(problem)) => complain(problem, MISUSED),
         _ => complain(&problem, FAILED),
     }
 }
@@ -158,21 +159,16 @@ fn check(loaded: &Loaded) -> Result<(), Problem> {
 }
 
 fn serve(settings: &Settings, loaded: &Loaded) -> Result<(), Problem> {
+    // Before there are threads: it reads and clears variables.
+    let passed = Passed::from_environment()?;
     let config = loaded.config.clone();
     let log = telemetry::start(&config.log);
     runtime()?.block_on(async {
         let stop = CancellationToken::new();
         stop_on_signals(stop.clone())?;
-        let bound = Bound::new(config).await?;
-        let (gateway, sources, level) = (bound.gateway().clone(), settings.sources(), log.reload());
-        reload_on_hangup(move || match config::load(&sources) {
-            Ok(Loaded { config, .. }) => {
-                gateway.reload(&config);
-                level.set_level(config.log.level);
-                tracing::info!("reloaded: answers, cache (but its capacity), log.requests, log.level, listen.forwarded, upstream.dialect, upstream.timeout, max_status_body, max_waiters and max_wait; all else stays until a restart");
-            }
-            Err(problem) => tracing::error!("not reloaded, nothing changed: {problem}"),
-        })?;
+        let bound = Bound::with_sockets(config, passed).await?;
+        let (mut reloader, sources, log) = (bound.reloader()?, settings.sources(), log.reload());
+        reload_on_hangup(move || reloader.reload(&sources, &log))?;
         bound.run(stop).await
     })
 }

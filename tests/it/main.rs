@@ -25,6 +25,8 @@ mod logs;
 mod metrics;
 mod readme;
 mod remembering;
+mod restarting;
+mod service_manager;
 mod sharing;
 mod tls;
 mod waiting;
