@@ -301,6 +301,27 @@ mod tests {
     }
 
     #[test]
+    fn an_admin_address_beyond_loopback_has_to_be_meant() {
+        for (address, is_loopback) in [
+            ("127.0.0.1:9090", true),
+            ("127.9.9.9:9090", true),
+            ("[::1]:9090", true),
+            ("off", true),
+            ("0.0.0.0:9090", false),
+            ("192.168.1.2:0", false),
+            ("[::]:9090", false),
+            ("[fe80::1]:9090", false),
+            ("[::ffff:192.168.1.2]:9090", false),
+        ] {
+            let mut pairs = vec![("POLLGATE_LISTEN__ADMIN", address)];
+            let loaded = load(&environment(&pairs));
+            assert_eq!(loaded.is_ok(), is_loopback, "{address}");
+            pairs.push(("POLLGATE_LISTEN__ADMIN_PUBLIC", "true"));
+            assert!(load(&environment(&pairs)).is_ok(), "{address}");
+        }
+    }
+
+    #[test]
     fn an_unknown_name_is_told_with_the_nearest_known_one() {
         let complaint = complaint(&environment(&[("POLLGATE_CACHE__SUCCEDED_TTL", "1h")]));
         assert!(
