@@ -28,5 +28,6 @@ mod remembering;
 mod restarting;
 mod service_manager;
 mod sharing;
+mod shipped;
 mod tls;
 mod waiting;
