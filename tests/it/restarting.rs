@@ -75,9 +75,8 @@ async fn poll(connection: &mut BufReader<TcpStream>) -> bool {
         match line.trim().split_once(": ") {
             Some(("content-length", value)) => length = value.parse().expect("a length"),
             Some(("connection", value)) => goes_on = value != "close",
-            Some(_) => {}
             None if lines > 1 => break,
-            None => {}
+            Some(_) | None => {}
         }
     }
     let mut body = vec![0; length];
