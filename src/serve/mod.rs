@@ -210,11 +210,19 @@ impl Bound {
         let chores = [
             tokio::spawn(reclaim(gateway.clone())),
             tokio::spawn(snapshots(gateway.clone(), config.log.snapshot)),
-            tokio::spawn(drain_at(stop.clone(), gateway.clone(), config.limits.drain)),
+            tokio::spawn(give_up_in_time(
+                stop.clone(),
+                gateway.clone(),
+                config.limits.drain,
+            )),
             tokio::spawn(async { match notify::stay_alive().await {} }),
         ];
         notify::ready(&status);
-        let served = server::serve(clients.listener, gateway.clone(), keeping, stop).await;
+        // Joined, for it is said even where nothing is under way and the end comes at once.
+        let (served, ()) = tokio::join!(
+            server::serve(clients.listener, gateway.clone(), keeping, stop.clone()),
+            begin_to_drain(stop, &gateway, config.limits.drain),
+        );
         drained.cancel();
         for chore in chores {
             chore.abort();
@@ -230,11 +238,15 @@ impl Bound {
     }
 }
 
-async fn drain_at(stop: CancellationToken, gateway: Gateway, within: Duration) {
+async fn begin_to_drain(stop: CancellationToken, gateway: &Gateway, within: Duration) {
     stop.cancelled().await;
     tracing::info!("draining: no new connections, those under way have {within:?}");
     notify::stopping("draining: no new connections, those under way finish");
     gateway.drain();
+}
+
+async fn give_up_in_time(stop: CancellationToken, gateway: Gateway, within: Duration) {
+    stop.cancelled().await;
     // A little before connections are cut: a clear word is better than none.
     tokio::time::sleep(within.mul_f64(0.9)).await;
     gateway.give_up();
