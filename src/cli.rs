@@ -5,13 +5,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Loaded, Sources};
 use crate::demo;
 use crate::gateway::Problem;
-use crate::serve::{Bound, StartProblem, reload_on_hangup, stop_on_signals};
+use crate::probe;
+use crate::serve::{Bound, Passed, StartProblem, reload_on_hangup, stop_on_signals};
 use crate::simulator::{self, Simulator};
 use crate::telemetry;
 
@@ -33,13 +35,17 @@ struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-Settings come from flags, then the environment (POLLGATE_CACHE__SUCCEEDED_TTL=6h), then the file, then the defaults;
+Settings come from flags, then the environment (POLLGATE_CACHE__SUCCEEDED_TTL=6h), then the file, then the defaults. \
 `pollgate check` shows them all and where each came from.
+
+SIGTERM and SIGINT stop it once what is under way is done; SIGHUP reads the file and the certificate again. \
+Exit codes: 0 done, 1 failed while running, 2 bad usage or configuration.
 
 Examples:
   pollgate demo                            see it work, without a key
   pollgate                                 serve on 127.0.0.1:8080, metrics on 127.0.0.1:9090
-  pollgate --upstream http://127.0.0.1:8090 --listen 127.0.0.1:0 --admin off";
+  pollgate simulate                        an upstream to try things with; beside it, then:
+  pollgate --upstream http://127.0.0.1:8090";
 
 const DEMO_HELP: &str = "\
 Examples:
@@ -62,6 +68,19 @@ enum Command {
     Demo(demo::Options),
     /// Run a simulated OctopusX, to test pollers without paying for videos.
     Simulate(Simulate),
+    /// Ask the admin listener of a running gateway whether it lives (for health checks): exit 0 if it does, else 1.
+    Health(Settings),
+    /// Print completions for a shell: `source <(pollgate completions bash)`.
+    Completions {
+        /// The shell they are for.
+        shell: Shell,
+    },
+    /// Print the manual page, or write those of all commands into a folder.
+    Man {
+        /// Where to, one file for each command; without it, pollgate(1) is printed.
+        #[arg(value_name = "FOLDER")]
+        folder: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -124,6 +143,9 @@ pub fn main() -> ExitCode {
         Command::Check(settings) => with_config(&settings, check),
         Command::Demo(options) => report(run_demo(options)),
         Command::Simulate(simulate) => report(run_simulator(simulate)),
+        Command::Health(settings) => with_config(&settings, |loaded| probe::ask(&loaded.config)),
+        Command::Completions { shell } => report(completions(shell)),
+        Command::Man { folder } => report(man(folder)),
     }
 }
 
@@ -139,6 +161,7 @@ fn with_config(settings: &Settings, run: impl FnOnce(&Loaded) -> Result<(), Prob
         Some(StartProblem::Configuration(problem)) => {
             complain(&loaded.with_place(&problem.to_string()), MISUSED)
         }
+        Some(StartProblem::Passed(problem)) => complain(problem, MISUSED),
         _ => complain(&problem, FAILED),
     }
 }
@@ -158,21 +181,16 @@ fn check(loaded: &Loaded) -> Result<(), Problem> {
 }
 
 fn serve(settings: &Settings, loaded: &Loaded) -> Result<(), Problem> {
+    // Before there are threads: it reads and clears variables.
+    let passed = Passed::from_environment()?;
     let config = loaded.config.clone();
     let log = telemetry::start(&config.log);
     runtime()?.block_on(async {
         let stop = CancellationToken::new();
         stop_on_signals(stop.clone())?;
-        let bound = Bound::new(config).await?;
-        let (gateway, sources, level) = (bound.gateway().clone(), settings.sources(), log.reload());
-        reload_on_hangup(move || match config::load(&sources) {
-            Ok(Loaded { config, .. }) => {
-                gateway.reload(&config);
-                level.set_level(config.log.level);
-                tracing::info!("reloaded: answers, cache (but its capacity), log.requests, log.level, listen.forwarded, upstream.dialect, upstream.timeout, max_status_body, max_waiters and max_wait; all else stays until a restart");
-            }
-            Err(problem) => tracing::error!("not reloaded, nothing changed: {problem}"),
-        })?;
+        let bound = Bound::with_sockets(config, passed).await?;
+        let (mut reloader, sources, log) = (bound.reloader()?, settings.sources(), log.reload());
+        reload_on_hangup(move || reloader.reload(&sources, &log))?;
         bound.run(stop).await
     })
 }
@@ -198,6 +216,22 @@ fn run_simulator(Simulate { listen, settings }: Simulate) -> Result<(), Problem>
             .run(listener, stop.cancelled_owned())
             .await?)
     })
+}
+
+fn completions(shell: Shell) -> Result<(), Problem> {
+    // Written at once: the generator panics where its writer fails, and a pager may go away.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "pollgate", &mut script);
+    Ok(std::io::stdout().write_all(&script)?)
+}
+
+fn man(folder: Option<PathBuf>) -> Result<(), Problem> {
+    match folder {
+        Some(folder) => clap_mangen::generate_to(Cli::command(), folder)?,
+        None => clap_mangen::Man::new(Cli::command().disable_help_subcommand(true))
+            .render(&mut std::io::stdout())?,
+    }
+    Ok(())
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {

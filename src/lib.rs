@@ -46,6 +46,7 @@ pub mod gateway;
 pub mod health;
 pub mod key;
 pub mod present;
+pub mod probe;
 pub mod reply;
 pub mod request_id;
 pub mod route;

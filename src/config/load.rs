@@ -1,20 +1,17 @@
-//! Reads the layers, keeps where each setting came from, and says what is wrong in words that help.
+//! Reads the layers, and keeps where each setting came from.
 
-use std::fmt;
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
 use super::Config;
+use super::keys::{self, get, nearest, put};
 use super::origin::{Origin, Origins, environment_name};
-
-/// Keys that have no default, and so do not stand in [`Config::default`].
-const OPTIONAL_KEYS: [&str; 3] = ["listen.tls.cert", "listen.tls.key", "upstream.ca_file"];
+use super::problem::{Problem, explain, place};
+use super::sense;
 
 /// Where to read from, besides the defaults.
 #[derive(Debug, Clone, Default)]
@@ -47,33 +44,13 @@ impl Loaded {
     }
 }
 
-/// Why a configuration cannot be used: where, which key, what was found and what it takes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem(String);
-
-impl fmt::Display for Problem {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        to.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Problem {}
-
-impl Problem {
-    pub(super) fn unwritable(error: &toml::ser::Error) -> Self {
-        Self(format!(
-            "the configuration cannot be written as TOML: {error}"
-        ))
-    }
-}
-
 /// Reads every layer: defaults, file, environment, flags; the later one wins.
 ///
 /// # Errors
 /// The first thing that is wrong, with its place and what would be right.
 pub fn load(sources: &Sources) -> Result<Loaded, Problem> {
-    let defaults = default_table()?;
-    let known = known_keys(&defaults);
+    let defaults = keys::default_table()?;
+    let known = keys::known(&defaults);
     let mut layers = Layers {
         merged: defaults.clone(),
         origins: Origins::new(),
@@ -96,7 +73,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problem> {
             let key = error.path().to_string();
             explain(&key, error.inner().message(), &merged, &origins)
         })?;
-    check(&config, &merged, &origins)?;
+    sense::check(&config, &merged, &origins)?;
     Ok(Loaded { config, origins })
 }
 
@@ -110,7 +87,7 @@ impl Layers {
     fn add_file(&mut self, path: &Path) -> Result<(), Problem> {
         let name = path.display();
         let text = fs::read_to_string(path).map_err(|error| {
-            Problem(format!(
+            Problem::new(format!(
                 "{name}: cannot be read: {error}; name a TOML file with --config or POLLGATE_CONFIG"
             ))
         })?;
@@ -120,7 +97,7 @@ impl Layers {
         };
         let broken = |error: &toml::de::Error| {
             let line = error.span().map_or(1, |at| line_of(&at));
-            Problem(format!(
+            Problem::new(format!(
                 "{name}:{line}: not valid TOML: {}",
                 error.message()
             ))
@@ -163,7 +140,7 @@ impl Layers {
             .cloned()
         else {
             let nearest = nearest(name, self.known.iter().map(|key| environment_name(key)));
-            return Err(Problem(format!(
+            return Err(Problem::new(format!(
                 "environment: unknown name {name}; did you mean {nearest}?"
             )));
         };
@@ -193,143 +170,10 @@ impl Layers {
 
     fn unknown(&self, key: &str, origin: &Origin) -> Problem {
         let nearest = nearest(key, self.known.iter().cloned());
-        Problem(format!(
+        Problem::new(format!(
             "{origin}: unknown key {key}; did you mean {nearest}?"
         ))
     }
-}
-
-/// What serde cannot see: settings that are well formed and make no sense.
-fn check(config: &Config, merged: &Table, origins: &Origins) -> Result<(), Problem> {
-    let refuse = |key: &str, takes: &str| Err(complain(key, takes, merged, origins));
-    if let Some(admin) = config.listen.admin {
-        if !admin.ip().is_loopback() && !config.listen.admin_public {
-            return refuse(
-                "listen.admin",
-                "a loopback address; to let other machines in, also set listen.admin_public = true",
-            );
-        }
-        if admin == config.listen.address && admin.port() != 0 {
-            return refuse(
-                "listen.admin",
-                r#"an address other than listen.address, or "off""#,
-            );
-        }
-    }
-    let positive: [(&str, Duration); 5] = [
-        ("upstream.connect_timeout", config.upstream.connect_timeout),
-        ("upstream.timeout", config.upstream.timeout),
-        ("limits.header_timeout", config.limits.header_timeout),
-        ("limits.idle_timeout", config.limits.idle_timeout),
-        ("log.snapshot", config.log.snapshot.unwrap_or(Duration::MAX)),
-    ];
-    if let Some((key, _)) = positive.iter().find(|(_, value)| value.is_zero()) {
-        return refuse(key, "a duration above zero");
-    }
-    for (key, value) in [
-        ("limits.max_connections", config.limits.max_connections),
-        ("limits.max_upstream", config.limits.max_upstream),
-    ] {
-        if value.get() > Semaphore::MAX_PERMITS {
-            return refuse(key, "a smaller number");
-        }
-    }
-    if config.upstream.max_status_body.bytes() == 0 {
-        return refuse("upstream.max_status_body", "a size above zero");
-    }
-    if config.cache.in_flight_max < config.cache.in_flight_ttl
-        && origins.contains_key("cache.in_flight_max")
-    {
-        return refuse("cache.in_flight_max", "at least cache.in_flight_ttl");
-    }
-    Ok(())
-}
-
-/// Puts serde's words into the form of every message here.
-fn explain(key: &str, said: &str, merged: &Table, origins: &Origins) -> Problem {
-    // `[[cache]]` is a list of sections.
-    if let Some((section, _)) = key.split_once('[') {
-        return complain(
-            section,
-            "one section with keys of its own, as in [section]",
-            merged,
-            origins,
-        );
-    }
-    if let Some((_, missing)) = said.split_once("missing field `") {
-        let missing = missing.trim_end_matches('`');
-        let place = place(key, origins);
-        return Problem(format!(
-            "{place}: {key}.{missing} is missing: {key} takes both cert and key"
-        ));
-    }
-    let takes = said
-        .rsplit_once("expected ")
-        .map_or(said, |(_, takes)| takes)
-        .trim();
-    let takes = match takes {
-        "a boolean" => "true or false".to_owned(),
-        "a nonzero usize" | "usize" => "a whole number above zero".to_owned(),
-        "path string" => "a path, as text".to_owned(),
-        takes if takes.starts_with("struct ") || takes == "a map" => {
-            "a section with keys of its own".to_owned()
-        }
-        takes => takes.replace('`', "\""),
-    };
-    complain(key, &takes, merged, origins)
-}
-
-fn complain(key: &str, takes: &str, merged: &Table, origins: &Origins) -> Problem {
-    let place = place(key, origins);
-    // A URL with a user or a query in it may hold a secret: it is not repeated.
-    let got = match get(merged, key) {
-        Some(Value::String(text)) if text.contains(['@', '?', '#']) => {
-            "a text with a user or a query in it (not repeated here)".to_owned()
-        }
-        Some(value) => value.to_string().trim().to_owned(),
-        None => "nothing".to_owned(),
-    };
-    Problem(format!("{place}: {key}: got {got}, takes {takes}"))
-}
-
-fn place(key: &str, origins: &Origins) -> String {
-    origins
-        .iter()
-        .find(|(set, _)| *set == key || set.starts_with(&format!("{key}.")))
-        .map_or_else(|| "defaults".to_owned(), |(_, origin)| origin.to_string())
-}
-
-fn nearest(wrong: &str, known: impl Iterator<Item = String>) -> String {
-    // The right name in the wrong section is nearer than any other name in that section.
-    let likeness = |key: &String| {
-        let whole = strsim::jaro_winkler(wrong, key);
-        whole.max(strsim::jaro_winkler(last_name(wrong), last_name(key)) * 0.99)
-    };
-    known
-        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
-        .unwrap_or_default()
-}
-
-/// `succeeded_ttl` of `cache.succeeded_ttl`, and of its name in the environment.
-fn last_name(key: &str) -> &str {
-    key.rsplit(['.'])
-        .next()
-        .and_then(|name| name.rsplit("__").next())
-        .unwrap_or(key)
-}
-
-pub(super) fn default_table() -> Result<Table, Problem> {
-    Table::try_from(Config::default()).map_err(|error| Problem::unwritable(&error))
-}
-
-fn known_keys(defaults: &Table) -> Vec<String> {
-    let mut keys: Vec<String> = OPTIONAL_KEYS.map(str::to_owned).into();
-    for (section, values) in defaults {
-        for key in values.as_table().into_iter().flat_map(Table::keys) {
-            keys.push(format!("{section}.{key}"));
-        }
-    }
-    keys
 }
 
 fn collect_lines(prefix: &str, table: &DeTable<'_>, found: &mut impl FnMut(String, Range<usize>)) {
@@ -346,31 +190,10 @@ fn collect_lines(prefix: &str, table: &DeTable<'_>, found: &mut impl FnMut(Strin
     }
 }
 
-pub(super) fn get<'t>(table: &'t Table, key: &str) -> Option<&'t Value> {
-    match key.split_once('.') {
-        Some((section, rest)) => get(table.get(section)?.as_table()?, rest),
-        None => table.get(key),
-    }
-}
-
-fn put(table: &mut Table, key: &str, value: Value) {
-    match key.split_once('.') {
-        Some((section, rest)) => {
-            let inner = table
-                .entry(section)
-                .or_insert_with(|| Value::Table(Table::new()));
-            if let Value::Table(inner) = inner {
-                put(inner, rest, value);
-            }
-        }
-        None => {
-            table.insert(key.to_owned(), value);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn environment(pairs: &[(&str, &str)]) -> Sources {
@@ -474,6 +297,27 @@ mod tests {
                 "{complaint}"
             );
             assert!(complaint.contains(told), "{complaint}");
+        }
+    }
+
+    #[test]
+    fn an_admin_address_beyond_loopback_has_to_be_meant() {
+        for (address, is_loopback) in [
+            ("127.0.0.1:9090", true),
+            ("127.9.9.9:9090", true),
+            ("[::1]:9090", true),
+            ("off", true),
+            ("0.0.0.0:9090", false),
+            ("192.168.1.2:0", false),
+            ("[::]:9090", false),
+            ("[fe80::1]:9090", false),
+            ("[::ffff:192.168.1.2]:9090", false),
+        ] {
+            let mut pairs = vec![("POLLGATE_LISTEN__ADMIN", address)];
+            let loaded = load(&environment(&pairs));
+            assert_eq!(loaded.is_ok(), is_loopback, "{address}");
+            pairs.push(("POLLGATE_LISTEN__ADMIN_PUBLIC", "true"));
+            assert!(load(&environment(&pairs)).is_ok(), "{address}");
         }
     }
 

@@ -3,9 +3,13 @@
 //! A [`Config`] is read by [`load()`] from four layers, the later one winning: defaults, a TOML file, the
 //! environment, flags. Reading binds no port and opens no connection.
 
+mod changes;
 mod human;
+mod keys;
 mod load;
 mod origin;
+mod problem;
+mod sense;
 mod show;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -15,8 +19,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use changes::Changes;
 pub use human::{Size, UpstreamUrl};
-pub use load::{Loaded, Problem, Sources, load};
+pub use load::{Loaded, Sources, load};
+pub use problem::Problem;
 
 use crate::task::Rendering;
 

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use toml::{Table, Value};
 
-use super::load::{Loaded, Problem};
+use super::load::Loaded;
+use super::problem::Problem;
 
 impl Loaded {
     /// The effective configuration as TOML; it reads back to the same one. There is no secret in it to show.

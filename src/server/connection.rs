@@ -4,9 +4,11 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -24,6 +26,10 @@ use crate::exchange::{Inbound, Peer};
 
 /// How long an idle connection has to close in an orderly way.
 const FAREWELL: Duration = Duration::from_secs(1);
+
+/// How long an idle connection is kept after the stop. HTTP/1.1 has no way to say goodbye but on an answer: a client that
+/// is about to ask once more gets its answer, with `connection: close` on it, in place of a closed door.
+const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// Serves one connection until it ends, stands idle for too long, or `stop` is cancelled and what is under way is done.
 pub(super) async fn run<S>(
@@ -95,15 +101,27 @@ async fn converse<T, S>(
         + 'static,
 {
     let activity = Activity::new();
+    let is_http_2 = Arc::new(AtomicBool::new(false));
     let handle = {
-        let activity = Arc::clone(&activity);
+        let (activity, is_http_2) = (Arc::clone(&activity), Arc::clone(&is_http_2));
+        let stop = stop.clone();
         service_fn(move |request: Request<Incoming>| {
             let busy = activity.request();
+            if request.version() == Version::HTTP_2 {
+                is_http_2.store(true, Ordering::Relaxed);
+            }
+            let last = (request.version() < Version::HTTP_2).then(|| stop.clone());
             let answer = service
                 .clone()
                 .oneshot(Inbound::new(request.map(Body::from), peer));
             async move {
-                let response = answer.await?;
+                let mut response = answer.await?;
+                if last.is_some_and(|stop| stop.is_cancelled())
+                    && response.status() != StatusCode::SWITCHING_PROTOCOLS
+                {
+                    let close = HeaderValue::from_static("close");
+                    response.headers_mut().insert(CONNECTION, close);
+                }
                 // A streamed answer keeps the connection busy until its end.
                 Ok::<_, Infallible>(if response.body().is_buffered() {
                     response
@@ -129,8 +147,9 @@ async fn converse<T, S>(
     ));
     let mut connection = pin!(builder.serve_connection(io, handle));
 
-    let mut idle_check = pin!(sleep_until(Instant::now() + keeping.idle_timeout));
-    let (mut stopping, mut closing) = (false, false);
+    let mut patience = keeping.idle_timeout;
+    let mut idle_check = pin!(sleep_until(Instant::now() + patience));
+    let (mut stopping, mut closing) = (None, false);
     loop {
         tokio::select! {
             ended = connection.as_mut() => {
@@ -139,8 +158,13 @@ async fn converse<T, S>(
                 }
                 return;
             }
-            () = idle_check.as_mut() => match next_idle_check(&activity, keeping.idle_timeout) {
-                Some(next) => idle_check.as_mut().reset(next),
+            () = idle_check.as_mut() => match next_idle_check(&activity, patience, stopping) {
+                Some(next) => {
+                    if stopping.is_some() && is_http_2.load(Ordering::Relaxed) {
+                        close(connection.as_mut());
+                    }
+                    idle_check.as_mut().reset(next);
+                }
                 // Said goodbye to already, and still there: half a head, most likely.
                 None if closing => return,
                 None => {
@@ -149,18 +173,30 @@ async fn converse<T, S>(
                     idle_check.as_mut().reset(Instant::now() + FAREWELL);
                 }
             },
-            () = stop.cancelled(), if !stopping => {
-                stopping = true;
-                close(connection.as_mut());
+            () = stop.cancelled(), if stopping.is_none() => {
+                let now = Instant::now();
+                stopping = Some(now);
+                // GOAWAY names the last request that is answered: nobody has to guess.
+                if is_http_2.load(Ordering::Relaxed) {
+                    close(connection.as_mut());
+                }
+                patience = patience.min(LAST_CALL).min(keeping.drain / 2);
+                idle_check.as_mut().reset(now + patience);
             }
         }
     }
 }
 
-/// When to look again; `None` where the connection has stood idle for long enough.
-fn next_idle_check(activity: &Activity, idle_timeout: Duration) -> Option<Instant> {
+/// When to look again; `None` where the connection has stood idle for long enough, after the stop if there was one.
+fn next_idle_check(
+    activity: &Activity,
+    patience: Duration,
+    stopped: Option<Instant>,
+) -> Option<Instant> {
     let now = Instant::now();
-    let due = activity.idle_since().unwrap_or(now) + idle_timeout;
+    let since = activity.idle_since().unwrap_or(now);
+    let since = stopped.map_or(since, |stopped| stopped.max(since));
+    let due = since + patience;
     (due > now).then_some(due)
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -11,9 +12,9 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::config;
 
-/// Who pollgate is to clients over HTTPS.
+/// Who pollgate is to clients over HTTPS. Clones are one identity.
 #[derive(Clone)]
-pub struct TlsIdentity(TlsAcceptor);
+pub struct TlsIdentity(Arc<ArcSwap<ServerConfig>>);
 
 /// Why the certificate or the key cannot be used.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,42 +26,55 @@ impl TlsIdentity {
     /// # Errors
     /// A file that cannot be read, holds something else, or a key that is not the certificate's.
     pub fn read(tls: &config::Tls) -> Result<Self, TlsProblem> {
-        let chain = CertificateDer::pem_file_iter(&tls.cert)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .and_then(|chain| {
-                if chain.is_empty() {
-                    Err(pem::Error::NoItemsFound)
-                } else {
-                    Ok(chain)
-                }
-            })
-            .map_err(|error| {
-                unreadable(
-                    "cert",
-                    &tls.cert,
-                    "a PEM file with the certificate first",
-                    &error,
-                )
-            })?;
-        let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| {
-            unreadable("key", &tls.key, "a PEM file with a private key", &error)
-        })?;
-        let mut config =
-            ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-                .with_safe_default_protocol_versions()
-                .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
-                .map_err(|error| {
-                    TlsProblem(format!(
-                        "listen.tls: takes a certificate and the key that belongs to it: {error}"
-                    ))
-                })?;
-        config.alpn_protocols = vec![b"h2".into(), b"http/1.1".into()];
-        Ok(Self(TlsAcceptor::from(Arc::new(config))))
+        Ok(Self(Arc::new(ArcSwap::from_pointee(read(tls)?))))
     }
 
-    pub(super) fn acceptor(&self) -> &TlsAcceptor {
-        &self.0
+    /// Reads both files anew: handshakes from now on get what is in them. Connections that stand keep what they have.
+    ///
+    /// # Errors
+    /// As with [`TlsIdentity::read`]; nothing has changed then.
+    pub fn reload(&self, tls: &config::Tls) -> Result<(), TlsProblem> {
+        self.0.store(Arc::new(read(tls)?));
+        Ok(())
     }
+
+    /// Accepts with what was read last.
+    pub(super) fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(self.0.load_full())
+    }
+}
+
+fn read(tls: &config::Tls) -> Result<ServerConfig, TlsProblem> {
+    let chain = CertificateDer::pem_file_iter(&tls.cert)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .and_then(|chain| {
+            if chain.is_empty() {
+                Err(pem::Error::NoItemsFound)
+            } else {
+                Ok(chain)
+            }
+        })
+        .map_err(|error| {
+            unreadable(
+                "cert",
+                &tls.cert,
+                "a PEM file with the certificate first",
+                &error,
+            )
+        })?;
+    let key = PrivateKeyDer::from_pem_file(&tls.key)
+        .map_err(|error| unreadable("key", &tls.key, "a PEM file with a private key", &error))?;
+    let mut config =
+        ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
+            .map_err(|error| {
+                TlsProblem(format!(
+                    "listen.tls: takes a certificate and the key that belongs to it: {error}"
+                ))
+            })?;
+    config.alpn_protocols = vec![b"h2".into(), b"http/1.1".into()];
+    Ok(config)
 }
 
 impl fmt::Debug for TlsIdentity {

@@ -25,15 +25,53 @@ async fn health_readiness_and_the_index_are_there_and_other_methods_are_not() {
             "{path}"
         );
     }
+}
+
+#[tokio::test]
+async fn neither_listener_answers_for_the_other() {
+    let upstream = Upstream::saying(row("SUCCESS")).await;
+    let gateway = Gateway::start(&upstream.url(), &[]).await;
+    let ask = async |client: &Client, method: &str, path: &str| {
+        let request = Request::builder().method(method).uri(client.url(path));
+        client.send(request.body(Full::default()).unwrap()).await
+    };
+    let admin = Client::new(gateway.admin);
+    for (method, path) in [
+        ("GET", "/v1/videos/t"),
+        ("GET", "/v1/video/generations/t"),
+        ("POST", "/v1/videos"),
+        ("GET", "/v1/models"),
+    ] {
+        assert_eq!(ask(&admin, method, path).await.status, 404, "{path}");
+    }
+    assert_eq!(upstream.count(), 0, "nothing of it reached upstream");
+
+    gateway.get("/v1/videos/kept").await;
+    let upstreams = [
+        ("GET", "/"),
+        ("GET", "/metrics"),
+        ("GET", "/healthz"),
+        ("GET", "/readyz"),
+        ("DELETE", "/cache"),
+        ("DELETE", "/cache/kept"),
+    ];
+    for (method, path) in upstreams {
+        assert_eq!(
+            ask(&gateway.client, method, path).await.text(),
+            row("SUCCESS"),
+            "upstream's own answer"
+        );
+    }
+    let asked: Vec<_> = upstream.asked()[1..]
+        .iter()
+        .map(|asked| (asked.method.to_string(), asked.target.clone()))
+        .collect();
     assert_eq!(
-        get(gateway.admin, "/v1/videos/t").await.status,
-        404,
-        "no polls here"
+        asked,
+        upstreams.map(|(method, path)| (method.to_owned(), path.to_owned()))
     );
-    assert_eq!(upstream.count(), 0);
-    // On the clients' port the same paths are upstream's.
-    gateway.get("/metrics").await;
-    assert_eq!(upstream.asked()[0].target, "/metrics");
+    gateway.get("/v1/videos/kept").await;
+    assert_eq!(upstream.count(), 1 + upstreams.len(), "still remembered");
 }
 
 #[tokio::test]

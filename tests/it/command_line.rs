@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::binary;
+use crate::support::{Gateway, Reply, Upstream, binary, row};
 
 struct Said {
     code: Option<i32>,
@@ -231,29 +231,86 @@ fn help_and_version_answer_on_standard_output() {
 }
 
 #[test]
-fn the_shipped_configuration_is_the_defaults_key_for_key() {
-    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/config/pollgate.toml");
-    let settings = |text: &str| -> Vec<String> {
-        text.lines()
-            .filter_map(|line| line.split(" # ").next())
-            .map(|line| line.trim().to_owned())
-            .collect()
-    };
-    let defaults = run(&["check"], &[]);
-    let with_file = run(&["check", "--config", shipped], &[]);
-    assert_eq!(
-        (with_file.code, settings(&with_file.out)),
-        (Some(0), settings(&defaults.out))
-    );
-    let named: toml::Table = fs::read_to_string(shipped).unwrap().parse().expect("TOML");
-    let shown: toml::Table = defaults.out.parse().expect("TOML");
-    for (section, keys) in &shown {
-        let missing: Vec<_> = keys
-            .as_table()
-            .unwrap()
-            .keys()
-            .filter(|key| named[section].get(key.as_str()).is_none())
-            .collect();
-        assert!(missing.is_empty(), "{section}: {missing:?}");
+fn completions_complete() {
+    let folder = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = run(&["completions", shell], &[]);
+        assert_eq!((script.code, script.err.as_str()), (Some(0), ""), "{shell}");
+        assert!(script.out.contains("upstream"), "{shell}");
     }
+    let file = folder.path().join("pollgate.bash");
+    fs::write(&file, run(&["completions", "bash"], &[]).out).unwrap();
+    let offered = |words: &str, at: usize| {
+        let script = format!(
+            r#"source "$0"; COMP_WORDS=(pollgate {words} ""); COMP_CWORD={at}; _pollgate pollgate "" ""; echo "${{COMPREPLY[@]}}""#
+        );
+        let output = std::process::Command::new("bash")
+            .args(["-euc", &script])
+            .arg(&file)
+            .output()
+            .expect("bash runs");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let commands = offered("", 1);
+    for command in ["serve", "check", "demo", "simulate", "health", "--listen"] {
+        assert!(commands.split_whitespace().any(|word| word == command));
+    }
+    assert!(offered("simulate", 2).contains("--lifetime"));
+}
+
+#[test]
+fn every_command_has_a_manual_page_that_troff_understands() {
+    let folder = tempfile::tempdir().unwrap();
+    let printed = run(&["man"], &[]);
+    assert_eq!((printed.code, printed.err.as_str()), (Some(0), ""));
+    let written = run(&["man", folder.path().to_str().unwrap()], &[]);
+    assert_eq!((written.code, written.out.as_str()), (Some(0), ""));
+    let pages: Vec<_> = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|page| page.unwrap().path())
+        .collect();
+    assert!(pages.len() >= 5, "{pages:?}");
+    let main = fs::read_to_string(folder.path().join("pollgate.1")).unwrap();
+    assert_eq!(main, printed.out);
+    for command in ["serve", "check", "demo", "simulate"] {
+        assert!(folder.path().join(format!("pollgate-{command}.1")).exists());
+    }
+    // Where there is no troff, the formatter's own tests have to do.
+    let troff = std::process::Command::new("groff")
+        .args(["-man", "-ww", "-z"])
+        .args(&pages)
+        .output();
+    if let Ok(troff) = troff {
+        let said = String::from_utf8_lossy(&troff.stderr);
+        assert!(troff.status.success() && said.is_empty(), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_is_0_where_a_gateway_lives_and_1_where_none_does() {
+    let upstream = Upstream::saying(row("SUCCESS")).await;
+    let mut gateway = Gateway::start(&upstream.url(), &[]).await;
+    let admin = gateway.admin.to_string();
+    let everywhere = format!("0.0.0.0:{}", gateway.admin.port());
+    let alive = run(&["health", "--admin", &admin], &[]);
+    assert_eq!((alive.code, alive.err.as_str()), (Some(0), ""));
+    let public = [("POLLGATE_LISTEN__ADMIN_PUBLIC", "true")];
+    assert_eq!(
+        run(&["health", "--admin", &everywhere], &public).code,
+        Some(0)
+    );
+    // Who answers, but not as an admin listener does, is not one.
+    let upstream = Upstream::start(|_| Reply::new(404, "text/plain", "no")).await;
+    let other = run(&["health", "--admin", &upstream.address.to_string()], &[]);
+    assert_eq!(other.code, Some(1));
+    assert!(other.err.contains("answers HTTP/1.1 404"), "{}", other.err);
+    gateway.signal("-TERM");
+    gateway.ended().await;
+    let gone = run(&["health", "--admin", &admin], &[]);
+    assert_eq!(gone.code, Some(1));
+    assert!(gone.err.contains("does not answer"), "{}", gone.err);
+    let off = run(&["health", "--admin", "off"], &[]);
+    assert_eq!(off.code, Some(1));
+    assert!(off.err.contains("listen.admin is off"), "{}", off.err);
 }

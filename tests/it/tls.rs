@@ -9,8 +9,9 @@ use http::{Request, Response, Version};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_rustls::HttpsConnectorBuilder;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use rustls::pki_types::pem::PemObject as _;
@@ -20,7 +21,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use crate::support::{Gateway, Upstream, binary, row};
+use crate::support::{Gateway, Upstream, binary, eventually, row};
 
 /// A certificate of its own for 127.0.0.1, as files.
 struct Identity {
@@ -44,6 +45,12 @@ impl Identity {
             cert,
             key,
         }
+    }
+
+    /// This one's files become the other's.
+    fn turn_into(&self, other: &Self) {
+        std::fs::copy(&other.cert, &self.cert).unwrap();
+        std::fs::copy(&other.key, &self.key).unwrap();
     }
 
     fn settings(&self) -> [(&'static str, &str); 2] {
@@ -137,28 +144,75 @@ async fn an_upstream_that_cannot_prove_itself_is_not_talked_to() {
     assert!(answer.text().contains("TLS failed"), "{answer:?}");
 }
 
+/// A client with connections of its own that trusts these certificates only.
+fn client(
+    trusted: Vec<CertificateDer<'static>>,
+    version: Version,
+) -> Client<HttpsConnector<HttpConnector>, Full<Bytes>> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(trusted);
+    let tls = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = HttpsConnectorBuilder::new()
+        .with_tls_config(tls)
+        .https_only();
+    let connector = if version == Version::HTTP_2 {
+        connector.enable_http2().build()
+    } else {
+        connector.enable_http1().build()
+    };
+    Client::builder(TokioExecutor::new()).build(connector)
+}
+
+#[tokio::test]
+async fn hangup_reads_the_certificate_again_and_keeps_the_old_one_where_it_cannot() {
+    let (identity, next) = (Identity::new(), Identity::new());
+    let first = identity.certificates();
+    let upstream = Upstream::saying(row("SUCCESS")).await;
+    let gateway = Gateway::start(&upstream.url(), &identity.settings()).await;
+    let url: http::Uri = format!("https://{}/v1/videos/t", gateway.address)
+        .parse()
+        .unwrap();
+    let serves = async |trusted: &[CertificateDer<'static>]| {
+        let client = client(trusted.to_vec(), Version::HTTP_11);
+        client.get(url.clone()).await.is_ok()
+    };
+    let told = async |words: &str| {
+        eventually(words, async || {
+            gateway.log().iter().any(|line| line.contains(words))
+        })
+        .await;
+    };
+    let standing = client(first.clone(), Version::HTTP_2);
+    assert!(standing.get(url.clone()).await.is_ok());
+
+    identity.turn_into(&next);
+    gateway.signal("-HUP");
+    told("reloaded: no setting changed; the files of listen.tls were read again").await;
+    assert!(serves(&next.certificates()).await && !serves(&first).await);
+    assert!(
+        standing.get(url.clone()).await.is_ok(),
+        "connections that stand live on"
+    );
+    std::fs::write(&identity.key, "no key\n").unwrap();
+    gateway.signal("-HUP");
+    told(
+        "not reloaded, nothing changed: environment POLLGATE_LISTEN__TLS__KEY: listen.tls.key: got",
+    )
+    .await;
+    assert!(serves(&next.certificates()).await);
+}
+
 #[tokio::test]
 async fn clients_are_served_over_https_in_either_http_version() {
     let identity = Identity::new();
     let upstream = Upstream::saying(row("SUCCESS")).await;
     let gateway = Gateway::start(&upstream.url(), &identity.settings()).await;
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(identity.certificates());
     for version in [Version::HTTP_11, Version::HTTP_2] {
-        let tls = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots.clone())
-            .with_no_client_auth();
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_only();
-        let connector = if version == Version::HTTP_2 {
-            connector.enable_http2().build()
-        } else {
-            connector.enable_http1().build()
-        };
-        let client = Client::builder(TokioExecutor::new()).build::<_, Full<Bytes>>(connector);
+        let client = client(identity.certificates(), version);
         let url = format!("https://{}/v1/videos/t", gateway.address);
         let request = Request::get(url)
             .header("authorization", "Bearer sk-test")

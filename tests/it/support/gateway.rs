@@ -94,7 +94,8 @@ impl Gateway {
         Self::spawn(command).await
     }
 
-    async fn spawn(mut command: Command) -> Self {
+    /// From a command that says where it listens.
+    pub(crate) async fn spawn(mut command: Command) -> Self {
         let mut child = command
             .stdout(Stdio::piped())
             .spawn()

@@ -1,11 +1,15 @@
-//! `pollgate serve`: binds the ports, serves until told to stop, reloads when told to.
+//! `pollgate serve`: binds the ports or takes those passed in, serves until told to stop, reloads when told to.
+
+mod notify;
+mod reload;
+mod signals;
+mod sockets;
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::Admin;
@@ -13,6 +17,11 @@ use crate::config::Config;
 use crate::gateway::{Gateway, Problem};
 use crate::server::{self, Keeping, TlsIdentity};
 use crate::telemetry::{self, Exposition};
+
+pub use self::reload::Reloader;
+pub use self::signals::{reload_on_hangup, stop_on_signals};
+use self::sockets::Door;
+pub use self::sockets::Passed;
 
 /// How often the store gives back the memory of what is of no use any more.
 const RECLAIM: Duration = Duration::from_secs(5);
@@ -31,6 +40,8 @@ pub enum StartProblem {
         /// Why not.
         error: io::Error,
     },
+    /// A socket that was passed in cannot be used.
+    Passed(String),
 }
 
 impl fmt::Display for StartProblem {
@@ -42,6 +53,7 @@ impl fmt::Display for StartProblem {
                 address,
                 error,
             } => write!(to, "{key}: cannot listen on {address}: {error}"),
+            Self::Passed(problem) => to.write_str(problem),
         }
     }
 }
@@ -52,8 +64,8 @@ impl std::error::Error for StartProblem {}
 #[derive(Debug)]
 pub struct Bound {
     gateway: Gateway,
-    clients: TcpListener,
-    admin: Option<TcpListener>,
+    clients: Door,
+    admin: Option<Door>,
     keeping: Keeping,
     config: Config,
 }
@@ -82,6 +94,14 @@ impl Bound {
     /// # Errors
     /// A file that the configuration names cannot be used, or a port is taken.
     pub async fn new(config: Config) -> Result<Self, StartProblem> {
+        Self::with_sockets(config, Passed::default()).await
+    }
+
+    /// Sets the gateway up, and binds those of its ports that were not passed in.
+    ///
+    /// # Errors
+    /// As with [`Bound::new`], or a socket that was passed in cannot be used.
+    pub async fn with_sockets(config: Config, passed: Passed) -> Result<Self, StartProblem> {
         let (gateway, tls) = Self::examine(&config)?;
         let keeping = Keeping {
             max_connections: config.limits.max_connections.get(),
@@ -91,11 +111,8 @@ impl Bound {
             tls,
             gauge: Some(gateway.metrics().connections()),
         };
-        let clients = bind("listen.address", config.listen.address).await?;
-        let admin = match config.listen.admin {
-            Some(address) => Some(bind("listen.admin", address).await?),
-            None => None,
-        };
+        let clients = sockets::clients(&config.listen, passed.clients).await?;
+        let admin = sockets::admin(&config.listen, passed.admin).await?;
         Ok(Self {
             gateway,
             clients,
@@ -110,7 +127,7 @@ impl Bound {
     /// # Errors
     /// The system does not know.
     pub fn address(&self) -> io::Result<SocketAddr> {
-        self.clients.local_addr()
+        self.clients.listener.local_addr()
     }
 
     /// Where metrics are served.
@@ -118,7 +135,7 @@ impl Bound {
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin
             .as_ref()
-            .and_then(|admin| admin.local_addr().ok())
+            .and_then(|admin| admin.listener.local_addr().ok())
     }
 
     /// The gateway that is going to run.
@@ -127,11 +144,35 @@ impl Bound {
         &self.gateway
     }
 
+    /// What reloads it while it runs.
+    ///
+    /// # Errors
+    /// The system does not know where it listens.
+    pub fn reloader(&self) -> io::Result<Reloader> {
+        Ok(Reloader {
+            gateway: self.gateway.clone(),
+            tls: self.keeping.tls.clone(),
+            started: self.config.clone(),
+            last: self.config.clone(),
+            status: self.status()?,
+        })
+    }
+
+    /// What the service manager shows people.
+    fn status(&self) -> io::Result<String> {
+        Ok(format!(
+            "serving on {}, upstream {}",
+            self.address()?,
+            self.config.upstream.url
+        ))
+    }
+
     /// Runs until `stop` is cancelled and what was under way is done.
     ///
     /// # Errors
     /// A listener broke.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Problem> {
+        let status = self.status()?;
         let Self {
             gateway,
             clients,
@@ -140,33 +181,48 @@ impl Bound {
             config,
         } = self;
         tracing::info!(
-            "listening on {}, upstream {}",
-            clients.local_addr()?,
+            "listening on {}{}, upstream {}",
+            clients.listener.local_addr()?,
+            clients.note("listen.address"),
             config.upstream.url
         );
-        // The admin listener outlives the clients', so that readiness can be seen while draining.
         let drained = CancellationToken::new();
-        let admin = admin
-            .map(|listener| Ok::<_, io::Error>((listener.local_addr()?, listener)))
-            .transpose()?;
-        let admin = admin.map(|(address, listener)| {
-            tracing::info!("admin listening on {address}");
-            let keeping = Keeping {
-                max_connections: 64,
-                drain: Duration::from_secs(1),
-                tls: None,
-                gauge: None,
-                ..keeping.clone()
-            };
-            let service = Admin::new(gateway.clone(), stop.clone(), address);
-            tokio::spawn(server::serve(listener, service, keeping, drained.clone()))
-        });
+        let admin = match admin {
+            Some(door) => {
+                let address = door.listener.local_addr()?;
+                tracing::info!("admin listening on {address}{}", door.note("listen.admin"));
+                let keeping = Keeping {
+                    max_connections: 64,
+                    drain: Duration::from_secs(1),
+                    tls: None,
+                    gauge: None,
+                    ..keeping.clone()
+                };
+                let service = Admin::new(gateway.clone(), stop.clone(), address);
+                // It outlives the clients' listener, so that readiness can be seen while draining; but on a socket that
+                // was passed in, the next process is the one to ask.
+                let until = if door.passed { &stop } else { &drained };
+                let serving = server::serve(door.listener, service, keeping, until.clone());
+                Some(tokio::spawn(serving))
+            }
+            None => None,
+        };
         let chores = [
             tokio::spawn(reclaim(gateway.clone())),
             tokio::spawn(snapshots(gateway.clone(), config.log.snapshot)),
-            tokio::spawn(drain_at(stop.clone(), gateway.clone(), config.limits.drain)),
+            tokio::spawn(give_up_in_time(
+                stop.clone(),
+                gateway.clone(),
+                config.limits.drain,
+            )),
+            tokio::spawn(async { match notify::stay_alive().await {} }),
         ];
-        let served = server::serve(clients, gateway.clone(), keeping, stop).await;
+        notify::ready(&status);
+        // Joined, for it is said even where nothing is under way and the end comes at once.
+        let (served, ()) = tokio::join!(
+            server::serve(clients.listener, gateway.clone(), keeping, stop.clone()),
+            begin_to_drain(stop, &gateway, config.limits.drain),
+        );
         drained.cancel();
         for chore in chores {
             chore.abort();
@@ -182,20 +238,15 @@ impl Bound {
     }
 }
 
-async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartProblem> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| StartProblem::Bind {
-            key,
-            address,
-            error,
-        })
-}
-
-async fn drain_at(stop: CancellationToken, gateway: Gateway, within: Duration) {
+async fn begin_to_drain(stop: CancellationToken, gateway: &Gateway, within: Duration) {
     stop.cancelled().await;
     tracing::info!("draining: no new connections, those under way have {within:?}");
+    notify::stopping("draining: no new connections, those under way finish");
     gateway.drain();
+}
+
+async fn give_up_in_time(stop: CancellationToken, gateway: Gateway, within: Duration) {
+    stop.cancelled().await;
     // A little before connections are cut: a clear word is better than none.
     tokio::time::sleep(within.mul_f64(0.9)).await;
     gateway.give_up();
@@ -216,42 +267,4 @@ async fn snapshots(gateway: Gateway, every: Option<Duration>) {
         pace.tick().await;
         telemetry::write_snapshot(&gateway.expose(Exposition::Prometheus));
     }
-}
-
-/// Cancels the token at SIGTERM or SIGINT; a second one ends the process at once.
-///
-/// # Errors
-/// The system takes no signal handlers.
-pub fn stop_on_signals(stop: CancellationToken) -> io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::spawn(async move {
-        for last in [false, true] {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            if last {
-                std::process::exit(1);
-            }
-            stop.cancel();
-        }
-    });
-    Ok(())
-}
-
-/// Calls `reload` at every SIGHUP.
-///
-/// # Errors
-/// The system takes no signal handlers.
-pub fn reload_on_hangup(reload: impl Fn() + Send + 'static) -> io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut hangup = signal(SignalKind::hangup())?;
-    tokio::spawn(async move {
-        while hangup.recv().await.is_some() {
-            reload();
-        }
-    });
-    Ok(())
 }

@@ -1,0 +1,140 @@
+//! What differs between two configurations, and what of that a running gateway can take up.
+
+use toml::Table;
+
+use super::Config;
+use super::keys;
+
+/// Keys that are looked at once, when the process starts. Others are taken up by a reload.
+const FIXED: [&str; 14] = [
+    "cache.capacity",
+    "limits.drain",
+    "limits.header_timeout",
+    "limits.idle_timeout",
+    "limits.max_connections",
+    "limits.max_upstream",
+    "listen.address",
+    "listen.admin",
+    "listen.admin_public",
+    "log.format",
+    "log.snapshot",
+    "upstream.ca_file",
+    "upstream.connect_timeout",
+    "upstream.url",
+];
+
+/// The keys that differ between two configurations.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Those that a running gateway takes up.
+    pub taken_up: Vec<String>,
+    /// Those that wait for a restart.
+    pub wait_for_restart: Vec<String>,
+}
+
+impl Config {
+    /// What is to be changed in a process that started with this one and `last` took up another, to get to `wanted`.
+    #[must_use]
+    pub fn changes(&self, last: &Self, wanted: &Self) -> Changes {
+        let [started, last, wanted] =
+            [self, last, wanted].map(|config| Table::try_from(config).unwrap_or_default());
+        let differs = |from: &Table, key: &str| keys::get(from, key) != keys::get(&wanted, key);
+        // With HTTPS on, other files can be read; whether it is on is decided at the start.
+        let https_toggled = started_with_tls(&started) != started_with_tls(&wanted);
+        let is_fixed =
+            |key: &str| FIXED.contains(&key) || (https_toggled && key.starts_with("listen.tls."));
+        let mut changes = Changes::default();
+        for key in keys::known(&keys::default_table().unwrap_or_default()) {
+            if is_fixed(&key) {
+                if differs(&started, &key) {
+                    changes.wait_for_restart.push(key);
+                }
+            } else if differs(&last, &key) {
+                changes.taken_up.push(key);
+            }
+        }
+        changes
+    }
+}
+
+fn started_with_tls(config: &Table) -> bool {
+    keys::get(config, "listen.tls").is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Tls;
+
+    /// Keys that a reload takes up. A new key has to be put here or among [`FIXED`], and be treated so.
+    const LIVE: [&str; 20] = [
+        "answers.rendering",
+        "cache.adaptive",
+        "cache.credential_ttl",
+        "cache.failed_ttl",
+        "cache.in_flight_max",
+        "cache.in_flight_ttl",
+        "cache.missing_ttl",
+        "cache.stale_if_error",
+        "cache.succeeded_ttl",
+        "cache.url_margin",
+        "limits.max_wait",
+        "limits.max_waiters",
+        "listen.forwarded",
+        "listen.tls.cert",
+        "listen.tls.key",
+        "log.level",
+        "log.requests",
+        "upstream.dialect",
+        "upstream.max_status_body",
+        "upstream.timeout",
+    ];
+
+    #[test]
+    fn every_key_either_waits_for_a_restart_or_does_not() {
+        let mut known = keys::known(&keys::default_table().expect("is TOML"));
+        let mut listed: Vec<_> = FIXED.into_iter().chain(LIVE).map(str::to_owned).collect();
+        known.sort();
+        listed.sort();
+        assert_eq!(listed, known);
+    }
+
+    #[test]
+    fn a_change_waits_for_a_restart_until_it_is_taken_back() {
+        let started = Config::default();
+        let mut wanted = Config::default();
+        wanted.listen.address.set_port(1);
+        wanted.cache.adaptive = false;
+        let first = started.changes(&started, &wanted);
+        assert_eq!(first.taken_up, ["cache.adaptive"]);
+        assert_eq!(first.wait_for_restart, ["listen.address"]);
+        let again = started.changes(&wanted, &wanted);
+        assert_eq!(again.taken_up, [""; 0]);
+        assert_eq!(again.wait_for_restart, ["listen.address"]);
+        let back = started.changes(&wanted, &started);
+        assert_eq!(back.taken_up, ["cache.adaptive"]);
+        assert_eq!(back.wait_for_restart, [""; 0]);
+    }
+
+    #[test]
+    fn other_certificates_are_taken_up_where_there_was_one() {
+        let with = |cert: &str| {
+            let mut config = Config::default();
+            config.listen.tls = Some(Tls {
+                cert: cert.into(),
+                key: "key.pem".into(),
+            });
+            config
+        };
+        let (plain, one, other) = (Config::default(), with("1.pem"), with("2.pem"));
+        assert_eq!(one.changes(&one, &other).taken_up, ["listen.tls.cert"]);
+        for (from, to) in [(&plain, &one), (&one, &plain)] {
+            let changes = from.changes(from, to);
+            assert_eq!(changes.taken_up, [""; 0]);
+            assert_eq!(
+                changes.wait_for_restart,
+                ["listen.tls.cert", "listen.tls.key"]
+            );
+        }
+    }
+}

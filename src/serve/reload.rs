@@ -1,0 +1,70 @@
+//! What SIGHUP does: reads the configuration again, takes up what can be taken up, and says what cannot.
+
+use crate::config::{self, Config, Loaded, Sources};
+use crate::gateway::Gateway;
+use crate::server::TlsIdentity;
+use crate::telemetry;
+
+use super::notify;
+
+/// Reloads one running gateway.
+#[derive(Debug)]
+pub struct Reloader {
+    pub(super) gateway: Gateway,
+    pub(super) tls: Option<TlsIdentity>,
+    /// What the process started with.
+    pub(super) started: Config,
+    /// What was taken up last.
+    pub(super) last: Config,
+    /// What the service manager shows when all is well.
+    pub(super) status: String,
+}
+
+impl Reloader {
+    /// Reads everything again, certificate and key of `listen.tls` too; where anything is wrong, nothing changes.
+    pub fn reload(&mut self, sources: &Sources, log: &telemetry::Reload) {
+        notify::reloading();
+        match self.take_up(sources, log) {
+            Ok(()) => notify::ready(&self.status),
+            Err(problem) => {
+                tracing::error!("not reloaded, nothing changed: {problem}");
+                notify::ready(&format!("{}; not reloaded: {problem}", self.status));
+            }
+        }
+    }
+
+    fn take_up(&mut self, sources: &Sources, log: &telemetry::Reload) -> Result<(), String> {
+        let loaded = config::load(sources).map_err(|problem| problem.to_string())?;
+        if let (Some(identity), Some(tls)) = (&self.tls, &loaded.config.listen.tls) {
+            identity
+                .reload(tls)
+                .map_err(|problem| loaded.with_place(&problem.to_string()))?;
+        }
+        let Loaded { config, .. } = loaded;
+        self.gateway.reload(&config);
+        log.set_level(config.log.level);
+        let changes = self.started.changes(&self.last, &config);
+        self.last = config;
+        let files = if self.tls.is_some() {
+            "; the files of listen.tls were read again"
+        } else {
+            ""
+        };
+        tracing::info!("reloaded: {}{files}", or_nothing(&changes.taken_up));
+        if !changes.wait_for_restart.is_empty() {
+            tracing::warn!(
+                "these changed and wait for a restart: {}",
+                changes.wait_for_restart.join(", ")
+            );
+        }
+        Ok(())
+    }
+}
+
+fn or_nothing(keys: &[String]) -> String {
+    if keys.is_empty() {
+        "no setting changed".to_owned()
+    } else {
+        keys.join(", ")
+    }
+}

@@ -1,0 +1,42 @@
+//! What signals mean: SIGTERM and SIGINT stop, SIGHUP reloads.
+
+use std::io;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Cancels the token at SIGTERM or SIGINT; a second one ends the process at once.
+///
+/// # Errors
+/// The system takes no signal handlers.
+pub fn stop_on_signals(stop: CancellationToken) -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        for last in [false, true] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if last {
+                std::process::exit(1);
+            }
+            stop.cancel();
+        }
+    });
+    Ok(())
+}
+
+/// Calls `reload` at every SIGHUP.
+///
+/// # Errors
+/// The system takes no signal handlers.
+pub fn reload_on_hangup(mut reload: impl FnMut() + Send + 'static) -> io::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            reload();
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,193 @@
+"""Holds deploy/ against the binary: every metric that a query names is one that it has, every configuration is one that it
+takes, and Debian's Prometheus, where it is installed, scrapes it and evaluates every rule."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import promql_parser
+import yaml
+
+BINARY = os.environ["POLLGATE_BIN"]
+DEPLOY = Path("deploy")
+PATIENCE = 30
+# What Prometheus itself has.
+BUILT_IN = {"up", "ALERTS"}
+
+
+def fetch(url, headers=None):
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers or {}), timeout=5) as answer:
+        return answer.read().decode()
+
+
+def eventually(what, look):
+    """What `look` returns once that is something; errors on the way there are waited out."""
+    until, last = time.monotonic() + PATIENCE, None
+    while time.monotonic() < until:
+        try:
+            if found := look():
+                return found
+        except (OSError, ValueError) as error:
+            last = error
+        time.sleep(0.05)
+    sys.exit(f"deploy: never came: {what} ({last})")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start(processes, log, *arguments):
+    with open(log, "w", encoding="utf-8") as out:
+        processes.append(subprocess.Popen(arguments, stdout=out, stderr=subprocess.STDOUT))
+
+
+def address_in(log, phrase):
+    return lambda: (found := re.search(phrase + r" (127\.0\.0\.1:\d+)", log.read_text())) and found[1]
+
+
+def metric_names(expression):
+    """The metrics that a query asks for."""
+    tree = promql_parser.parse(expression)
+    names = set(re.findall(r"(?<![\w\"~=:])(?:pollgate[\w:]*|up|ALERTS)(?=\s*[{\[)]|\s|$)", str(tree.prettify())))
+    if not names:
+        sys.exit(f"deploy: no metric in {expression}")
+    return names
+
+
+def families(exposition):
+    """The names of all samples that there can be of what is exposed."""
+    names = set()
+    for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", exposition, re.MULTILINE):
+        names |= {name + suffix for suffix in ("_bucket", "_sum", "_count")} if kind == "histogram" else {name}
+    return names
+
+
+def queries():
+    """Where a query stands, and the query."""
+    rules = yaml.safe_load((DEPLOY / "prometheus/rules.yaml").read_text())
+    for group in rules["groups"]:
+        for rule in group["rules"]:
+            name = rule.get("alert") or rule["record"]
+            yield name, rule["expr"]
+            if "alert" in rule and not (rule["annotations"].get("summary") and rule["annotations"].get("runbook")):
+                sys.exit(f"deploy: {name} has no runbook")
+    dashboard = json.loads((DEPLOY / "grafana/pollgate.json").read_text())
+    panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+    if len({panel["id"] for panel in dashboard["panels"]}) != len(dashboard["panels"]):
+        sys.exit("deploy: two panels of one id")
+    for panel in panels:
+        for target in panel["targets"]:
+            expression = target["expr"].replace("$__rate_interval", "5m").replace("$instance", ".*")
+            yield f"panel {panel['title']!r}", expression
+
+
+def recorded():
+    rules = yaml.safe_load((DEPLOY / "prometheus/rules.yaml").read_text())
+    return {rule["record"] for group in rules["groups"] for rule in group["rules"] if "record" in rule}
+
+
+def check_queries(exposed):
+    known, used = exposed | recorded() | BUILT_IN, set()
+    for place, expression in queries():
+        try:
+            names = metric_names(expression)
+        except ValueError as error:
+            sys.exit(f"deploy: {place}: {error}")
+        if unknown := names - known:
+            sys.exit(f"deploy: {place}: no such metric: {', '.join(sorted(unknown))}")
+        used |= names
+    print(f"deploy: {len(used)} metrics named in rules and panels, all of them there")
+
+
+def check_configurations(scratch):
+    """Every pollgate.toml in a manifest loads; the sidecar's is the example's."""
+    for manifest in sorted((DEPLOY / "kubernetes").glob("*.yaml")):
+        for document in yaml.safe_load_all(manifest.read_text()):
+            if document["kind"] != "ConfigMap":
+                continue
+            text = document["data"]["pollgate.toml"]
+            file = scratch / "pollgate.toml"
+            file.write_text(text)
+            subprocess.run([BINARY, "check", "--config", file], check=True, stdout=subprocess.DEVNULL)
+            if manifest.name == "sidecar.yaml":
+                example = tomllib.loads(Path("config/sidecar.toml").read_text())
+                if tomllib.loads(text) != {section: keys for section, keys in example.items() if keys}:
+                    sys.exit("deploy: kubernetes/sidecar.yaml and config/sidecar.toml differ")
+    print("deploy: the manifests' configurations load")
+
+
+def check_prometheus(scratch, processes, admin):
+    """A Prometheus of one's own, with the compose file's configuration, at a quicker pace."""
+    if not shutil.which("prometheus"):
+        print("deploy: SKIPPED, for want of prometheus: scraping the binary")
+        return
+    config = (DEPLOY / "compose/prometheus.yaml").read_text()
+    config = config.replace("pollgate:9090", admin).replace("15s", "1s")
+    (scratch / "prometheus.yaml").write_text(config)
+    shutil.copy(DEPLOY / "prometheus/rules.yaml", scratch)
+    port = free_port()
+    start(
+        processes, scratch / "prometheus.log", "prometheus", f"--config.file={scratch / 'prometheus.yaml'}",
+        f"--storage.tsdb.path={scratch / 'data'}", f"--web.listen-address=127.0.0.1:{port}", "--log.level=warn",
+    )  # fmt: skip
+
+    def ask(path):
+        return json.loads(fetch(f"http://127.0.0.1:{port}/api/v1/{path}"))["data"]
+
+    def rules():
+        every = [rule for group in ask("rules")["groups"] for rule in group["rules"]]
+        return every if every and all(rule["health"] != "unknown" for rule in every) else None
+
+    eventually("a scrape", lambda: ask("query?query=up==1")["result"])
+    broken = [rule for rule in eventually("an evaluation", rules) if rule["health"] != "ok"]
+    if broken:
+        sys.exit(f"deploy: rules that do not evaluate: {broken}")
+    eventually("a metric", lambda: ask("query?query=pollgate_build_info")["result"])
+    print("deploy: Prometheus scrapes the binary and evaluates every rule")
+
+
+def main():
+    processes = []
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        try:
+            check_configurations(scratch)
+            log = scratch / "simulator.log"
+            start(processes, log, BINARY, "simulate", "--listen", "127.0.0.1:0")
+            upstream = eventually("the simulator", address_in(log, "on"))
+            log = scratch / "gateway.log"
+            start(
+                processes, log, BINARY, "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0",
+                "--upstream", f"http://{upstream}",
+            )  # fmt: skip
+            admin = eventually("the admin port", address_in(log, "admin listening on"))
+            gateway = eventually("the port", address_in(log, "pollgate listening on"))
+            # A family is there once there is something to tell: one poll, one forwarded request.
+            for path in ("/v1/videos/task_none", "/v1/models"):
+                try:
+                    fetch(f"http://{gateway}{path}", {"authorization": "Bearer sk-any"})
+                except urllib.error.HTTPError:
+                    pass
+            check_queries(families(fetch(f"http://{admin}/metrics")))
+            check_prometheus(scratch, processes, admin)
+        finally:
+            for process in processes:
+                process.terminate()
+            for process in processes:
+                process.wait(10)
+
+
+main()
