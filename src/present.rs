@@ -51,6 +51,7 @@ impl Asker {
         Facts {
             verdict: answer.verdict,
             state,
+            trace: None,
         }
     }
 

@@ -139,10 +139,14 @@ impl Bound {
             keeping,
             config,
         } = self;
+        let proxy = config.upstream.proxy.as_ref();
         tracing::info!(
-            "listening on {}, upstream {}",
+            "listening on {}, upstream {}{}",
             clients.local_addr()?,
-            config.upstream.url
+            config.upstream.url,
+            proxy.map_or(String::new(), |proxy| format!(
+                ", through the proxy {proxy}"
+            ))
         );
         // The admin listener outlives the clients', so that readiness can be seen while draining.
         let drained = CancellationToken::new();

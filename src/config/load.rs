@@ -10,8 +10,8 @@ use tokio::sync::Semaphore;
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
-use super::Config;
 use super::origin::{Origin, Origins, environment_name};
+use super::{Config, Proxy};
 
 /// Keys that have no default, and so do not stand in [`Config::default`].
 const OPTIONAL_KEYS: [&str; 3] = ["listen.tls.cert", "listen.tls.key", "upstream.ca_file"];
@@ -91,12 +91,14 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problem> {
     let Layers {
         merged, origins, ..
     } = layers;
-    let config: Config =
-        serde_path_to_error::deserialize(Value::Table(merged.clone())).map_err(|error| {
+    let mut config: Config = serde_path_to_error::deserialize(Value::Table(merged.clone()))
+        .map_err(|error| {
             let key = error.path().to_string();
             explain(&key, error.inner().message(), &merged, &origins)
         })?;
     check(&config, &merged, &origins)?;
+    config.upstream.proxy =
+        Proxy::from_environment(&sources.environment, &config.upstream.url).map_err(Problem)?;
     Ok(Loaded { config, origins })
 }
 

@@ -3,10 +3,11 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -21,6 +22,9 @@ use super::activity::{Activity, Watched};
 use super::{Keeping, TlsIdentity};
 use crate::body::Body;
 use crate::exchange::{Inbound, Peer};
+
+/// The most that is kept of a head, or of a body on its way, in bytes; a client that does not read costs a few of these.
+const BUFFER: usize = 64 << 10;
 
 /// How long an idle connection has to close in an orderly way.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -95,18 +99,25 @@ async fn converse<T, S>(
         + 'static,
 {
     let activity = Activity::new();
+    // What follows the connection's HTTP, where it switches to another protocol.
+    let afterwards = Arc::new(Mutex::new(None));
     let handle = {
-        let activity = Arc::clone(&activity);
+        let (activity, afterwards) = (Arc::clone(&activity), Arc::clone(&afterwards));
         service_fn(move |request: Request<Incoming>| {
             let busy = activity.request();
             let answer = service
                 .clone()
                 .oneshot(Inbound::new(request.map(Body::from), peer));
+            let afterwards = Arc::clone(&afterwards);
             async move {
                 let response = answer.await?;
                 // A streamed answer keeps the connection busy until its end.
                 Ok::<_, Infallible>(if response.body().is_buffered() {
                     response
+                } else if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    let (head, body) = response.into_parts();
+                    *lock(&afterwards) = Some(body.guarded(busy));
+                    Response::from_parts(head, Body::empty())
                 } else {
                     response.map(|body| body.guarded(busy))
                 })
@@ -117,6 +128,7 @@ async fn converse<T, S>(
     builder
         .http1()
         .timer(TokioTimer::new())
+        .max_buf_size(BUFFER)
         .header_read_timeout(None);
     builder
         .http2()
@@ -127,7 +139,7 @@ async fn converse<T, S>(
         Arc::clone(&activity),
         keeping.header_timeout,
     ));
-    let mut connection = pin!(builder.serve_connection(io, handle));
+    let mut connection = pin!(builder.serve_connection_with_upgrades(io, handle));
 
     let mut idle_check = pin!(sleep_until(Instant::now() + keeping.idle_timeout));
     let (mut stopping, mut closing) = (false, false);
@@ -136,6 +148,10 @@ async fn converse<T, S>(
             ended = connection.as_mut() => {
                 if let Err(error) = ended {
                     tracing::debug!("a client connection broke: {error}");
+                }
+                let switched = lock(&afterwards).take();
+                if let Some(body) = switched {
+                    let _ = body.collect().await;
                 }
                 return;
             }
@@ -155,6 +171,10 @@ async fn converse<T, S>(
             }
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// When to look again; `None` where the connection has stood idle for long enough.
