@@ -9,6 +9,7 @@ use crate::body::Body;
 use crate::key::Identity;
 use crate::route::Route;
 use crate::task::State;
+use crate::upstream::trace::TraceId;
 use crate::verdict::Verdict;
 
 /// A client's request, as it comes in. Its route is read once, here.
@@ -66,6 +67,8 @@ pub struct Facts {
     pub verdict: Verdict,
     /// The task's state, where there is one.
     pub state: Option<State>,
+    /// The trace that a forwarded request belongs to.
+    pub trace: Option<TraceId>,
 }
 
 impl Facts {
@@ -75,6 +78,7 @@ impl Facts {
         Self {
             verdict,
             state: None,
+            trace: None,
         }
     }
 }

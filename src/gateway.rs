@@ -14,7 +14,7 @@ use crate::body::Body;
 use crate::config::{self, Config, UpstreamUrl};
 use crate::exchange::Inbound;
 use crate::key::CallerKey;
-use crate::stack::{Parts, PollState, Stack, assemble};
+use crate::stack::{Parts, Places, PollState, Stack, assemble};
 use crate::store::Store;
 use crate::telemetry::{Exposition, Metrics};
 use crate::upstream::Upstream;
@@ -45,7 +45,7 @@ impl Gateway {
             polls: PollState::new(config.cache.capacity.bytes(), &metrics),
             upstream: Upstream::new(&config.upstream, Arc::clone(&metrics))?,
             metrics,
-            door: Arc::new(Semaphore::new(config.limits.max_connections.get())),
+            door: Places::new(config.limits.max_connections.get()),
             places: Arc::new(Semaphore::new(config.limits.max_upstream.get())),
         };
         let seen = Arc::new(assemble(parts.clone(), config));

@@ -52,6 +52,7 @@ impl Asker {
         Facts {
             verdict: answer.verdict,
             state,
+            trace: None,
         }
     }
 

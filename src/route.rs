@@ -239,6 +239,27 @@ mod tests {
         ));
     }
 
+    proptest::proptest! {
+        /// What is polled is what was asked for, byte for byte: two paths never share a key.
+        #[test]
+        fn a_poll_is_of_just_the_path_that_was_asked_for(
+            path in "/?/?(v1|V1|%76%31|\\.)?(/|//|%2[Ff]|/\\./)(videos|Videos|video/generations)(/|//|%2[fF]|)[a-zA-Z0-9./;:%=?~-]{0,12}",
+        ) {
+            match Route::read(&Method::GET, &path) {
+                Route::Poll { dialect, task } => {
+                    assert_eq!(status_path(dialect, &task), path);
+                    assert!(is_id(task.as_str()) && !task.as_str().contains('/'));
+                }
+                Route::Forward { .. } => {}
+                Route::Write { .. } => panic!("a read is no write"),
+            }
+            if let Route::Write { dialect, task } = Route::read(&Method::POST, &path) {
+                let rest = path.strip_prefix(&status_path(dialect, &task));
+                assert!(rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
+            }
+        }
+    }
+
     #[test]
     fn ids_are_decoded_only_for_documents() {
         assert_eq!(TaskId::new("a%2Fb").decoded(), "a/b");

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
-use super::Config;
 use super::keys::{self, get, nearest, put};
 use super::origin::{Origin, Origins, environment_name};
 use super::problem::{Problem, explain, place};
 use super::sense;
+use super::{Config, Proxy};
 
 /// Where to read from, besides the defaults.
 #[derive(Debug, Clone, Default)]
@@ -68,12 +68,14 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problem> {
     let Layers {
         merged, origins, ..
     } = layers;
-    let config: Config =
-        serde_path_to_error::deserialize(Value::Table(merged.clone())).map_err(|error| {
+    let mut config: Config = serde_path_to_error::deserialize(Value::Table(merged.clone()))
+        .map_err(|error| {
             let key = error.path().to_string();
             explain(&key, error.inner().message(), &merged, &origins)
         })?;
     sense::check(&config, &merged, &origins)?;
+    config.upstream.proxy = Proxy::from_environment(&sources.environment, &config.upstream.url)
+        .map_err(Problem::new)?;
     Ok(Loaded { config, origins })
 }
 

@@ -9,6 +9,7 @@ mod keys;
 mod load;
 mod origin;
 mod problem;
+mod proxy;
 mod sense;
 mod show;
 
@@ -23,6 +24,7 @@ pub use changes::Changes;
 pub use human::{Size, UpstreamUrl};
 pub use load::{Loaded, Sources, load};
 pub use problem::Problem;
+pub use proxy::Proxy;
 
 use crate::task::Rendering;
 
@@ -76,13 +78,13 @@ pub struct Tls {
 /// What upstream is told of the client's address on forwarded requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Forwarded {
-    /// Nothing is added; what a client sent passes through.
+    /// Nothing is added; what a client sent passes through, for upstream to believe or not.
     #[serde(rename = "off")]
     Off,
-    /// `X-Forwarded-For`, `-Proto` and `-Host`.
+    /// `X-Forwarded-For`, `-Proto` and `-Host`, each behind what the client sent of it.
     #[serde(rename = "x-forwarded")]
     XForwarded,
-    /// `Forwarded` (RFC 7239).
+    /// `Forwarded` (RFC 7239), behind what the client sent of it.
     #[serde(rename = "rfc7239")]
     Rfc7239,
 }
@@ -108,6 +110,9 @@ pub struct Upstream {
     /// Certificates of a private CA, PEM, trusted beside the system's roots.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
+    /// The proxy on the way there; from the environment alone, as other programs have it.
+    #[serde(skip)]
+    pub proxy: Option<Proxy>,
 }
 
 /// Which path upstream is polled on.
@@ -170,7 +175,7 @@ pub struct Cache {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Client connections, and requests, under way at once.
+    /// Client connections at once; as many polls, and as many forwarded requests, until their answers have ended.
     pub max_connections: NonZeroUsize,
     /// Status polls of upstream under way at once.
     pub max_upstream: NonZeroUsize,
@@ -182,7 +187,8 @@ pub struct Limits {
     /// How long a request's head may take to arrive.
     #[serde(with = "human")]
     pub header_timeout: Duration,
-    /// How long a connection may stand idle between requests.
+    /// How long a connection may stand idle between requests, upstream be silent in the middle of a forwarded body, and
+    /// an upgraded connection at both ends.
     #[serde(with = "human")]
     pub idle_timeout: Duration,
     /// How long requests under way may take to finish once pollgate is told to stop.
@@ -262,6 +268,7 @@ impl Default for Upstream {
             timeout: Duration::from_secs(15),
             max_status_body: Size::mebibytes(1),
             ca_file: None,
+            proxy: None,
         }
     }
 }

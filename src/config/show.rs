@@ -22,6 +22,9 @@ impl Loaded {
                 if text.is_empty() { "" } else { "\n" }
             );
             self.write_section(&mut text, section, "", values);
+            if let ("upstream", Some(proxy)) = (section.as_str(), &self.config.upstream.proxy) {
+                let _ = writeln!(text, "# through the proxy {proxy}");
+            }
         }
         Ok(text)
     }

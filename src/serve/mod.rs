@@ -180,11 +180,15 @@ impl Bound {
             keeping,
             config,
         } = self;
+        let proxy = config.upstream.proxy.as_ref();
         tracing::info!(
-            "listening on {}{}, upstream {}",
+            "listening on {}{}, upstream {}{}",
             clients.listener.local_addr()?,
             clients.note("listen.address"),
-            config.upstream.url
+            config.upstream.url,
+            proxy.map_or(String::new(), |proxy| format!(
+                ", through the proxy {proxy}"
+            ))
         );
         let drained = CancellationToken::new();
         let admin = match admin {

@@ -3,12 +3,13 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::header::CONNECTION;
 use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -23,6 +24,9 @@ use super::activity::{Activity, Watched};
 use super::{Keeping, TlsIdentity};
 use crate::body::Body;
 use crate::exchange::{Inbound, Peer};
+
+/// The most that is kept of a head, or of a body on its way, in bytes; a client that does not read costs a few of these.
+const BUFFER: usize = 64 << 10;
 
 /// How long an idle connection has to close in an orderly way.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -102,9 +106,11 @@ async fn converse<T, S>(
 {
     let activity = Activity::new();
     let is_http_2 = Arc::new(AtomicBool::new(false));
+    // What follows the connection's HTTP, where it switches to another protocol.
+    let afterwards = Arc::new(Mutex::new(None));
     let handle = {
         let (activity, is_http_2) = (Arc::clone(&activity), Arc::clone(&is_http_2));
-        let stop = stop.clone();
+        let (stop, afterwards) = (stop.clone(), Arc::clone(&afterwards));
         service_fn(move |request: Request<Incoming>| {
             let busy = activity.request();
             if request.version() == Version::HTTP_2 {
@@ -114,6 +120,7 @@ async fn converse<T, S>(
             let answer = service
                 .clone()
                 .oneshot(Inbound::new(request.map(Body::from), peer));
+            let afterwards = Arc::clone(&afterwards);
             async move {
                 let mut response = answer.await?;
                 if last.is_some_and(|stop| stop.is_cancelled())
@@ -125,6 +132,10 @@ async fn converse<T, S>(
                 // A streamed answer keeps the connection busy until its end.
                 Ok::<_, Infallible>(if response.body().is_buffered() {
                     response
+                } else if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    let (head, body) = response.into_parts();
+                    *lock(&afterwards) = Some(body.guarded(busy));
+                    Response::from_parts(head, Body::empty())
                 } else {
                     response.map(|body| body.guarded(busy))
                 })
@@ -135,6 +146,7 @@ async fn converse<T, S>(
     builder
         .http1()
         .timer(TokioTimer::new())
+        .max_buf_size(BUFFER)
         .header_read_timeout(None);
     builder
         .http2()
@@ -145,7 +157,7 @@ async fn converse<T, S>(
         Arc::clone(&activity),
         keeping.header_timeout,
     ));
-    let mut connection = pin!(builder.serve_connection(io, handle));
+    let mut connection = pin!(builder.serve_connection_with_upgrades(io, handle));
 
     let mut patience = keeping.idle_timeout;
     let mut idle_check = pin!(sleep_until(Instant::now() + patience));
@@ -155,6 +167,10 @@ async fn converse<T, S>(
             ended = connection.as_mut() => {
                 if let Err(error) = ended {
                     tracing::debug!("a client connection broke: {error}");
+                }
+                let switched = lock(&afterwards).take();
+                if let Some(body) = switched {
+                    let _ = body.collect().await;
                 }
                 return;
             }
@@ -185,6 +201,10 @@ async fn converse<T, S>(
             }
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// When to look again; `None` where the connection has stood idle for long enough, after the stop if there was one.

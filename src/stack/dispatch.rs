@@ -1,4 +1,4 @@
-//! Sends status polls one way and everything else the other. Below the door, which counts both alike.
+//! Sends status polls one way and everything else the other. Below the door, which counts them.
 
 use std::task::{Context, Poll};
 

@@ -15,16 +15,35 @@ use tower::Service;
 
 use crate::error::Error;
 use crate::exchange::{Handled, Inbound};
+use crate::route::Route;
+
+/// The places behind the door. Polls and forwarded requests have their own, so that neither keeps the other out.
+#[derive(Debug, Clone)]
+pub struct Places {
+    polls: Arc<Semaphore>,
+    forwards: Arc<Semaphore>,
+}
+
+impl Places {
+    /// So many for each of the two.
+    #[must_use]
+    pub fn new(each: usize) -> Self {
+        Self {
+            polls: Arc::new(Semaphore::new(each)),
+            forwards: Arc::new(Semaphore::new(each)),
+        }
+    }
+}
 
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct Door<S> {
     inner: S,
-    places: Arc<Semaphore>,
+    places: Places,
 }
 
 impl<S> Door<S> {
-    pub(super) fn new(inner: S, places: Arc<Semaphore>) -> Self {
+    pub(super) fn new(inner: S, places: Places) -> Self {
         Self { inner, places }
     }
 }
@@ -42,7 +61,11 @@ where
     }
 
     fn call(&mut self, inbound: Inbound) -> Self::Future {
-        match Arc::clone(&self.places).try_acquire_owned() {
+        let places = match inbound.route {
+            Route::Poll { .. } => &self.places.polls,
+            Route::Write { .. } | Route::Forward { .. } => &self.places.forwards,
+        };
+        match Arc::clone(places).try_acquire_owned() {
             Ok(place) => Either::Left(Admitted {
                 inner: self.inner.call(inbound),
                 place: Some(place),

@@ -3,18 +3,19 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use http::{Method, Response};
+use http::{Method, StatusCode};
 use tower::Service;
 
 use crate::body::Body;
-use crate::config::Forwarded;
+use crate::config::{Config, Forwarded};
 use crate::error::Error;
 use crate::exchange::{Facts, Handled, Inbound};
 use crate::route::Route;
 use crate::store::Store;
-use crate::upstream::{Upstream, forward_request, headers};
+use crate::upstream::{Upstream, expect_continue, forward_request, headers, tunnel};
 use crate::verdict::Verdict;
 
 /// See the module.
@@ -23,21 +24,23 @@ pub struct Forward {
     upstream: Upstream,
     store: Arc<Store>,
     forwarded: Forwarded,
+    idle: Duration,
 }
 
 impl Forward {
-    pub(super) fn new(upstream: Upstream, store: Arc<Store>, forwarded: Forwarded) -> Self {
+    pub(super) fn new(upstream: Upstream, store: Arc<Store>, config: &Config) -> Self {
         Self {
             upstream,
             store,
-            forwarded,
+            forwarded: config.listen.forwarded,
+            idle: config.limits.idle_timeout,
         }
     }
 
     async fn forward(self, inbound: Inbound) -> Result<Handled, Error> {
         let Inbound {
             route,
-            request,
+            mut request,
             peer,
             ..
         } = inbound;
@@ -46,20 +49,41 @@ impl Forward {
                 "CONNECT is not for this gateway; name a path of the video API",
             ));
         }
-        let request = forward_request(self.upstream.url(), request, peer, self.forwarded)?;
+        let client = hyper::upgrade::on(&mut request);
+        let passage = forward_request(self.upstream.url(), request, peer, self.forwarded)?;
+        let facts = Facts {
+            trace: Some(passage.trace),
+            ..Facts::only(Verdict::Forwarded)
+        };
         // Forgotten before and after (RFC 9111 §4.4): a poll in between may have seen the state from before.
         let _forgets = match route {
             Route::Write { task, .. } => Some(ForgetsTwice::new(self.store, task)),
             Route::Poll { .. } | Route::Forward { .. } => None,
         };
-        let response = self.upstream.forward(request).await?;
-        let (mut parts, body) = response.into_parts();
-        headers::strip_hop_by_hop(&mut parts.headers);
-        let response = Response::from_parts(parts, Body::from(body));
-        Ok(Handled {
-            response,
-            facts: Facts::only(Verdict::Forwarded),
-        })
+        let (request, expectation) = expect_continue(passage.request);
+        let mut response = if passage.upgrades {
+            self.upstream.upgrade(request).await?
+        } else {
+            self.upstream.forward(request).await?
+        };
+        let status = response.status();
+        headers::strip_response(response.headers_mut(), status);
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            if !passage.upgrades {
+                return Err(Error::UpstreamInvalid("a 101 that nobody asked for".into()));
+            }
+            let upstream = hyper::upgrade::on(&mut response);
+            let bytes = Body::lasting(tunnel(client, upstream, self.idle));
+            let response = response.map(|_| bytes);
+            return Ok(Handled { response, facts });
+        }
+        // An upstream that falls silent in the middle is as good as dead; before the head it may take its time.
+        let mut response = response.map(|body| body.never_silent_for(self.idle));
+        if let Some(expectation) = expectation {
+            expectation.answered();
+            response = response.map(|body| body.guarded(expectation));
+        }
+        Ok(Handled { response, facts })
     }
 }
 

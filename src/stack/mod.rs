@@ -50,6 +50,8 @@ use self::retry::Retry;
 use self::shared::Shared;
 use self::translate::Translate;
 
+pub use self::door::Places;
+
 /// The whole stack: an [`Inbound`](crate::exchange::Inbound) request in, an `http::Response` out, never an error.
 /// Cheap to clone; a connection has one of its own, so that a hit touches no reference count that others touch.
 pub type Stack = Observe<Rescue<Door<Dispatch<Poll<TaskPipeline<Fetch>>, Shared<Forward>>>>>;
@@ -85,7 +87,7 @@ pub struct Parts {
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Places for requests under way.
-    pub door: Arc<Semaphore>,
+    pub door: Places,
     /// Places for polls of upstream under way.
     pub places: Arc<Semaphore>,
 }
@@ -138,7 +140,7 @@ pub fn assemble(parts: Parts, config: &Config) -> Stack {
     let fetch = Fetch::new(parts.upstream.clone(), parts.places, &config.upstream);
     let task_pipeline = task_pipeline(&parts.polls, config, fetch);
     let recent_errors = Arc::clone(&parts.polls.recent_errors);
-    let forward = Forward::new(parts.upstream, parts.polls.store, config.listen.forwarded);
+    let forward = Forward::new(parts.upstream, parts.polls.store, config);
 
     ServiceBuilder::new()
         // Outermost: whatever happens below is counted, logged and signed.
@@ -154,7 +156,7 @@ pub fn assemble(parts: Parts, config: &Config) -> Stack {
         // Errors become responses here, so that nothing above can fail.
         .layer_fn(|inner| Rescue::new(inner, Arc::clone(&recent_errors)))
         // The door: beyond the limit a request is refused at once instead of waiting for its turn.
-        .layer_fn(|inner| Door::new(inner, Arc::clone(&parts.door)))
+        .layer_fn(|inner| Door::new(inner, parts.door.clone()))
         .service(Dispatch::new(
             Poll::new(task_pipeline, config),
             Shared::new(forward),

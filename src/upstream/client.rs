@@ -1,27 +1,22 @@
-//! Pooled connections to upstream, over HTTP or HTTPS, HTTP/1.1 or HTTP/2.
+//! The API behind pollgate: pooled connections, over HTTP or HTTPS, HTTP/1.1 or HTTP/2.
 
 use std::error::Error as _;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, BufReader};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response, Uri};
+use http::header::PROXY_AUTHORIZATION;
+use http::uri::Scheme;
+use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnectorBuilder, MaybeHttpsStream};
-use hyper_util::client::legacy::{self, Client, connect::HttpConnector};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use tokio::net::TcpStream;
+use hyper_util::client::legacy::{self, Client};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use tower::BoxError;
-use tower::timeout::Timeout;
-use tower::util::BoxCloneSyncService;
 
+use super::connect::{self, Connector, Offer, ProxyFailed};
 use crate::body::Body;
 use crate::config::{self, UpstreamUrl};
 use crate::error::Error;
@@ -30,13 +25,36 @@ use crate::telemetry::{Metrics, UpstreamKind};
 /// How long an unused connection is kept; below the 60 s that proxies in front of upstream usually allow.
 const POOL_IDLE: Duration = Duration::from_secs(50);
 
-type Connector = BoxCloneSyncService<Uri, MaybeHttpsStream<TokioIo<TcpStream>>, BoxError>;
+/// Forwarded requests at once over one HTTP/2 connection. Servers allow about a hundred (RFC 9113 §6.5.2), and those
+/// beyond would wait unseen, behind downloads that may last for hours.
+const STREAMS: u32 = 32;
+
+/// What one HTTP/2 stream may send ahead of its reader, in bytes. The connection may send as much for each of
+/// [`STREAMS`], so that clients that do not read hold up no one else.
+const STREAM_WINDOW: u32 = 2 << 20;
+
+/// The most that is read ahead of an HTTP/1.1 connection's reader, in bytes: what a download that no one reads costs,
+/// a few times over.
+const READ_AHEAD: usize = 64 << 10;
+
+/// How often an HTTP/2 connection in use is asked whether it lives, and how long it has to answer: all requests share
+/// it, and the system would take minutes to notice.
+const PING: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10));
 
 /// The API behind pollgate. Cheap to clone; clones share their connections.
 #[derive(Clone)]
-pub struct Upstream {
-    client: Client<Connector, Body>,
+pub struct Upstream(Arc<Inner>);
+
+struct Inner {
+    /// Polls have connections of their own: no flood of downloads stands before them in an HTTP/2 connection.
+    polls: Client<Connector, Body>,
+    forwards: Client<Connector, Body>,
+    /// HTTP/1.1 only, for upgrades, and for forwarded requests beyond [`STREAMS`].
+    singles: Client<Connector, Body>,
+    streams: Arc<Semaphore>,
     url: UpstreamUrl,
+    /// For a proxy that is asked in absolute form.
+    proxy_authorization: Option<HeaderValue>,
     metrics: Arc<Metrics>,
 }
 
@@ -70,41 +88,40 @@ impl Upstream {
     /// # Errors
     /// The CA file cannot be read.
     pub fn new(config: &config::Upstream, metrics: Arc<Metrics>) -> Result<Self, UpstreamProblem> {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_keepalive(Some(Duration::from_mins(1)));
-        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(
-            rustls::crypto::ring::default_provider(),
-        ))
-        .with_safe_default_protocol_versions()
-        .map_err(UpstreamProblem::Tls)?
-        .with_root_certificates(roots(config.ca_file.as_deref())?)
-        .with_no_client_auth();
-        let https = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_or_http()
-            .enable_http1()
-            .enable_http2()
-            .wrap_connector(tcp);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(POOL_IDLE)
-            .build(BoxCloneSyncService::new(Timeout::new(
-                https,
-                config.connect_timeout,
-            )));
-        Ok(Self {
-            client,
+        let tls = connect::tls(config)?;
+        let client = |offer| {
+            Client::builder(TokioExecutor::new())
+                .pool_timer(TokioTimer::new())
+                .timer(TokioTimer::new())
+                .pool_idle_timeout(POOL_IDLE)
+                .http1_max_buf_size(READ_AHEAD)
+                .http2_initial_stream_window_size(STREAM_WINDOW)
+                .http2_initial_connection_window_size(STREAM_WINDOW * STREAMS)
+                .http2_keep_alive_interval(PING.0)
+                .http2_keep_alive_timeout(PING.1)
+                .build(connect::connector(config, tls.clone(), offer))
+        };
+        let is_plain = *config.url.scheme() == Scheme::HTTP;
+        let proxy_authorization = config
+            .proxy
+            .as_ref()
+            .filter(|_| is_plain)
+            .and_then(|proxy| proxy.authorization().cloned());
+        Ok(Self(Arc::new(Inner {
+            polls: client(Offer::Both),
+            forwards: client(Offer::Both),
+            singles: client(Offer::Http1),
+            streams: Arc::new(Semaphore::new(STREAMS as usize)),
             url: config.url.clone(),
+            proxy_authorization,
             metrics,
-        })
+        })))
     }
 
     /// Its base URL.
     #[must_use]
     pub fn url(&self) -> &UpstreamUrl {
-        &self.url
+        &self.0.url
     }
 
     /// Sends a status poll; resolves when the head of the answer is there.
@@ -113,30 +130,52 @@ impl Upstream {
     /// [`Error::UpstreamClosed`] where the connection was closed before any answer, else
     /// [`Error::UpstreamUnavailable`].
     pub async fn poll(&self, request: Request<Body>) -> Result<Response<Incoming>, Error> {
-        self.send(UpstreamKind::Poll, request).await
+        self.send(UpstreamKind::Poll, &self.0.polls, request).await
     }
 
-    /// Sends a client's request on; resolves when the head of the answer is there. Never sent twice, unless its
-    /// connection turned out to be closed before the first byte was written.
+    /// Sends a client's request on; resolves when the head of the answer is there, however long that takes. Never sent
+    /// twice, unless its connection turned out to be closed before the first byte was written.
     ///
     /// # Errors
-    /// [`Error::UpstreamUnavailable`].
-    pub async fn forward(&self, request: Request<Body>) -> Result<Response<Incoming>, Error> {
-        self.send(UpstreamKind::Forward, request).await
+    /// As [`Upstream::poll`].
+    pub async fn forward(&self, request: Request<Body>) -> Result<Response<Body>, Error> {
+        let kind = UpstreamKind::Forward;
+        let Ok(stream) = Arc::clone(&self.0.streams).try_acquire_owned() else {
+            let response = self.send(kind, &self.0.singles, request).await?;
+            return Ok(response.map(Body::from));
+        };
+        let response = self.send(kind, &self.0.forwards, request).await?;
+        Ok(response.map(|body| Body::from(body).guarded(stream)))
+    }
+
+    /// Sends on a request for another protocol (RFC 9110 §7.8), over HTTP/1.1, the one version that knows upgrades.
+    ///
+    /// # Errors
+    /// As [`Upstream::poll`].
+    pub async fn upgrade(&self, request: Request<Body>) -> Result<Response<Body>, Error> {
+        let kind = UpstreamKind::Forward;
+        let response = self.send(kind, &self.0.singles, request).await?;
+        Ok(response.map(Body::from))
     }
 
     async fn send(
         &self,
         kind: UpstreamKind,
-        request: Request<Body>,
+        client: &Client<Connector, Body>,
+        mut request: Request<Body>,
     ) -> Result<Response<Incoming>, Error> {
+        if let Some(authorization) = &self.0.proxy_authorization {
+            let headers = request.headers_mut();
+            headers.insert(PROXY_AUTHORIZATION, authorization.clone());
+        }
         let started = Instant::now();
-        let result = self.client.request(request).await;
+        let result = client.request(request).await;
         let code = result
             .as_ref()
             .ok()
             .map(|response| response.status().as_u16());
-        self.metrics
+        self.0
+            .metrics
             .upstream(kind, code, started.elapsed().as_secs_f64());
         result.map_err(|error| failure(&error))
     }
@@ -145,7 +184,7 @@ impl Upstream {
 impl fmt::Debug for Upstream {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         to.debug_struct("Upstream")
-            .field("url", &self.url)
+            .field("url", &self.0.url)
             .finish_non_exhaustive()
     }
 }
@@ -168,6 +207,9 @@ fn reason(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     if error.is::<tower::timeout::error::Elapsed>() {
         return Some("connecting took longer than upstream.connect_timeout".into());
     }
+    if let Some(proxy) = error.downcast_ref::<ProxyFailed>() {
+        return Some(proxy.to_string());
+    }
     if let Some(tls) = error.downcast_ref::<rustls::Error>() {
         return Some(format!("TLS failed: {tls}"));
     }
@@ -177,29 +219,4 @@ fn reason(error: &(dyn std::error::Error + 'static)) -> Option<String> {
         return wrapped.or_else(|| Some(io.kind().to_string()));
     }
     error.source().and_then(reason)
-}
-
-/// The system's roots, or Mozilla's where the system has none (an image from scratch); a private CA comes on top.
-fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, UpstreamProblem> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    }
-    if let Some(path) = ca_file {
-        let refuse = |why: String| UpstreamProblem::CaFile(path.to_owned(), why);
-        let mut file = BufReader::new(File::open(path).map_err(|error| refuse(error.to_string()))?);
-        let mut found = 0;
-        for certificate in CertificateDer::pem_reader_iter(&mut file) {
-            let certificate = certificate.map_err(|error| refuse(error.to_string()))?;
-            roots
-                .add(certificate)
-                .map_err(|error| refuse(error.to_string()))?;
-            found += 1;
-        }
-        if found == 0 {
-            return Err(refuse("there is none in it".into()));
-        }
-    }
-    Ok(roots)
 }

@@ -4,7 +4,7 @@ use http::header::{
     CONNECTION, FORWARDED, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
     TRANSFER_ENCODING, UPGRADE, VIA,
 };
-use http::{HeaderMap, HeaderValue, Uri};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, Version};
 
 use crate::config::Forwarded;
 use crate::exchange::Peer;
@@ -22,18 +22,73 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
 /// Drops the fields of the connection, and those that `Connection` names.
-pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
+fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = list(headers, &CONNECTION)
+        .filter_map(|name| name.parse().ok())
         .collect();
     for name in named.iter().chain(&HOP_BY_HOP) {
         headers.remove(name);
     }
+}
+
+/// Drops what is for one connection from a request, but for the two things that the next one is told of its own
+/// accord: that trailers are welcome (RFC 9110 §10.1.4), and the protocols that the client would rather speak
+/// (RFC 9110 §7.8). Whether there are any of those.
+pub fn strip_request(headers: &mut HeaderMap, version: Version) -> bool {
+    let trailers = list(headers, &TE).any(|coding| coding.eq_ignore_ascii_case("trailers"));
+    let protocols = protocols(headers, version);
+    strip_hop_by_hop(headers);
+    headers.remove(HTTP2_SETTINGS);
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    let connection = match (trailers, protocols.is_some()) {
+        (true, true) => "te, upgrade",
+        (true, false) => "te",
+        (false, true) => "upgrade",
+        (false, false) => return false,
+    };
+    headers.insert(CONNECTION, HeaderValue::from_static(connection));
+    protocols.is_some_and(|protocols| headers.insert(UPGRADE, protocols).is_none())
+}
+
+/// Drops what is for one connection from an answer, but for the protocol that a 101 switches to.
+pub fn strip_response(headers: &mut HeaderMap, status: StatusCode) {
+    let protocol = headers
+        .get(UPGRADE)
+        .filter(|_| status == StatusCode::SWITCHING_PROTOCOLS)
+        .cloned();
+    strip_hop_by_hop(headers);
+    if let Some(protocol) = protocol {
+        headers.insert(UPGRADE, protocol);
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+}
+
+/// The protocols in `Upgrade`, where `Connection` says that it is meant (only in HTTP/1.1, RFC 9110 §7.8). Never `h2c`:
+/// in HTTP/2 requests would pass that no one here has looked at.
+fn protocols(headers: &HeaderMap, version: Version) -> Option<HeaderValue> {
+    let is_meant = version == Version::HTTP_11
+        && list(headers, &CONNECTION).any(|name| name.eq_ignore_ascii_case("upgrade"));
+    let protocols: Vec<_> = list(headers, &UPGRADE)
+        .filter(|protocol| !protocol.eq_ignore_ascii_case("h2c"))
+        .collect();
+    let text = (is_meant && !protocols.is_empty()).then(|| protocols.join(", "))?;
+    HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).ok()
+}
+
+/// The elements of a list, in all of its lines (RFC 9110 §5.6.1).
+fn list<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|element| !element.is_empty())
 }
 
 /// Adds pollgate to the list of those that passed the message on (RFC 9110 §7.6.3).
@@ -41,7 +96,8 @@ pub fn append_via(headers: &mut HeaderMap) {
     headers.append(VIA, HeaderValue::from_static("1.1 pollgate"));
 }
 
-/// Tells upstream where the request came from, as the configuration wants it.
+/// Tells upstream where the request came from, as the configuration wants it: behind what the client sent of the same
+/// field, in one line, so that upstream can count from the end how many proxies it believes.
 pub fn append_forwarded(headers: &mut HeaderMap, peer: Peer, uri: &Uri, how: Forwarded) {
     let host = headers
         .get(HOST)
@@ -80,7 +136,13 @@ pub fn append_forwarded(headers: &mut HeaderMap, peer: Peer, uri: &Uri, how: For
 }
 
 fn append(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
-        headers.append(name, value);
+    let mut line = Vec::new();
+    for before in headers.get_all(&name) {
+        line.extend_from_slice(before.as_bytes());
+        line.extend_from_slice(b", ");
+    }
+    line.extend_from_slice(value.as_bytes());
+    if let Ok(line) = HeaderValue::from_bytes(&line) {
+        headers.insert(name, line);
     }
 }

@@ -1,8 +1,14 @@
 //! The API behind pollgate: what is sent there, over which connections.
 
 mod client;
+mod connect;
+mod expect;
 pub mod headers;
 mod request;
+pub mod trace;
+mod tunnel;
 
 pub use client::{Upstream, UpstreamProblem};
-pub use request::{forward_request, status_request};
+pub use expect::{Expectation, expect_continue};
+pub use request::{Passage, forward_request, status_request};
+pub use tunnel::tunnel;

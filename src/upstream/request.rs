@@ -3,7 +3,8 @@
 use http::header::{ACCEPT, HOST, USER_AGENT};
 use http::{HeaderValue, Method, Request, Uri, Version};
 
-use super::headers::{append_forwarded, append_via, strip_hop_by_hop};
+use super::headers::{append_forwarded, append_via, strip_request};
+use super::trace::{self, TraceId};
 use crate::body::Body;
 use crate::config::{Forwarded, UpstreamUrl};
 use crate::error::Error;
@@ -32,7 +33,20 @@ pub fn status_request(upstream: &UpstreamUrl, query: &TaskQuery) -> Result<Reque
         HeaderValue::from_static(concat!("pollgate/", env!("CARGO_PKG_VERSION"))),
     );
     append_via(headers);
+    // A trace of its own: the answer is for many, and belongs to none of their traces.
+    trace::continue_or_begin(headers);
     Ok(request)
+}
+
+/// A client's request, ready to be passed on.
+#[derive(Debug)]
+pub struct Passage {
+    /// The request as upstream gets it.
+    pub request: Request<Body>,
+    /// Whether the client would rather speak another protocol.
+    pub upgrades: bool,
+    /// The trace it belongs to.
+    pub trace: TraceId,
 }
 
 /// A client's request, passed on: same method, path, query and body, headers as a proxy owes them.
@@ -44,11 +58,12 @@ pub fn forward_request(
     request: Request<Body>,
     peer: Peer,
     forwarded: Forwarded,
-) -> Result<Request<Body>, Error> {
+) -> Result<Passage, Error> {
     let (mut parts, body) = request.into_parts();
-    strip_hop_by_hop(&mut parts.headers);
+    let upgrades = strip_request(&mut parts.headers, parts.version);
     append_forwarded(&mut parts.headers, peer, &parts.uri, forwarded);
     append_via(&mut parts.headers);
+    let trace = trace::continue_or_begin(&mut parts.headers);
     // The client library sets upstream's.
     parts.headers.remove(HOST);
     let path = parts
@@ -57,7 +72,11 @@ pub fn forward_request(
         .map_or("/", http::uri::PathAndQuery::as_str);
     parts.uri = target(upstream, path)?;
     parts.version = Version::HTTP_11;
-    Ok(Request::from_parts(parts, body))
+    Ok(Passage {
+        request: Request::from_parts(parts, body),
+        upgrades,
+        trace,
+    })
 }
 
 /// Upstream's prefix and the raw path, byte for byte.

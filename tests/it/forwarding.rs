@@ -68,7 +68,8 @@ async fn requests_and_answers_pass_unchanged_but_for_the_connection() {
         ("host", &upstream.address.to_string()),
         ("content-length", "18"),
         ("x-private", ""),
-        ("te", ""),
+        ("te", "trailers"),
+        ("connection", "te"),
         ("x-forwarded-for", ""),
         ("forwarded", ""),
     ] {

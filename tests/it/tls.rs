@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, Response, Version};
@@ -14,77 +13,15 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use tempfile::TempDir;
+use rustls::pki_types::CertificateDer;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use crate::support::{Gateway, Upstream, binary, eventually, row};
-
-/// A certificate of its own for 127.0.0.1, as files.
-struct Identity {
-    _folder: TempDir,
-    cert: PathBuf,
-    key: PathBuf,
-}
-
-impl Identity {
-    fn new() -> Self {
-        let made = rcgen::generate_simple_self_signed(["127.0.0.1".into()]).expect("a certificate");
-        let folder = tempfile::tempdir().unwrap();
-        let (cert, key) = (
-            folder.path().join("cert.pem"),
-            folder.path().join("key.pem"),
-        );
-        std::fs::write(&cert, made.cert.pem()).unwrap();
-        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-        Self {
-            _folder: folder,
-            cert,
-            key,
-        }
-    }
-
-    /// This one's files become the other's.
-    fn turn_into(&self, other: &Self) {
-        std::fs::copy(&other.cert, &self.cert).unwrap();
-        std::fs::copy(&other.key, &self.key).unwrap();
-    }
-
-    fn settings(&self) -> [(&'static str, &str); 2] {
-        [
-            ("listen.tls.cert", self.cert.to_str().unwrap()),
-            ("listen.tls.key", self.key.to_str().unwrap()),
-        ]
-    }
-
-    fn certificates(&self) -> Vec<CertificateDer<'static>> {
-        CertificateDer::pem_file_iter(&self.cert)
-            .unwrap()
-            .map(Result::unwrap)
-            .collect()
-    }
-}
-
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
-}
+use crate::support::{Gateway, Identity, Upstream, binary, eventually, row, trusting};
 
 /// An HTTPS upstream that says which HTTP version it was asked in.
-async fn https_upstream(identity: &Identity, protocols: &[&[u8]]) -> String {
-    let mut config = ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(
-            identity.certificates(),
-            PrivateKeyDer::from_pem_file(&identity.key).unwrap(),
-        )
-        .unwrap();
-    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+pub(crate) async fn https_upstream(identity: &Identity, protocols: &[&[u8]]) -> String {
+    let acceptor = TlsAcceptor::from(identity.server(protocols));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
@@ -149,15 +86,8 @@ fn client(
     trusted: Vec<CertificateDer<'static>>,
     version: Version,
 ) -> Client<HttpsConnector<HttpConnector>, Full<Bytes>> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(trusted);
-    let tls = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
     let connector = HttpsConnectorBuilder::new()
-        .with_tls_config(tls)
+        .with_tls_config(trusting(trusted))
         .https_only();
     let connector = if version == Version::HTTP_2 {
         connector.enable_http2().build()

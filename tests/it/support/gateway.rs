@@ -25,7 +25,8 @@ const SECRETS: [&str; 7] = [
 pub(crate) fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pollgate"));
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("POLLGATE_") {
+        let text = name.to_string_lossy().to_uppercase();
+        if text.starts_with("POLLGATE_") || text.ends_with("_PROXY") {
             command.env_remove(name);
         }
     }
@@ -58,7 +59,17 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// In front of `upstream`, with these settings: `("cache.in_flight_ttl", "1h")`.
     pub(crate) async fn start(upstream: &str, settings: &[(&str, &str)]) -> Self {
+        Self::with_environment(upstream, settings, &[]).await
+    }
+
+    /// The same, and with these variables of the environment.
+    pub(crate) async fn with_environment(
+        upstream: &str,
+        settings: &[(&str, &str)],
+        environment: &[(&str, &str)],
+    ) -> Self {
         let mut command = binary();
+        command.envs(environment.iter().copied());
         command.args([
             "serve",
             "--listen",
@@ -171,7 +182,12 @@ impl Gateway {
         self.reading.1.notify_all();
     }
 
-    /// The process's id, for signals.
+    /// The process's id.
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends the process a signal.
     pub(crate) fn signal(&self, signal: &str) {
         let sent = Command::new("kill")
             .args([signal, &self.child.id().to_string()])

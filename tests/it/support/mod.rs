@@ -2,12 +2,16 @@
 
 mod client;
 mod gateway;
+mod identity;
 pub(crate) mod text_format;
 mod upstream;
+mod wire;
 
 pub(crate) use client::{Answer, Client, get};
 pub(crate) use gateway::{Gateway, Reading, binary};
+pub(crate) use identity::{Identity, trusting};
 pub(crate) use upstream::{Reply, Upstream};
+pub(crate) use wire::{Raw, Wire};
 
 use std::time::Duration;
 

@@ -1,0 +1,281 @@
+//! An upstream that speaks HTTP/2: what it may do in the middle, and what that does to clients.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, server};
+use http::{HeaderMap, Method, Request, Response, Version};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio_rustls::TlsAcceptor;
+
+use crate::support::{Gateway, Identity, row};
+
+/// What becomes of a request.
+#[derive(Clone, Copy)]
+enum Fate {
+    /// A whole answer, with a trailer.
+    Answer,
+    /// No answer: its stream is reset.
+    Reset(Reason),
+    /// No answer: the connection is done for.
+    GoAway,
+    /// Half an answer, and then a reset.
+    Cut,
+    /// Half an answer, and then nothing, until it is cut off by [`H2::cut`].
+    Stuck,
+}
+
+struct H2 {
+    url: String,
+    identity: Identity,
+    asked: Arc<AtomicUsize>,
+    cut: Arc<Notify>,
+}
+
+impl H2 {
+    /// The fate of a request depends on its number and path. So many streams at once in a connection.
+    async fn start(
+        streams: u32,
+        fate: impl Fn(usize, &str) -> Fate + Clone + Send + Sync + 'static,
+    ) -> Self {
+        let identity = Identity::new();
+        let acceptor = TlsAcceptor::from(identity.server(&[b"h2", b"http/1.1"]));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let cut = Arc::new(Notify::new());
+        let cutting = Arc::clone(&cut);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, fate, count) = (acceptor.clone(), fate.clone(), Arc::clone(&count));
+                let cut = Arc::clone(&cutting);
+                tokio::spawn(async move {
+                    let stream = acceptor.accept(stream).await.expect("TLS");
+                    if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+                        return plain(stream).await;
+                    }
+                    let mut builder = server::Builder::new();
+                    let handshake = builder.max_concurrent_streams(streams).handshake(stream);
+                    let mut connection = handshake.await.expect("HTTP/2");
+                    let mut kept = Vec::new();
+                    while let Some(Ok((request, respond))) = connection.accept().await {
+                        let number = count.fetch_add(1, Ordering::SeqCst);
+                        let fate = fate(number, request.uri().path());
+                        if matches!(fate, Fate::GoAway) {
+                            connection.abrupt_shutdown(Reason::INTERNAL_ERROR);
+                        } else {
+                            kept.push(meet(fate, request, respond, Arc::clone(&cut)));
+                        }
+                    }
+                });
+            }
+        });
+        Self {
+            url,
+            identity,
+            asked,
+            cut,
+        }
+    }
+
+    async fn gateway(&self) -> Gateway {
+        let settings = [("upstream.ca_file", self.identity.cert.to_str().unwrap())];
+        Gateway::start(&self.url, &settings).await
+    }
+
+    /// Cuts off one stuck answer.
+    fn cut(&self) {
+        self.cut.notify_one();
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+/// In HTTP/1.1 it answers what it is asked, once.
+async fn plain(mut stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream>) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut head = vec![0; 4096];
+    if stream.read(&mut head).await.is_ok_and(|count| count > 0) {
+        let answer = "HTTP/1.1 200 OK\r\ncontent-length: 8\r\nconnection: close\r\n\r\nHTTP/1.1";
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+    }
+}
+
+/// Gives back what has to live for the stream to live.
+fn meet(
+    fate: Fate,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+    cut: Arc<Notify>,
+) -> Option<Request<RecvStream>> {
+    if let Fate::Reset(reason) = fate {
+        respond.send_reset(reason);
+        return None;
+    }
+    let whole = row("SUCCESS");
+    let response = Response::builder().header("trailer", "x-sum");
+    let mut body = respond
+        .send_response(response.body(()).unwrap(), false)
+        .unwrap();
+    match fate {
+        Fate::Cut => {
+            body.send_data(Bytes::from_static(b"half"), false).unwrap();
+            body.send_reset(Reason::INTERNAL_ERROR);
+        }
+        Fate::Stuck => {
+            body.send_data(Bytes::from_static(b"half"), false).unwrap();
+            tokio::spawn(async move {
+                cut.notified().await;
+                body.send_reset(Reason::INTERNAL_ERROR);
+            });
+        }
+        _ => {
+            body.send_data(whole.into(), false).unwrap();
+            let mut trailers = HeaderMap::new();
+            trailers.insert("x-sum", "1".parse().unwrap());
+            body.send_trailers(trailers).unwrap();
+        }
+    }
+    Some(request)
+}
+
+fn client(
+    version: Version,
+) -> Client<hyper_util::client::legacy::connect::HttpConnector, Full<Bytes>> {
+    Client::builder(TokioExecutor::new())
+        .http2_only(version == Version::HTTP_2)
+        .build_http()
+}
+
+async fn ask(
+    gateway: &Gateway,
+    version: Version,
+    method: Method,
+    path: &str,
+) -> Response<Incoming> {
+    let request = Request::builder()
+        .method(method)
+        .uri(gateway.client.url(path))
+        .header("te", "trailers")
+        .body(Full::default())
+        .unwrap();
+    let asked = client(version).request(request);
+    let answer = tokio::time::timeout(crate::support::PATIENCE, asked).await;
+    answer.expect("an answer in time").expect("an answer")
+}
+
+#[tokio::test]
+async fn a_post_that_upstream_drops_is_not_sent_again() {
+    for fate in [
+        Fate::Reset(Reason::INTERNAL_ERROR),
+        Fate::Reset(Reason::REFUSED_STREAM),
+        Fate::GoAway,
+    ] {
+        let upstream = H2::start(100, move |_, _| fate).await;
+        let gateway = upstream.gateway().await;
+        let answer = ask(&gateway, Version::HTTP_11, Method::POST, "/v1/videos").await;
+        assert_eq!(answer.status(), 503);
+        assert_eq!(upstream.asked(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_poll_that_upstream_drops_is_tried_again() {
+    for fate in [
+        Fate::Reset(Reason::INTERNAL_ERROR),
+        Fate::Reset(Reason::REFUSED_STREAM),
+        Fate::GoAway,
+        Fate::Cut,
+    ] {
+        let upstream = H2::start(100, move |number, _| match number {
+            0 => fate,
+            _ => Fate::Answer,
+        })
+        .await;
+        let gateway = upstream.gateway().await;
+        let answer = ask(&gateway, Version::HTTP_11, Method::GET, "/v1/videos/t").await;
+        assert_eq!(answer.status(), 200);
+        assert_eq!(upstream.asked(), 2);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_cut_off_is_cut_off_for_clients_of_either_version() {
+    let upstream = H2::start(100, |_, _| Fate::Stuck).await;
+    let gateway = upstream.gateway().await;
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        let answer = ask(&gateway, version, Method::GET, "/v1/videos/t/content").await;
+        assert_eq!((answer.status().as_u16(), answer.version()), (200, version));
+        upstream.cut();
+        assert!(answer.into_body().collect().await.is_err(), "{version:?}");
+    }
+}
+
+#[tokio::test]
+async fn trailers_reach_clients_of_either_version() {
+    let upstream = H2::start(100, |_, _| Fate::Answer).await;
+    let gateway = upstream.gateway().await;
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        let answer = ask(&gateway, version, Method::GET, "/v1/anything").await;
+        let body = answer.into_body().collect().await.unwrap();
+        assert_eq!(body.trailers().unwrap()["x-sum"], "1", "{version:?}");
+    }
+}
+
+#[tokio::test]
+async fn downloads_that_fill_a_connection_keep_nothing_else_waiting() {
+    let upstream = H2::start(40, |_, path| match path {
+        "/v1/videos/t/content" => Fate::Stuck,
+        _ => Fate::Answer,
+    })
+    .await;
+    let gateway = upstream.gateway().await;
+    let mut stuck = Vec::new();
+    for _ in 0..60 {
+        stuck.push(
+            ask(
+                &gateway,
+                Version::HTTP_11,
+                Method::GET,
+                "/v1/videos/t/content",
+            )
+            .await,
+        );
+    }
+    let poll = ask(&gateway, Version::HTTP_11, Method::GET, "/v1/videos/t").await;
+    assert_eq!(poll.status(), 200);
+    // Beyond what HTTP/2 has room for there are connections of their own.
+    let forward = ask(&gateway, Version::HTTP_11, Method::GET, "/v1/models").await;
+    let body = forward.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(body, "HTTP/1.1");
+    drop(stuck);
+    crate::support::eventually("there is room again in HTTP/2", async || {
+        let forward = ask(&gateway, Version::HTTP_11, Method::GET, "/v1/models").await;
+        forward.into_body().collect().await.unwrap().to_bytes() != "HTTP/1.1"
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_upgrade_is_asked_for_over_http_1_1() {
+    let upstream = H2::start(100, |_, _| Fate::Answer).await;
+    let gateway = upstream.gateway().await;
+    let request = Request::get(gateway.client.url("/v1/realtime"))
+        .header("connection", "upgrade")
+        .header("upgrade", "websocket")
+        .body(Full::default())
+        .unwrap();
+    assert_eq!(gateway.client.send(request).await.text(), "HTTP/1.1");
+    assert_eq!(upstream.asked(), 0, "nothing went over HTTP/2");
+}
