@@ -67,11 +67,6 @@ impl Identity {
         config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         Arc::new(config)
     }
-
-    /// For a client that trusts it.
-    pub(crate) fn client(&self) -> ClientConfig {
-        trusting(self.certificates())
-    }
 }
 
 /// For a client that trusts these and no others.
