@@ -31,6 +31,12 @@ pub enum Error {
     NotCached,
     /// The request cannot be passed on as it is.
     BadRequest(&'static str),
+    /// The request's head has more bytes or more headers than anyone needs.
+    HeadTooLarge,
+    /// The request's target is longer than anyone needs.
+    UriTooLong,
+    /// The request did not arrive in time.
+    RequestTimeout,
     /// A bug in pollgate: a flight panicked.
     Crashed,
 }
@@ -62,6 +68,9 @@ impl Error {
             Self::UpstreamInvalid(_) => StatusCode::BAD_GATEWAY,
             Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::UriTooLong => StatusCode::URI_TOO_LONG,
+            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Crashed => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -79,7 +88,9 @@ impl Error {
             Self::RateLimited(_) => "rate_limited",
             Self::Draining => "draining",
             Self::NotCached => "not_cached",
-            Self::BadRequest(_) => "bad_request",
+            Self::BadRequest(_) | Self::HeadTooLarge | Self::UriTooLong | Self::RequestTimeout => {
+                "bad_request"
+            }
             Self::Crashed => "internal_error",
         }
     }
@@ -88,7 +99,8 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::BadRequest(_) | Self::NotCached => "invalid_request_error",
+            error if error.is_bad_request() => "invalid_request_error",
+            Self::NotCached => "invalid_request_error",
             Self::RateLimited(_) => "rate_limit_error",
             _ => "api_error",
         }
@@ -118,6 +130,9 @@ impl Error {
             Self::Draining => "this gateway is about to stop; ask again, another will answer".into(),
             Self::NotCached => "nothing fresh is remembered, and only-if-cached forbids asking".into(),
             Self::BadRequest(why) => (*why).into(),
+            Self::HeadTooLarge => "the request's headers are too large: 64 KiB and 100 headers are the most".into(),
+            Self::UriTooLong => "the request's target is too long: 16 KiB are the most".into(),
+            Self::RequestTimeout => "the request did not arrive in time (limits.header_timeout, limits.idle_timeout)".into(),
             Self::Crashed => "a defect in this gateway ended the poll; ask again".into(),
         }
     }
@@ -140,6 +155,15 @@ impl Error {
             Self::Overloaded(_) | Self::Draining => Some(Duration::from_secs(1)),
             error => error.is_upstream_failing().then_some(UPSTREAM_RECOVERY),
         }
+    }
+
+    /// Whether the fault lies with the request: what follows it on its connection is not to be trusted either.
+    #[must_use]
+    pub fn is_bad_request(&self) -> bool {
+        matches!(
+            self,
+            Self::BadRequest(_) | Self::HeadTooLarge | Self::UriTooLong | Self::RequestTimeout
+        )
     }
 
     /// Whether the fault lies with upstream, so that a state known from before may stand in.

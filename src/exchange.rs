@@ -6,6 +6,7 @@ use http::{Request, Response};
 use tokio::time::Instant;
 
 use crate::body::Body;
+use crate::error::Error;
 use crate::key::Identity;
 use crate::route::Route;
 use crate::task::State;
@@ -36,11 +37,19 @@ pub struct Peer {
     pub tls: bool,
 }
 
+/// Among a request's extensions: why it goes nowhere. All else that the request says may be of our own making.
+#[derive(Debug, Clone)]
+pub struct Refusal(pub Error);
+
 impl Inbound {
     /// Reads the request's route.
     #[must_use]
     pub fn new(request: Request<Body>, peer: Peer) -> Self {
-        let route = Route::read(request.method(), request.uri().path());
+        let mut route = Route::read(request.method(), request.uri().path());
+        if request.extensions().get::<Refusal>().is_some() {
+            let dialect = route.dialect();
+            route = Route::Forward { dialect };
+        }
         Self {
             route,
             request,
@@ -48,6 +57,13 @@ impl Inbound {
             at: Instant::now(),
             sender: None,
         }
+    }
+
+    /// Why it goes nowhere, where that is so.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&Error> {
+        let Refusal(why) = self.request.extensions().get()?;
+        Some(why)
     }
 }
 

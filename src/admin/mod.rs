@@ -84,6 +84,9 @@ impl Admin {
     }
 
     async fn answer(self, inbound: Inbound) -> Response<Body> {
+        if let Some(why) = inbound.refusal() {
+            return respond(why.status(), TEXT, format!("{why}\n"));
+        }
         let (head, _) = inbound.request.into_parts();
         if let Err(refusal) = guard::examine(&head, self.bound) {
             return text(refusal.status(), refusal.reason());

@@ -1,47 +1,135 @@
-//! Watches one connection: whether it is idle, and whether a request's head takes too long to arrive.
-//!
-//! hyper's own `header_read_timeout` also runs while a connection waits for its next request, and so cannot tell a
-//! slow client from an idle one.
+//! What is known of one connection: what is under way on it, and since when it has been waiting for its client.
 
-use std::io;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::Waker;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::Instant;
 
-/// What is known of one connection.
+use super::guard::Guard;
+use crate::error::Error;
+
+/// See the module.
 #[derive(Debug)]
 pub(super) struct Activity(Mutex<State>);
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct State {
     /// Requests under way.
     under_way: usize,
     /// Requests there have been.
     total: u64,
-    /// When there last was one.
+    /// Answers there have been.
+    answers: u64,
+    /// When there last was a request.
     since: Instant,
+    /// Since when the client has taken nothing of what there is for it.
+    not_taken_since: Option<Instant>,
+    /// Parts of answers that the client was offered and has not made room for.
+    offered: usize,
+    /// When the client last made room for such a part.
+    taken: Instant,
+    /// The request that stands for one that was not passed on, by its number, and why.
+    refused: Option<(u64, Error)>,
+    /// Why the body that is being read cannot be read to its end.
+    broken: Option<Error>,
+    /// Whether the connection has changed to another protocol.
+    switched: bool,
+    /// Who reads on when a request to switch protocols is answered.
+    reader: Option<Waker>,
+}
+
+/// What a connection's time says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// To look again then.
+    Later(Instant),
+    /// It has stood idle for long enough.
+    Idle,
+    /// Its client has taken nothing for long enough.
+    Stalled,
 }
 
 impl Activity {
     pub(super) fn new() -> Arc<Self> {
+        let now = Instant::now();
         Arc::new(Self(Mutex::new(State {
             under_way: 0,
             total: 0,
-            since: Instant::now(),
+            answers: 0,
+            since: now,
+            not_taken_since: None,
+            offered: 0,
+            taken: now,
+            refused: None,
+            broken: None,
+            switched: false,
+            reader: None,
         })))
     }
 
-    /// A request is under way until the guard is dropped.
-    pub(super) fn request(self: &Arc<Self>) -> Busy {
-        self.with(|state| {
+    /// A request is under way until the guard is dropped; with the error that it deserves, where it only stands for
+    /// one that was refused.
+    pub(super) fn request(self: &Arc<Self>) -> (Busy, Option<Error>) {
+        let refused = self.with(|state| {
             state.under_way += 1;
             state.total += 1;
+            let total = state.total;
+            let refused = state.refused.as_ref();
+            refused
+                .filter(|(number, _)| total >= *number)
+                .map(|(_, why)| why.clone())
         });
-        Busy(Arc::clone(self))
+        (Busy(Arc::clone(self)), refused)
+    }
+
+    /// A request was answered; `switched` if the connection changes to another protocol with it.
+    pub(super) fn answered(&self, switched: bool) {
+        let reader = self.with(|state| {
+            state.answers += 1;
+            state.switched |= switched;
+            state.reader.take()
+        });
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+
+    /// From the request of this number on, none is what the client sent.
+    pub(super) fn refuse(&self, number: u64, why: Error) {
+        self.with(|state| state.refused = Some((number, why)));
+    }
+
+    /// Whether the answer that is under way is the refusal.
+    pub(super) fn is_refusing(&self) -> bool {
+        self.with(|state| {
+            let refused = state.refused.as_ref();
+            refused.is_some_and(|(number, _)| state.total >= *number)
+        })
+    }
+
+    /// The body that is being read cannot be read to its end.
+    pub(super) fn break_body(&self, why: Error) {
+        self.with(|state| state.broken = Some(why));
+    }
+
+    /// Why the body that was being read could not be read to its end, where that was its client's doing.
+    pub(super) fn broken(&self) -> Option<Error> {
+        self.with(|state| state.broken.clone())
+    }
+
+    /// Lets the guard know how its request to switch protocols was answered; `false` if it was not yet, and the
+    /// reader is woken when it is.
+    pub(super) fn settle_switch(&self, guard: &mut Guard, reader: &Waker) -> bool {
+        self.with(|state| {
+            let settled = state.answers >= guard.heads();
+            if settled {
+                guard.switched(state.switched);
+            } else {
+                state.reader = Some(reader.clone());
+            }
+            settled
+        })
     }
 
     /// Since when the connection has been idle; `None` while it is not.
@@ -49,8 +137,53 @@ impl Activity {
         self.with(|state| (state.under_way == 0).then_some(state.since))
     }
 
-    fn total(&self) -> u64 {
-        self.with(|state| state.total)
+    /// Whether the client takes what is written to it.
+    pub(super) fn takes(&self, yes: bool) {
+        self.with(|state| state.not_taken_since = (!yes).then(Instant::now));
+    }
+
+    /// A part of an answer is there, and goes out as soon as the client makes room for it.
+    pub(super) fn offer(&self) {
+        self.with(|state| {
+            if state.offered == 0 {
+                state.taken = Instant::now();
+            }
+            state.offered += 1;
+        });
+    }
+
+    /// It has gone out, or never will.
+    pub(super) fn taken(&self) {
+        self.with(|state| {
+            state.offered = state.offered.saturating_sub(1);
+            state.taken = Instant::now();
+        });
+    }
+
+    /// What is to be done about a connection whose client may leave what there is for it untouched so long, and stand
+    /// idle so long (counted anew from the stop, if there was one).
+    pub(super) fn due(&self, patience: Duration, idle: Duration, stopped: Option<Instant>) -> Due {
+        let now = Instant::now();
+        self.with(|state| {
+            let not_taken = [
+                state.not_taken_since,
+                (state.offered > 0).then_some(state.taken),
+            ];
+            let stalls = not_taken.into_iter().flatten().min();
+            let since = if state.under_way == 0 {
+                state.since
+            } else {
+                now
+            };
+            let idle = stopped.map_or(since, |stopped| stopped.max(since)) + idle;
+            if stalls.is_some_and(|since| since + patience <= now) {
+                Due::Stalled
+            } else if idle <= now {
+                Due::Idle
+            } else {
+                Due::Later(stalls.map_or(idle, |since| idle.min(since + patience)))
+            }
+        })
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
@@ -59,6 +192,7 @@ impl Activity {
 }
 
 /// A request under way.
+#[derive(Debug)]
 pub(super) struct Busy(Arc<Activity>);
 
 impl Drop for Busy {
@@ -70,228 +204,56 @@ impl Drop for Busy {
     }
 }
 
-/// A connection whose reads fail when a request's head takes too long.
-pub(super) struct Watched<T> {
-    io: T,
-    activity: Arc<Activity>,
-    header_timeout: Duration,
-    head: Head,
-    /// How much of HTTP/2's preface the connection began with; `None` once it turned out not to.
-    preface: Option<usize>,
-}
-
-/// What an HTTP/2 connection begins with (RFC 9113 §3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// What has come of the next request's head.
-enum Head {
-    /// Nothing yet.
-    Awaited,
-    /// Some of it, after so many requests; with a timer once more is wanted and not there.
-    Begun {
-        after: u64,
-        timer: Option<Pin<Box<Sleep>>>,
-    },
-    /// HTTP/2 frames its heads, and is watched for idleness only.
-    Framed,
-}
-
-impl<T> Watched<T> {
-    pub(super) fn new(io: T, activity: Arc<Activity>, header_timeout: Duration) -> Self {
-        Self {
-            io,
-            activity,
-            header_timeout,
-            head: Head::Awaited,
-            preface: Some(0),
-        }
-    }
-
-    fn note_read(&mut self, bytes: &[u8]) {
-        if let Some(seen) = self.preface {
-            let expected = PREFACE.get(seen..).unwrap_or_default();
-            let length = expected.len().min(bytes.len());
-            self.preface = (expected.get(..length) == bytes.get(..length)).then_some(seen + length);
-            if self.preface == Some(PREFACE.len()) {
-                self.preface = None;
-                self.head = Head::Framed;
-            }
-        }
-        // Bytes that come while a request is under way are its body.
-        let is_head = !bytes.is_empty() && self.activity.idle_since().is_some();
-        if is_head && matches!(self.head, Head::Awaited) {
-            self.head = Head::Begun {
-                after: self.activity.total(),
-                timer: None,
-            };
-        }
-    }
-
-    /// To be asked when more is wanted and not there.
-    fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let Head::Begun { after, timer } = &mut self.head else {
-            return Poll::Pending;
-        };
-        if *after != self.activity.total() {
-            // It was whole, and its request has begun since.
-            self.head = Head::Awaited;
-            return Poll::Pending;
-        }
-        let timer = timer.get_or_insert_with(|| Box::pin(sleep(self.header_timeout)));
-        ready!(timer.as_mut().poll(cx));
-        Poll::Ready(io::Error::new(
-            io::ErrorKind::TimedOut,
-            "the request's head took too long",
-        ))
-    }
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        match Pin::new(&mut self.io).poll_read(cx, buf) {
-            Poll::Ready(read) => {
-                self.note_read(buf.filled().get(before..).unwrap_or_default());
-                Poll::Ready(read)
-            }
-            Poll::Pending => self.poll_overdue(cx).map(Err),
-        }
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::time::advance;
 
     use super::*;
 
-    const TIMEOUT: Duration = Duration::from_secs(10);
+    const PATIENCE: Duration = Duration::from_secs(10);
 
     #[tokio::test(start_paused = true)]
-    async fn a_head_that_stops_half_way_fails_after_its_time() {
-        let (mut client, server) = tokio::io::duplex(64);
-        let mut watched = Watched::new(server, Activity::new(), TIMEOUT);
-        client.write_all(b"GET / HT").await.expect("is written");
-        let started = Instant::now();
-        let mut head = String::new();
-        let error = watched
-            .read_to_string(&mut head)
-            .await
-            .expect_err("is overdue");
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert_eq!(started.elapsed(), TIMEOUT);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn silence_before_and_between_requests_is_not_a_slow_head() {
-        let (mut client, server) = tokio::io::duplex(64);
+    async fn only_a_client_that_takes_nothing_stalls_its_connection() {
         let activity = Activity::new();
-        let mut watched = Watched::new(server, Arc::clone(&activity), TIMEOUT);
-        let mut buf = [0; 64];
+        let (_busy, refused) = activity.request();
+        assert_eq!(refused, None);
+        advance(3 * PATIENCE).await;
         assert!(
-            tokio::time::timeout(3 * TIMEOUT, watched.read(&mut buf))
-                .await
-                .is_err(),
-            "before"
+            matches!(activity.due(PATIENCE, PATIENCE, None), Due::Later(_)),
+            "held"
         );
-        client
-            .write_all(b"GET / HTTP/1.1\r\n\r\n")
-            .await
-            .expect("is written");
-        assert!(watched.read(&mut buf).await.is_ok_and(|count| count > 0));
-        drop(activity.request());
+        activity.takes(false);
+        advance(PATIENCE / 2).await;
+        let due = Instant::now() + PATIENCE / 2;
+        assert_eq!(activity.due(PATIENCE, PATIENCE, None), Due::Later(due));
+        advance(PATIENCE / 2).await;
+        assert_eq!(activity.due(PATIENCE, PATIENCE, None), Due::Stalled);
+        activity.takes(true);
         assert!(
-            tokio::time::timeout(3 * TIMEOUT, watched.read(&mut buf))
-                .await
-                .is_err(),
-            "between"
+            matches!(activity.due(PATIENCE, PATIENCE, None), Due::Later(_)),
+            "took some"
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_may_take_longer_than_a_head() {
-        let (mut client, server) = tokio::io::duplex(64);
+    async fn one_answer_that_moves_keeps_the_connection_of_others() {
         let activity = Activity::new();
-        let mut watched = Watched::new(server, Arc::clone(&activity), TIMEOUT);
-        let mut buf = [0; 64];
-        client
-            .write_all(b"POST / HTTP/1.1\r\ncontent-length: 9\r\n\r\n")
-            .await
-            .expect("is written");
-        assert!(watched.read(&mut buf).await.is_ok_and(|count| count > 0));
-        let _request = activity.request();
-        for _ in 0..9 {
-            client.write_all(b"x").await.expect("is written");
-            assert!(watched.read(&mut buf).await.is_ok_and(|count| count == 1));
-            let more = tokio::time::timeout(2 * TIMEOUT, watched.read(&mut buf));
-            assert!(more.await.is_err(), "silence in a body is no slow head");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_only_begins_like_http_2_is_watched_like_any_head() {
-        let (mut client, server) = tokio::io::duplex(64);
-        let mut watched = Watched::new(server, Activity::new(), TIMEOUT);
-        client
-            .write_all(b"PRIVET / HTTP/1.1\r\n")
-            .await
-            .expect("is written");
-        let mut head = String::new();
-        let error = watched
-            .read_to_string(&mut head)
-            .await
-            .expect_err("is overdue");
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn http_2_is_watched_for_idleness_only() {
-        let (mut client, server) = tokio::io::duplex(64);
-        let mut watched = Watched::new(server, Activity::new(), TIMEOUT);
-        client
-            .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-            .await
-            .expect("is written");
-        let mut buf = [0; 64];
-        assert!(watched.read(&mut buf).await.is_ok_and(|count| count > 0));
-        assert!(
-            tokio::time::timeout(3 * TIMEOUT, watched.read(&mut buf))
-                .await
-                .is_err()
-        );
+        let _busy = activity.request();
+        activity.offer();
+        advance(PATIENCE / 2).await;
+        activity.offer();
+        activity.taken();
+        advance(PATIENCE / 2).await;
+        assert!(matches!(
+            activity.due(PATIENCE, PATIENCE, None),
+            Due::Later(_)
+        ));
+        advance(PATIENCE / 2).await;
+        assert_eq!(activity.due(PATIENCE, PATIENCE, None), Due::Stalled);
+        activity.taken();
+        assert!(matches!(
+            activity.due(PATIENCE, PATIENCE, None),
+            Due::Later(_)
+        ));
     }
 }

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use http::header::CONNECTION;
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST};
+use http::uri::Authority;
 use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -20,16 +21,29 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt as _};
 
-use super::activity::{Activity, Watched};
-use super::{Keeping, TlsIdentity};
+use super::activity::{Activity, Due};
+use super::bodies::{Download, Upload};
+use super::watched::Watched;
+use super::{Keeping, TlsIdentity, guard};
 use crate::body::Body;
-use crate::exchange::{Inbound, Peer};
+use crate::error::Error;
+use crate::exchange::{Inbound, Peer, Refusal};
 
 /// The most that is kept of a head, or of a body on its way, in bytes; a client that does not read costs a few of these.
 const BUFFER: usize = 64 << 10;
 
 /// How long an idle connection has to close in an orderly way.
 const FAREWELL: Duration = Duration::from_secs(1);
+
+/// How often an HTTP/2 client is asked whether it is there, and how long it may take to say so.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PONG_WITHIN: Duration = Duration::from_secs(20);
+
+/// Bytes that the headers of an HTTP/2 request may have: as many as an HTTP/1.1 head.
+const MAX_HEADER_LIST: u32 = 64 * 1024;
+
+/// Bytes that wait for room on one HTTP/2 stream.
+const MAX_SEND_BUFFER: usize = 128 * 1024;
 
 /// How long an idle connection is kept after the stop. HTTP/1.1 has no way to say goodbye but on an answer: a client that
 /// is about to ask once more gets its answer, with `connection: close` on it, in place of a closed door.
@@ -105,53 +119,55 @@ async fn converse<T, S>(
         + 'static,
 {
     let activity = Activity::new();
-    let is_http_2 = Arc::new(AtomicBool::new(false));
+    let idle_timeout = keeping.idle_timeout;
+    let speaks_http_2 = Arc::new(AtomicBool::new(false));
     // What follows the connection's HTTP, where it switches to another protocol.
     let afterwards = Arc::new(Mutex::new(None));
     let handle = {
-        let (activity, is_http_2) = (Arc::clone(&activity), Arc::clone(&is_http_2));
+        let (activity, speaks_http_2) = (Arc::clone(&activity), Arc::clone(&speaks_http_2));
         let (stop, afterwards) = (stop.clone(), Arc::clone(&afterwards));
-        service_fn(move |request: Request<Incoming>| {
-            let busy = activity.request();
-            if request.version() == Version::HTTP_2 {
-                is_http_2.store(true, Ordering::Relaxed);
+        service_fn(move |mut request: Request<Incoming>| {
+            let is_http_2 = request.version() == Version::HTTP_2;
+            let (busy, refused) = activity.request();
+            if is_http_2 {
+                speaks_http_2.store(true, Ordering::Relaxed);
             }
-            let last = (request.version() < Version::HTTP_2).then(|| stop.clone());
-            let answer = service
-                .clone()
-                .oneshot(Inbound::new(request.map(Body::from), peer));
+            if let Some(why) = refused.or_else(|| refuse_http_2(&request)) {
+                tracing::debug!("a client's request is refused: {why}");
+                request.extensions_mut().insert(Refusal(why));
+            }
+            let last = (!is_http_2).then(|| stop.clone());
+            let activity = Arc::clone(&activity);
+            let request = request.map(|body| Upload::watch(body, &activity, idle_timeout));
+            let answer = service.clone().oneshot(Inbound::new(request, peer));
             let afterwards = Arc::clone(&afterwards);
             async move {
                 let mut response = answer.await?;
-                if last.is_some_and(|stop| stop.is_cancelled())
-                    && response.status() != StatusCode::SWITCHING_PROTOCOLS
-                {
+                let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+                activity.answered(switches);
+                if last.is_some_and(|stop| stop.is_cancelled()) && !switches {
                     let close = HeaderValue::from_static("close");
                     response.headers_mut().insert(CONNECTION, close);
                 }
+                if response.body().is_buffered() {
+                    return Ok::<_, Infallible>(response);
+                }
                 // A streamed answer keeps the connection busy until its end.
-                Ok::<_, Infallible>(if response.body().is_buffered() {
-                    response
-                } else if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                if switches {
                     let (head, body) = response.into_parts();
                     *lock(&afterwards) = Some(body.guarded(busy));
-                    Response::from_parts(head, Body::empty())
+                    return Ok(Response::from_parts(head, Body::empty()));
+                }
+                let response = response.map(|body| body.guarded(busy));
+                Ok(if is_http_2 {
+                    response.map(|body| Download::watch(body, &activity))
                 } else {
-                    response.map(|body| body.guarded(busy))
+                    response
                 })
             }
         })
     };
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .max_buf_size(BUFFER)
-        .header_read_timeout(None);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(250);
+    let builder = builder();
     let io = TokioIo::new(Watched::new(
         stream,
         Arc::clone(&activity),
@@ -159,8 +175,8 @@ async fn converse<T, S>(
     ));
     let mut connection = pin!(builder.serve_connection_with_upgrades(io, handle));
 
-    let mut patience = keeping.idle_timeout;
-    let mut idle_check = pin!(sleep_until(Instant::now() + patience));
+    let mut patience = idle_timeout;
+    let mut check = pin!(sleep_until(Instant::now() + patience));
     let (mut stopping, mut closing) = (None, false);
     loop {
         tokio::select! {
@@ -174,30 +190,34 @@ async fn converse<T, S>(
                 }
                 return;
             }
-            () = idle_check.as_mut() => match next_idle_check(&activity, patience, stopping) {
-                Some(next) => {
-                    if stopping.is_some() && is_http_2.load(Ordering::Relaxed) {
+            () = check.as_mut() => match activity.due(idle_timeout, patience, stopping) {
+                Due::Later(next) => {
+                    if stopping.is_some() && speaks_http_2.load(Ordering::Relaxed) {
                         close(connection.as_mut());
                     }
-                    idle_check.as_mut().reset(next);
+                    check.as_mut().reset(next);
+                }
+                Due::Stalled => {
+                    tracing::debug!("a client took nothing for limits.idle_timeout, and is cut off");
+                    return;
                 }
                 // Said goodbye to already, and still there: half a head, most likely.
-                None if closing => return,
-                None => {
+                Due::Idle if closing => return,
+                Due::Idle => {
                     closing = true;
                     close(connection.as_mut());
-                    idle_check.as_mut().reset(Instant::now() + FAREWELL);
+                    check.as_mut().reset(Instant::now() + FAREWELL);
                 }
             },
             () = stop.cancelled(), if stopping.is_none() => {
                 let now = Instant::now();
                 stopping = Some(now);
                 // GOAWAY names the last request that is answered: nobody has to guess.
-                if is_http_2.load(Ordering::Relaxed) {
+                if speaks_http_2.load(Ordering::Relaxed) {
                     close(connection.as_mut());
                 }
                 patience = patience.min(LAST_CALL).min(keeping.drain / 2);
-                idle_check.as_mut().reset(now + patience);
+                check.as_mut().reset(now + patience);
             }
         }
     }
@@ -207,20 +227,58 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// When to look again; `None` where the connection has stood idle for long enough, after the stop if there was one.
-fn next_idle_check(
-    activity: &Activity,
-    patience: Duration,
-    stopped: Option<Instant>,
-) -> Option<Instant> {
-    let now = Instant::now();
-    let since = activity.idle_since().unwrap_or(now);
-    let since = stopped.map_or(since, |stopped| stopped.max(since));
-    let due = since + patience;
-    (due > now).then_some(due)
-}
-
 /// Says goodbye as the protocol has it; a request that is under way is still answered.
 fn close<C: hyper_util::server::graceful::GracefulConnection>(connection: Pin<&mut C>) {
     connection.graceful_shutdown();
+}
+
+fn builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .max_buf_size(BUFFER)
+        .header_read_timeout(None);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(250)
+        .max_header_list_size(MAX_HEADER_LIST)
+        .max_send_buf_size(MAX_SEND_BUFFER)
+        // A client that is gone says nothing; one that waits for an event answers.
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PONG_WITHIN);
+    builder
+}
+
+/// What HTTP/2's own framing leaves open: two hosts (RFC 9113 §8.3.1), two lengths, a user in the target.
+fn refuse_http_2(request: &Request<Incoming>) -> Option<Error> {
+    if request.version() != Version::HTTP_2 {
+        return None;
+    }
+    let authority = request.uri().authority().map(Authority::as_str);
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let host = hosts.next();
+    let why = if hosts.next().is_some() {
+        "the request has more than one host"
+    } else if authority.is_none() && host.is_none() {
+        "the request has no host; HTTP/2 takes an authority"
+    } else if authority.is_some_and(|authority| authority.contains('@')) {
+        "the request's authority names a user; credentials have their own header"
+    } else if let (Some(authority), Some(host)) = (authority, host)
+        && !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes())
+    {
+        "the request's authority and its host header name two hosts"
+    } else if request.headers().get_all(CONTENT_LENGTH).iter().count() > 1 {
+        "the request has more than one length"
+    } else if request
+        .headers()
+        .keys()
+        .any(|name| guard::is_misleading(name.as_str()))
+    {
+        "a header's name is all but content-length or transfer-encoding"
+    } else {
+        return None;
+    };
+    Some(Error::BadRequest(why))
 }

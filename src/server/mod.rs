@@ -2,8 +2,11 @@
 //! sockets, and nothing of what its service does.
 
 mod activity;
+mod bodies;
 mod connection;
+mod guard;
 mod tls;
+mod watched;
 
 use std::convert::Infallible;
 use std::io;
@@ -11,6 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Response;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +28,21 @@ use crate::request_id;
 use crate::telemetry::Gauge;
 
 pub use tls::{TlsIdentity, TlsProblem};
+
+/// How long a connection may be silent before the system asks its client for a sign of life, and how often then; nine
+/// unanswered ones end it.
+const PROBE_AFTER: Duration = Duration::from_mins(1);
+const PROBE_EVERY: Duration = Duration::from_secs(10);
+
+/// How long a client that is still sending may take to read our last answer. Closed at once, its next bytes would
+/// meet a closed socket, and the reset that follows takes the answer away from it (RFC 9112 §9.6).
+const LINGER: Duration = Duration::from_secs(1);
+
+/// How much of what nobody wants is read meanwhile, in bytes.
+const MAX_LEFTOVERS: u64 = 1 << 20;
+
+/// How many clients turned away may take that time at once.
+static LINGERING: Semaphore = Semaphore::const_new(256);
 
 /// How connections are kept.
 #[derive(Debug, Clone)]
@@ -58,6 +78,13 @@ where
         + Sync
         + 'static,
 {
+    // A client that vanished never says so; accepted sockets take this over from their listener.
+    let keepalive = TcpKeepalive::new()
+        .with_time(PROBE_AFTER)
+        .with_interval(PROBE_EVERY);
+    if let Err(error) = SockRef::from(&listener).set_tcp_keepalive(&keepalive) {
+        tracing::debug!("connections go without TCP keepalive: {error}");
+    }
     let connections = TaskTracker::new();
     let places = Arc::new(Semaphore::new(keeping.max_connections));
     let given_up = CancellationToken::new();
@@ -124,7 +151,7 @@ fn is_about_one_connection(error: &io::Error) -> bool {
 }
 
 /// Tells one client too many so, in the time that a write into an empty socket takes.
-async fn turn_away(stream: TcpStream) {
+async fn turn_away(mut stream: TcpStream) {
     let body = concat!(
         r#"{"error":{"message":"too many connections here (limits.max_connections); ask again shortly","#,
         r#""type":"api_error","param":null,"code":"overloaded"}}"#,
@@ -139,5 +166,12 @@ async fn turn_away(stream: TcpStream) {
     );
     if stream.writable().await.is_ok() {
         let _ = stream.try_write(refusal.as_bytes());
+    }
+    // Closed at once, a client that has sent its request already would read a reset instead.
+    if let Ok(_place) = LINGERING.try_acquire() {
+        let _ = stream.shutdown().await;
+        let (mut rest, mut nowhere) = (stream.take(MAX_LEFTOVERS), tokio::io::sink());
+        let reading = tokio::io::copy(&mut rest, &mut nowhere);
+        let _ = tokio::time::timeout(LINGER, reading).await;
     }
 }

@@ -3,11 +3,8 @@
 use std::task::{Context, Poll};
 
 use futures_util::future::{Either, Ready, ready};
-use http::header::HOST;
-use http::{Request, Version};
 use tower::Service;
 
-use crate::body::Body;
 use crate::error::Error;
 use crate::exchange::{Handled, Inbound};
 use crate::route::Route;
@@ -39,8 +36,8 @@ where
     }
 
     fn call(&mut self, inbound: Inbound) -> Self::Future {
-        if let Err(error) = check_host(&inbound.request) {
-            return Either::Right(Either::Right(ready(Err(error))));
+        if let Some(why) = inbound.refusal() {
+            return Either::Right(Either::Right(ready(Err(why.clone()))));
         }
         match inbound.route {
             Route::Poll { .. } => Either::Left(self.polls.call(inbound)),
@@ -48,19 +45,5 @@ where
                 Either::Right(Either::Left(self.forward.call(inbound)))
             }
         }
-    }
-}
-
-/// An HTTP/1.1 request has just one `Host` (RFC 9112 §3.2); with fewer or more, two servers may read two requests in it.
-fn check_host(request: &Request<Body>) -> Result<(), Error> {
-    let hosts = request.headers().get_all(HOST).iter().count();
-    match request.version() {
-        Version::HTTP_11 if hosts == 0 => Err(Error::BadRequest(
-            "the request has no host; HTTP/1.1 takes one",
-        )),
-        Version::HTTP_10 | Version::HTTP_11 if hosts > 1 => {
-            Err(Error::BadRequest("the request has more than one host"))
-        }
-        _ => Ok(()),
     }
 }

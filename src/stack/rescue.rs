@@ -99,7 +99,8 @@ where
 
 fn rescue(error: &Error, route: &Route) -> Handled {
     let verdict = match error {
-        Error::Overloaded(_) | Error::Draining | Error::BadRequest(_) => Verdict::Shed,
+        Error::Overloaded(_) | Error::Draining => Verdict::Shed,
+        error if error.is_bad_request() => Verdict::Shed,
         _ => Verdict::Failed,
     };
     let mut response = respond(error, route.dialect());
@@ -167,7 +168,7 @@ pub(super) fn respond(error: &Error, dialect: Dialect) -> Response<Body> {
         headers.insert(RETRY_AFTER_MS, HeaderValue::from(seconds * 1000));
     }
     // After a request that is not what it should be, the next one is not to be trusted either.
-    if matches!(error, Error::Draining | Error::BadRequest(_)) {
+    if error.is_bad_request() || *error == Error::Draining {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response

@@ -190,6 +190,11 @@ impl fmt::Debug for Upstream {
 }
 
 fn failure(error: &legacy::Error) -> Error {
+    // The client's own doing: its request's body broke off.
+    let mut causes = std::iter::successors(error.source(), |error| (*error).source());
+    if let Some(own) = causes.find_map(|cause| cause.downcast_ref::<Error>()) {
+        return own.clone();
+    }
     let closed = error
         .source()
         .and_then(|source| source.downcast_ref::<hyper::Error>())

@@ -3,6 +3,7 @@
 mod client;
 mod gateway;
 mod identity;
+pub(crate) mod raw;
 pub(crate) mod text_format;
 mod upstream;
 mod wire;

@@ -1,0 +1,370 @@
+//! Stands before the HTTP/1 parser and follows the framing of all that comes in: a head is passed on only when there
+//! is just one way to read it and what follows it. Knows no sockets: bytes in, a decision out.
+//!
+//! Two servers that read one stream of bytes differently see different requests in it, and one client's bytes become
+//! another one's request. The parser behind is lenient where the RFC lets it be, drops a length beside a
+//! transfer-encoding, and answers nothing that a client could read.
+
+mod chunks;
+mod head;
+
+use self::chunks::Chunks;
+use self::head::Framing;
+pub(super) use self::head::{Refused, is_misleading};
+use crate::error::Error;
+
+/// What an HTTP/2 connection begins with (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Follows one connection's bytes.
+#[derive(Debug)]
+pub(super) struct Guard {
+    at: At,
+    /// Whether another protocol may follow the request that is being read.
+    upgrade: bool,
+    /// How many heads were passed on.
+    heads: u64,
+    /// How much of a head that is not whole was parsed, and how much was searched for its end.
+    parsed: usize,
+    searched: usize,
+}
+
+#[derive(Debug)]
+enum At {
+    /// The first byte: HTTP/2 may begin.
+    Preface,
+    /// Between two requests, or in a head.
+    Head,
+    /// In a body, with so many bytes left.
+    Sized(u64),
+    /// In a body of chunks.
+    Chunked(Chunks),
+    /// Behind a request to switch protocols that has no answer yet.
+    Undecided,
+    /// In something that is not HTTP/1.
+    Free,
+    /// Behind what was not passed on.
+    Over,
+}
+
+/// What is to become of bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Decision {
+    /// So many of them may be passed on.
+    pub(super) passed: usize,
+    /// What the rest is.
+    pub(super) rest: Rest,
+}
+
+/// What the bytes are that are not passed on.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// None, or not enough to decide: to be shown again, with more behind.
+    Awaited,
+    /// A head that is refused.
+    Refused(Refused),
+    /// A body that is not what its head said.
+    Broken(Error),
+}
+
+impl Guard {
+    pub(super) fn new() -> Self {
+        Self {
+            at: At::Preface,
+            upgrade: false,
+            heads: 0,
+            parsed: 0,
+            searched: 0,
+        }
+    }
+
+    /// How many heads were passed on.
+    pub(super) fn heads(&self) -> u64 {
+        self.heads
+    }
+
+    /// Whether bytes that are held back are the beginning of a head.
+    pub(super) fn awaits_head(&self) -> bool {
+        matches!(self.at, At::Preface | At::Head)
+    }
+
+    /// Whether nothing is passed on before a request to switch protocols is answered.
+    pub(super) fn awaits_switch(&self) -> bool {
+        matches!(self.at, At::Undecided)
+    }
+
+    /// Whether the client may still be sending what nobody is going to read.
+    pub(super) fn is_within_request(&self) -> bool {
+        matches!(self.at, At::Sized(_) | At::Chunked(_) | At::Over)
+    }
+
+    /// The request to switch protocols was answered.
+    pub(super) fn switched(&mut self, yes: bool) {
+        self.at = if yes { At::Free } else { At::Head };
+    }
+
+    /// Whether all is passed on.
+    pub(super) fn is_free(&self) -> bool {
+        matches!(self.at, At::Free)
+    }
+
+    /// Whether nothing more is passed on.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.at, At::Over)
+    }
+
+    /// Nothing more is passed on.
+    pub(super) fn end(&mut self) {
+        self.at = At::Over;
+    }
+
+    /// Decides about bytes that follow those that were passed on.
+    pub(super) fn decide(&mut self, bytes: &[u8]) -> Decision {
+        let mut passed = 0;
+        let mut rest = Rest::Awaited;
+        while let Some(left) = bytes.get(passed..).filter(|left| !left.is_empty()) {
+            let count = match &mut self.at {
+                At::Preface => {
+                    let length = left.len().min(PREFACE.len());
+                    if left.get(..length) != PREFACE.get(..length) {
+                        self.at = At::Head;
+                        continue;
+                    }
+                    if length == PREFACE.len() {
+                        self.at = At::Free;
+                        continue;
+                    }
+                    0
+                }
+                At::Head => match self.read_head(left) {
+                    Ok(count) => count,
+                    Err(refused) => {
+                        self.at = At::Over;
+                        rest = Rest::Refused(refused);
+                        0
+                    }
+                },
+                At::Sized(size) => {
+                    let count =
+                        usize::try_from(*size).map_or(left.len(), |size| size.min(left.len()));
+                    *size -= count as u64;
+                    if *size == 0 {
+                        self.end_of_message();
+                    }
+                    count
+                }
+                At::Chunked(chunks) => match chunks.read(left) {
+                    Ok(count) => {
+                        if chunks.is_over() {
+                            self.end_of_message();
+                        }
+                        count
+                    }
+                    Err((count, why)) => {
+                        passed += count;
+                        self.at = At::Over;
+                        rest = Rest::Broken(Error::BadRequest(why));
+                        0
+                    }
+                },
+                At::Free => left.len(),
+                At::Undecided | At::Over => 0,
+            };
+            if count == 0 {
+                break;
+            }
+            passed += count;
+        }
+        Decision { passed, rest }
+    }
+
+    /// The length of the head that is there; 0 while it is not whole.
+    fn read_head(&mut self, bytes: &[u8]) -> Result<usize, Refused> {
+        // However slowly it drips, no byte of it is looked at more than a few times: a head is parsed when it has
+        // doubled, and when it may be whole.
+        let unsearched = bytes
+            .get(self.searched.saturating_sub(3)..)
+            .unwrap_or_default();
+        self.searched = bytes.len();
+        let doubled = bytes.len() >= (2 * self.parsed).min(head::MAX_HEAD);
+        if !doubled && !has_empty_line(unsearched) {
+            return Ok(0);
+        }
+        let Some(head) = head::read(bytes)? else {
+            self.parsed = bytes.len();
+            return Ok(0);
+        };
+        (self.parsed, self.searched) = (0, 0);
+        self.heads += 1;
+        self.upgrade = head.upgrade;
+        match head.framing {
+            Framing::Sized(0) => self.end_of_message(),
+            Framing::Sized(size) => self.at = At::Sized(size),
+            Framing::Chunked => self.at = At::Chunked(Chunks::new()),
+        }
+        Ok(head.length)
+    }
+
+    fn end_of_message(&mut self) {
+        self.at = if self.upgrade {
+            At::Undecided
+        } else {
+            At::Head
+        };
+    }
+}
+
+fn has_empty_line(bytes: &[u8]) -> bool {
+    bytes.windows(2).any(|pair| pair == b"\n\n") || bytes.windows(3).any(|three| three == b"\n\r\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Uri;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What is passed on of a stream that comes in pieces of this size.
+    fn pass(stream: &[u8], piece: usize) -> (usize, Option<Error>, u64) {
+        let mut guard = Guard::new();
+        let (mut passed, mut held) = (0, Vec::new());
+        for piece in stream.chunks(piece) {
+            held.extend_from_slice(piece);
+            let decision = guard.decide(&held);
+            passed += decision.passed;
+            held.drain(..decision.passed);
+            match decision.rest {
+                Rest::Awaited => {}
+                Rest::Refused(Refused { why, .. }) | Rest::Broken(why) => {
+                    return (passed, Some(why), guard.heads());
+                }
+            }
+        }
+        (passed, None, guard.heads())
+    }
+
+    #[test]
+    fn requests_pass_whole_and_in_any_pieces() {
+        let stream = b"\r\nGET /v1/videos/t?a=%2F HTTP/1.1\r\nHost: x\r\nAccept: */*\r\n\r\n\
+            POST /v1/videos HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhello\
+            POST /v1/videos HTTP/1.1\r\nhost: x\r\nTransfer-Encoding: Chunked\r\n\r\n5\r\nhello\r\n0\r\nx: y\r\n\r\n\
+            OPTIONS * HTTP/1.1\r\nhost: x\r\n\r\n\
+            GET http://x/a HTTP/1.1\r\nhost: X\r\n\r\n\
+            GET / HTTP/1.0\r\n\r\n";
+        for piece in 1..stream.len() {
+            assert_eq!(pass(stream, piece), (stream.len(), None, 6), "{piece}");
+        }
+    }
+
+    #[test]
+    fn what_follows_a_refused_head_is_not_looked_at() {
+        let good = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+        let stream = [&good[..], b"GET / HTTP/1.1\r\n\r\n", good].concat();
+        for piece in 1..stream.len() {
+            let (passed, why, heads) = pass(&stream, piece);
+            assert_eq!((passed, heads), (good.len(), 1), "{piece}");
+            assert!(matches!(why, Some(Error::BadRequest(_))));
+        }
+    }
+
+    #[test]
+    fn another_protocol_begins_only_when_it_was_agreed_to() {
+        let ask = b"GET / HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n";
+        let more = b"GET / HTTP/1.1\r\n\r\n";
+        for yes in [false, true] {
+            let mut guard = Guard::new();
+            let both = [&ask[..], more].concat();
+            assert_eq!(guard.decide(&both).passed, ask.len());
+            assert!(guard.awaits_switch());
+            guard.switched(yes);
+            let decision = guard.decide(more);
+            assert_eq!(decision.passed, if yes { more.len() } else { 0 });
+            assert_eq!(decision.rest == Rest::Awaited, yes);
+        }
+    }
+
+    #[test]
+    fn http_2_is_not_looked_into() {
+        let mut guard = Guard::new();
+        let (first, second) = PREFACE.split_at(7);
+        assert_eq!(guard.decide(first).passed, 0);
+        assert_eq!(guard.decide(&[first, second, b"\0\0"].concat()).passed, 26);
+        assert_eq!(guard.decide(b"\0\0\r\n\r\n").passed, 6);
+        // Only where a connection begins.
+        let late = [b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", PREFACE].concat();
+        assert!(matches!(
+            pass(&late, 7),
+            (27, Some(Error::BadRequest(_)), 1)
+        ));
+    }
+
+    #[test]
+    fn too_much_is_told_apart_from_what_is_wrong() {
+        let line = "GET / HTTP/1.1\r\nhost: x\r\n";
+        let long = |count: usize| "a".repeat(count);
+        for (stream, why) in [
+            (
+                format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", long(17_000)),
+                Error::UriTooLong,
+            ),
+            (format!("GET /{}", long(40_000)), Error::UriTooLong),
+            (
+                format!("{line}x: {}\r\n\r\n", long(70_000)),
+                Error::HeadTooLarge,
+            ),
+            (format!("{line}x: {}", long(70_000)), Error::HeadTooLarge),
+            (
+                format!("{line}{}\r\n", "a: b\r\n".repeat(100)),
+                Error::HeadTooLarge,
+            ),
+            (long(70_000), Error::HeadTooLarge),
+        ] {
+            for piece in [7, 1000, 1 << 20] {
+                let (passed, refused, _) = pass(stream.as_bytes(), piece);
+                assert_eq!((passed, refused.as_ref()), (0, Some(&why)));
+            }
+        }
+        let stream = format!(
+            "GET /{}?{} HTTP/1.1\r\nhost: x\r\n\r\n",
+            long(600),
+            long(8000)
+        );
+        assert_eq!(pass(stream.as_bytes(), 100).1, None);
+    }
+
+    proptest! {
+        /// The parser behind the guard has a say too, but nothing to say any more.
+        #[test]
+        fn a_target_that_passes_is_read_as_it_is(target in "(/|[a-z]{0,5}(://)?)[ -~é]{0,24}") {
+            let stream = format!("GET {target} HTTP/1.1\r\nhost: x\r\n\r\n");
+            if pass(stream.as_bytes(), stream.len()).0 > 0 && target.starts_with('/') {
+                let uri: Uri = target.parse().expect("is a target");
+                let read = uri.path_and_query().map(ToString::to_string);
+                prop_assert_eq!(read, Some(target));
+            }
+        }
+
+        #[test]
+        fn any_bytes_in_any_pieces_come_to_the_same(
+            stream in proptest::collection::vec(
+                proptest::sample::select(vec![
+                    "GET / HTTP/1.1\r\n", "host: x\r\n", "\r\n", "\n", "\r", "content-length: 3\r\n", "abc", "3\r\n",
+                    "transfer-encoding: chunked\r\n", "0\r\n\r\n", " ", "\0",
+                    "POST /a HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\n",
+                ]),
+                0..12,
+            ),
+            piece in 1_usize..40,
+        ) {
+            let stream = stream.concat().into_bytes();
+            let (passed, why, heads) = pass(&stream, stream.len().max(1));
+            let slowly = pass(&stream, piece);
+            // An error may show later in pieces, and only because more of it was awaited.
+            prop_assert_eq!((slowly.0, slowly.2), (passed, heads));
+            if slowly.1.is_some() {
+                prop_assert_eq!(slowly.1.is_some(), why.is_some());
+            }
+        }
+    }
+}

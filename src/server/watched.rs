@@ -1,0 +1,420 @@
+//! The bytes of one connection, between the socket and hyper: guarded on their way in, watched on their way out, and
+//! ended in an orderly way.
+//!
+//! A refused head never reaches hyper. In its place hyper reads one of our own making, which the service answers with
+//! the refusal: in its turn behind pipelined requests, worded, signed and counted like every other answer.
+//!
+//! hyper's own `header_read_timeout` also runs while a connection waits for its next request, and so cannot tell a
+//! slow client from an idle one.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf as _, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
+
+use super::activity::Activity;
+use super::guard::{Guard, Refused, Rest};
+use super::{LINGER, MAX_LEFTOVERS};
+use crate::error::Error;
+use crate::task::Dialect;
+
+/// How much is read at once of what may have to be held back.
+const PIECE: usize = 4096;
+
+/// How much is held back of what follows a request to switch protocols.
+const EARLY: usize = 16 * 1024;
+
+/// See the module.
+pub(super) struct Watched<T> {
+    io: T,
+    activity: Arc<Activity>,
+    header_timeout: Duration,
+    guard: Guard,
+    /// What was read and not passed on: first what may be, then what the guard must see more of.
+    held: BytesMut,
+    /// How much of `held` may be passed on.
+    passable: usize,
+    /// Runs while a head is not whole and no request is under way.
+    overdue: Option<Pin<Box<Sleep>>>,
+    /// Whether the client has closed its half.
+    ended: bool,
+    /// Whether what was written last has not been taken yet.
+    full: bool,
+    leftovers: u64,
+    linger: Option<Pin<Box<Sleep>>>,
+}
+
+impl<T> Watched<T> {
+    pub(super) fn new(io: T, activity: Arc<Activity>, header_timeout: Duration) -> Self {
+        Self {
+            io,
+            activity,
+            header_timeout,
+            guard: Guard::new(),
+            held: BytesMut::new(),
+            passable: 0,
+            overdue: None,
+            ended: false,
+            full: false,
+            leftovers: MAX_LEFTOVERS,
+            linger: None,
+        }
+    }
+
+    /// Passes on what may be.
+    fn pass(&mut self, buf: &mut ReadBuf<'_>) -> bool {
+        let count = self.passable.min(buf.remaining());
+        let Some(bytes) = self.held.get(..count).filter(|bytes| !bytes.is_empty()) else {
+            return false;
+        };
+        buf.put_slice(bytes);
+        self.held.advance(count);
+        self.passable -= count;
+        if self.held.is_empty() {
+            // An idle connection holds no memory.
+            self.held = BytesMut::new();
+        }
+        true
+    }
+
+    /// Decides about all that is held back.
+    fn decide_held(&mut self) {
+        let decision = self.guard.decide(&self.held);
+        self.passable = decision.passed;
+        self.settle(decision.rest);
+    }
+
+    fn settle(&mut self, rest: Rest) {
+        match rest {
+            Rest::Awaited => {}
+            Rest::Refused(refused) => self.refuse(&refused),
+            Rest::Broken(why) => {
+                self.held.truncate(self.passable);
+                self.activity.break_body(why);
+            }
+        }
+    }
+
+    /// Puts a head of our own in the place of what is not passed on.
+    fn refuse(&mut self, refused: &Refused) {
+        self.guard.end();
+        self.overdue = None;
+        self.held.truncate(self.passable);
+        self.held.extend_from_slice(stand_in(refused));
+        self.passable = self.held.len();
+        let number = self.guard.heads() + 1;
+        self.activity.refuse(number, refused.why.clone());
+    }
+
+    fn watch_full(&mut self, full: bool) {
+        if self.full != full {
+            self.full = full;
+            self.activity.takes(!full);
+        }
+    }
+
+    /// A head that is not whole has its time, and then is refused.
+    fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let begun = self.guard.awaits_head() && !self.held.is_empty();
+        if !begun || self.activity.idle_since().is_none() {
+            self.overdue = None;
+            return Poll::Pending;
+        }
+        let timeout = self.header_timeout;
+        let timer = self.overdue.get_or_insert_with(|| Box::pin(sleep(timeout)));
+        ready!(timer.as_mut().poll(cx));
+        self.refuse(&Refused {
+            why: Error::RequestTimeout,
+            dialect: Dialect::OpenAi,
+            bodiless: false,
+        });
+        Poll::Ready(())
+    }
+}
+
+/// A request whose answer is worded as that of the refused one would be. It goes nowhere.
+fn stand_in(refused: &Refused) -> &'static [u8] {
+    match (refused.dialect, refused.bodiless) {
+        (Dialect::OpenAi, false) => b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+        (Dialect::OpenAi, true) => b"HEAD / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+        (Dialect::Unified, false) => {
+            b"GET /v1/video/generations HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+        }
+        (Dialect::Unified, true) => {
+            b"HEAD /v1/video/generations HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> Watched<T> {
+    /// Reads what nobody wants, to see the client's end of the connection.
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut space = [MaybeUninit::uninit(); PIECE];
+        while !self.ended && self.leftovers > 0 {
+            let mut buf = ReadBuf::uninit(&mut space);
+            ready!(Pin::new(&mut self.io).poll_read(cx, &mut buf))?;
+            self.ended = buf.filled().is_empty();
+            self.leftovers = self.leftovers.saturating_sub(buf.filled().len() as u64);
+        }
+        if self.ended {
+            Poll::Ready(Ok(()))
+        } else {
+            Poll::Pending
+        }
+    }
+
+    /// Reads behind what is held back.
+    fn poll_hold(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut space = [MaybeUninit::uninit(); PIECE];
+        let mut buf = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(&mut self.io).poll_read(cx, &mut buf))?;
+        self.ended = buf.filled().is_empty();
+        self.held.extend_from_slice(buf.filled());
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads into the reader's own memory, which nothing has to leave when all of it is passed on.
+    fn poll_direct(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        let bytes = buf.filled().get(before..).unwrap_or_default();
+        self.ended = bytes.is_empty();
+        let decision = self.guard.decide(bytes);
+        if let Some(rest) = bytes.get(decision.passed..).filter(|rest| !rest.is_empty()) {
+            self.held.extend_from_slice(rest);
+            self.settle(decision.rest);
+            buf.set_filled(before + decision.passed);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buf.filled().len();
+        loop {
+            if this.pass(buf) || buf.filled().len() > before || buf.remaining() == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            if this.guard.is_over() {
+                if let Some(why) = this.activity.broken() {
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
+                }
+                // Those before it are given up when their client is; the refusal itself goes out at once.
+                return if this.activity.is_refusing() {
+                    Poll::Pending
+                } else {
+                    this.poll_discard(cx)
+                };
+            }
+            if this.guard.awaits_switch() {
+                if this.activity.settle_switch(&mut this.guard, cx.waker()) {
+                    this.decide_held();
+                    continue;
+                }
+                if this.held.len() >= EARLY {
+                    return Poll::Pending;
+                }
+            }
+            if this.ended {
+                return Poll::Ready(Ok(()));
+            }
+            let read = if this.held.is_empty() && (this.guard.is_free() || buf.remaining() >= PIECE)
+            {
+                this.poll_direct(cx, buf)
+            } else {
+                this.poll_hold(cx).map_ok(|()| {
+                    if !this.guard.awaits_switch() {
+                        this.decide_held();
+                    }
+                })
+            };
+            match read {
+                Poll::Ready(read) => read?,
+                Poll::Pending => ready!(this.poll_overdue(cx)),
+            }
+        }
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.watch_full(written.is_pending());
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let linger = match &mut this.linger {
+            Some(linger) => linger,
+            linger => {
+                ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
+                let is_sending = this.guard.is_within_request() || !this.held.is_empty();
+                if this.ended || !is_sending {
+                    return Poll::Ready(Ok(()));
+                }
+                this.leftovers = MAX_LEFTOVERS;
+                linger.insert(Box::pin(sleep(LINGER)))
+            }
+        };
+        if linger.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        // What comes of it does not matter any more.
+        this.poll_discard(cx).map(|_| Ok(()))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.watch_full(written.is_pending());
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+    use tokio::time::{Instant, timeout};
+
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(10);
+
+    fn watched() -> (DuplexStream, Watched<DuplexStream>, Arc<Activity>) {
+        let (client, server) = duplex(4096);
+        let activity = Activity::new();
+        let watched = Watched::new(server, Arc::clone(&activity), TIMEOUT);
+        (client, watched, activity)
+    }
+
+    /// What is read next, if anything is within three times the timeout.
+    async fn read(watched: &mut Watched<DuplexStream>) -> Option<String> {
+        let mut bytes = vec![0; 8192];
+        let read = timeout(3 * TIMEOUT, watched.read(&mut bytes)).await.ok()?;
+        bytes.truncate(read.expect("reads"));
+        Some(String::from_utf8(bytes).expect("text"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_stops_half_way_is_refused_after_its_time() {
+        for begun in ["GET / HT", "PRI * HT", "PRIVET / HTTP/1.1\r\n"] {
+            let (mut client, mut watched, activity) = watched();
+            client.write_all(begun.as_bytes()).await.expect("is taken");
+            let started = Instant::now();
+            let head = read(&mut watched).await.expect("a head of ours");
+            assert!(head.starts_with("GET / HTTP/1.1\r\n"), "{head}");
+            assert_eq!(started.elapsed(), TIMEOUT);
+            let (_busy, refused) = activity.request();
+            assert_eq!(refused, Some(Error::RequestTimeout));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_before_and_between_requests_is_not_a_slow_head() {
+        let (mut client, mut watched, activity) = watched();
+        assert_eq!(read(&mut watched).await, None, "before");
+        let request = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+        client
+            .write_all(request.as_bytes())
+            .await
+            .expect("is taken");
+        assert_eq!(read(&mut watched).await.as_deref(), Some(request));
+        drop(activity.request());
+        assert_eq!(read(&mut watched).await, None, "between");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_may_take_longer_than_a_head() {
+        let (mut client, mut watched, activity) = watched();
+        let head = "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n";
+        client.write_all(head.as_bytes()).await.expect("is taken");
+        assert_eq!(read(&mut watched).await.as_deref(), Some(head));
+        let _busy = activity.request();
+        for _ in 0..9 {
+            client.write_all(b"x").await.expect("is taken");
+            assert_eq!(read(&mut watched).await.as_deref(), Some("x"));
+            assert_eq!(read(&mut watched).await, None, "is no slow head");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn http_2_is_watched_for_idleness_only() {
+        let (mut client, mut watched, _) = watched();
+        let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0";
+        client
+            .write_all(preface.as_bytes())
+            .await
+            .expect("is taken");
+        assert_eq!(read(&mut watched).await.as_deref(), Some(preface));
+        assert_eq!(read(&mut watched).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_follows_a_request_to_switch_protocols_waits_for_its_answer() {
+        let ask = "GET / HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\n\r\n";
+        let next = "GET /next HTTP/1.1\r\nhost: x\r\n\r\n";
+        for (switched, more) in [(false, next), (true, "\0\r\n any bytes")] {
+            let (mut client, mut watched, activity) = watched();
+            let both = format!("{ask}{more}");
+            client.write_all(both.as_bytes()).await.expect("is taken");
+            assert_eq!(read(&mut watched).await.as_deref(), Some(ask));
+            let _busy = activity.request();
+            assert_eq!(read(&mut watched).await, None, "is not answered yet");
+            let reader = tokio::spawn(async move { read(&mut watched).await });
+            tokio::task::yield_now().await;
+            activity.answered(switched);
+            let read = timeout(TIMEOUT, reader).await.expect("is woken");
+            assert_eq!(read.expect("reads").as_deref(), Some(more));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_answer_has_time_to_be_read_and_no_more() {
+        let (mut client, mut watched, _) = watched();
+        client
+            .write_all(b"GET / HTTP/1.1\r\n\r\n")
+            .await
+            .expect("is taken");
+        assert!(read(&mut watched).await.is_some());
+        watched.write_all(b"refused").await.expect("is taken");
+        let started = Instant::now();
+        let closing = tokio::spawn(async move { watched.shutdown().await });
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.expect("ends");
+        assert_eq!(answer, "refused");
+        client
+            .write_all(b"still sending")
+            .await
+            .expect("is no reset");
+        closing.await.expect("is over").expect("closes");
+        assert_eq!(started.elapsed(), LINGER);
+    }
+}
