@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use tower::{Service, ServiceExt as _};
+use tower::Service;
 
 use super::activity::{Activity, Due};
 use super::bodies::{Download, Upload};
@@ -118,59 +118,25 @@ async fn converse<T, S>(
         + Sync
         + 'static,
 {
-    let activity = Activity::new();
     let idle_timeout = keeping.idle_timeout;
-    let speaks_http_2 = Arc::new(AtomicBool::new(false));
-    // What follows the connection's HTTP, where it switches to another protocol.
-    let afterwards = Arc::new(Mutex::new(None));
+    let conversation = Arc::new(Conversation {
+        activity: Activity::new(),
+        service: Mutex::new(service),
+        peer,
+        idle_timeout,
+        speaks_http_2: AtomicBool::new(false),
+        stopping: AtomicBool::new(false),
+        afterwards: Mutex::new(None),
+    });
     let handle = {
-        let (activity, speaks_http_2) = (Arc::clone(&activity), Arc::clone(&speaks_http_2));
-        let (stop, afterwards) = (stop.clone(), Arc::clone(&afterwards));
-        service_fn(move |mut request: Request<Incoming>| {
-            let is_http_2 = request.version() == Version::HTTP_2;
-            let (busy, refused) = activity.request();
-            if is_http_2 {
-                speaks_http_2.store(true, Ordering::Relaxed);
-            }
-            if let Some(why) = refused.or_else(|| refuse_http_2(&request)) {
-                tracing::debug!("a client's request is refused: {why}");
-                request.extensions_mut().insert(Refusal(why));
-            }
-            let last = (!is_http_2).then(|| stop.clone());
-            let activity = Arc::clone(&activity);
-            let request = request.map(|body| Upload::watch(body, &activity, idle_timeout));
-            let answer = service.clone().oneshot(Inbound::new(request, peer));
-            let afterwards = Arc::clone(&afterwards);
-            async move {
-                let mut response = answer.await?;
-                let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-                activity.answered(switches);
-                if last.is_some_and(|stop| stop.is_cancelled()) && !switches {
-                    let close = HeaderValue::from_static("close");
-                    response.headers_mut().insert(CONNECTION, close);
-                }
-                if response.body().is_buffered() {
-                    return Ok::<_, Infallible>(response);
-                }
-                // A streamed answer keeps the connection busy until its end.
-                if switches {
-                    let (head, body) = response.into_parts();
-                    *lock(&afterwards) = Some(body.guarded(busy));
-                    return Ok(Response::from_parts(head, Body::empty()));
-                }
-                let response = response.map(|body| body.guarded(busy));
-                Ok(if is_http_2 {
-                    response.map(|body| Download::watch(body, &activity))
-                } else {
-                    response
-                })
-            }
-        })
+        let conversation = Arc::clone(&conversation);
+        service_fn(move |request| Arc::clone(&conversation).answer(request))
     };
+    let activity = &conversation.activity;
     let builder = builder();
     let io = TokioIo::new(Watched::new(
         stream,
-        Arc::clone(&activity),
+        Arc::clone(activity),
         keeping.header_timeout,
     ));
     let mut connection = pin!(builder.serve_connection_with_upgrades(io, handle));
@@ -184,7 +150,7 @@ async fn converse<T, S>(
                 if let Err(error) = ended {
                     tracing::debug!("a client connection broke: {error}");
                 }
-                let switched = lock(&afterwards).take();
+                let switched = lock(&conversation.afterwards).take();
                 if let Some(body) = switched {
                     let _ = body.collect().await;
                 }
@@ -192,7 +158,7 @@ async fn converse<T, S>(
             }
             () = check.as_mut() => match activity.due(idle_timeout, patience, stopping) {
                 Due::Later(next) => {
-                    if stopping.is_some() && speaks_http_2.load(Ordering::Relaxed) {
+                    if stopping.is_some() && conversation.speaks_http_2.load(Ordering::Relaxed) {
                         close(connection.as_mut());
                     }
                     check.as_mut().reset(next);
@@ -212,13 +178,74 @@ async fn converse<T, S>(
             () = stop.cancelled(), if stopping.is_none() => {
                 let now = Instant::now();
                 stopping = Some(now);
+                conversation.stopping.store(true, Ordering::Relaxed);
                 // GOAWAY names the last request that is answered: nobody has to guess.
-                if speaks_http_2.load(Ordering::Relaxed) {
+                if conversation.speaks_http_2.load(Ordering::Relaxed) {
                     close(connection.as_mut());
                 }
                 patience = patience.min(LAST_CALL).min(keeping.drain / 2);
                 check.as_mut().reset(now + patience);
             }
+        }
+    }
+}
+
+/// What the requests of one connection have in common.
+struct Conversation<S> {
+    activity: Arc<Activity>,
+    /// This connection's own: what it counts on is hot in the cache of the core that serves the connection.
+    service: Mutex<S>,
+    peer: Peer,
+    idle_timeout: Duration,
+    speaks_http_2: AtomicBool,
+    /// Whether the next answer is the last one.
+    stopping: AtomicBool,
+    /// What follows the connection's HTTP, where it switches to another protocol.
+    afterwards: Mutex<Option<Body>>,
+}
+
+impl<S> Conversation<S>
+where
+    S: Service<Inbound, Response = Response<Body>, Error = Infallible>,
+{
+    fn answer(
+        self: Arc<Self>,
+        mut request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<Body>, Infallible>> + use<S> {
+        let is_http_2 = request.version() == Version::HTTP_2;
+        let (busy, refused) = self.activity.request();
+        if is_http_2 {
+            self.speaks_http_2.store(true, Ordering::Relaxed);
+        }
+        if let Some(why) = refused.or_else(|| refuse_http_2(&request)) {
+            tracing::debug!("a client's request is refused: {why}");
+            request.extensions_mut().insert(Refusal(why));
+        }
+        let request = request.map(|body| Upload::watch(body, &self.activity, self.idle_timeout));
+        let answer = lock(&self.service).call(Inbound::new(request, self.peer));
+        async move {
+            let mut response = answer.await?;
+            let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+            self.activity.answered(switches);
+            if self.stopping.load(Ordering::Relaxed) && !is_http_2 && !switches {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(CONNECTION, close);
+            }
+            if response.body().is_buffered() {
+                return Ok(response);
+            }
+            // A streamed answer keeps the connection busy until its end.
+            let (head, body) = response.into_parts();
+            let body = body.guarded(busy);
+            let body = if switches {
+                *lock(&self.afterwards) = Some(body);
+                Body::empty()
+            } else if is_http_2 {
+                Download::watch(body, &self.activity)
+            } else {
+                body
+            };
+            Ok(Response::from_parts(head, body))
         }
     }
 }
