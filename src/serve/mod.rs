@@ -190,6 +190,7 @@ impl Bound {
                 ", through the proxy {proxy}"
             ))
         );
+        make_room_for(config.limits.max_connections.get());
         let drained = CancellationToken::new();
         let admin = match admin {
             Some(door) => {
@@ -254,6 +255,20 @@ async fn give_up_in_time(stop: CancellationToken, gateway: Gateway, within: Dura
     // A little before connections are cut: a clear word is better than none.
     tokio::time::sleep(within.mul_f64(0.9)).await;
     gateway.give_up();
+}
+
+/// Every connection takes a file descriptor, and a request that is passed on takes another one. Shells and service
+/// managers give 1,024 at first, and more to who asks.
+fn make_room_for(connections: usize) {
+    let least = (connections as u64).saturating_add(256);
+    match rlimit::increase_nofile_limit(least.saturating_mul(2)) {
+        Ok(given) if given >= least => {}
+        Ok(given) => tracing::warn!(
+            "the system allows {given} open files, and limits.max_connections = {connections} takes {least} at least: \
+             raise its hard limit (ulimit -Hn, LimitNOFILE=), or lower the setting"
+        ),
+        Err(error) => tracing::warn!("the limit of open files cannot be raised: {error}"),
+    }
 }
 
 async fn reclaim(gateway: Gateway) {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::Either;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST};
 use http::uri::Authority;
 use http::{HeaderValue, Request, Response, StatusCode, Version};
@@ -17,6 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
@@ -28,6 +30,7 @@ use super::{Keeping, TlsIdentity, guard};
 use crate::body::Body;
 use crate::error::Error;
 use crate::exchange::{Inbound, Peer, Refusal};
+use crate::telemetry::Counted;
 
 /// The most that is kept of a head, or of a body on its way, in bytes; a client that does not read costs a few of these.
 const BUFFER: usize = 64 << 10;
@@ -50,84 +53,72 @@ const MAX_SEND_BUFFER: usize = 128 * 1024;
 const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// Serves one connection until it ends, stands idle for too long, or `stop` is cancelled and what is under way is done.
-pub(super) async fn run<S>(
+/// `place` is given back then.
+pub(super) fn run<S>(
     stream: TcpStream,
     address: SocketAddr,
     service: S,
     keeping: Arc<Keeping>,
     stop: CancellationToken,
-) where
+    place: OwnedSemaphorePermit,
+) -> impl Future<Output = ()> + Send + use<S>
+where
     S: Service<Inbound, Response = Response<Body>, Error = Infallible, Future: Send>
-        + Clone
         + Send
-        + Sync
         + 'static,
 {
-    let _counted = keeping.gauge.as_ref().map(crate::telemetry::Gauge::up);
+    let counted = keeping.gauge.as_ref().map(crate::telemetry::Gauge::up);
     // Answers are small and whole: waiting to fill a packet only costs the client 40 ms.
     let _ = stream.set_nodelay(true);
-    match &keeping.tls {
-        None => {
-            let peer = Peer {
-                address,
-                tls: false,
-            };
-            converse(stream, peer, service, &keeping, stop).await;
-        }
+    let tls = keeping.tls.clone();
+    let peer = Peer {
+        address,
+        tls: tls.is_some(),
+    };
+    let conversation = Arc::new(Conversation {
+        activity: Activity::new(),
+        service: Mutex::new(service),
+        peer,
+        keeping,
+        speaks_http_2: AtomicBool::new(false),
+        stopping: AtomicBool::new(false),
+        afterwards: Mutex::new(None),
+        _admission: (place, counted),
+    });
+    match tls {
+        None => Either::Left(converse(stream, conversation, stop)),
         // Boxed: a TLS session is large, and connections without one should not pay for it.
-        Some(tls) => Box::pin(converse_tls(stream, address, service, &keeping, tls, stop)).await,
+        Some(tls) => Either::Right(Box::pin(converse_tls(stream, tls, conversation, stop))),
     }
 }
 
 async fn converse_tls<S>(
     stream: TcpStream,
-    address: SocketAddr,
-    service: S,
-    keeping: &Keeping,
-    tls: &TlsIdentity,
+    tls: TlsIdentity,
+    conversation: Arc<Conversation<S>>,
     stop: CancellationToken,
 ) where
     S: Service<Inbound, Response = Response<Body>, Error = Infallible, Future: Send>
-        + Clone
         + Send
-        + Sync
         + 'static,
 {
-    let handshake = timeout(keeping.header_timeout, tls.acceptor().accept(stream));
-    match handshake.await {
-        Ok(Ok(stream)) => {
-            let peer = Peer { address, tls: true };
-            converse(stream, peer, service, keeping, stop).await;
-        }
+    let handshake = tls.acceptor().accept(stream);
+    match timeout(conversation.keeping.header_timeout, handshake).await {
+        Ok(Ok(stream)) => converse(stream, conversation, stop).await,
         Ok(Err(error)) => tracing::debug!("TLS handshake failed: {error}"),
         Err(_) => tracing::debug!("TLS handshake took longer than limits.header_timeout"),
     }
 }
 
-async fn converse<T, S>(
-    stream: T,
-    peer: Peer,
-    service: S,
-    keeping: &Keeping,
-    stop: CancellationToken,
-) where
+async fn converse<T, S>(stream: T, conversation: Arc<Conversation<S>>, stop: CancellationToken)
+where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     S: Service<Inbound, Response = Response<Body>, Error = Infallible, Future: Send>
-        + Clone
         + Send
-        + Sync
         + 'static,
 {
+    let keeping = &conversation.keeping;
     let idle_timeout = keeping.idle_timeout;
-    let conversation = Arc::new(Conversation {
-        activity: Activity::new(),
-        service: Mutex::new(service),
-        peer,
-        idle_timeout,
-        speaks_http_2: AtomicBool::new(false),
-        stopping: AtomicBool::new(false),
-        afterwards: Mutex::new(None),
-    });
     let handle = {
         let conversation = Arc::clone(&conversation);
         service_fn(move |request| Arc::clone(&conversation).answer(request))
@@ -196,12 +187,14 @@ struct Conversation<S> {
     /// This connection's own: what it counts on is hot in the cache of the core that serves the connection.
     service: Mutex<S>,
     peer: Peer,
-    idle_timeout: Duration,
+    keeping: Arc<Keeping>,
     speaks_http_2: AtomicBool,
     /// Whether the next answer is the last one.
     stopping: AtomicBool,
     /// What follows the connection's HTTP, where it switches to another protocol.
     afterwards: Mutex<Option<Body>>,
+    /// Its place among the connections, and its part in their number.
+    _admission: (OwnedSemaphorePermit, Option<Counted>),
 }
 
 impl<S> Conversation<S>
@@ -221,7 +214,8 @@ where
             tracing::debug!("a client's request is refused: {why}");
             request.extensions_mut().insert(Refusal(why));
         }
-        let request = request.map(|body| Upload::watch(body, &self.activity, self.idle_timeout));
+        let request =
+            request.map(|body| Upload::watch(body, &self.activity, self.keeping.idle_timeout));
         let answer = lock(&self.service).call(Inbound::new(request, self.peer));
         async move {
             let mut response = answer.await?;

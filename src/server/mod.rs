@@ -18,8 +18,8 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tower::Service;
 
 use crate::body::Body;
@@ -85,13 +85,13 @@ where
     if let Err(error) = SockRef::from(&listener).set_tcp_keepalive(&keepalive) {
         tracing::debug!("connections go without TCP keepalive: {error}");
     }
-    let connections = TaskTracker::new();
+    let mut connections = JoinSet::new();
     let places = Arc::new(Semaphore::new(keeping.max_connections));
-    let given_up = CancellationToken::new();
     let keeping = Arc::new(keeping);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
             () = stop.cancelled() => break,
         };
         let (stream, address) = match accepted {
@@ -108,34 +108,23 @@ where
             connections.spawn(turn_away(stream));
             continue;
         };
-        let connection = connection::run(
+        connections.spawn(connection::run(
             stream,
             address,
             service.clone(),
             Arc::clone(&keeping),
             stop.clone(),
-        );
-        let given_up = given_up.clone();
-        connections.spawn(async move {
-            let _place = place;
-            tokio::select! {
-                () = connection => {}
-                () = given_up.cancelled() => {}
-            }
-        });
+            place,
+        ));
     }
     drop(listener);
-    connections.close();
-    if tokio::time::timeout(keeping.drain, connections.wait())
-        .await
-        .is_err()
-    {
+    let ended = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(keeping.drain, ended).await.is_err() {
         tracing::warn!(
             "{} connections were still busy after limits.drain, and are closed now",
             connections.len()
         );
-        given_up.cancel();
-        connections.wait().await;
+        connections.shutdown().await;
     }
     Ok(())
 }

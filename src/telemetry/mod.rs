@@ -11,6 +11,6 @@ mod trace;
 
 pub use exposition::Exposition;
 pub use log::{LogGuard, Reload, RequestLine, start, write_snapshot};
-pub use metrics::{Gauge, Metrics, UpstreamKind};
+pub use metrics::{Counted, Gauge, Metrics, UpstreamKind};
 pub use recent::{Circumstances, RecentErrors, Seen, Trouble};
 pub use trace::Trace;

@@ -254,10 +254,10 @@ async fn an_upstream_that_falls_silent_in_the_middle_ends_the_answer_visibly() {
 
 #[tokio::test]
 async fn a_client_that_reads_slowly_is_not_taken_for_a_silent_upstream() {
-    const SIZE: usize = 128 << 20;
+    const SIZE: usize = 160 << 20;
     // More than the system holds for one connection, or it would not be seen to take anything.
     const BITE: usize = 8 << 20;
-    let (upstream, _gateway, mut client) = by_hand(&[("limits.idle_timeout", "3s")]).await;
+    let (upstream, _gateway, mut client) = by_hand(&[("limits.idle_timeout", "5s")]).await;
     client.send(DOWNLOAD).await;
     let mut served = upstream.accept().await;
     served.head().await;
@@ -269,13 +269,13 @@ async fn a_client_that_reads_slowly_is_not_taken_for_a_silent_upstream() {
         served
     });
     client.head().await;
-    for _ in 0..10 {
+    for _ in 0..14 {
         // It takes some, and leaves the rest: this is about what does not happen meanwhile.
         tokio::time::sleep(Duration::from_millis(400)).await;
         assert_eq!(client.bytes(BITE).await.len(), BITE);
     }
     assert!(!sending.is_finished(), "all of it was taken from upstream");
-    let rest = SIZE - 10 * BITE;
+    let rest = SIZE - 14 * BITE;
     assert_eq!(client.bytes(rest).await.len(), rest);
     sending.await.unwrap();
 }
