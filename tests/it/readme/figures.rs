@@ -1,0 +1,259 @@
+//! The figures: those of settings are the defaults, those of benchmarks what the benchmarks wrote, all others stand in
+//! the code as they are told.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use toml::{Table, Value};
+
+use super::{PAGES, read};
+use crate::support::binary;
+
+fn defaults() -> Table {
+    let output = binary().arg("check").output().expect("runs");
+    let text = String::from_utf8(output.stdout).expect("is UTF-8");
+    text.parse().expect("TOML")
+}
+
+/// The sections of the configuration.
+const SECTIONS: [&str; 6] = ["listen", "upstream", "answers", "cache", "limits", "log"];
+
+/// What has no default.
+const OPTIONAL: [&str; 2] = ["listen.tls", "upstream.ca_file"];
+
+/// The settings that a page names, each with what stands before and behind.
+fn named(page: &str) -> Vec<(String, String, String)> {
+    let parts: Vec<_> = page.split('`').collect();
+    let mut found = Vec::new();
+    for place in (1..parts.len().saturating_sub(1)).step_by(2) {
+        let key = parts[place].split(" = ").next().unwrap_or_default();
+        let is_setting = key.split_once('.').is_some_and(|(section, name)| {
+            let is_word = |letter: char| letter.is_ascii_lowercase() || letter == '_';
+            SECTIONS.contains(&section) && !name.is_empty() && name.chars().all(is_word)
+        });
+        if is_setting {
+            let around = |text: &str| text.replace('\n', " ");
+            found.push((
+                key.to_owned(),
+                around(parts[place - 1]),
+                around(parts[place + 1]),
+            ));
+        }
+    }
+    found
+}
+
+/// A figure as settings are written: `10 min` is `10m`; none where the words are no figure.
+fn figure(words: &[&str]) -> Option<String> {
+    let is_number = |word: &&str| word.chars().all(|letter| letter.is_ascii_digit());
+    match words {
+        [number, word] if is_number(number) => {
+            let unit = match *word {
+                "min" => "m",
+                "s" | "h" | "MiB" => word,
+                _ => return None,
+            };
+            Some(format!("{number}{unit}"))
+        }
+        _ => None,
+    }
+}
+
+/// What is told of a setting: `key (10 s)`, `key, 10 s`, `10 s (key)`.
+fn told(before: &str, after: &str) -> Option<String> {
+    let behind = after
+        .strip_prefix(" (")
+        .or_else(|| after.strip_prefix(", "));
+    let behind: Vec<_> = behind
+        .unwrap_or_default()
+        .split([' ', ',', ')', '.', ';', ':'])
+        .take(2)
+        .collect();
+    if let Some(number) = after
+        .strip_prefix(" (")
+        .and_then(|text| text.split(')').next())
+        && number.parse::<u64>().is_ok()
+    {
+        return Some(number.to_owned());
+    }
+    figure(&behind).or_else(|| {
+        let mut words: Vec<_> = before.strip_suffix(" (")?.rsplit(' ').take(2).collect();
+        words.reverse();
+        figure(&words)
+    })
+}
+
+fn means_the_same(told: &str, value: &Value) -> bool {
+    let text = value.to_string().trim_matches('"').to_owned();
+    let span = |text: &str| humantime::parse_duration(text).ok();
+    text == told || (span(told).is_some() && span(&text) == span(told))
+}
+
+#[test]
+fn settings_that_are_named_exist_and_have_the_defaults_that_are_told() {
+    let defaults = defaults();
+    let mut checked = BTreeSet::new();
+    for page in PAGES {
+        for (key, before, after) in named(&read(page)) {
+            if OPTIONAL.contains(&key.as_str()) {
+                continue;
+            }
+            let (section, name) = key.split_once('.').expect("has a section");
+            let value = defaults.get(section).and_then(|section| section.get(name));
+            let value = value.unwrap_or_else(|| panic!("{page}: there is no {key}"));
+            if let Some(told) = told(&before, &after) {
+                assert!(
+                    means_the_same(&told, value),
+                    "{page}: {key}: {told}, {value}"
+                );
+                checked.insert(key);
+            }
+        }
+    }
+    assert!(checked.len() >= 14, "{checked:?}");
+}
+
+#[test]
+fn the_table_of_what_is_remembered_is_what_the_defaults_say() {
+    let defaults = defaults();
+    let readme = read("README.md");
+    for (key, setting, told) in [
+        ("in_flight_ttl", "2s", "| 2 s | `cache.in_flight_ttl` |"),
+        ("in_flight_max", "10s", "2 s, up to 10 s where"),
+        ("succeeded_ttl", "12h", "| 12 h, but never"),
+        ("url_margin", "5m", "less 5 min |"),
+        (
+            "failed_ttl",
+            "10m",
+            "| 10 min, since it can flip upstream |",
+        ),
+        ("missing_ttl", "2s", "| 2 s, since it can be early |"),
+    ] {
+        let value = &defaults["cache"][key];
+        assert!(means_the_same(setting, value), "{key}: {value}");
+        assert!(readme.contains(told), "{told}");
+    }
+}
+
+#[test]
+fn the_figures_of_the_cadence_are_those_that_were_simulated() {
+    let table = read("benches/cadence.md");
+    let row = |cadence: &str| {
+        let start = format!("| {cadence} | ");
+        let row = table.lines().find_map(|line| line.strip_prefix(&start));
+        let mut cells = row.expect(cadence).split(" | ");
+        let polls = cells.next().expect("polls").to_owned();
+        let lag = cells.next().expect("a lag").split(" (").next();
+        (polls, lag.expect("a mean").to_owned())
+    };
+    let (polls, lag) = row("adaptive, 2–10 s, 100 ends learnt");
+    let (before, lag_before) = row("fixed, 2 s");
+    let readme = read("README.md").replace('\n', " ");
+    assert!(readme.contains(&format!("{polls} polls instead of {before},")));
+    assert!(readme.contains(&format!(
+        "{lag} after upstream tells it instead of {lag_before};"
+    )));
+}
+
+#[test]
+fn figures_that_are_no_settings_stand_in_the_code() {
+    for (source, code, page, told) in [
+        (
+            "health",
+            "const FAILURES: u32 = 40;",
+            "README",
+            "after 40 in a row",
+        ),
+        (
+            "health",
+            "const UNREACHABLE: u32 = 5;",
+            "README",
+            "after 8 in a row",
+        ),
+        (
+            "health",
+            "const UNREACHED: u32 = 2;",
+            "README",
+            "after 20 in a row",
+        ),
+        (
+            "health",
+            "PROBE: Duration = Duration::from_millis(1250);",
+            "README",
+            "at least every 2.5 s",
+        ),
+        (
+            "health",
+            "FIRST_PROBE: Duration = Duration::from_millis(100);",
+            "README",
+            "first after 0.1 to 0.2 s",
+        ),
+        (
+            "health",
+            "LONGEST_PAUSE: Duration = Duration::from_mins(5);",
+            "README",
+            "at most 5 min",
+        ),
+        (
+            "stack/retry",
+            "const TRIES: u32 = 3;",
+            "README",
+            "up to three tries",
+        ),
+        (
+            "stack/retry",
+            "BACKOFF: Duration = Duration::from_millis(50);",
+            "README",
+            "0.15 s at most in all",
+        ),
+        (
+            "stack/retry",
+            "TpsBudget::new(Duration::from_secs(10), 1, 0.2)",
+            "README",
+            "a fifth of all polls and one a second",
+        ),
+        (
+            "server/guard/head",
+            "const MAX_TARGET: usize = 16 * 1024;",
+            "README",
+            "a target over 16 KiB",
+        ),
+        (
+            "server/guard/head",
+            "const MAX_HEAD: usize = 64 * 1024;",
+            "README",
+            "over 64 KiB or",
+        ),
+        (
+            "server/guard/head",
+            "const MAX_HEADERS: usize = 100;",
+            "README",
+            "100 headers 431",
+        ),
+        (
+            "admin/live",
+            "const WATCHERS: usize = 16;",
+            "docs/observing",
+            "for 16 watchers at once",
+        ),
+        (
+            "telemetry/outlet",
+            "const ROOM: usize = 4 << 20;",
+            "docs/observing",
+            "up to 4 MiB wait",
+        ),
+        (
+            "probe",
+            "PATIENCE: Duration = Duration::from_secs(2);",
+            "docs/operations",
+            "within two seconds for each step",
+        ),
+    ] {
+        assert!(read(&format!("src/{source}.rs")).contains(code), "{code}");
+        let page = read(&format!("{page}.md"))
+            .replace('\n', " ")
+            .replace("   ", " ");
+        assert!(page.replace("  ", " ").contains(told), "{told}");
+    }
+    assert_eq!(pollgate::error::UPSTREAM_RECOVERY, Duration::from_secs(2));
+}

@@ -1,0 +1,132 @@
+//! What the README and `docs/` say and show holds.
+
+mod commands;
+mod figures;
+mod session;
+mod tables;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// All that is written for users.
+const PAGES: [&str; 4] = [
+    "README.md",
+    "docs/observing.md",
+    "docs/operations.md",
+    "deploy/README.md",
+];
+
+fn file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+fn read(name: &str) -> String {
+    std::fs::read_to_string(file(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// What stands below a heading, up to the next.
+fn section(page: &str, heading: &str) -> String {
+    let text = read(page);
+    let start = format!("\n## {heading}\n");
+    let (_, rest) = text.split_once(&start).expect(heading);
+    rest.split("\n## ").next().unwrap_or_default().to_owned()
+}
+
+/// What stands in the fenced blocks of this kind.
+fn blocks(text: &str, kind: &str) -> Vec<String> {
+    let fence = format!("```{kind}\n");
+    text.split(&fence)
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The cells of a table's rows, found by how its first line begins; neither head nor rule.
+fn table(text: &str, head: &str) -> Vec<Vec<String>> {
+    text.lines()
+        .skip_while(|line| !line.starts_with(head))
+        .take_while(|line| line.starts_with('|'))
+        .skip(2)
+        .map(|line| {
+            let inner = line
+                .strip_prefix('|')
+                .and_then(|line| line.strip_suffix('|'));
+            let cells = inner.expect("a row").split('|');
+            cells.map(|cell| cell.trim().to_owned()).collect()
+        })
+        .collect()
+}
+
+/// What stands in backquotes.
+fn quoted(text: &str) -> Vec<String> {
+    text.split('`')
+        .skip(1)
+        .step_by(2)
+        .map(str::to_owned)
+        .collect()
+}
+
+/// GitHub's name for a heading.
+fn anchor(heading: &str) -> String {
+    heading
+        .trim_start_matches('#')
+        .trim()
+        .to_lowercase()
+        .chars()
+        .filter(|letter| letter.is_alphanumeric() || " -_".contains(*letter))
+        .map(|letter| if letter == ' ' { '-' } else { letter })
+        .collect()
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut seen = BTreeSet::new();
+    for page in PAGES {
+        for link in read(page).split("](").skip(1) {
+            let link = link.split(')').next().expect("a link");
+            if link.starts_with("http") {
+                continue;
+            }
+            let (name, place) = link.split_once('#').unwrap_or((link, ""));
+            let folder = Path::new(page).parent().expect("a folder");
+            let target = match name {
+                "" => PathBuf::from(page),
+                name => folder.join(name),
+            };
+            let target = target.to_str().expect("is UTF-8");
+            assert!(file(target).exists(), "{page}: {link}");
+            let anchored = place.is_empty()
+                || read(target)
+                    .lines()
+                    .filter(|line| line.starts_with('#'))
+                    .any(|line| anchor(line) == place);
+            assert!(anchored, "{page}: {link}");
+            seen.insert(link.to_owned());
+        }
+    }
+    assert!(seen.len() >= 20, "{seen:?}");
+}
+
+#[test]
+fn programs_and_files_that_are_named_are_there() {
+    for name in [
+        "benches/compare/run",
+        "deploy/systemd/pollgate.socket",
+        "tests/run",
+    ] {
+        let short = Path::new(name).file_name().and_then(|name| name.to_str());
+        let named = PAGES
+            .iter()
+            .any(|page| read(page).contains(name) || read(page).contains(short.expect("a name")));
+        assert!(named && file(name).exists(), "{name}");
+    }
+    let benches = read("Cargo.toml");
+    for page in PAGES {
+        for command in quoted(&read(page)) {
+            if let Some(bench) = command.strip_prefix("cargo bench --bench ") {
+                assert!(benches.contains(&format!("name = \"{bench}\"")), "{bench}");
+            }
+        }
+    }
+}
