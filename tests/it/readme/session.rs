@@ -44,9 +44,10 @@ impl Session {
 }
 
 /// The blocks that are typed into the third terminal: making a task and polling, the metrics, breaking the upstream.
+/// The SDK's in between is run by `tests/clients/run`.
 fn typed() -> [String; 3] {
     let blocks = blocks(&section("README.md", "Try it without a key"), "console");
-    let [_, first, metrics, broken] = blocks.try_into().expect("four blocks");
+    let [_, first, _, metrics, broken] = blocks.try_into().expect("five blocks");
     [first, metrics, broken]
 }
 
