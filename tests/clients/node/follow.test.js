@@ -1,4 +1,4 @@
-// Follows simulated video tasks through the gateway with openai-node and the AI SDK, in every shape there is.
+// Follows simulated video tasks through the gateway with openai-node, in every shape there is.
 //
 // `../run` starts what this needs and says where it listens.
 
@@ -6,8 +6,6 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-import { createXai } from '@ai-sdk/xai';
-import { experimental_generateVideo } from 'ai';
 import OpenAI, { APIError, NotFoundError } from 'openai';
 
 const { SIMULATOR, FAULTY_SIMULATOR, FAULTY_GATEWAY } = process.env;
@@ -19,7 +17,7 @@ const GATEWAYS = {
 };
 
 const INTERVAL = 100;
-const PATIENCE = 30_000;
+const PATIENCE = 60_000;
 
 const WAY = ['queued', 'in_progress'];
 const ENDS = { succeeded: 'completed', failed: 'failed' };
@@ -114,7 +112,8 @@ describe('openai-node', { concurrency: 24 }, () => {
   for (const channel of channels) {
     for (const outcome of Object.keys(ENDS)) {
       test(`never sees upstream fail after its first answer: ${channel}, ${outcome}`, async () => {
-        const client = connect(FAULTY_GATEWAY, { maxRetries: 0 });
+        // A key of its own: a 429 is a pause for all who share one.
+        const client = connect(FAULTY_GATEWAY, { maxRetries: 0, apiKey: `sk-${channel}+${outcome}` });
         const simulate = { lifetime: '3s', outcome };
         const { id } = await client.videos.create({ model: channel, prompt: 'a cat', simulate });
         const seen = [await first(client, id), ...(await follow(client, id))];
@@ -123,39 +122,4 @@ describe('openai-node', { concurrency: 24 }, () => {
       });
     }
   }
-});
-
-describe('the AI SDK', () => {
-  /** xAI's model, whose job is an OctopusX task that fails in the end; counts how often the job is submitted. */
-  function model(base) {
-    const jobs = [];
-    const xai = createXai({
-      apiKey: 'sk-clients',
-      baseURL: `${base}/v1`,
-      async fetch(url, init) {
-        if (init.method !== 'POST') return fetch(url, init);
-        const simulate = { lifetime: '1s', outcome: 'failed' };
-        const client = connect(FAULTY_GATEWAY, { maxRetries: 0 });
-        const { id } = await client.videos.create({ model: 'grok', prompt: 'a cat', simulate });
-        await first(client, id);
-        jobs.push(id);
-        return Response.json({ request_id: id });
-      },
-    });
-    return { jobs, video: xai.video('grok-imagine-video') };
-  }
-
-  async function generate({ video }) {
-    const providerOptions = { xai: { pollIntervalMs: INTERVAL, pollTimeoutMs: PATIENCE } };
-    await assert.rejects(experimental_generateVideo({ model: video, prompt: 'a cat', providerOptions }));
-  }
-
-  test('submits a job once, however often upstream fails while it is polled', async () => {
-    for (let round = 0; round < 5; round += 1) {
-      const job = model(FAULTY_GATEWAY);
-      await generate(job);
-      assert.equal(job.jobs.length, 1);
-      assert.equal(await truth(FAULTY_SIMULATOR, job.jobs[0]), 'failed');
-    }
-  });
 });

@@ -37,7 +37,7 @@ GATEWAYS = {
 
 LIFETIME = "1s"
 INTERVAL = 0.1
-PATIENCE = 30
+PATIENCE = 60
 AT_ONCE = 24
 
 WAY = ["queued", "in_progress"]
@@ -186,13 +186,13 @@ def plain(journey: Journey) -> Followed:
 UNIFIED_ENDS = {"succeeded": "succeeded", "success": "succeeded", "failed": "failed", "failure": "failed"}
 
 
-def create(journey: Journey) -> str:
+def create(journey: Journey, key: str = KEY) -> str:
     body = {"model": journey.channel, "prompt": "a cat", "simulate": journey.simulate}
-    return get(f"{journey.base_url}/video/generations", json.dumps(body).encode())["task_id"]
+    return get(f"{journey.base_url}/video/generations", json.dumps(body).encode(), key)["task_id"]
 
 
-def get(url: str, body: bytes | None = None) -> Any:
-    headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
+def get(url: str, body: bytes | None = None, key: str = KEY) -> Any:
+    headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
     with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=PATIENCE) as answer:
         assert answer.headers["content-type"] == "application/json"
         return json.load(answer)
@@ -200,8 +200,10 @@ def get(url: str, body: bytes | None = None) -> Any:
 
 def openai_under_faults(journey: Journey) -> Followed:
     """Without retries, so that every failure would show; only the first good answer may take several tries."""
-    with openai.OpenAI(api_key=KEY, base_url=journey.base_url, max_retries=0) as client:
-        followed = Followed(create(journey))
+    # A key of its own: a 429 is a pause for all who share one.
+    key = f"sk-{journey.channel}+{journey.outcome}"
+    with openai.OpenAI(api_key=key, base_url=journey.base_url, max_retries=0) as client:
+        followed = Followed(create(journey, key))
         deadline = time.monotonic() + PATIENCE
         while not followed.seen:
             assert time.monotonic() < deadline
@@ -347,16 +349,11 @@ def test_the_wrapper_leads_to_the_true_end(journey: Journey, followed: Followed)
         assert tasks[-1]["url"].startswith("http") == (journey.outcome == "succeeded")
 
 
-@pytest.mark.parametrize("gateway", GATEWAYS)
+@pytest.mark.parametrize("gateway", [name for name in GATEWAYS if name != "faulty"])
 def test_a_missing_task_is_not_found(gateway: str) -> None:
-    with openai.OpenAI(api_key=KEY, base_url=GATEWAYS[gateway] + "/v1", max_retries=20) as client:
-        for _ in range(10):
-            with pytest.raises(openai.APIStatusError) as caught:
-                client.videos.retrieve("task_nonesuch")
-            # Upstream's 400 that broke off half way keeps its status, and says nothing of the task.
-            if gateway != "faulty" or caught.value.code != "upstream_error":
-                break
-    assert isinstance(caught.value, openai.NotFoundError)
+    with openai.OpenAI(api_key=KEY, base_url=GATEWAYS[gateway] + "/v1", max_retries=0) as client:
+        with pytest.raises(openai.NotFoundError) as caught:
+            client.videos.retrieve("task_nonesuch")
     assert caught.value.code == "task_not_exist"
     assert caught.value.request_id
     assert caught.value.body["message"]
