@@ -7,7 +7,7 @@ from openai import DefaultHttpxClient, OpenAI
 
 GATEWAY = os.environ["GATEWAY_MATCH"]
 KEY = "sk-clients"
-LIFETIME = "6s"
+LIFETIME = "10s"
 
 
 def poll(headers: dict[str, str]) -> tuple[str, int]:
