@@ -1,8 +1,10 @@
 //! What travels through the outer half of the stack: a request with its route, a response with its facts.
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response, StatusCode};
 use tokio::time::Instant;
 
 use crate::body::Body;
@@ -24,6 +26,8 @@ pub struct Inbound {
     pub peer: Peer,
     /// When its head had arrived.
     pub at: Instant,
+    /// Takes what upstream says before it answers, where the client's connection can carry it.
+    pub interim: Option<Interim>,
     /// Who sent it, once that was looked at: only of status polls.
     pub sender: Option<Identity>,
 }
@@ -41,6 +45,22 @@ pub struct Peer {
 #[derive(Debug, Clone)]
 pub struct Refusal(pub Error);
 
+/// The way of interim answers (1xx, RFC 9110 §15.2) to a client.
+#[derive(Clone)]
+pub struct Interim(pub Arc<dyn TellInterim>);
+
+/// Tells a client what comes before the answer that it waits for.
+pub trait TellInterim: Send + Sync {
+    /// Tells it, unless the answer has begun.
+    fn tell(&self, status: StatusCode, headers: &HeaderMap);
+}
+
+impl fmt::Debug for Interim {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str("Interim")
+    }
+}
+
 impl Inbound {
     /// Reads the request's route.
     #[must_use]
@@ -55,6 +75,7 @@ impl Inbound {
             request,
             peer,
             at: Instant::now(),
+            interim: None,
             sender: None,
         }
     }

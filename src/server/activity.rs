@@ -1,17 +1,25 @@
 //! What is known of one connection: what is under way on it, and since when it has been waiting for its client.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
+use bytes::BytesMut;
+use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
 use super::guard::Guard;
 use crate::error::Error;
+use crate::exchange::TellInterim;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Activity(Mutex<State>);
+pub(super) struct Activity {
+    state: Mutex<State>,
+    /// Whether there are hints: looked at whenever something is written.
+    has_hints: AtomicBool,
+}
 
 #[derive(Debug)]
 struct State {
@@ -35,6 +43,8 @@ struct State {
     broken: Option<Error>,
     /// Whether the connection has changed to another protocol.
     switched: bool,
+    /// Interim answers to the request under way, as they are written.
+    hints: BytesMut,
     /// Who reads on when a request to switch protocols is answered.
     reader: Option<Waker>,
 }
@@ -53,7 +63,7 @@ pub(super) enum Due {
 impl Activity {
     pub(super) fn new() -> Arc<Self> {
         let now = Instant::now();
-        Arc::new(Self(Mutex::new(State {
+        let state = State {
             under_way: 0,
             total: 0,
             answers: 0,
@@ -64,8 +74,29 @@ impl Activity {
             refused: None,
             broken: None,
             switched: false,
+            hints: BytesMut::new(),
             reader: None,
-        })))
+        };
+        Arc::new(Self {
+            state: Mutex::new(state),
+            has_hints: AtomicBool::new(false),
+        })
+    }
+
+    /// Interim answers that may go out now, when all that was written before has. None once the answer has begun: they
+    /// would come too late.
+    pub(super) fn hints(&self) -> BytesMut {
+        if !self.has_hints.swap(false, Ordering::Acquire) {
+            return BytesMut::new();
+        }
+        self.with(|state| {
+            let hints = std::mem::take(&mut state.hints);
+            if state.answers < state.total {
+                hints
+            } else {
+                BytesMut::new()
+            }
+        })
     }
 
     /// A request is under way until the guard is dropped; with the error that it deserves, where it only stands for
@@ -187,7 +218,27 @@ impl Activity {
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// For HTTP/1.1, where one request at a time is under way.
+impl TellInterim for Activity {
+    fn tell(&self, status: StatusCode, headers: &HeaderMap) {
+        self.with(|state| {
+            let hints = &mut state.hints;
+            let reason = status.canonical_reason().unwrap_or_default();
+            let head = format!("HTTP/1.1 {} {reason}\r\n", status.as_str());
+            hints.extend_from_slice(head.as_bytes());
+            for (name, value) in headers {
+                hints.extend_from_slice(name.as_str().as_bytes());
+                hints.extend_from_slice(b": ");
+                hints.extend_from_slice(value.as_bytes());
+                hints.extend_from_slice(b"\r\n");
+            }
+            hints.extend_from_slice(b"\r\n");
+        });
+        self.has_hints.store(true, Ordering::Release);
     }
 }
 

@@ -29,7 +29,8 @@ use super::watched::Watched;
 use super::{Keeping, TlsIdentity, guard};
 use crate::body::Body;
 use crate::error::Error;
-use crate::exchange::{Inbound, Peer, Refusal};
+use crate::exchange::{Inbound, Interim, Peer, Refusal};
+use crate::route::Route;
 use crate::telemetry::Counted;
 
 /// The most that is kept of a head, or of a body on its way, in bytes; a client that does not read costs a few of these.
@@ -216,7 +217,12 @@ where
         }
         let request =
             request.map(|body| Upload::watch(body, &self.activity, self.keeping.idle_timeout));
-        let answer = lock(&self.service).call(Inbound::new(request, self.peer));
+        let speaks_http_11 = request.version() == Version::HTTP_11;
+        let mut inbound = Inbound::new(request, self.peer);
+        if speaks_http_11 && !matches!(inbound.route, Route::Poll { .. }) {
+            inbound.interim = Some(Interim(Arc::clone(&self.activity) as _));
+        }
+        let answer = lock(&self.service).call(inbound);
         async move {
             let mut response = answer.await?;
             let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;

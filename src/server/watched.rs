@@ -46,6 +46,8 @@ pub(super) struct Watched<T> {
     ended: bool,
     /// Whether what was written last has not been taken yet.
     full: bool,
+    /// Interim answers on their way out.
+    hints: BytesMut,
     leftovers: u64,
     linger: Option<Pin<Box<Sleep>>>,
 }
@@ -62,6 +64,7 @@ impl<T> Watched<T> {
             overdue: None,
             ended: false,
             full: false,
+            hints: BytesMut::new(),
             leftovers: MAX_LEFTOVERS,
             linger: None,
         }
@@ -248,18 +251,38 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
     }
 }
 
+impl<T: AsyncWrite + Unpin> Watched<T> {
+    /// Writes what is left of interim answers.
+    fn poll_hints(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.hints.is_empty() {
+            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.hints))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.hints.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_hints(cx))?;
         let written = Pin::new(&mut self.io).poll_write(cx, buf);
         self.watch_full(written.is_pending());
         written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper flushes when it has written all it has: only here a hint cannot end up in the middle of an answer.
+        if self.hints.is_empty() {
+            self.hints = self.activity.hints();
+        }
+        ready!(self.poll_hints(cx))?;
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
@@ -289,6 +312,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_hints(cx))?;
         let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
         self.watch_full(written.is_pending());
         written

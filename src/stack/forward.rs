@@ -1,20 +1,23 @@
 //! Passes everything that is no status poll through, streamed both ways and unread. Beside the task pipeline, since
 //! nothing of it is remembered or shared; only a write to a task makes the store forget that task.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use http::{Method, StatusCode};
+use tokio::sync::mpsc;
 use tower::Service;
 
 use crate::body::Body;
 use crate::config::{Config, Forwarded};
 use crate::error::Error;
-use crate::exchange::{Facts, Handled, Inbound};
+use crate::exchange::{Facts, Handled, Inbound, Interim};
 use crate::route::Route;
 use crate::store::Store;
+use crate::upstream::interim::{self, Hint};
 use crate::upstream::{Upstream, expect_continue, forward_request, headers, tunnel};
 use crate::verdict::Verdict;
 
@@ -42,6 +45,7 @@ impl Forward {
             route,
             mut request,
             peer,
+            interim,
             ..
         } = inbound;
         if request.method() == Method::CONNECT {
@@ -60,12 +64,16 @@ impl Forward {
             Route::Write { task, .. } => Some(ForgetsTwice::new(self.store, task)),
             Route::Poll { .. } | Route::Forward { .. } => None,
         };
-        let (request, expectation) = expect_continue(passage.request);
-        let mut response = if passage.upgrades {
-            self.upstream.upgrade(request).await?
-        } else {
-            self.upstream.forward(request).await?
+        let (mut request, expectation) = expect_continue(passage.request);
+        let hints = interim::listen(&mut request, expectation.clone());
+        let answer = async {
+            if passage.upgrades {
+                self.upstream.upgrade(request).await
+            } else {
+                self.upstream.forward(request).await
+            }
         };
+        let mut response = passing_on(hints, interim, answer).await?;
         let status = response.status();
         headers::strip_response(response.headers_mut(), status);
         if status == StatusCode::SWITCHING_PROTOCOLS {
@@ -84,6 +92,23 @@ impl Forward {
             response = response.map(|body| body.guarded(expectation));
         }
         Ok(Handled { response, facts })
+    }
+}
+
+/// Passes on what upstream says before it answers.
+async fn passing_on<T>(
+    mut hints: mpsc::Receiver<Hint>,
+    client: Option<Interim>,
+    answer: impl Future<Output = T>,
+) -> T {
+    let mut answer = pin!(answer);
+    loop {
+        tokio::select! {
+            answer = answer.as_mut() => return answer,
+            Some((status, headers)) = hints.recv() => if let Some(Interim(client)) = &client {
+                client.tell(status, &headers);
+            },
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::EXPECT;
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, Request};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -29,6 +29,11 @@ enum Word {
 pub struct Expectation(Arc<watch::Sender<Word>>);
 
 impl Expectation {
+    /// Upstream wants the body.
+    pub(super) fn granted(&self) {
+        self.0.send_replace(Word::Continue);
+    }
+
     /// The head of the answer is here: a body that has not been asked for by now will not be.
     pub fn answered(&self) {
         self.0.send_if_modified(|word| {
@@ -56,13 +61,7 @@ pub fn expect_continue(request: Request<Body>) -> (Request<Body>, Option<Expecta
     }
     let (word, heard) = watch::channel(Word::Nothing);
     let expectation = Expectation(Arc::new(word));
-    let mut request = request.map(|body| body.once(permission(heard)));
-    let informed = expectation.clone();
-    hyper::ext::on_informational(&mut request, move |response| {
-        if response.status() == StatusCode::CONTINUE {
-            informed.0.send_replace(Word::Continue);
-        }
-    });
+    let request = request.map(|body| body.once(permission(heard)));
     (request, Some(expectation))
 }
 

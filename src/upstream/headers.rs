@@ -25,7 +25,7 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// Drops the fields of the connection, and those that `Connection` names.
-fn strip_hop_by_hop(headers: &mut HeaderMap) {
+pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = list(headers, &CONNECTION)
         .filter_map(|name| name.parse().ok())
         .collect();

@@ -4,6 +4,7 @@ mod client;
 mod connect;
 mod expect;
 pub mod headers;
+pub mod interim;
 mod request;
 pub mod trace;
 mod tunnel;

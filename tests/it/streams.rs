@@ -89,21 +89,67 @@ async fn an_upstream_that_does_not_know_of_expectations_gets_the_body_after_a_mo
 }
 
 #[tokio::test]
-async fn early_hints_do_not_harm_the_answer() {
+async fn hints_come_before_the_answer_does() {
+    let (upstream, _gateway, mut client) = by_hand(&[]).await;
+    let mut served = None;
+    for hint in ["103 Early Hints", "102 Processing", "103 Early Hints"] {
+        client.send(DOWNLOAD).await;
+        let served = match &mut served {
+            Some(served) => served,
+            none => none.insert(upstream.accept().await),
+        };
+        served.head().await;
+        let link = "link: </a.css>; rel=preload\r\nconnection: x-hop\r\nx-hop: 1\r\n";
+        served.send(format!("HTTP/1.1 {hint}\r\n{link}\r\n")).await;
+        let head = client.head().await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {hint}\r\n")), "{head}");
+        assert!(head.contains("link: </a.css>; rel=preload\r\n"), "{head}");
+        assert!(
+            head.contains("via: 1.1 pollgate\r\n") && !head.contains("hop"),
+            "{head}"
+        );
+        served.send(OK).await;
+        let head = client.head().await;
+        assert!(
+            head.starts_with("HTTP/1.1 200 ") && !head.contains("link:"),
+            "{head}"
+        );
+        assert_eq!(client.exactly(2).await, "ok");
+    }
+}
+
+#[tokio::test]
+async fn hints_that_come_with_the_answer_do_not_harm_it() {
     let (upstream, _gateway, mut client) = by_hand(&[]).await;
     client.send(DOWNLOAD).await;
     let mut served = upstream.accept().await;
     served.head().await;
-    let hints = "HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\n";
-    served
-        .send(format!("HTTP/1.1 102 Processing\r\n\r\n{hints}{OK}"))
-        .await;
-    let head = client.head().await;
+    let hints = "HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\n".repeat(20);
+    served.send(format!("{hints}{OK}")).await;
+    let mut head = client.head().await;
+    while head.starts_with("HTTP/1.1 103 ") {
+        head = client.head().await;
+    }
     assert!(
         head.starts_with("HTTP/1.1 200 ") && !head.contains("link:"),
         "{head}"
     );
     assert_eq!(client.exactly(2).await, "ok");
+}
+
+#[tokio::test]
+async fn an_http_1_0_client_gets_no_hints() {
+    let (upstream, _gateway, mut client) = by_hand(&[]).await;
+    client
+        .send("GET /v1/files/a HTTP/1.0\r\nhost: x\r\n\r\n")
+        .await;
+    let mut served = upstream.accept().await;
+    served.head().await;
+    served
+        .send(format!("HTTP/1.1 103 Early Hints\r\n\r\n{OK}"))
+        .await;
+    let head = client.head().await;
+    assert!(head.starts_with("HTTP/1.0 200 "), "{head}");
 }
 
 #[tokio::test]
