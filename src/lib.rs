@@ -40,6 +40,7 @@ pub mod demo;
 pub mod error;
 pub mod events;
 pub mod exchange;
+pub mod fields;
 pub mod flights;
 pub mod freshness;
 pub mod gateway;

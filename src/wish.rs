@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::header::{ACCEPT, CACHE_CONTROL, HeaderName};
 use http::{HeaderMap, HeaderValue};
 
+use crate::fields::list;
 use crate::reply::Demand;
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
@@ -85,16 +86,6 @@ pub fn validators(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue>
         let all = [all.as_bytes(), b", ", line.as_bytes()].concat();
         HeaderValue::from_maybe_shared(bytes::Bytes::from(all)).ok()
     })
-}
-
-/// The members of a comma-separated field, over all its lines.
-fn list<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
 }
 
 #[cfg(test)]

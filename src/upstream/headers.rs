@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, Uri, Version};
 
 use crate::config::Forwarded;
 use crate::exchange::Peer;
+use crate::fields::list;
 
 /// Fields of one connection, never of the message (RFC 9110 §7.6.1). `Trailer` is none of them: it says what is to
 /// come, and trailers are passed on.
@@ -78,17 +79,6 @@ fn protocols(headers: &HeaderMap, version: Version) -> Option<HeaderValue> {
         .collect();
     let text = (is_meant && !protocols.is_empty()).then(|| protocols.join(", "))?;
     HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).ok()
-}
-
-/// The elements of a list, in all of its lines (RFC 9110 §5.6.1).
-fn list<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .filter(|element| !element.is_empty())
 }
 
 /// Adds pollgate to the list of those that passed the message on (RFC 9110 §7.6.3).
