@@ -13,6 +13,9 @@ use super::guard::Guard;
 use crate::error::Error;
 use crate::exchange::TellInterim;
 
+/// Bytes of interim answers that may wait for a client, before more of them are dropped.
+const MAX_HINTS: usize = 16 * 1024;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Activity {
@@ -105,6 +108,8 @@ impl Activity {
         let refused = self.with(|state| {
             state.under_way += 1;
             state.total += 1;
+            // What came too late for the one before is not for this one.
+            state.hints.clear();
             let total = state.total;
             let refused = state.refused.as_ref();
             refused
@@ -227,6 +232,10 @@ impl TellInterim for Activity {
     fn tell(&self, status: StatusCode, headers: &HeaderMap) {
         self.with(|state| {
             let hints = &mut state.hints;
+            if hints.len() > MAX_HINTS {
+                // None of them has to arrive, and this client takes nothing.
+                return;
+            }
             let reason = status.canonical_reason().unwrap_or_default();
             let head = format!("HTTP/1.1 {} {reason}\r\n", status.as_str());
             hints.extend_from_slice(head.as_bytes());
@@ -262,6 +271,29 @@ mod tests {
     use super::*;
 
     const PATIENCE: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn hints_are_bounded_and_for_the_request_under_way_alone() {
+        let activity = Activity::new();
+        let hint = |times: usize| {
+            for _ in 0..times {
+                activity.tell(StatusCode::EARLY_HINTS, &HeaderMap::new());
+            }
+        };
+        let _first = activity.request();
+        hint(1);
+        assert_eq!(&activity.hints()[..], b"HTTP/1.1 103 Early Hints\r\n\r\n");
+        hint(100_000);
+        assert!(activity.hints().len() < 2 * MAX_HINTS);
+        hint(1);
+        activity.answered(false);
+        assert!(activity.hints().is_empty(), "too late");
+        hint(1);
+        let _second = activity.request();
+        assert!(activity.hints().is_empty(), "of the one before");
+        hint(1);
+        assert!(!activity.hints().is_empty());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn only_a_client_that_takes_nothing_stalls_its_connection() {

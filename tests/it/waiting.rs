@@ -270,7 +270,7 @@ async fn a_stream_tells_every_change_in_the_dialect_of_its_path_and_ends_with_th
         let mut events = Events::open(&gateway, path, &[]).await;
         for (name, value) in [
             ("content-type", "text/event-stream"),
-            ("cache-control", "no-store"),
+            ("cache-control", "no-cache"),
             ("x-accel-buffering", "no"),
             ("via", "1.1 pollgate"),
         ] {
