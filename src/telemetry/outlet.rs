@@ -16,6 +16,13 @@ const ROOM: usize = 4 << 20;
 /// What is kept of that memory when the log is quiet again.
 const USUAL_ROOM: usize = 64 << 10;
 
+/// How long lines gather after some were written, so that a busy log takes a wake-up and a write for all of them and
+/// not for each. The first line after a quiet time is written at once.
+const GATHER: Duration = Duration::from_millis(10);
+
+/// How many bytes end that wait.
+const PLENTY: usize = ROOM / 4;
+
 /// How long the end of the process waits for a slow reader.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -48,6 +55,8 @@ struct Queue {
     waiting: Vec<u8>,
     /// Lines that found no room since that was told last.
     dropped: u64,
+    /// The thread waits for the next line, and has to be woken.
+    idle: bool,
     ending: bool,
     ended: bool,
 }
@@ -73,7 +82,10 @@ impl Outlet {
     fn run(&self, mut to: impl Write) {
         let mut batch = Vec::new();
         loop {
-            let idle = |queue: &mut Queue| queue.waiting.is_empty() && !queue.ending;
+            let idle = |queue: &mut Queue| {
+                queue.idle = queue.waiting.is_empty() && !queue.ending;
+                queue.idle
+            };
             let queue = self.0.changed.wait_while(self.queue(), idle);
             let mut queue = queue.unwrap_or_else(PoisonError::into_inner);
             mem::swap(&mut batch, &mut queue.waiting);
@@ -94,6 +106,8 @@ impl Outlet {
             }
             batch.clear();
             batch.shrink_to(USUAL_ROOM);
+            let few = |queue: &mut Queue| queue.waiting.len() < PLENTY && !queue.ending;
+            drop(self.0.changed.wait_timeout_while(self.queue(), GATHER, few));
         }
     }
 
@@ -111,10 +125,12 @@ impl Write for Outlet {
             drop(queue);
             count(lines);
         } else {
-            let idle = queue.waiting.is_empty();
+            let before = queue.waiting.len();
             queue.waiting.extend_from_slice(event);
+            let enough = before < PLENTY && queue.waiting.len() >= PLENTY;
+            let wake = mem::take(&mut queue.idle) || enough;
             drop(queue);
-            if idle {
+            if wake {
                 self.0.changed.notify_all();
             }
         }
