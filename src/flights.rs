@@ -4,7 +4,7 @@
 //! nothing for the rest; when the last one leaves, it is cancelled. A panic inside becomes [`Crashed`] for those who
 //! wait. The key is free again before anyone sees the result, so a flight is never joined after it has landed.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::hash::Hash;
 use std::pin::Pin;
@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
+use ahash::HashMap;
 use futures_util::FutureExt as _;
 use futures_util::future::{Shared, WeakShared};
 use tokio::task::JoinHandle;
@@ -96,7 +97,9 @@ where
         F: Future<Output = V> + Send + 'static,
     {
         let mut table = lock(&self.table);
-        if let Some(departed) = table.get(&key)
+        let entry = table.entry(key);
+        if let Entry::Occupied(departed) = &entry
+            && let departed = departed.get()
             && let Some(flight) = departed.flight.upgrade()
         {
             // A flight that cannot be reached any more was left by everyone: it is being cancelled, and replaced here.
@@ -111,7 +114,7 @@ where
         let seat = Seat::take(&aboard, seats.max(1))?;
         let leave = Leave {
             table: Arc::clone(&self.table),
-            key: key.clone(),
+            key: entry.key().clone(),
             aboard: Arc::clone(&aboard),
         };
         let flight = depart();
@@ -123,13 +126,10 @@ where
         });
         let flight = Landing(handle).shared();
         if let Some(weak) = flight.downgrade() {
-            table.insert(
-                key,
-                Departed {
-                    flight: weak,
-                    aboard,
-                },
-            );
+            entry.insert_entry(Departed {
+                flight: weak,
+                aboard,
+            });
         }
         Ok(Ticket {
             flight,

@@ -44,6 +44,7 @@ pub mod fields;
 pub mod flights;
 pub mod freshness;
 pub mod gateway;
+pub mod gather;
 pub mod health;
 pub mod key;
 pub mod present;

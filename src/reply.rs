@@ -10,7 +10,6 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio::time::Instant;
 
 use crate::key::{Credentials, TaskKey};
-use crate::request_id::push_hex;
 use crate::route::TaskId;
 use crate::task::{self, Dialect, Rendering, State, TaskSnapshot};
 use crate::verdict::Verdict;
@@ -63,7 +62,7 @@ impl Hold {
 #[derive(Debug, Clone)]
 pub struct TaskFetch {
     /// What the client who set it off wants to know.
-    pub query: TaskQuery,
+    pub query: Arc<TaskQuery>,
     /// When the task was first seen, in Unix seconds.
     pub first_seen: i64,
     /// When all tries together have taken long enough.
@@ -347,12 +346,9 @@ impl Tag {
     }
 
     fn written(self) -> HeaderValue {
-        let mut written = Vec::with_capacity(34);
-        written.push(b'"');
-        push_hex(&mut written, &self.0);
-        written.push(b'"');
-        HeaderValue::from_maybe_shared(Bytes::from(written))
-            .unwrap_or_else(|_| HeaderValue::from_static("\"\""))
+        let mut written = [b'"'; 34];
+        let _ = const_hex::encode_to_slice(self.0, &mut written[1..33]);
+        HeaderValue::from_bytes(&written).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
     }
 }
 

@@ -5,27 +5,42 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::HeaderValue;
 
+/// `pg-`, 16 digits for the process, a dash, and up to 16 for the request.
+const LONGEST: usize = 36;
+
 /// A name that no other request of this or another process has: where the process began, and a count.
 #[must_use]
 pub fn make() -> HeaderValue {
-    static PROCESS: LazyLock<u64> = LazyLock::new(|| getrandom::u64().unwrap_or_default());
+    static PROCESS: LazyLock<[u8; LONGEST]> = LazyLock::new(|| {
+        let mut name = *b"pg-0123456789abcdef-0123456789abcdef";
+        let process = getrandom::u64().unwrap_or_default();
+        let _ = const_hex::encode_to_slice(process.to_be_bytes(), &mut name[3..19]);
+        name
+    });
     static COUNT: AtomicU64 = AtomicU64::new(1);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let count = count.to_be_bytes();
-    let zeros = count.iter().take_while(|byte| **byte == 0).count();
-    let mut name = Vec::with_capacity(36);
-    name.extend_from_slice(b"pg-");
-    push_hex(&mut name, &PROCESS.to_be_bytes());
-    name.push(b'-');
-    push_hex(&mut name, &count[zeros..]);
-    HeaderValue::from_bytes(&name).unwrap_or_else(|_| HeaderValue::from_static("pg"))
+    let bytes = 8 - count.leading_zeros() as usize / 8;
+    let (mut name, end) = (*PROCESS, 20 + 2 * bytes);
+    let _ = const_hex::encode_to_slice(&count.to_be_bytes()[8 - bytes..], &mut name[20..end]);
+    HeaderValue::from_bytes(&name[..end]).unwrap_or_else(|_| HeaderValue::from_static("pg"))
 }
 
-/// Appends bytes in hexadecimal. On every hit's way, where `format!` costs ten times as much.
-pub fn push_hex(to: &mut Vec<u8>, bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in bytes {
-        to.push(DIGITS[usize::from(byte >> 4)]);
-        to.push(DIGITS[usize::from(byte & 0xf)]);
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_differ_and_are_whole_bytes_in_hexadecimal() {
+        let names: HashSet<_> = (0..600).map(|_| make()).collect();
+        assert_eq!(names.len(), 600);
+        for name in names {
+            let name = name.to_str().expect("text");
+            let (process, count) = name[3..].split_once('-').expect("two parts");
+            assert_eq!((&name[..3], process.len()), ("pg-", 16));
+            assert_eq!(count.len() % 2, 0);
+            assert!(u64::from_str_radix(count, 16).is_ok_and(|count| count > 0));
+        }
     }
 }

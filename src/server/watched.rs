@@ -22,6 +22,7 @@ use super::activity::Activity;
 use super::guard::{Guard, Refused, Rest};
 use super::{LINGER, MAX_LEFTOVERS};
 use crate::error::Error;
+use crate::gather;
 use crate::task::Dialect;
 
 /// How much is read at once of what may have to be held back.
@@ -313,7 +314,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_hints(cx))?;
-        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        let written = gather::poll_write(Pin::new(&mut self.io), cx, bufs);
         self.watch_full(written.is_pending());
         written
     }

@@ -1,6 +1,7 @@
 //! Lets everyone who wants the same task at the same time wait for one poll. Below Recall, which answers most
 //! without one, and above Remember, whose work is then done once for all.
 
+use std::cell::LazyCell;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -22,6 +23,12 @@ use crate::verdict::Verdict;
 #[derive(Debug, Clone)]
 pub struct Coalesce<S> {
     inner: S,
+    terms: Arc<Terms>,
+}
+
+/// What all polls have in common.
+#[derive(Debug)]
+struct Terms {
     flights: PollFlights,
     store: Arc<Store>,
     waiters: Gauge,
@@ -38,13 +45,16 @@ impl<S> Coalesce<S> {
         out_of_time: CancellationToken,
         max_waiters: NonZeroUsize,
     ) -> Self {
-        Self {
-            inner,
+        let terms = Terms {
             flights,
             store,
             waiters,
             out_of_time,
             max_waiters,
+        };
+        Self {
+            inner,
+            terms: Arc::new(terms),
         }
     }
 }
@@ -62,35 +72,38 @@ where
     }
 
     fn call(&mut self, query: TaskQuery) -> Self::Future {
-        let Self {
-            inner,
-            flights,
-            store,
-            waiters,
-            out_of_time,
-            max_waiters,
-        } = self.clone();
+        let Self { inner, terms } = self.clone();
+        let (key, demand, deadline) = (query.key.clone(), query.demand, query.deadline);
+        // Only those who depart share it with their flight.
+        let query = LazyCell::new(move || Arc::new(query));
         Box::pin(async move {
+            let Terms {
+                flights,
+                store,
+                waiters,
+                out_of_time,
+                max_waiters,
+            } = &*terms;
             let _waiting = waiters.up();
             loop {
-                let takeoff = store.takeoff(&query.key);
+                let takeoff = store.takeoff(&key);
                 let depart = || {
-                    let query = query.clone();
+                    let query = Arc::clone(&query);
                     inner.clone().oneshot(Departure { query, takeoff })
                 };
                 let ticket = flights
-                    .board((query.key.clone(), takeoff), max_waiters.get(), depart)
+                    .board((key.clone(), takeoff), max_waiters.get(), depart)
                     .map_err(|_| Error::Overloaded("clients waiting for this task"))?;
                 let role = ticket.role();
                 let answer = tokio::select! {
-                    answer = timeout_at(query.deadline, ticket) => {
+                    answer = timeout_at(deadline, ticket) => {
                         answer.map_err(|_| Error::UpstreamTimeout)?
                     }
                     () = out_of_time.cancelled() => return Err(Error::Draining),
                 };
                 let answer = answer.map_err(|_| Error::Crashed)??;
                 // The flight found it in the store after all: nothing for one who demands what upstream says now.
-                if query.demand == Demand::Refetched && answer.asked.is_none() {
+                if demand == Demand::Refetched && answer.asked.is_none() {
                     continue;
                 }
                 let verdict = match role {

@@ -70,7 +70,7 @@ pub type PollFlights = Flights<(TaskKey, Takeoff), Result<Answer, Error>>;
 #[derive(Debug, Clone)]
 pub struct Departure {
     /// What its first passenger wants to know.
-    pub query: TaskQuery,
+    pub query: Arc<TaskQuery>,
     /// What it is boarded under, and must still be so when it lands: looked at once, so that there is no gap between.
     pub takeoff: Takeoff,
 }

@@ -112,10 +112,12 @@ where
         } = ready!(this.inner.poll(cx))?;
         let mut watch = this.watch.take();
         if let Some(watch) = &mut watch {
-            let id = sign(response.headers_mut(), watch.request_id.take());
             watch.facts = facts;
             watch.code = response.status().as_u16();
-            watch.request_id = Some(id);
+            sign(response.headers_mut(), watch.request_id.take());
+            if watch.is_told() {
+                watch.request_id = response.headers().get(REQUEST_ID).cloned();
+            }
         }
         // A streamed answer is over when its body is: only then the watch is dropped, and tells.
         Poll::Ready(Ok(if response.body().is_buffered() {
@@ -127,16 +129,15 @@ where
 }
 
 /// Adds `via` (RFC 9110 §7.6.3) and `x-request-id`: upstream's own where it gave one, else the client's, else ours.
-fn sign(headers: &mut HeaderMap, client_id: Option<HeaderValue>) -> HeaderValue {
+fn sign(headers: &mut HeaderMap, client_id: Option<HeaderValue>) {
     append_via(headers);
-    let id = headers
-        .get(UPSTREAM_REQUEST_ID)
-        .or_else(|| headers.get(REQUEST_ID))
-        .cloned()
-        .or(client_id)
-        .unwrap_or_else(request_id::make);
-    headers.insert(REQUEST_ID, id.clone());
-    id
+    if let Some(id) = headers.get(UPSTREAM_REQUEST_ID).cloned() {
+        headers.insert(REQUEST_ID, id);
+    } else {
+        headers
+            .entry(REQUEST_ID)
+            .or_insert_with(|| client_id.unwrap_or_else(request_id::make));
+    }
 }
 
 /// One request under way; tells of it when it is dropped.
@@ -153,18 +154,24 @@ struct Watch {
     request_id: Option<HeaderValue>,
 }
 
+impl Watch {
+    /// Whether it gets a line of the log.
+    fn is_told(&self) -> bool {
+        match self.log {
+            LogRequests::All => true,
+            LogRequests::Upstream => !matches!(self.facts.verdict, Verdict::Hit | Verdict::Shared),
+            LogRequests::Off => false,
+        }
+    }
+}
+
 impl Drop for Watch {
     fn drop(&mut self) {
         let seconds = self.started.elapsed().as_secs_f64();
         let verdict = self.facts.verdict;
         self.metrics
             .request(&self.route, verdict, self.code, seconds, self.trace);
-        let told = match self.log {
-            LogRequests::All => true,
-            LogRequests::Upstream => verdict != Verdict::Hit && verdict != Verdict::Shared,
-            LogRequests::Off => false,
-        };
-        if told {
+        if self.is_told() {
             let request_id = self.request_id.as_ref();
             // Clients may send any bytes.
             let request_id = request_id.map(|id| String::from_utf8_lossy(id.as_bytes()));

@@ -25,7 +25,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceBuilder};
 
 use super::UpstreamProblem;
-use crate::config;
+use crate::{config, gather};
 
 /// How long a connection is silent before the system looks whether the other end is still there, and then how often,
 /// until it gives up: two minutes in all.
@@ -167,7 +167,7 @@ impl Write for Wire {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        gather::poll_write(Pin::new(self.io.inner_mut()), cx, bufs)
     }
 }
 
