@@ -8,7 +8,6 @@ use std::collections::hash_map::Entry;
 use std::fmt;
 use std::hash::Hash;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
@@ -16,6 +15,8 @@ use ahash::HashMap;
 use futures_util::FutureExt as _;
 use futures_util::future::{Shared, WeakShared};
 use tokio::task::JoinHandle;
+
+use crate::seats::{Seat, Seats};
 
 /// The flights under way, by key.
 pub struct Flights<K, V: Clone> {
@@ -26,7 +27,7 @@ type Table<K, V> = Mutex<HashMap<K, Departed<V>>>;
 
 struct Departed<V: Clone> {
     flight: WeakShared<Landing<V>>,
-    aboard: Arc<AtomicUsize>,
+    aboard: Arc<Seats>,
 }
 
 /// What one has in the flight that one boarded.
@@ -70,7 +71,7 @@ where
         lock(&self.table)
             .iter()
             .filter(|(key, _)| wanted(key))
-            .map(|(key, departed)| (key.clone(), departed.aboard.load(Ordering::Relaxed)))
+            .map(|(key, departed)| (key.clone(), departed.aboard.taken()))
             .collect()
     }
 
@@ -103,15 +104,15 @@ where
             && let Some(flight) = departed.flight.upgrade()
         {
             // A flight that cannot be reached any more was left by everyone: it is being cancelled, and replaced here.
-            let seat = Seat::take(&departed.aboard, seats)?;
+            let seat = departed.aboard.take(seats).ok_or(Full)?;
             return Ok(Ticket {
                 flight,
                 role: Role::Passenger,
                 _seat: seat,
             });
         }
-        let aboard = Arc::new(AtomicUsize::new(0));
-        let seat = Seat::take(&aboard, seats.max(1))?;
+        let aboard = Arc::new(Seats::default());
+        let seat = aboard.take(seats.max(1)).ok_or(Full)?;
         let leave = Leave {
             table: Arc::clone(&self.table),
             key: entry.key().clone(),
@@ -213,31 +214,11 @@ impl<V> Drop for Landing<V> {
     }
 }
 
-/// One of the places in a flight, free again when dropped.
-struct Seat(Arc<AtomicUsize>);
-
-impl Seat {
-    fn take(aboard: &Arc<AtomicUsize>, seats: usize) -> Result<Self, Full> {
-        aboard
-            .try_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
-                (taken < seats).then_some(taken + 1)
-            })
-            .map_err(|_| Full)?;
-        Ok(Self(Arc::clone(aboard)))
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// Frees the key when dropped, unless another flight has taken it since.
 struct Leave<K: Hash + Eq, V: Clone> {
     table: Arc<Table<K, V>>,
     key: K,
-    aboard: Arc<AtomicUsize>,
+    aboard: Arc<Seats>,
 }
 
 impl<K: Hash + Eq, V: Clone> Drop for Leave<K, V> {

@@ -52,6 +52,7 @@ pub mod probe;
 pub mod reply;
 pub mod request_id;
 pub mod route;
+pub mod seats;
 pub mod serve;
 pub mod server;
 pub mod simulator;

@@ -10,18 +10,19 @@ use std::task::{Context, Poll, ready};
 
 use futures_util::future::{Either, Ready, ready};
 use pin_project_lite::pin_project;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::Service;
 
 use crate::error::Error;
 use crate::exchange::{Handled, Inbound};
 use crate::route::Route;
+use crate::seats::{Seat, Seats};
 
 /// The places behind the door. Polls and forwarded requests have their own, so that neither keeps the other out.
 #[derive(Debug, Clone)]
 pub struct Places {
-    polls: Arc<Semaphore>,
-    forwards: Arc<Semaphore>,
+    each: usize,
+    polls: Arc<Seats>,
+    forwards: Arc<Seats>,
 }
 
 impl Places {
@@ -29,8 +30,9 @@ impl Places {
     #[must_use]
     pub fn new(each: usize) -> Self {
         Self {
-            polls: Arc::new(Semaphore::new(each)),
-            forwards: Arc::new(Semaphore::new(each)),
+            each,
+            polls: Arc::default(),
+            forwards: Arc::default(),
         }
     }
 }
@@ -65,12 +67,12 @@ where
             Route::Poll { .. } => &self.places.polls,
             Route::Write { .. } | Route::Forward { .. } => &self.places.forwards,
         };
-        match Arc::clone(places).try_acquire_owned() {
-            Ok(place) => Either::Left(Admitted {
+        match places.take(self.places.each) {
+            Some(place) => Either::Left(Admitted {
                 inner: self.inner.call(inbound),
                 place: Some(place),
             }),
-            Err(_) => Either::Right(ready(Err(Error::Overloaded("requests under way")))),
+            None => Either::Right(ready(Err(Error::Overloaded("requests under way")))),
         }
     }
 }
@@ -80,7 +82,7 @@ pin_project! {
     pub struct Admitted<F> {
         #[pin]
         inner: F,
-        place: Option<OwnedSemaphorePermit>,
+        place: Option<Seat>,
     }
 }
 
