@@ -88,10 +88,16 @@ struct Sample<W> {
 }
 
 impl<W: Write> Sample<W> {
-    fn label(&mut self, name: &str, value: fmt::Arguments<'_>) -> fmt::Result {
-        write!(self.to, "{}{name}=\"", self.between)?;
+    fn label(
+        &mut self,
+        name: &str,
+        value: impl FnOnce(&mut Escaped<&mut W>) -> fmt::Result,
+    ) -> fmt::Result {
+        self.to.write_str(self.between)?;
         self.between = ",";
-        Escaped(&mut self.to).write_fmt(value)?;
+        self.to.write_str(name)?;
+        self.to.write_str("=\"")?;
+        value(&mut Escaped(&mut self.to))?;
         self.to.write_char('"')
     }
 }
@@ -102,12 +108,16 @@ impl<W: Write> Visit for Sample<W> {
         self.seconds = value;
     }
 
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.record_str(field, itoa::Buffer::new().format(value));
+    }
+
     fn record_str(&mut self, field: &Field, value: &str) {
-        let _ = self.label(field.name(), format_args!("{value}"));
+        let _ = self.label(field.name(), |label| label.write_str(value));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        let _ = self.label(field.name(), format_args!("{value:?}"));
+        let _ = self.label(field.name(), |label| write!(label, "{value:?}"));
     }
 }
 
@@ -161,6 +171,10 @@ fn write_replacing(
     text: &str,
     replacement: impl Fn(char) -> Option<&'static str>,
 ) -> fmt::Result {
+    let is_plain = |byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+    if text.bytes().all(is_plain) {
+        return to.write_str(text);
+    }
     let mut plain = 0;
     for (at, letter) in text.char_indices() {
         if let Some(replacement) = replacement(letter) {
@@ -194,8 +208,8 @@ mod tests {
             between: "",
             seconds: 0.0,
         };
-        let _ = sample.label("task", format_args!("a\"b\\c\nd\u{9b}\t😀"));
-        let _ = sample.label("code", format_args!("{}", 200));
+        let _ = sample.label("task", |label| label.write_str("a\"b\\c\nd\u{9b}\t😀"));
+        let _ = sample.label("code", |label| write!(label, "{}", 200));
         assert_eq!(
             sample.to,
             "task=\"a\\\"b\\\\c\\nd\u{fffd}\u{fffd}😀\",code=\"200\""
