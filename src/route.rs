@@ -113,7 +113,7 @@ pub fn status_path(dialect: Dialect, task: &TaskId) -> String {
         Dialect::Unified => UNIFIED,
         Dialect::OpenAi => OPENAI,
     };
-    format!("{base}{task}")
+    [base, task.as_str()].concat()
 }
 
 impl TaskId {

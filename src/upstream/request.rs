@@ -34,7 +34,7 @@ pub fn status_request(upstream: &UpstreamUrl, query: &TaskQuery) -> Result<Reque
     );
     append_via(headers);
     // A trace of its own: the answer is for many, and belongs to none of their traces.
-    trace::continue_or_begin(headers);
+    trace::begin(headers);
     Ok(request)
 }
 
@@ -81,15 +81,12 @@ pub fn forward_request(
 
 /// Upstream's prefix and the raw path, byte for byte.
 fn target(upstream: &UpstreamUrl, path: &str) -> Result<Uri, Error> {
-    let path = match path {
-        // `OPTIONS *` asks about the server, not about a path.
-        "*" => format!("{}/", upstream.prefix()),
-        path => format!("{}{path}", upstream.prefix()),
-    };
+    // `OPTIONS *` asks about the server, not about a path.
+    let path = if path == "*" { "/" } else { path };
     Uri::builder()
         .scheme(upstream.scheme().clone())
         .authority(upstream.authority().clone())
-        .path_and_query(path)
+        .path_and_query([upstream.prefix(), path].concat())
         .build()
         .map_err(|_| Error::BadRequest("the request's target is not valid"))
 }

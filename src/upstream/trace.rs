@@ -35,9 +35,16 @@ pub fn continue_or_begin(headers: &mut HeaderMap) -> TraceId {
         return trace;
     }
     headers.remove(&TRACESTATE);
+    begin(headers)
+}
+
+/// Begins a trace.
+pub(super) fn begin(headers: &mut HeaderMap) -> TraceId {
     let (trace, parent) = (fastrand::u128(1..), fastrand::u64(1..));
-    let value = format!("00-{trace:032x}-{parent:016x}-00");
-    if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(value)) {
+    let mut value = *b"00-0123456789abcdef0123456789abcdef-0123456789abcdef-00";
+    let _ = const_hex::encode_to_slice(trace.to_be_bytes(), &mut value[3..35]);
+    let _ = const_hex::encode_to_slice(parent.to_be_bytes(), &mut value[36..52]);
+    if let Ok(value) = HeaderValue::from_bytes(&value) {
         headers.insert(TRACEPARENT, value);
     }
     TraceId(trace)
