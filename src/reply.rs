@@ -189,8 +189,8 @@ impl Reply {
             + usize::from(rendering == Rendering::Documented);
         let written = self.written.get_or_init(Box::default);
         let Written { status, body, tag } = written[place].get_or_init(|| {
-            let (status, body) = if let Some(snapshot) = self.snapshot() {
-                (StatusCode::OK, snapshot.render(dialect, rendering))
+            let (status, body) = if let Some(document) = self.converted(dialect) {
+                (StatusCode::OK, document)
             } else {
                 let (status, body) =
                     task::render_error(self.status.as_u16(), &self.body, dialect, rendering);
@@ -203,6 +203,16 @@ impl Reply {
             status: *status,
             body: body.clone(),
             etag: tag.written(),
+        }
+    }
+
+    /// The task that it tells of, written in this dialect.
+    fn converted(&self, dialect: Dialect) -> Option<Bytes> {
+        match self.task.as_ref()? {
+            Task::Read(snapshot) => Some(snapshot.render(dialect, Rendering::Documented)),
+            Task::Settled { id, created_at, .. } => {
+                task::convert(&id.decoded(), &self.body, *created_at, dialect).ok()
+            }
         }
     }
 

@@ -158,11 +158,7 @@ fn learn(cadence: &Cadence, reply: &Reply, last: &Entry, life: Life, now: Instan
         && !before.state().is_terminal()
         && reply.is_terminal()
     {
-        cadence.learn(
-            &before.model(),
-            life.age(last.reply.received),
-            life.age(now),
-        );
+        cadence.learn(before.model(), life.age(last.reply.received), life.age(now));
     }
 }
 
@@ -180,12 +176,7 @@ fn pace(
                 least: cache.in_flight_ttl,
                 most: cache.in_flight_max,
             };
-            cadence.interval(
-                &snapshot.model(),
-                life.age(now),
-                snapshot.progress(),
-                bounds,
-            )
+            cadence.interval(snapshot.model(), life.age(now), snapshot.progress(), bounds)
         }
         _ => cache.in_flight_ttl,
     }

@@ -2,6 +2,8 @@
 //!
 //! The shape is told by content, never by path: every shape turns up on both paths.
 
+use std::cell::OnceCell;
+
 use super::json::{Json, Object};
 use super::snapshot::NotATask;
 
@@ -17,14 +19,21 @@ pub(super) struct Layers<'a>(Vec<Object<'a>>);
 
 impl<'a> Layers<'a> {
     /// Opens wrappers, `{"code","message","data":{…}}`, until there is none.
-    pub(super) fn open(outermost: Object<'a>) -> Self {
-        let mut layers = vec![outermost];
+    pub(super) fn open(text: &'a str) -> Option<Self> {
+        let mut layers = match Object::parse_opening(text, "data") {
+            Some((outermost, None)) => vec![outermost],
+            // nearly every wrapper: nothing more is asked of it, so it need not have its `data`
+            Some((wrapper, Some(task))) if wrapper.has("code") && has_status(&task) => {
+                vec![wrapper, task]
+            }
+            _ => vec![Object::parse(text)?],
+        };
         while layers.len() <= LAYERS
             && let Some(inner) = layers.last().and_then(wrapped)
         {
             layers.push(inner);
         }
-        Self(layers)
+        Some(Self(layers))
     }
 
     /// The outermost object.
@@ -46,7 +55,7 @@ impl<'a> Layers<'a> {
         let outermost = self.outermost();
         if self.wrapped().is_none() && ["code", "data"].iter().all(|name| outermost.has(name)) {
             NotATask::NoData
-        } else if outermost.given("status").is_some() {
+        } else if has_status(outermost) {
             NotATask::NoId
         } else {
             NotATask::NoStatus
@@ -54,53 +63,60 @@ impl<'a> Layers<'a> {
     }
 }
 
-/// A task object, with those of its parts that matter already open.
+/// A task object. Its parts and the vendor's document are opened when they are asked for.
 pub(super) struct Document<'a> {
     task: Object<'a>,
-    parts: Vec<(&'static str, Object<'a>)>,
-    vendor: Option<Box<Document<'a>>>,
+    parts: [OnceCell<Option<Object<'a>>>; PARTS.len()],
+    vendor: OnceCell<Option<Box<Document<'a>>>>,
+    /// How many layers the vendor's document may have.
+    layers: usize,
 }
 
 impl<'a> Document<'a> {
-    /// Finds the task in a body.
-    pub(super) fn find(mut body: Layers<'a>) -> Result<Self, NotATask> {
+    /// Finds the task in a body, and its status.
+    pub(super) fn find(mut body: Layers<'a>) -> Result<(Self, Json<'a>), NotATask> {
         let missing = body.reason();
         let layers = &mut body.0;
         // the innermost that has a status: `code` and `data` may also stand beside one
-        let told = layers
-            .iter()
-            .rposition(|layer| layer.given("status").is_some());
+        let told = layers.iter().rposition(has_status);
         let inner = told.unwrap_or(layers.len() - 1);
         // without a wrapper, or without a status of its own, only an id makes it a task
         let is_task = (inner > 0 && told.is_some()) || is_identified(&layers[inner]);
-        let document = Self::open(layers.swap_remove(inner), LAYERS);
-        if is_task && document.status().is_some() {
-            Ok(document)
-        } else {
-            Err(missing)
-        }
+        let document = Self::new(layers.swap_remove(inner), LAYERS);
+        let status = document.status().filter(|_| is_task).ok_or(missing)?;
+        Ok((document, status))
     }
 
-    fn open(task: Object<'a>, layers: usize) -> Self {
-        let opened = |part| Some((part, task.given(part)?.object()?));
-        let parts = PARTS.into_iter().filter_map(opened).collect();
-        let vendor = task.given("data").filter(|_| layers > 0);
-        let vendor = vendor.and_then(Json::object).map(|data| {
-            let data = Layers::open(data);
-            let left = layers.saturating_sub(data.0.len());
-            Box::new(Self::open(data.into_innermost(), left))
-        });
+    fn new(task: Object<'a>, layers: usize) -> Self {
         Self {
             task,
-            parts,
-            vendor,
+            parts: Default::default(),
+            vendor: OnceCell::new(),
+            layers,
         }
     }
 
     /// The task's own status, or else the vendor's.
-    pub(super) fn status(&self) -> Option<Json<'a>> {
-        let vendor = || self.vendor.as_ref()?.status();
+    fn status(&self) -> Option<Json<'a>> {
+        let vendor = || self.vendor()?.status();
         self.task.given("status").or_else(vendor)
+    }
+
+    /// One of the objects inside the task, if it is there.
+    pub(super) fn part(&self, name: &str) -> Option<&Object<'a>> {
+        let at = PARTS.iter().position(|part| *part == name)?;
+        let opened = || self.task.given(PARTS[at])?.object();
+        self.parts[at].get_or_init(opened).as_ref()
+    }
+
+    fn vendor(&self) -> Option<&Self> {
+        let opened = || {
+            let data = self.task.given("data").filter(|_| self.layers > 0)?;
+            let data = Layers::open(data.as_str())?;
+            let left = self.layers.saturating_sub(data.0.len());
+            Some(Box::new(Self::new(data.into_innermost(), left)))
+        };
+        self.vendor.get_or_init(opened).as_deref()
     }
 
     /// The first of `places` whose value fits.
@@ -119,15 +135,16 @@ impl<'a> Document<'a> {
         match place.split_once('.') {
             None => fits(self.task.given(place)?),
             Some(("data", inner)) => {
-                let vendor = self.vendor.as_ref()?;
+                let vendor = self.vendor()?;
                 vendor.at(inner, fits).or_else(|| vendor.at(place, fits))
             }
-            Some((part, name)) => {
-                let (_, part) = self.parts.iter().find(|(known, _)| *known == part)?;
-                fits(part.given(name)?)
-            }
+            Some((part, name)) => fits(self.part(part)?.given(name)?),
         }
     }
+}
+
+fn has_status(object: &Object<'_>) -> bool {
+    object.given("status").is_some()
 }
 
 /// What a wrapper wraps.

@@ -42,7 +42,11 @@ const CLOUDFRONT_BASE64: GeneralPurpose = GeneralPurpose::new(
 /// count in any case. `None` means that the URL does not tell, not that it lasts.
 #[must_use]
 pub fn url_expiry(url: &str) -> Option<i64> {
-    let (_, query) = url.split('#').next()?.split_once('?')?;
+    let (path, query) = url.split_once('?')?;
+    if path.contains('#') {
+        return None;
+    }
+    let (query, _) = query.split_once('#').unwrap_or((query, ""));
     let parameters: Vec<_> = query
         .split('&')
         .filter_map(|parameter| parameter.split_once('='))

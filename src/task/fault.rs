@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::json::{Json, Object, Text};
+use super::json::{Json, Object, Spelled, quote};
 use super::writer::object;
 use super::{Dialect, Rendering, values};
 
@@ -40,9 +40,9 @@ impl Fault {
     #[must_use]
     pub fn write(&self, dialect: Dialect) -> Bytes {
         Told {
-            code: Some(Text::new(&self.code)),
-            message: Text::new(&self.message),
-            kind: Text::new(&self.kind),
+            code: Some(quote(&self.code)),
+            message: quote(&self.message),
+            kind: quote(&self.kind),
         }
         .write(dialect)
     }
@@ -74,7 +74,7 @@ pub fn render_error(
         (400, Dialect::OpenAi) if is_missing => 404,
         _ => status,
     };
-    let told = Told::read(status, &object, envelope.as_ref(), body);
+    let told = Told::read(status, &object, envelope.as_ref());
     (answered, told.write(dialect))
 }
 
@@ -84,9 +84,9 @@ pub fn render_error(
 /// a task only after it has answered the submission.
 #[must_use]
 pub fn is_task_not_exist(status: u16, body: &[u8]) -> bool {
-    let object = std::str::from_utf8(body).ok().and_then(Object::parse);
+    let object = || Object::parse(std::str::from_utf8(body).ok()?);
     matches!(status, 400 | 404)
-        && object.is_some_and(|object| {
+        && object().is_some_and(|object| {
             let envelope = object.given("error").and_then(Json::object);
             has_code(envelope.as_ref().unwrap_or(&object), TASK_NOT_EXIST)
         })
@@ -97,30 +97,30 @@ fn has_code(object: &Object<'_>, code: &str) -> bool {
 }
 
 /// An error's parts in upstream's spelling.
-struct Told {
-    code: Option<Text>,
-    message: Text,
-    kind: Text,
+struct Told<'a> {
+    code: Option<Spelled<'a>>,
+    message: Spelled<'a>,
+    kind: Spelled<'a>,
 }
 
-impl Told {
+impl<'a> Told<'a> {
     /// Reads an error document, `envelope` being its object `error`, if it has one.
-    fn read(status: u16, outer: &Object<'_>, envelope: Option<&Object<'_>>, body: &Bytes) -> Self {
-        let said = |object: &Object<'_>, name| {
+    fn read(status: u16, outer: &Object<'a>, envelope: Option<&Object<'a>>) -> Self {
+        let said = |object: &Object<'a>, name| {
             let said = object.get(name).and_then(Json::said);
-            said.map(|text| Text::keep(text, body))
+            said.map(Json::spelled)
         };
         let object = envelope.unwrap_or(outer);
-        let code = object.get("code").and_then(|code| values::code(code, body));
+        let code = object.get("code").and_then(values::code);
         let message = ["message", "detail", "error"]
             .into_iter()
             .find_map(|name| said(object, name))
-            .unwrap_or_else(|| Text::new(&meaning(status)));
+            .unwrap_or_else(|| quote(&meaning(status)));
         let kind = envelope.and_then(|object| said(object, "type"));
         Self {
-            code: code.or_else(|| envelope.is_none().then(|| Text::new("upstream_error"))),
+            code: code.or_else(|| envelope.is_none().then(|| quote("upstream_error"))),
             message,
-            kind: kind.unwrap_or_else(|| Text::new(kind_of(status))),
+            kind: kind.unwrap_or_else(|| quote(kind_of(status))),
         }
     }
 
@@ -128,15 +128,15 @@ impl Told {
         let mut out = Vec::with_capacity(256);
         object(&mut out, |outer| match dialect {
             Dialect::Unified => {
-                outer.text("code", self.code.as_ref().unwrap_or(&self.kind));
-                outer.text("message", &self.message);
+                outer.spelled("code", self.code.as_ref().unwrap_or(&self.kind));
+                outer.spelled("message", &self.message);
                 outer.null("data");
             }
             Dialect::OpenAi => outer.object("error", |error| {
-                error.text("message", &self.message);
-                error.text("type", &self.kind);
+                error.spelled("message", &self.message);
+                error.spelled("type", &self.kind);
                 error.null("param");
-                error.text_or_null("code", self.code.as_ref());
+                error.spelled_or_null("code", self.code.as_deref());
             }),
         });
         out.into()

@@ -7,7 +7,6 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use bytes::Bytes;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -26,6 +25,11 @@ impl<'a> Json<'a> {
         self.0
     }
 
+    /// As it is spelled.
+    pub(super) const fn spelled(self) -> Spelled<'a> {
+        Cow::Borrowed(self.0)
+    }
+
     pub(super) fn is_null(self) -> bool {
         self.0 == "null"
     }
@@ -38,6 +42,12 @@ impl<'a> Json<'a> {
     /// What a string says. `None` also for one with a lone surrogate: it says nothing.
     pub(super) fn text(self) -> Option<Cow<'a, str>> {
         decoded(self.quoted()?)
+    }
+
+    /// What a string says; where it has a lone surrogate, its escapes are left as they are.
+    pub(super) fn text_or_escapes(self) -> Cow<'a, str> {
+        let quoted = self.quoted().unwrap_or_default();
+        decoded(quoted).unwrap_or(Cow::Borrowed(quoted))
     }
 
     /// The text of a string, if it says anything: spaces are nothing.
@@ -105,6 +115,14 @@ impl<'a> Object<'a> {
         serde_json::from_str(text).ok()
     }
 
+    /// The same, with one member opened and given apart; it has to be an object if it is there.
+    pub(super) fn parse_opening(text: &'a str, name: &'static str) -> Option<(Self, Option<Self>)> {
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let members = Members { open: Some(name) };
+        let parsed = deserializer.deserialize_map(members).ok()?;
+        deserializer.end().ok().map(|()| parsed)
+    }
+
     /// The value of a member; of several with one name the last, as nearly every parser has it.
     pub(super) fn get(&self, name: &str) -> Option<Json<'a>> {
         let member = self.0.iter().rfind(|member| member.name == name);
@@ -121,68 +139,54 @@ impl<'a> Object<'a> {
         self.get(name).filter(|value| !value.is_null())
     }
 
-    pub(super) fn into_members(self) -> Vec<Member<'a>> {
-        self.0
+    pub(super) fn members(&self) -> &[Member<'a>] {
+        &self.0
     }
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
+        let (object, _) = deserializer.deserialize_map(Members { open: None })?;
+        Ok(object)
+    }
+}
 
-        impl<'de> Visitor<'de> for Members {
-            type Value = Object<'de>;
+/// Reads the members of an object. The one that is to be opened has to be an object; it is given apart.
+struct Members {
+    open: Option<&'static str>,
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
+impl<'de> Visitor<'de> for Members {
+    type Value = (Object<'de>, Option<Object<'de>>);
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
-                let mut members = Vec::with_capacity(16);
-                while let Some((key, value)) = map.next_entry::<&RawValue, &RawValue>()? {
-                    let (key, value) = (Json(key.get()), Json(value.get()));
-                    let name = key.text().unwrap_or(Cow::Borrowed(key.0));
-                    members.push(Member { key, name, value });
-                }
-                Ok(Object(members))
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members = Vec::with_capacity(16);
+        let mut opened = None;
+        while let Some(key) = map.next_key::<&RawValue>()? {
+            let key = Json(key.get());
+            let name = key.text().unwrap_or(Cow::Borrowed(key.0));
+            if self.open.is_some_and(|open| open == name) {
+                opened = Some(map.next_value()?);
+            } else {
+                let value = Json(map.next_value::<&RawValue>()?.get());
+                members.push(Member { key, name, value });
             }
         }
-
-        deserializer.deserialize_map(Members)
+        Ok((Object(members), opened))
     }
 }
 
-/// A JSON string that outlives the document it was found in, sharing its memory.
-#[derive(Clone, PartialEq, Eq)]
-pub(super) struct Text(Bytes);
+/// A JSON string in its spelling, quotes included: as it came in, or our own.
+pub(super) type Spelled<'a> = Cow<'a, str>;
 
-impl Text {
-    /// Keeps a string in its own spelling. `source` is the body in which `string` was found.
-    pub(super) fn keep(string: Json<'_>, source: &Bytes) -> Self {
-        Self(source.slice_ref(string.0.as_bytes()))
-    }
-
-    /// Spells a text of our own.
-    pub(super) fn new(text: &str) -> Self {
-        Self(Bytes::from(quote(text)))
-    }
-
-    pub(super) fn as_json(&self) -> &[u8] {
-        &self.0
-    }
-
-    /// What it says; where it has a lone surrogate, its escapes are left as they are.
-    pub(super) fn decode(&self) -> String {
-        let spelled = String::from_utf8_lossy(&self.0);
-        let quoted = Json(&spelled).quoted().unwrap_or_default();
-        decoded(quoted).map_or_else(|| quoted.to_owned(), Cow::into_owned)
-    }
-}
-
-/// Spells a text as a JSON string.
-pub(super) fn quote(text: &str) -> String {
+/// Spells a text of our own.
+pub(super) fn quote(text: &str) -> Spelled<'static> {
     // a string has no map keys and cannot fail
-    serde_json::to_string(text).unwrap_or_default()
+    serde_json::to_string(text).unwrap_or_default().into()
 }
 
 #[cfg(test)]

@@ -10,12 +10,22 @@ const EXTENSIONS: [&str; 5] = ["mp4", "webm", "mov", "gif", "mkv"];
 
 /// Whether a text is, as a whole, an absolute http(s) URL with a host, or a `data:` URI.
 pub(super) fn is_url(text: &str) -> bool {
-    if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+    if has_gap(text) {
         return false;
     }
     match authority(text) {
         Some((authority, _)) => has_host(authority),
         None => data(text).is_some(),
+    }
+}
+
+/// Whether there is a space or a control character in a text. The usual one is ASCII, and looked at without a branch.
+fn has_gap(text: &str) -> bool {
+    if text.is_ascii() {
+        let is_gap = |byte: u8| byte <= b' ' || byte == 0x7f;
+        text.bytes().fold(false, |found, byte| found | is_gap(byte))
+    } else {
+        text.contains(|c: char| c.is_whitespace() || c.is_control())
     }
 }
 

@@ -1,6 +1,5 @@
 //! What of a task's `metadata` is passed on: all but our own members and upstream's private ones.
 
-use super::TaskSnapshot;
 use super::json::{Json, Member, Object, decoded};
 use super::writer::Writer;
 
@@ -20,18 +19,16 @@ const NEVER_WRITTEN: [&str; 8] = [
 const OWN: [&str; 2] = ["url", "format"];
 
 /// The members of the source's metadata that are passed on, in order.
-pub(super) struct PassedOn<'a>(Vec<Member<'a>>);
+pub(super) struct PassedOn<'a>(Vec<&'a Member<'a>>);
 
 impl<'a> PassedOn<'a> {
-    pub(super) fn of(task: &'a TaskSnapshot) -> Self {
-        let text = task.metadata.as_deref().map(std::str::from_utf8);
-        let object = text.and_then(Result::ok).and_then(Object::parse);
-        let mut members = object.map(Object::into_members).unwrap_or_default();
-        members.retain(|member| {
+    pub(super) fn of(metadata: Option<&'a Object<'a>>) -> Self {
+        let members = metadata.map(Object::members).unwrap_or_default();
+        let is_passed_on = |member: &&Member<'_>| {
             let name = member.name.as_ref();
             !OWN.contains(&name) && !NEVER_WRITTEN.contains(&name)
-        });
-        Self(members)
+        };
+        Self(members.iter().filter(is_passed_on).collect())
     }
 
     pub(super) const fn is_empty(&self) -> bool {

@@ -43,7 +43,7 @@ mod properties;
 
 pub use expiry::url_expiry;
 pub use fault::{Fault, is_task_not_exist, render_error};
-pub use snapshot::{NotATask, TaskSnapshot};
+pub use snapshot::{NotATask, TaskSnapshot, convert};
 pub use status::State;
 
 /// The language that a path speaks.

@@ -1,12 +1,11 @@
 //! The OpenAI dialect: the video object.
 
-use bytes::Bytes;
-
+use super::Dialect;
 use super::document::Layers;
 use super::json::Json;
 use super::metadata::PassedOn;
-use super::writer::{Writer, object};
-use super::{Dialect, TaskSnapshot};
+use super::reader::Fields;
+use super::writer::Writer;
 
 /// The only words that the SDKs know: openai-python stops polling at any other, as if done.
 const STATUSES: [&str; 4] = ["queued", "in_progress", "completed", "failed"];
@@ -29,61 +28,45 @@ pub(super) fn is_native(body: &Layers<'_>, asked_id: &str) -> bool {
 }
 
 /// Writes the documented document. Members without a value are null, since clients' types have them.
-pub(super) fn write(task: &TaskSnapshot) -> Bytes {
-    let mut out = Vec::with_capacity(task.source.len() + 512);
-    object(&mut out, |video| write_video(task, video));
-    out.into()
-}
-
-fn write_video(task: &TaskSnapshot, video: &mut Writer<'_>) {
-    video.text("id", &task.id);
+pub(super) fn write(asked_id: &str, first_seen: i64, task: &Fields<'_>, video: &mut Writer<'_>) {
+    let url = task.url().map(|(url, _)| url.as_str());
+    video.string("id", asked_id);
     video.string("object", "video");
-    match &task.model {
-        Some(model) => video.text("model", model),
-        None => video.string("model", ""),
-    }
+    video.spelled("model", task.model().map_or("\"\"", Json::as_str));
     video.string("status", task.state.in_dialect(Dialect::OpenAi));
-    video.number("progress", task.progress);
-    video.number("created_at", task.created_at);
-    video.number_or_null("completed_at", task.completed_at);
-    video.number_or_null("expires_at", task.expires_at);
-    match &task.seconds {
-        Some(seconds) => video.string("seconds", seconds),
-        None => video.null("seconds"),
+    video.number("progress", task.progress());
+    video.number("created_at", task.created_at().unwrap_or(first_seen));
+    video.number_or_null("completed_at", task.completed_at());
+    video.number_or_null("expires_at", task.expires_at());
+    video.string_or_null("seconds", task.seconds());
+    let size = task.size();
+    video.string_or_null(
+        "size",
+        size.map(|(width, height)| format!("{width}x{height}")),
+    );
+    video.spelled_or_null("prompt", task.prompt().map(Json::as_str));
+    video.spelled_or_null(
+        "remixed_from_video_id",
+        task.remixed_from().map(Json::as_str),
+    );
+    video.error(task.error());
+    if let Some(url) = url {
+        video.spelled("video_url", url);
     }
-    match task.size {
-        Some((width, height)) => video.string("size", &format!("{width}x{height}")),
-        None => video.null("size"),
-    }
-    video.text_or_null("prompt", task.prompt.as_ref());
-    video.text_or_null("remixed_from_video_id", task.remixed_from.as_ref());
-    match &task.error {
-        Some(error) => video.object("error", |object| {
-            object.text("code", &error.code);
-            object.text("message", &error.message);
-        }),
-        None => video.null("error"),
-    }
-    if let Some(url) = &task.url {
-        video.text("video_url", url);
-    }
-    write_metadata(task, video);
+    write_metadata(task, url, video);
 }
 
 /// The source's metadata, with the URL, where OctopusX's clients look for it, and the format.
-fn write_metadata(task: &TaskSnapshot, video: &mut Writer<'_>) {
-    let passed_on = PassedOn::of(task);
-    if passed_on.is_empty() && task.url.is_none() {
+fn write_metadata(task: &Fields<'_>, url: Option<&str>, video: &mut Writer<'_>) {
+    let passed_on = PassedOn::of(task.metadata());
+    if passed_on.is_empty() && url.is_none() {
         return;
     }
     video.object("metadata", |metadata| {
         passed_on.write(metadata);
-        if let Some(url) = &task.url {
-            metadata.text("url", url);
+        if let Some(url) = url {
+            metadata.spelled("url", url);
         }
-        match &task.format {
-            Some(format) => metadata.text("format", format),
-            None => metadata.string("format", "mp4"),
-        }
+        metadata.spelled("format", &task.format());
     });
 }

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use super::document::{Document, Layers};
-use super::json::{Json, Object, Text};
-use super::snapshot::{NotATask, TaskError, TaskSnapshot};
+use super::json::{Json, Object, Spelled, quote};
+use super::snapshot::{NotATask, TaskSnapshot};
 use super::values::{self, Size};
 use super::{Dialect, State, link, openai, unified, url_expiry};
 
@@ -66,7 +66,6 @@ const ERROR: [(Places, Places); 2] = [
         &["data.error.code"],
     ),
 ];
-const METADATA: Places = &["metadata"];
 
 /// Reads the task that `body` tells of; see [`TaskSnapshot::read`].
 pub(super) fn read(
@@ -74,67 +73,34 @@ pub(super) fn read(
     body: &Bytes,
     first_seen: i64,
 ) -> Result<TaskSnapshot, NotATask> {
-    let layers = Layers::open(outermost(body)?);
+    let layers = layers(body)?;
     let native = native(&layers, asked_id);
-    let task = Document::find(layers)?;
-    let keep = |string: Json<'_>| Text::keep(string, body);
-    let text = |places| task.first(places, |value| value.said().map(keep));
-
-    let status = task.status().ok_or(NotATask::NoStatus)?;
-    let state = status
-        .text()
-        .map_or(State::Processing, |word| State::read(&word));
-    let (succeeded, failed) = (state == State::Succeeded, state == State::Failed);
-
-    let (mut url, mut url_expires_at, mut url_format) = (None, None, None);
-    if succeeded && let Some((string, address)) = task.first(URL, url_of) {
-        url = Some(keep(string));
-        url_expires_at = url_expiry(&address);
-        url_format = link::format(&address);
-    }
-
+    let task = Fields::find(layers)?;
+    let url = task.url();
     Ok(TaskSnapshot {
         source: body.clone(),
         native,
-        id: Text::new(asked_id),
-        state,
-        url,
-        url_expires_at,
-        format: task
-            .first(FORMAT, |value| values::format(value, body))
-            .or_else(|| url_format.map(|format| Text::new(&format))),
-        progress: match task.first(PROGRESS, values::percent) {
-            _ if succeeded => 100,
-            told => told.unwrap_or(0),
-        },
-        created_at: task.first(CREATED_AT, values::time).unwrap_or(first_seen),
-        completed_at: task
-            .first(COMPLETED_AT, values::time)
-            .filter(|_| state.is_terminal()),
-        expires_at: task
-            .first(EXPIRES_AT, values::time)
-            .filter(|_| succeeded)
-            .or(url_expires_at),
-        model: text(MODEL),
-        seconds: task.first(SECONDS, values::seconds),
-        size: SIZE.iter().find_map(|places| size(&task, places)),
-        prompt: text(PROMPT),
-        remixed_from: text(REMIXED_FROM),
-        error: failed.then(|| error(&task, body)),
-        metadata: task.first(METADATA, |value| {
-            let is_object = value.as_str().starts_with('{');
-            is_object.then(|| body.slice_ref(value.as_str().as_bytes()))
-        }),
+        id: asked_id.into(),
+        state: task.state,
+        has_url: url.is_some(),
+        url_expires_at: url.and_then(|(_, address)| url_expiry(&address)),
+        progress: task.progress(),
+        created_at: task.created_at().unwrap_or(first_seen),
+        model: task
+            .model()
+            .map(Json::text_or_escapes)
+            .unwrap_or_default()
+            .into(),
     })
 }
 
-fn outermost(body: &Bytes) -> Result<Object<'_>, NotATask> {
+fn layers(body: &[u8]) -> Result<Layers<'_>, NotATask> {
     let start = body.trim_ascii_start().first();
     let text = std::str::from_utf8(body);
     match (start, text) {
         (None, _) => Err(NotATask::Empty),
         (Some(b'<'), _) => Err(NotATask::Html),
-        (Some(b'{'), Ok(text)) => Object::parse(text).ok_or(NotATask::NotJson),
+        (Some(b'{'), Ok(text)) => Layers::open(text).ok_or(NotATask::NotJson),
         (Some(_), Ok(text)) if Json::parse(text).is_some() => Err(NotATask::NotAnObject),
         _ => Err(NotATask::NotJson),
     }
@@ -151,33 +117,125 @@ fn native(body: &Layers<'_>, asked_id: &str) -> Option<Dialect> {
     }
 }
 
-fn url_of(value: Json<'_>) -> Option<(Json<'_>, Cow<'_, str>)> {
-    let address = value.text()?;
-    link::is_url(&address).then_some((value, address))
+/// The fields of one task, each read when it is asked for.
+pub(super) struct Fields<'a> {
+    task: Document<'a>,
+    pub(super) state: State,
 }
 
-fn size(task: &Document<'_>, (size, width, height): &(Places, Places, Places)) -> Option<Size> {
-    task.first(size, values::size).or_else(|| {
-        let width = task.first(width, values::pixels)?;
-        Some((width, task.first(height, values::pixels)?))
-    })
+/// Why a task failed.
+pub(super) struct TaskError<'a> {
+    pub(super) code: Spelled<'a>,
+    pub(super) message: Spelled<'a>,
 }
 
-fn error(task: &Document<'_>, body: &Bytes) -> TaskError {
-    let told = ERROR.iter().find_map(|(message, code)| {
-        let message = task.first(message, Json::said)?;
-        Some((Some(message), code))
-    });
-    let (message, code) = told.unwrap_or((None, &ERROR[0].1));
-    let code = task.first(code, |code| values::code(code, body));
-    TaskError {
-        // {"code":0,"message":""} is no error but an empty one
-        code: code
-            .filter(|code| message.is_some() || code.as_json() != b"\"0\"")
-            .unwrap_or_else(|| Text::new("task_failed")),
-        message: message.map_or_else(
-            || Text::new("the task failed; upstream gave no reason"),
-            |message| Text::keep(message, body),
-        ),
+impl<'a> Fields<'a> {
+    /// Of the task that a body tells of.
+    pub(super) fn of(body: &'a [u8]) -> Result<Self, NotATask> {
+        Self::find(layers(body)?)
+    }
+
+    fn find(layers: Layers<'a>) -> Result<Self, NotATask> {
+        let (task, status) = Document::find(layers)?;
+        let word = status.text();
+        let state = word.map_or(State::Processing, |word| State::read(&word));
+        Ok(Self { task, state })
+    }
+
+    /// The result's, as it is spelled and as it is meant; only of a success.
+    pub(super) fn url(&self) -> Option<(Json<'a>, Cow<'a, str>)> {
+        let url = |value: Json<'a>| {
+            let address = value.text()?;
+            link::is_url(&address).then_some((value, address))
+        };
+        self.succeeded().then(|| self.task.first(URL, url))?
+    }
+
+    /// As it is told, or else as the URL tells it.
+    pub(super) fn format(&self) -> Spelled<'a> {
+        let of_url = || Some(quote(&link::format(&self.url()?.1)?));
+        let told = self.task.first(FORMAT, values::format).or_else(of_url);
+        told.unwrap_or(Cow::Borrowed("\"mp4\""))
+    }
+
+    pub(super) fn progress(&self) -> u8 {
+        if self.succeeded() {
+            return 100;
+        }
+        self.task.first(PROGRESS, values::percent).unwrap_or(0)
+    }
+
+    pub(super) fn created_at(&self) -> Option<i64> {
+        self.task.first(CREATED_AT, values::time)
+    }
+
+    /// Only of a task that came to its end.
+    pub(super) fn completed_at(&self) -> Option<i64> {
+        let is_over = self.state.is_terminal();
+        is_over.then(|| self.task.first(COMPLETED_AT, values::time))?
+    }
+
+    /// Upstream's own word, or else the URL's; only of a success.
+    pub(super) fn expires_at(&self) -> Option<i64> {
+        let told = || self.task.first(EXPIRES_AT, values::time);
+        let signed = || url_expiry(&self.url()?.1);
+        self.succeeded().then(|| told().or_else(signed))?
+    }
+
+    pub(super) fn model(&self) -> Option<Json<'a>> {
+        self.task.first(MODEL, Json::said)
+    }
+
+    /// The length as a JSON number; it is also the text of `seconds`.
+    pub(super) fn seconds(&self) -> Option<String> {
+        self.task.first(SECONDS, values::seconds)
+    }
+
+    pub(super) fn size(&self) -> Option<Size> {
+        SIZE.iter().find_map(|(size, width, height)| {
+            self.task.first(size, values::size).or_else(|| {
+                let width = self.task.first(width, values::pixels)?;
+                Some((width, self.task.first(height, values::pixels)?))
+            })
+        })
+    }
+
+    pub(super) fn prompt(&self) -> Option<Json<'a>> {
+        self.task.first(PROMPT, Json::said)
+    }
+
+    pub(super) fn remixed_from(&self) -> Option<Json<'a>> {
+        self.task.first(REMIXED_FROM, Json::said)
+    }
+
+    /// Only of a failure.
+    pub(super) fn error(&self) -> Option<TaskError<'a>> {
+        if self.state != State::Failed {
+            return None;
+        }
+        let told = ERROR.iter().find_map(|(message, code)| {
+            let message = self.task.first(message, Json::said)?;
+            Some((Some(message), code))
+        });
+        let (message, code) = told.unwrap_or((None, &ERROR[0].1));
+        let code = self.task.first(code, values::code);
+        Some(TaskError {
+            // {"code":0,"message":""} is no error but an empty one
+            code: code
+                .filter(|code| message.is_some() || code != "\"0\"")
+                .unwrap_or_else(|| quote("task_failed")),
+            message: message.map_or_else(
+                || quote("the task failed; upstream gave no reason"),
+                Json::spelled,
+            ),
+        })
+    }
+
+    pub(super) fn metadata(&self) -> Option<&Object<'a>> {
+        self.task.part("metadata")
+    }
+
+    fn succeeded(&self) -> bool {
+        self.state == State::Succeeded
     }
 }

@@ -4,43 +4,28 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use super::json::Text;
-use super::{Dialect, Rendering, State, openai, reader, unified};
+use super::reader::{self, Fields};
+use super::writer::object;
+use super::{Dialect, Rendering, State, openai, unified};
 
 /// One task as upstream told of it once. Immutable; clones share their memory.
 ///
 /// `Debug` shows no URL, prompt or other text of the task.
+///
+/// It holds what is needed of every task. What only a document in another dialect needs is read from the source once
+/// more when that is written.
 #[derive(Clone)]
 pub struct TaskSnapshot {
     pub(super) source: Bytes,
-    /// The dialect in which the source may be served as it is, if any.
     pub(super) native: Option<Dialect>,
     /// The id that the client asked for, whatever upstream calls the task.
-    pub(super) id: Text,
+    pub(super) id: Box<str>,
     pub(super) state: State,
-    pub(super) url: Option<Text>,
+    pub(super) has_url: bool,
     pub(super) url_expires_at: Option<i64>,
-    pub(super) format: Option<Text>,
     pub(super) progress: u8,
     pub(super) created_at: i64,
-    pub(super) completed_at: Option<i64>,
-    pub(super) expires_at: Option<i64>,
-    pub(super) model: Option<Text>,
-    /// The length as a JSON number; it is also the text of `seconds`.
-    pub(super) seconds: Option<String>,
-    pub(super) size: Option<(u32, u32)>,
-    pub(super) prompt: Option<Text>,
-    pub(super) remixed_from: Option<Text>,
-    pub(super) error: Option<TaskError>,
-    /// The source's object `metadata`, unread.
-    pub(super) metadata: Option<Bytes>,
-}
-
-/// Why a task failed.
-#[derive(Clone)]
-pub(super) struct TaskError {
-    pub(super) code: Text,
-    pub(super) message: Text,
+    pub(super) model: Box<str>,
 }
 
 impl TaskSnapshot {
@@ -63,10 +48,9 @@ impl TaskSnapshot {
         if rendering == Rendering::Faithful && self.native == Some(dialect) {
             return self.source.clone();
         }
-        match dialect {
-            Dialect::Unified => unified::write(self),
-            Dialect::OpenAi => openai::write(self),
-        }
+        let written = convert(&self.id, &self.source, self.created_at, dialect);
+        // it was read before, and has not changed
+        written.unwrap_or_else(|_| self.source.clone())
     }
 
     /// The dialect in which [`source`](Self::source) may be served as it is, if any.
@@ -84,13 +68,14 @@ impl TaskSnapshot {
     /// Whether there is a result to fetch; only of a success. One without a URL may still get it.
     #[must_use]
     pub const fn has_url(&self) -> bool {
-        self.url.is_some()
+        self.has_url
     }
 
     /// The URL of the result, as it was; secret, since it is often signed.
     #[must_use]
     pub fn url(&self) -> Option<String> {
-        self.url.as_ref().map(Text::decode)
+        let (_, address) = Fields::of(&self.source).ok()?.url()?;
+        Some(address.into_owned())
     }
 
     /// When the URL's own signature runs out, in Unix seconds, if it says so.
@@ -111,28 +96,10 @@ impl TaskSnapshot {
         self.created_at
     }
 
-    /// When the task came to its end, in Unix seconds; only if it did, and upstream told.
-    #[must_use]
-    pub const fn completed_at(&self) -> Option<i64> {
-        self.completed_at
-    }
-
-    /// When the result goes, in Unix seconds: upstream's word, or else the URL's signature.
-    #[must_use]
-    pub const fn expires_at(&self) -> Option<i64> {
-        self.expires_at
-    }
-
     /// The model that was asked for; empty if upstream does not say.
     #[must_use]
-    pub fn model(&self) -> String {
-        self.model.as_ref().map(Text::decode).unwrap_or_default()
-    }
-
-    /// About how much memory the snapshot holds, in bytes, the source included.
-    #[must_use]
-    pub const fn weight(&self) -> usize {
-        size_of::<Self>() + self.source.len()
+    pub fn model(&self) -> &str {
+        &self.model
     }
 
     /// Upstream's bytes.
@@ -140,6 +107,26 @@ impl TaskSnapshot {
     pub const fn source(&self) -> &Bytes {
         &self.source
     }
+}
+
+/// The documented document, in `dialect`, of the task in `body`; for the rest see [`TaskSnapshot::read`].
+///
+/// # Errors
+///
+/// [`NotATask`] if no task can be found in the body.
+pub fn convert(
+    asked_id: &str,
+    body: &[u8],
+    first_seen: i64,
+    dialect: Dialect,
+) -> Result<Bytes, NotATask> {
+    let task = Fields::of(body)?;
+    let mut out = Vec::with_capacity(body.len() + 512);
+    object(&mut out, |outer| match dialect {
+        Dialect::Unified => unified::write(asked_id, &task, outer),
+        Dialect::OpenAi => openai::write(asked_id, first_seen, &task, outer),
+    });
+    Ok(out.into())
 }
 
 impl fmt::Debug for TaskSnapshot {
@@ -239,7 +226,6 @@ mod tests {
         assert_eq!(unified.as_ptr(), task.source().as_ptr());
         let openai = task.render(Dialect::OpenAi, Rendering::Faithful);
         assert_ne!(openai, unified);
-        assert!((1..1024).contains(&(task.weight() - task.source().len())));
     }
 
     #[test]

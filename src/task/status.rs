@@ -21,14 +21,24 @@ impl State {
     /// A word that is not listed means `Processing`: taking it for an end would lose paid work.
     #[must_use]
     pub fn read(word: &str) -> Self {
-        let word = word.trim().to_ascii_lowercase().replace('-', "_");
-        match word.as_str() {
-            "queued" | "submitted" | "pending" | "not_start" | "waiting" | "created"
-            | "in_queue" => Self::Queued,
-            "succeeded" | "success" | "succeed" | "completed" | "complete" | "done"
-            | "finished" => Self::Succeeded,
-            "failed" | "failure" | "fail" | "error" | "cancelled" | "canceled" | "expired"
-            | "timeout" | "rejected" => Self::Failed,
+        let word = word.trim().as_bytes();
+        let mut spelled = [0; 16];
+        let Some(spelled) = spelled.get_mut(..word.len()) else {
+            return Self::Processing; // longer than any that is listed
+        };
+        for (to, from) in spelled.iter_mut().zip(word) {
+            *to = match from {
+                b'-' => b'_',
+                letter => letter.to_ascii_lowercase(),
+            };
+        }
+        match &*spelled {
+            b"queued" | b"submitted" | b"pending" | b"not_start" | b"waiting" | b"created"
+            | b"in_queue" => Self::Queued,
+            b"succeeded" | b"success" | b"succeed" | b"completed" | b"complete" | b"done"
+            | b"finished" => Self::Succeeded,
+            b"failed" | b"failure" | b"fail" | b"error" | b"cancelled" | b"canceled"
+            | b"expired" | b"timeout" | b"rejected" => Self::Failed,
             _ => Self::Processing,
         }
     }

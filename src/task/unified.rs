@@ -1,11 +1,10 @@
 //! The unified dialect: the wrapper `{"code","message","data"}` around a task.
 
-use bytes::Bytes;
-
+use super::Dialect;
 use super::document::Layers;
 use super::metadata::PassedOn;
-use super::writer::{Writer, object};
-use super::{Dialect, TaskSnapshot};
+use super::reader::Fields;
+use super::writer::Writer;
 
 /// Whether a body may be served as it is: a wrapper whose `data` has a status.
 pub(super) fn is_native(body: &Layers<'_>) -> bool {
@@ -14,45 +13,29 @@ pub(super) fn is_native(body: &Layers<'_>) -> bool {
 }
 
 /// Writes the documented document.
-pub(super) fn write(task: &TaskSnapshot) -> Bytes {
-    let mut out = Vec::with_capacity(task.source.len() + 256);
-    object(&mut out, |wrapper| {
-        wrapper.string("code", "success");
-        wrapper.string("message", "");
-        wrapper.object("data", |data| write_task(task, data));
-    });
-    out.into()
+pub(super) fn write(asked_id: &str, task: &Fields<'_>, wrapper: &mut Writer<'_>) {
+    wrapper.string("code", "success");
+    wrapper.string("message", "");
+    wrapper.object("data", |data| write_task(asked_id, task, data));
 }
 
-fn write_task(task: &TaskSnapshot, data: &mut Writer<'_>) {
-    data.text("task_id", &task.id);
+fn write_task(asked_id: &str, task: &Fields<'_>, data: &mut Writer<'_>) {
+    data.string("task_id", asked_id);
     data.string("status", task.state.in_dialect(Dialect::Unified));
-    match &task.url {
-        Some(url) => data.text("url", url),
-        None => data.string("url", ""),
-    }
-    match &task.format {
-        Some(format) => data.text("format", format),
-        None => data.string("format", "mp4"),
-    }
+    data.spelled("url", task.url().map_or("\"\"", |(url, _)| url.as_str()));
+    data.spelled("format", &task.format());
     write_metadata(task, data);
-    match &task.error {
-        Some(error) => data.object("error", |object| {
-            object.text("code", &error.code);
-            object.text("message", &error.message);
-        }),
-        None => data.null("error"),
-    }
+    data.error(task.error());
 }
 
 /// The source's metadata, and what the dialect has no other place for.
-fn write_metadata(task: &TaskSnapshot, data: &mut Writer<'_>) {
-    let mut passed_on = PassedOn::of(task);
-    let side = |side: u32| side.to_string();
+fn write_metadata(task: &Fields<'_>, data: &mut Writer<'_>) {
+    let mut passed_on = PassedOn::of(task.metadata());
+    let (width, height) = task.size().unzip();
     let mut known = vec![
-        ("duration", task.seconds.clone()),
-        ("width", task.size.map(|(width, _)| side(width))),
-        ("height", task.size.map(|(_, height)| side(height))),
+        ("duration", task.seconds()),
+        ("width", width.map(|side| side.to_string())),
+        ("height", height.map(|side| side.to_string())),
     ];
     known.retain(|(name, value)| value.is_some() && !passed_on.tells(name));
     if known.is_empty() && passed_on.is_empty() {

@@ -1,9 +1,8 @@
 //! What counts as a time, a percentage, a length, a size, a format or an error code.
 
-use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::json::{Json, Text, is_number};
+use super::json::{Json, Spelled, is_number, quote};
 
 /// Width and height in pixels.
 pub(super) type Size = (u32, u32);
@@ -67,16 +66,16 @@ pub(super) fn pixels(value: Json<'_>) -> Option<u32> {
 }
 
 /// A format such as `mp4`; of a MIME type, `video/mp4; codecs="…"`, only the subtype.
-pub(super) fn format(value: Json<'_>, body: &Bytes) -> Option<Text> {
+pub(super) fn format(value: Json<'_>) -> Option<Spelled<'_>> {
     let value = value.said()?;
     let Some(text) = value.text() else {
-        return Some(Text::keep(value, body));
+        return Some(value.spelled());
     };
     let subtype = subtype(&text);
     if subtype == text {
-        return Some(Text::keep(value, body));
+        return Some(value.spelled());
     }
-    (!subtype.is_empty()).then(|| Text::new(subtype))
+    (!subtype.is_empty()).then(|| quote(subtype))
 }
 
 /// The subtype of a MIME type, without its parameters.
@@ -87,9 +86,9 @@ pub(super) fn subtype(mime: &str) -> &str {
 }
 
 /// An error's code, as text also where it is a number.
-pub(super) fn code(value: Json<'_>, body: &Bytes) -> Option<Text> {
-    let text = value.said().map(|text| Text::keep(text, body));
-    text.or_else(|| Some(Text::new(&value.number()?)))
+pub(super) fn code(value: Json<'_>) -> Option<Spelled<'_>> {
+    let text = value.said().map(Json::spelled);
+    text.or_else(|| Some(quote(&value.number()?)))
 }
 
 fn side(text: &str) -> Option<u32> {

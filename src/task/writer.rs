@@ -2,8 +2,9 @@
 
 use std::fmt::Display;
 use std::io::Write;
+use std::mem;
 
-use super::json::{Text, quote};
+use super::reader::TaskError;
 
 /// An object that is being written.
 pub(super) struct Writer<'o> {
@@ -24,33 +25,46 @@ pub(super) fn object(out: &mut Vec<u8>, members: impl FnOnce(&mut Writer<'_>)) {
 impl Writer<'_> {
     /// Writes a member's name, which needs no escapes, and gives the place for its value.
     pub(super) fn member(&mut self, name: &str) -> &mut Vec<u8> {
-        self.key(&[b"\"", name.as_bytes(), b"\""].concat())
+        self.comma();
+        self.out.push(b'"');
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b"\":");
+        self.out
     }
 
     /// The same with a name that is JSON already.
     pub(super) fn key(&mut self, key: &[u8]) -> &mut Vec<u8> {
-        if !self.is_empty {
-            self.out.push(b',');
-        }
-        self.is_empty = false;
+        self.comma();
         self.out.extend_from_slice(key);
         self.out.push(b':');
         self.out
     }
 
+    fn comma(&mut self) {
+        if !mem::take(&mut self.is_empty) {
+            self.out.push(b',');
+        }
+    }
+
     pub(super) fn string(&mut self, name: &str, text: &str) {
-        self.member(name).extend_from_slice(quote(text).as_bytes());
+        // a string has no map keys, and writing to memory cannot fail
+        let _ = serde_json::to_writer(self.member(name), text);
     }
 
-    pub(super) fn text(&mut self, name: &str, text: &Text) {
-        self.member(name).extend_from_slice(text.as_json());
-    }
-
-    pub(super) fn text_or_null(&mut self, name: &str, text: Option<&Text>) {
+    pub(super) fn string_or_null(&mut self, name: &str, text: Option<String>) {
         match text {
-            Some(text) => self.text(name, text),
+            Some(text) => self.string(name, &text),
             None => self.null(name),
         }
+    }
+
+    /// A string that is JSON already.
+    pub(super) fn spelled(&mut self, name: &str, string: &str) {
+        self.member(name).extend_from_slice(string.as_bytes());
+    }
+
+    pub(super) fn spelled_or_null(&mut self, name: &str, string: Option<&str>) {
+        self.spelled(name, string.unwrap_or("null"));
     }
 
     pub(super) fn number(&mut self, name: &str, number: impl Display) {
@@ -66,10 +80,21 @@ impl Writer<'_> {
     }
 
     pub(super) fn null(&mut self, name: &str) {
-        self.member(name).extend_from_slice(b"null");
+        self.spelled(name, "null");
     }
 
     pub(super) fn object(&mut self, name: &str, members: impl FnOnce(&mut Writer<'_>)) {
         object(self.member(name), members);
+    }
+
+    /// Why a task failed, if it did: the same in both dialects.
+    pub(super) fn error(&mut self, error: Option<TaskError<'_>>) {
+        match error {
+            Some(error) => self.object("error", |object| {
+                object.spelled("code", &error.code);
+                object.spelled("message", &error.message);
+            }),
+            None => self.null("error"),
+        }
     }
 }
