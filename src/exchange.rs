@@ -12,7 +12,6 @@ use crate::error::Error;
 use crate::key::Identity;
 use crate::route::Route;
 use crate::task::State;
-use crate::upstream::trace::TraceId;
 use crate::verdict::Verdict;
 
 /// A client's request, as it comes in. Its route is read once, here.
@@ -104,8 +103,6 @@ pub struct Facts {
     pub verdict: Verdict,
     /// The task's state, where there is one.
     pub state: Option<State>,
-    /// The trace that a forwarded request belongs to.
-    pub trace: Option<TraceId>,
 }
 
 impl Facts {
@@ -115,7 +112,6 @@ impl Facts {
         Self {
             verdict,
             state: None,
-            trace: None,
         }
     }
 }

@@ -60,6 +60,7 @@ pub mod stack;
 pub mod store;
 pub mod task;
 pub mod telemetry;
+pub mod trace;
 pub mod upstream;
 pub mod verdict;
 pub mod wish;

@@ -52,7 +52,6 @@ impl Asker {
         Facts {
             verdict: answer.verdict,
             state,
-            trace: None,
         }
     }
 

@@ -34,7 +34,7 @@ fn allocations(scene: Scene) -> f64 {
 }
 
 /// What a hit may allocate: its headers, and the values that are made for each answer.
-const HIT: f64 = 12.5;
+const HIT: f64 = 10.5;
 
 /// The same with the future of one who waits for another one's poll.
 const SHARED: f64 = 14.5;

@@ -55,10 +55,7 @@ impl Forward {
         }
         let client = hyper::upgrade::on(&mut request);
         let passage = forward_request(self.upstream.url(), request, peer, self.forwarded)?;
-        let facts = Facts {
-            trace: Some(passage.trace),
-            ..Facts::only(Verdict::Forwarded)
-        };
+        let facts = Facts::only(Verdict::Forwarded);
         // Forgotten before and after (RFC 9111 §4.4): a poll in between may have seen the state from before.
         let _forgets = match route {
             Route::Write { task, .. } => Some(ForgetsTwice::new(self.store, task)),

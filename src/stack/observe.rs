@@ -17,7 +17,8 @@ use crate::key::{Caller, CallerKey};
 use crate::request_id;
 use crate::route::Route;
 use crate::task::State;
-use crate::telemetry::{Metrics, RequestLine, Trace};
+use crate::telemetry::{Metrics, RequestLine};
+use crate::trace::Trace;
 use crate::upstream::headers::append_via;
 use crate::verdict::Verdict;
 

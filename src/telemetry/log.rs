@@ -10,9 +10,9 @@ use tracing_subscriber::{Layer as _, Registry, reload};
 
 use super::lines::PrometheusLines;
 use super::outlet::{DROPS, Outlet, OutletGuard};
-use super::trace::Trace;
 use crate::config::{self, LogFormat, LogLevel};
 use crate::key::Caller;
+use crate::trace::Trace;
 
 /// What requests are logged as.
 pub(super) const REQUESTS: &str = "pollgate::requests";

@@ -7,10 +7,8 @@ mod log;
 mod metrics;
 mod outlet;
 mod recent;
-mod trace;
 
 pub use exposition::Exposition;
 pub use log::{LogGuard, Reload, RequestLine, start, write_snapshot};
 pub use metrics::{Counted, Gauge, Metrics, UpstreamKind};
 pub use recent::{Circumstances, RecentErrors, Seen, Trouble};
-pub use trace::Trace;

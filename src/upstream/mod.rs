@@ -6,7 +6,6 @@ mod expect;
 pub mod headers;
 pub mod interim;
 mod request;
-pub mod trace;
 mod tunnel;
 
 pub use client::{Upstream, UpstreamProblem};

@@ -4,13 +4,13 @@ use http::header::{ACCEPT, HOST, USER_AGENT};
 use http::{HeaderValue, Method, Request, Uri, Version};
 
 use super::headers::{append_forwarded, append_via, strip_request};
-use super::trace::{self, TraceId};
 use crate::body::Body;
 use crate::config::{Forwarded, UpstreamUrl};
 use crate::error::Error;
 use crate::exchange::Peer;
 use crate::reply::TaskQuery;
 use crate::route::status_path;
+use crate::trace;
 
 /// A status poll. Its answer is shared, so it holds nothing of the client but what made the caller.
 ///
@@ -45,8 +45,6 @@ pub struct Passage {
     pub request: Request<Body>,
     /// Whether the client would rather speak another protocol.
     pub upgrades: bool,
-    /// The trace it belongs to.
-    pub trace: TraceId,
 }
 
 /// A client's request, passed on: same method, path, query and body, headers as a proxy owes them.
@@ -63,7 +61,7 @@ pub fn forward_request(
     let upgrades = strip_request(&mut parts.headers, parts.version);
     append_forwarded(&mut parts.headers, peer, &parts.uri, forwarded);
     append_via(&mut parts.headers);
-    let trace = trace::continue_or_begin(&mut parts.headers);
+    trace::continue_or_begin(&mut parts.headers);
     // The client library sets upstream's.
     parts.headers.remove(HOST);
     let path = parts
@@ -75,7 +73,6 @@ pub fn forward_request(
     Ok(Passage {
         request: Request::from_parts(parts, body),
         upgrades,
-        trace,
     })
 }
 
