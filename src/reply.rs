@@ -1,6 +1,12 @@
 //! The narrow waist: a [`TaskQuery`] goes in, an [`Answer`] comes out, plain values both.
 
+mod document;
+mod tag;
+
+pub use document::Document;
+
 use std::borrow::Cow;
+use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -10,9 +16,11 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio::time::Instant;
 
 use crate::key::{Credentials, TaskKey};
-use crate::route::TaskId;
+use crate::route::{self, TaskId};
 use crate::task::{self, Dialect, Rendering, State, TaskSnapshot};
 use crate::verdict::Verdict;
+
+use self::tag::Tag;
 
 /// What a client wants to know.
 #[derive(Debug, Clone)]
@@ -89,7 +97,7 @@ pub struct Reply {
     /// waited for it, and are not remembered.
     pub headers: Headers,
     /// Upstream's bytes.
-    pub body: Bytes,
+    pub body: Document,
     /// When all of it had arrived.
     pub received: Instant,
     task: Option<Task>,
@@ -97,6 +105,38 @@ pub struct Reply {
     tag: OnceLock<Tag>,
     /// For those who get something else, by dialect and rendering.
     written: OnceLock<Box<[OnceLock<Written>; 4]>>,
+}
+
+impl AsRef<Self> for Reply {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
+/// A reply that many are shown, by itself or as part of what is remembered of it.
+#[derive(Clone)]
+pub struct SharedReply(Arc<dyn AsRef<Reply> + Send + Sync>);
+
+impl SharedReply {
+    /// Of a reply, or of what contains one.
+    #[must_use]
+    pub fn new(reply: Arc<impl AsRef<Reply> + Send + Sync + 'static>) -> Self {
+        Self(reply)
+    }
+}
+
+impl Deref for SharedReply {
+    type Target = Reply;
+
+    fn deref(&self) -> &Reply {
+        (*self.0).as_ref()
+    }
+}
+
+impl std::fmt::Debug for SharedReply {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        Reply::fmt(self, to)
+    }
 }
 
 /// What was written of a reply for one kind of client.
@@ -115,9 +155,8 @@ pub type Headers = Option<Arc<HeaderMap>>;
 enum Task {
     /// As it was read.
     Read(Box<TaskSnapshot>),
-    /// What is kept of one that is over: the rest can be read from the body again.
+    /// What is kept in memory: the rest can be read from the body again.
     Settled {
-        id: TaskId,
         created_at: i64,
         state: State,
         native: Option<Dialect>,
@@ -167,7 +206,7 @@ impl Reply {
         Self {
             status,
             headers: Some(Arc::new(headers)),
-            body,
+            body: body.into(),
             task: snapshot.map(|snapshot| Task::Read(Box::new(snapshot))),
             received: Instant::now(),
             tag: OnceLock::new(),
@@ -181,7 +220,7 @@ impl Reply {
         if rendering == Rendering::Faithful && self.native() == Some(dialect) {
             return Rendition {
                 status: StatusCode::OK,
-                body: self.body.clone(),
+                body: self.body.bytes(),
                 etag: self.tag.get_or_init(|| Tag::of(&self.body)).written(),
             };
         }
@@ -192,8 +231,12 @@ impl Reply {
             let (status, body) = if let Some(document) = self.converted(dialect) {
                 (StatusCode::OK, document)
             } else {
-                let (status, body) =
-                    task::render_error(self.status.as_u16(), &self.body, dialect, rendering);
+                let (status, body) = task::render_error(
+                    self.status.as_u16(),
+                    &self.body.bytes(),
+                    dialect,
+                    rendering,
+                );
                 (StatusCode::from_u16(status).unwrap_or(self.status), body)
             };
             let tag = Tag::of(&body);
@@ -210,8 +253,9 @@ impl Reply {
     fn converted(&self, dialect: Dialect) -> Option<Bytes> {
         match self.task.as_ref()? {
             Task::Read(snapshot) => Some(snapshot.render(dialect, Rendering::Documented)),
-            Task::Settled { id, created_at, .. } => {
-                task::convert(&id.decoded(), &self.body, *created_at, dialect).ok()
+            Task::Settled { created_at, .. } => {
+                let asked = route::decoded(self.body.task());
+                task::convert(&asked, &self.body.bytes(), *created_at, dialect).ok()
             }
         }
     }
@@ -236,8 +280,9 @@ impl Reply {
     pub fn snapshot(&self) -> Option<Cow<'_, TaskSnapshot>> {
         match self.task.as_ref()? {
             Task::Read(snapshot) => Some(Cow::Borrowed(snapshot)),
-            Task::Settled { id, created_at, .. } => {
-                let snapshot = TaskSnapshot::read(&id.decoded(), &self.body, *created_at);
+            Task::Settled { created_at, .. } => {
+                let asked = route::decoded(self.body.task());
+                let snapshot = TaskSnapshot::read(&asked, &self.body.bytes(), *created_at);
                 snapshot.ok().map(Cow::Owned)
             }
         }
@@ -251,15 +296,13 @@ impl Reply {
         }
     }
 
-    /// To be remembered: of a task that is over only what a hit needs stays in memory beside the body.
+    /// To be remembered as what was said of `task`: only what a hit needs stays in memory beside the body.
     #[must_use]
-    pub fn settled(mut self, id: &TaskId) -> Self {
+    pub fn settled(mut self, task: &TaskId) -> Self {
         self.headers = None;
-        if let Some(Task::Read(snapshot)) = &self.task
-            && snapshot.state().is_terminal()
-        {
+        self.body = self.body.labelled(task);
+        if let Some(Task::Read(snapshot)) = &self.task {
             self.task = Some(Task::Settled {
-                id: id.clone(),
                 created_at: snapshot.created_at(),
                 state: snapshot.state(),
                 native: snapshot.native(),
@@ -306,19 +349,15 @@ impl Reply {
             && serde_json::from_slice::<serde::de::IgnoredAny>(&self.body).is_ok()
     }
 
-    /// Roughly the memory it takes, in bytes, once it has been rendered for the clients of one path.
+    /// Roughly the memory it takes where it is remembered, in bytes, once it has been rendered for the clients of one path.
     #[must_use]
     pub fn weight(&self) -> usize {
-        let document = match &self.task {
-            None | Some(Task::Settled { .. }) => 0,
-            Some(Task::Read(_)) => size_of::<TaskSnapshot>(),
-        };
         // Upstream's own bytes may be served to some.
         let written = match self.native() {
             Some(_) => 0,
             None => size_of::<[OnceLock<Written>; 4]>() + self.body.len() + 512,
         };
-        size_of::<Self>() + document + self.body.len() + written
+        size_of::<Self>() + self.body.weight() + written
     }
 }
 
@@ -344,24 +383,6 @@ fn is_allowed(name: &HeaderName) -> bool {
             .any(|prefix| name.as_str().starts_with(prefix))
 }
 
-/// A strong validator (RFC 9110 §8.8.3): the same for the same bytes, whichever reply they came from.
-#[derive(Debug, Clone, Copy)]
-struct Tag([u8; 16]);
-
-impl Tag {
-    fn of(body: &[u8]) -> Self {
-        let digest = blake3::hash(body);
-        let (halves, _) = digest.as_bytes().as_chunks();
-        Self(halves[0])
-    }
-
-    fn written(self) -> HeaderValue {
-        let mut written = [b'"'; 34];
-        let _ = const_hex::encode_to_slice(self.0, &mut written[1..33]);
-        HeaderValue::from_bytes(&written).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
-    }
-}
-
 /// Whether these validators, as in `If-None-Match`, name this validator; compared weakly, as RFC 9110 §13.1.2 wants it.
 #[must_use]
 pub fn names(known: &HeaderValue, etag: &HeaderValue) -> bool {
@@ -381,7 +402,7 @@ pub const JSON: (HeaderName, HeaderValue) =
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// What upstream said.
-    pub reply: Arc<Reply>,
+    pub reply: SharedReply,
     /// Its headers that may leave with the answer; none where it is from memory.
     pub headers: Headers,
     /// How the answer came about.

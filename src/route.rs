@@ -132,10 +132,16 @@ impl TaskId {
     /// The id as a client of the API would write it in a document: percent-decoded where that gives a text.
     #[must_use]
     pub fn decoded(&self) -> std::borrow::Cow<'_, str> {
-        percent_encoding::percent_decode_str(&self.0)
-            .decode_utf8()
-            .unwrap_or(std::borrow::Cow::Borrowed(&self.0))
+        decoded(&self.0)
     }
+}
+
+/// See [`TaskId::decoded`].
+#[must_use]
+pub fn decoded(segment: &str) -> std::borrow::Cow<'_, str> {
+    percent_encoding::percent_decode_str(segment)
+        .decode_utf8()
+        .unwrap_or(std::borrow::Cow::Borrowed(segment))
 }
 
 impl std::fmt::Display for TaskId {

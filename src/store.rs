@@ -1,15 +1,18 @@
 //! What is remembered: answers within a budget of bytes, and which callers may be shown them.
 //!
-//! Freshness is decided here, on tokio's clock; moka only reclaims memory. Three things must hold before a
+//! Freshness is decided here, on tokio's clock; moka only decides what has to go, and reclaims its memory. Three things must hold before a
 //! remembered answer is shown: nothing changed the task since ([`Store::forget_task`]), upstream has not refused the
 //! caller since ([`Store::refuse`]), and upstream has accepted the caller's credential recently.
 
+mod entry;
+mod index;
 mod inspect;
 
-pub use inspect::{Acceptance, CallerCount, Census, Remembered, Use};
+pub use entry::{Entry, Use};
+pub use inspect::{Acceptance, CallerCount, Census, Remembered};
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ahash::RandomState;
@@ -20,76 +23,37 @@ use moka::sync::Cache;
 use tokio::time::Instant;
 
 use crate::cadence::Life;
-use crate::freshness::{Lifetime, Rule};
+use crate::freshness::Lifetime;
 use crate::key::{Caller, TaskKey};
-use crate::reply::{Answer, Asked, Reply};
+use crate::reply::{Reply, SharedReply};
 use crate::route::TaskId;
-use crate::verdict::Verdict;
+
+use self::index::Index;
 
 /// How many tasks' changes are told apart. Two tasks of one slot only ever cost each other a remembered answer.
-const SLOTS: usize = 4096;
+const SLOTS: u16 = 4096;
 
 /// How many callers' standings are kept; beyond it the ones unseen for longest have to be checked again.
 const CALLERS: u64 = 65_536;
 
-/// What an entry takes beside its reply and its key, in bytes; measured, not derived. moka and the allocator alone are
-/// 450; the rest is what the parts of an entry take beside themselves in the allocator.
-const OVERHEAD: usize = 560;
+/// What an entry takes beside itself and its documents, in bytes; measured, not derived. It is moka's part, that of the
+/// index, and what the allocator rounds up.
+const OVERHEAD: usize = 450;
 
 /// Remembered answers, bounded in bytes.
 pub struct Store {
-    answers: Cache<TaskKey, Arc<Entry>, RandomState>,
+    /// What is kept, by a digest of its key. That only finds the entry: whether it is the right one, its own key says.
+    answers: Cache<u64, Arc<Entry>, RandomState>,
+    /// The same entries, to be found.
+    index: Arc<Index>,
     callers: Cache<Caller, Arc<Standing>, RandomState>,
     /// Counts up whenever a task of that slot changes.
     epochs: Box<[AtomicU64]>,
-    slots: RandomState,
+    digests: RandomState,
+    capacity: u64,
     generations: AtomicU64,
     /// What [`Standing::accepted`] counts from.
     start: Instant,
-}
-
-/// A remembered answer.
-#[derive(Debug)]
-pub struct Entry {
-    /// What upstream said.
-    pub reply: Arc<Reply>,
-    /// Until when it is served without asking again.
-    pub fresh_until: Instant,
-    /// Until when it may stand in for a failing upstream.
-    pub useful_until: Instant,
-    /// When the task was first seen, in Unix seconds.
-    pub first_seen: i64,
-    /// The task's life, where it is one.
-    pub life: Option<Box<Life>>,
-    /// What decided until when it is fresh.
-    pub rule: Rule,
-    /// Of its task, when it was asked for.
-    epoch: u64,
-    /// Of its caller: part of the entry, so that a hit takes one look-up.
-    standing: Arc<Standing>,
-    /// Until when upstream is not asked again after it failed, in milliseconds since `received`.
-    rests_until: AtomicU64,
-}
-
-impl Entry {
-    fn is_resting(&self, now: Instant) -> bool {
-        let until = Duration::from_millis(self.rests_until.load(Ordering::Relaxed));
-        now.duration_since(self.reply.received) < until
-    }
-
-    /// The answer that this entry gives.
-    #[must_use]
-    pub fn answer(&self, verdict: Verdict, asked: Option<Asked>) -> Answer {
-        Answer {
-            reply: Arc::clone(&self.reply),
-            headers: None,
-            verdict,
-            asked,
-            received: self.reply.received,
-            fresh_until: self.fresh_until,
-            stored: false,
-        }
-    }
 }
 
 /// What a poll must find unchanged when it lands, or its answer is not remembered.
@@ -135,16 +99,21 @@ pub enum Found {
 impl Store {
     /// An empty one that keeps within `capacity` bytes, and calls `evicted` for every answer that had to go.
     pub fn new(capacity: u64, evicted: impl Fn(RemovalCause) + Send + Sync + 'static) -> Self {
+        let index = Arc::new(Index::new());
+        let indexed = Arc::clone(&index);
         let answers = Cache::builder()
             .max_capacity(capacity)
-            .weigher(|key: &TaskKey, entry: &Arc<Entry>| {
-                let weight =
-                    OVERHEAD + size_of::<Entry>() + key.task.as_str().len() + entry.reply.weight();
+            .weigher(|_, entry: &Arc<Entry>| {
+                let around = size_of::<Entry>() - size_of::<Reply>();
+                let weight = OVERHEAD + around + entry.reply.weight();
                 u32::try_from(weight).unwrap_or(u32::MAX)
             })
             .eviction_policy(EvictionPolicy::lru())
             .expire_after(UntilUseless)
-            .eviction_listener(move |_, _, cause| evicted(cause))
+            .eviction_listener(move |digest: Arc<u64>, entry, cause| {
+                indexed.remove(*digest, &entry);
+                evicted(cause);
+            })
             .build_with_hasher(RandomState::new());
         let callers = Cache::builder()
             .max_capacity(CALLERS)
@@ -153,9 +122,11 @@ impl Store {
             .build_with_hasher(RandomState::new());
         Self {
             answers,
+            index,
             callers,
             epochs: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
-            slots: RandomState::new(),
+            digests: RandomState::new(),
+            capacity,
             generations: AtomicU64::new(0),
             start: Instant::now(),
         }
@@ -165,30 +136,16 @@ impl Store {
     /// while upstream fails, and so cannot be asked about the credential either, for as much longer as an answer may.
     #[must_use]
     pub fn find(&self, key: &TaskKey, now: Instant, credential_ttl: Duration) -> Found {
-        let Some(entry) = self.answers.get(key) else {
+        let digest = self.digests.hash_one(key);
+        let Some(entry) = self.get(digest, key) else {
             return Found::Nothing;
         };
-        let accepted = match entry.standing.accepted.load(Ordering::Acquire) {
-            Standing::UNKNOWN | Standing::OVER => return Found::Nothing,
-            millis => self.start + Duration::from_millis(millis),
-        };
-        if entry.epoch != self.epoch(&key.task) || now >= entry.useful_until.max(entry.fresh_until)
-        {
-            return Found::Nothing;
-        }
-        let unchecked = now.duration_since(accepted);
-        let stand_in = entry.useful_until.duration_since(entry.fresh_until);
-        if unchecked > credential_ttl.saturating_add(stand_in) {
-            // A key that upstream has not seen for so long may be anybody's by now.
-            Found::Nothing
-        } else if unchecked > credential_ttl {
-            Found::Stale(entry)
-        } else if now < entry.fresh_until {
-            Found::Fresh(entry)
-        } else if entry.is_resting(now) {
-            Found::Resting(entry)
-        } else {
-            Found::Stale(entry)
+        self.used(digest, &entry, now);
+        match self.good_for(&entry, now, credential_ttl) {
+            Use::Served => Found::Fresh(entry),
+            Use::Rested => Found::Resting(entry),
+            Use::StandIn => Found::Stale(entry),
+            Use::Outlived | Use::Expired => Found::Nothing,
         }
     }
 
@@ -205,7 +162,7 @@ impl Store {
     /// Counts the changes of a task (and of those that share its slot).
     #[must_use]
     pub fn epoch(&self, task: &TaskId) -> u64 {
-        self.slot(task).load(Ordering::Acquire)
+        self.epochs[usize::from(self.slot(task))].load(Ordering::Acquire)
     }
 
     /// Notes that upstream accepted the caller's credential, unless it has refused it since `takeoff`.
@@ -236,14 +193,14 @@ impl Store {
     }
 
     /// Remembers an answer in the place of an earlier one, unless its task or its caller's standing changed since
-    /// `takeoff`. Says whether it did.
+    /// `takeoff`. Gives back the answer as it may be shown, and says whether it is remembered.
     pub fn remember(
         &self,
         key: &TaskKey,
-        reply: &Arc<Reply>,
+        reply: Reply,
         arrival: Arrival,
         takeoff: Takeoff,
-    ) -> bool {
+    ) -> (SharedReply, bool) {
         let Arrival {
             now,
             lifetime,
@@ -253,33 +210,40 @@ impl Store {
         let fresh_until = now + lifetime.fresh;
         let useful_until = fresh_until + lifetime.stand_in;
         let Some(standing) = self.holding(key, takeoff) else {
-            return false;
+            return (SharedReply::new(Arc::new(reply)), false);
         };
-        if useful_until == now {
+        let digest = self.digests.hash_one(key);
+        if useful_until == now || self.capacity == 0 {
             // What was known before must not come back as the last known state: upstream has gone beyond it.
-            self.answers.invalidate(key);
-            return false;
+            self.answers.invalidate(&digest);
+            return (SharedReply::new(Arc::new(reply)), false);
         }
-        let entry = Entry {
-            reply: Arc::clone(reply),
+        let entry = Arc::new(Entry {
             fresh_until,
             useful_until,
             first_seen,
             life: life.filter(|_| !reply.is_terminal()).map(Box::new),
             rule: lifetime.rule,
+            caller: key.caller,
+            dialect: key.dialect,
+            slot: self.slot(&key.task),
             epoch: takeoff.epoch,
             standing,
             rests_until: AtomicU64::new(0),
-        };
-        self.answers.insert(key.clone(), Arc::new(entry));
+            used_at: AtomicU32::new(0),
+            reply: reply.settled(&key.task),
+        });
+        self.index.set(digest, Arc::clone(&entry), |entry| {
+            self.answers.insert(digest, entry);
+        });
         // A change between the check and the insertion leaves an entry that is never found, by its epoch or standing.
-        true
+        (SharedReply::new(entry), true)
     }
 
     /// Notes that upstream failed to answer for what is remembered under `key`, and is not to be asked again for that
     /// long: a failing upstream gets no more polls than one that is well.
     pub fn rest(&self, key: &TaskKey, now: Instant, pause: Duration) {
-        if let Some(entry) = self.answers.get(key) {
+        if let Some(entry) = self.last(key) {
             let until = now.duration_since(entry.reply.received) + pause;
             let until = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
             entry.rests_until.store(until, Ordering::Relaxed);
@@ -289,19 +253,19 @@ impl Store {
     /// What was last remembered of a task, whether or not it may still be shown: only to learn from.
     #[must_use]
     pub fn last(&self, key: &TaskKey) -> Option<Arc<Entry>> {
-        self.answers.get(key)
+        self.get(self.digests.hash_one(key), key)
     }
 
     /// Forgets a task for every caller and in both dialects; polls under way will not bring it back.
     /// Says how many answers that were.
     pub fn forget_task(&self, task: &TaskId) -> usize {
         self.touch(task);
-        self.forget_where(|key| key.task == *task)
+        self.forget_where(|entry| entry.task() == task.as_str())
     }
 
     /// As [`Store::forget_task`], without looking for the entries, which age out unseen.
     pub fn touch(&self, task: &TaskId) {
-        self.slot(task).fetch_add(1, Ordering::AcqRel);
+        self.epochs[usize::from(self.slot(task))].fetch_add(1, Ordering::AcqRel);
     }
 
     /// Forgets everything; polls under way will not bring it back. Says how many answers that were.
@@ -324,6 +288,12 @@ impl Store {
         self.len() == 0
     }
 
+    /// How many bytes may be remembered.
+    #[must_use]
+    pub fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
     /// How many bytes they take.
     #[must_use]
     pub fn bytes(&self) -> u64 {
@@ -337,12 +307,24 @@ impl Store {
         self.callers.run_pending_tasks();
     }
 
-    fn forget_where(&self, doomed: impl Fn(&TaskKey) -> bool) -> usize {
+    fn get(&self, digest: u64, key: &TaskKey) -> Option<Arc<Entry>> {
+        self.index.get(digest).filter(|entry| entry.is_of(key))
+    }
+
+    /// Tells moka that an entry is in use. Not each time, and not while there is plenty of room: in what order entries were
+    /// used says nothing then about which will have to go.
+    fn used(&self, digest: u64, entry: &Entry, now: Instant) {
+        if self.bytes() >= self.capacity / 2 && entry.counts_as_used(now) {
+            self.answers.get(&digest);
+        }
+    }
+
+    fn forget_where(&self, doomed: impl Fn(&Entry) -> bool) -> usize {
         let keys: Vec<_> = self
             .answers
             .iter()
+            .filter(|(_, entry)| doomed(entry))
             .map(|(key, _)| key)
-            .filter(|key| doomed(key))
             .collect();
         keys.iter()
             .filter(|key| self.answers.remove(&***key).is_some())
@@ -356,9 +338,34 @@ impl Store {
         })
     }
 
-    fn slot(&self, task: &TaskId) -> &AtomicU64 {
-        let hash = usize::try_from(self.slots.hash_one(task) % SLOTS as u64).unwrap_or(0);
-        &self.epochs[hash]
+    fn slot(&self, task: &TaskId) -> u16 {
+        u16::try_from(self.digests.hash_one(task) % u64::from(SLOTS)).unwrap_or(0)
+    }
+
+    /// Whether nothing changed the task, and upstream has not refused the caller, since the answer was asked for.
+    fn is_current(&self, entry: &Entry) -> bool {
+        let epoch = self.epochs[usize::from(entry.slot)].load(Ordering::Acquire);
+        entry.epoch == epoch && entry.standing.accepted.load(Ordering::Acquire) != Standing::OVER
+    }
+
+    fn acceptance(&self, entry: &Entry, now: Instant) -> Acceptance {
+        match entry.standing.accepted.load(Ordering::Acquire) {
+            Standing::UNKNOWN | Standing::OVER => Acceptance::Missing,
+            millis => {
+                let at = self.start + Duration::from_millis(millis);
+                Acceptance::Accepted(now.saturating_duration_since(at))
+            }
+        }
+    }
+
+    /// The one rule of what may be shown.
+    fn good_for(&self, entry: &Entry, now: Instant, credential_ttl: Duration) -> Use {
+        match self.acceptance(entry, now) {
+            Acceptance::Accepted(unchecked) if self.is_current(entry) => {
+                entry.good_for(unchecked, now, credential_ttl)
+            }
+            _ => Use::Outlived,
+        }
     }
 
     fn standing(&self) -> Arc<Standing> {
@@ -399,11 +406,11 @@ impl UntilUseless {
     }
 }
 
-impl Expiry<TaskKey, Arc<Entry>> for UntilUseless {
+impl Expiry<u64, Arc<Entry>> for UntilUseless {
     #[allow(clippy::disallowed_types, reason = "moka keeps its own time")]
     fn expire_after_create(
         &self,
-        _: &TaskKey,
+        _: &u64,
         entry: &Arc<Entry>,
         _: std::time::Instant,
     ) -> Option<Duration> {
@@ -413,7 +420,7 @@ impl Expiry<TaskKey, Arc<Entry>> for UntilUseless {
     #[allow(clippy::disallowed_types, reason = "moka keeps its own time")]
     fn expire_after_update(
         &self,
-        _: &TaskKey,
+        _: &u64,
         entry: &Arc<Entry>,
         _: std::time::Instant,
         _: Option<Duration>,
@@ -428,27 +435,25 @@ mod tests {
     use http::{HeaderMap, StatusCode, Uri};
 
     use super::*;
+    use crate::freshness::Rule;
     use crate::key::{CallerKey, Credentials};
     use crate::task::Dialect;
 
     const HOUR: Duration = Duration::from_hours(1);
 
-    #[tokio::test(start_paused = true)]
-    async fn a_poll_from_before_a_refusal_does_not_accept_the_caller_again() {
-        let store = Store::new(1 << 20, |_| {});
+    /// A store, and what is to be said of tasks of one caller whose credential is accepted.
+    fn store(capacity: u64) -> (Store, impl Fn(&str) -> TaskKey, Arrival) {
         let credentials = Credentials::new(HeaderMap::new(), Uri::from_static("/"));
         let caller = CallerKey::random()
             .expect("random bytes")
             .caller(&credentials);
-        let key = TaskKey {
+        let key = move |task: &str| TaskKey {
             caller,
             dialect: Dialect::Unified,
-            task: TaskId::new("t"),
+            task: TaskId::new(task),
         };
-        let reply = Reply::new(StatusCode::OK, &HeaderMap::new(), Bytes::new(), None);
-        let (reply, now) = (Arc::new(reply), Instant::now());
         let arrival = Arrival {
-            now,
+            now: Instant::now(),
             lifetime: Lifetime {
                 fresh: HOUR,
                 stand_in: HOUR,
@@ -457,12 +462,71 @@ mod tests {
             first_seen: 0,
             life: None,
         };
+        (Store::new(capacity, |_| {}), key, arrival)
+    }
+
+    fn reply() -> Reply {
+        Reply::new(StatusCode::OK, &HeaderMap::new(), Bytes::new(), None)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_to_go_is_what_was_not_asked_for_and_it_leaves_nothing_behind() {
+        const DAY: Duration = Duration::from_hours(24);
+        let (store, key, mut arrival) = store(20_000);
+        arrival.lifetime.fresh = DAY;
+        let mut now = arrival.now;
+        let takeoff = store.takeoff(&key("first"));
+        store.accept(key("first").caller, takeoff, now);
+        for number in 0..500 {
+            let key = key(&number.to_string());
+            store.remember(&key, reply(), arrival, store.takeoff(&key));
+            if number == 0 {
+                // Again: an answer in the place of an earlier one.
+                store.remember(&key, reply(), arrival, store.takeoff(&key));
+            }
+            store.reclaim();
+            let first = TaskKey {
+                task: TaskId::new("0"),
+                ..key
+            };
+            now += Duration::from_mins(1);
+            assert!(matches!(store.find(&first, now, DAY), Found::Fresh(_)));
+            assert_eq!(store.index.len() as u64, store.len());
+        }
+        assert!((10..100).contains(&store.len()), "{}", store.len());
+        assert!(matches!(store.find(&key("1"), now, DAY), Found::Nothing));
+        store.forget_all();
+        assert_eq!(store.index.len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_tasks_of_one_digest_are_never_taken_for_each_other() {
+        let (store, key, arrival) = store(1 << 20);
+        let (one, other) = (key("one"), key("other"));
+        let takeoff = store.takeoff(&one);
+        store.accept(one.caller, takeoff, arrival.now);
+        store.remember(&one, reply(), arrival, takeoff);
+        let entry = store.last(&one).expect("is remembered");
+        let digest = store.digests.hash_one(&other);
+        store.index.set(digest, entry, |_| {});
+        assert!(store.last(&other).is_none());
+        assert!(matches!(
+            store.find(&other, arrival.now, HOUR),
+            Found::Nothing
+        ));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_poll_from_before_a_refusal_does_not_accept_the_caller_again() {
+        let (store, key, arrival) = store(1 << 20);
+        let (key, now) = (key("t"), arrival.now);
+        let caller = key.caller;
         let early = store.takeoff(&key);
         store.refuse(caller);
         let late = store.takeoff(&key);
         store.accept(caller, early, now);
-        assert!(!store.remember(&key, &reply, arrival, early));
-        assert!(store.remember(&key, &reply, arrival, late));
+        assert!(!store.remember(&key, reply(), arrival, early).1);
+        assert!(store.remember(&key, reply(), arrival, late).1);
         assert!(matches!(store.find(&key, now, HOUR), Found::Nothing));
         store.accept(caller, late, now);
         assert!(matches!(store.find(&key, now, HOUR), Found::Fresh(_)));

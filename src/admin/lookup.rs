@@ -14,7 +14,7 @@ use crate::freshness::Rule;
 use crate::gateway::Gateway;
 use crate::health::Standing;
 use crate::key::TaskKey;
-use crate::route::{Route, TaskId};
+use crate::route::{self, Route, TaskId};
 use crate::store::{Acceptance, Remembered, Use};
 use crate::task::Dialect;
 
@@ -69,20 +69,24 @@ impl Wanted {
         &self.typed
     }
 
-    fn is(&self, task: &TaskId) -> bool {
-        *task == self.task || task.decoded() == self.task.as_str()
+    fn is(&self, task: &str) -> bool {
+        task == self.task.as_str() || route::decoded(task) == self.task.as_str()
     }
 
     /// Looks at everything that is remembered.
     pub(super) fn look(self, gateway: &Gateway) -> Found {
         let (now, cache) = (Instant::now(), gateway.cache_settings());
         let polls = gateway.polls();
-        let mut remembered =
-            polls
-                .store
-                .inspect(|key| self.is(&key.task), MOST, now, cache.credential_ttl);
+        let mut remembered = polls.store.inspect(
+            |entry| self.is(entry.task()),
+            MOST,
+            now,
+            cache.credential_ttl,
+        );
         remembered.sort_by_key(|one| (format!("{:?}", one.key.caller), one.key.dialect.as_str()));
-        let under_way = polls.flights.under_way(|(key, _)| self.is(&key.task));
+        let under_way = polls
+            .flights
+            .under_way(|(key, _)| self.is(key.task.as_str()));
         Found {
             under_way: under_way
                 .into_iter()
@@ -152,7 +156,7 @@ impl Found {
         let stand_in = entry.useful_until.saturating_duration_since(self.now);
         fact(html, "Good for", &match one.good_for {
             Use::Served => format!("being served from memory for another {}, without asking upstream", span(left)),
-            Use::StandIn => format!("standing in for {} more if upstream fails; it is no longer fresh", span(stand_in)),
+            Use::Rested | Use::StandIn => format!("standing in for {} more if upstream fails; it is no longer fresh", span(stand_in)),
             Use::Outlived => "nothing: since it was asked for, the task was changed or forgotten here, or upstream refused the caller".into(),
             Use::Expired => "nothing: its time is over".into(),
         });
@@ -300,8 +304,8 @@ mod tests {
             ("task=%E4%BB%BB", "%E4%BB%BB"),
         ] {
             let wanted = Wanted::read(query).expect(query);
-            assert!(wanted.is(&TaskId::new(raw)), "{query}: {wanted:?}");
-            assert!(!wanted.is(&TaskId::new("other")), "{query}");
+            assert!(wanted.is(raw), "{query}: {wanted:?}");
+            assert!(!wanted.is("other"), "{query}");
         }
         for query in ["", "task=", "task=+", "other=t"] {
             assert!(Wanted::read(query).is_none(), "{query}");

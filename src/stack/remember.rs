@@ -15,7 +15,7 @@ use crate::cadence::{Bounds, Cadence, Life};
 use crate::config;
 use crate::error::Error;
 use crate::freshness::lifetime;
-use crate::reply::{Answer, Asked, Demand, Reply, TaskFetch};
+use crate::reply::{Answer, Asked, Demand, Reply, SharedReply, TaskFetch};
 use crate::store::{Arrival, Entry, Found, Store};
 use crate::verdict::Verdict;
 
@@ -113,20 +113,18 @@ where
             let in_flight = pace(&cadence, &reply, life, now, &cache);
             let lifetime = lifetime(&reply, unix_now(), &cache, in_flight);
             let headers = reply.headers.clone();
-            let reply = Arc::new(reply.settled(&key.task));
-            let stored = lifetime.is_some_and(|lifetime| {
-                store.remember(
-                    &key,
-                    &reply,
-                    Arrival {
+            let (reply, stored) = match lifetime {
+                Some(lifetime) => {
+                    let arrival = Arrival {
                         now,
                         lifetime,
                         first_seen,
                         life,
-                    },
-                    takeoff,
-                )
-            });
+                    };
+                    store.remember(&key, reply, arrival, takeoff)
+                }
+                None => (SharedReply::new(Arc::new(reply)), false),
+            };
             Ok(Answer {
                 reply,
                 headers,
@@ -154,9 +152,9 @@ fn life(reply: &Reply, last: Option<&Entry>, now: Instant) -> Option<Life> {
 /// Learns from a task that was running when it was last seen, and is over. Under the model it was told with while it
 /// ran, since that is the one that will be asked for.
 fn learn(cadence: &Cadence, reply: &Reply, last: &Entry, life: Life, now: Instant) {
-    if let Some(before) = last.reply.snapshot()
-        && !before.state().is_terminal()
-        && reply.is_terminal()
+    if reply.is_terminal()
+        && !last.reply.is_terminal()
+        && let Some(before) = last.reply.snapshot()
     {
         cadence.learn(before.model(), life.age(last.reply.received), life.age(now));
     }

@@ -3,12 +3,11 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Entry, Standing, Store};
+use super::{Entry, Store, Use};
 use crate::key::{Caller, TaskKey};
 use crate::task::State;
 
@@ -28,19 +27,6 @@ pub struct Remembered {
     pub acceptance: Acceptance,
     /// How long upstream is not asked again after it failed on this task.
     pub rest: Duration,
-}
-
-/// What a remembered answer is good for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Use {
-    /// It is served without asking.
-    Served,
-    /// It stands in if upstream fails.
-    StandIn,
-    /// The task was changed through this gateway since, or the caller refused: it is not shown again.
-    Outlived,
-    /// Its time is over.
-    Expired,
 }
 
 /// How upstream last judged a caller's credential.
@@ -79,33 +65,24 @@ pub struct CallerCount {
 }
 
 impl Store {
-    /// How many bytes may be remembered.
-    #[must_use]
-    pub fn capacity(&self) -> u64 {
-        self.answers.policy().max_capacity().unwrap_or(u64::MAX)
-    }
-
     /// What is remembered of the tasks that are `wanted`, at most `most` of it. Looks at every entry.
     pub fn inspect(
         &self,
-        wanted: impl Fn(&TaskKey) -> bool,
+        wanted: impl Fn(&Entry) -> bool,
         most: usize,
         now: Instant,
         credential_ttl: Duration,
     ) -> Vec<Remembered> {
         self.answers
             .iter()
-            .filter(|(key, _)| wanted(key))
+            .filter(|(_, entry)| wanted(entry))
             .take(most)
-            .map(|(key, entry)| {
-                let acceptance = self.acceptance(&entry, now);
-                Remembered {
-                    good_for: self.good_for(&key, &entry, acceptance, now, credential_ttl),
-                    acceptance,
-                    rest: entry.rest(now),
-                    key: TaskKey::clone(&key),
-                    entry,
-                }
+            .map(|(_, entry)| Remembered {
+                good_for: self.good_for(&entry, now, credential_ttl),
+                acceptance: self.acceptance(&entry, now),
+                rest: entry.rest(now),
+                key: entry.key(),
+                entry,
             })
             .collect()
     }
@@ -115,8 +92,8 @@ impl Store {
     #[must_use]
     pub fn census(&self, now: Instant) -> Census {
         let mut tasks: HashMap<(Caller, u64), Heard> = HashMap::new();
-        for (key, entry) in &self.answers {
-            if !self.is_current(&key, &entry) || now >= entry.useful_until.max(entry.fresh_until) {
+        for (_, entry) in &self.answers {
+            if !self.is_current(&entry) || entry.is_useless(now) {
                 continue;
             }
             let state = entry.reply.state();
@@ -126,9 +103,9 @@ impl Store {
                 fresh: now < entry.fresh_until,
                 acceptance: self.acceptance(&entry, now),
             };
-            let id = self.slots.hash_one(&key.task);
+            let id = self.digests.hash_one(entry.task());
             tasks
-                .entry((key.caller, id))
+                .entry((entry.caller, id))
                 .and_modify(|known| {
                     if known.at < heard.at {
                         *known = heard;
@@ -161,58 +138,6 @@ impl Store {
             .sort_unstable_by_key(|count| (Reverse(count.tasks), format!("{:?}", count.caller)));
         census.largest.truncate(NAMED);
         census
-    }
-
-    /// Whether nothing changed the task, and upstream has not refused the caller, since the answer was asked for.
-    fn is_current(&self, key: &TaskKey, entry: &Entry) -> bool {
-        entry.epoch == self.epoch(&key.task)
-            && entry.standing.accepted.load(Ordering::Acquire) != Standing::OVER
-    }
-
-    fn acceptance(&self, entry: &Entry, now: Instant) -> Acceptance {
-        match entry.standing.accepted.load(Ordering::Acquire) {
-            Standing::UNKNOWN | Standing::OVER => Acceptance::Missing,
-            millis => {
-                let at = self.start + Duration::from_millis(millis);
-                Acceptance::Accepted(now.saturating_duration_since(at))
-            }
-        }
-    }
-
-    fn good_for(
-        &self,
-        key: &TaskKey,
-        entry: &Entry,
-        acceptance: Acceptance,
-        now: Instant,
-        credential_ttl: Duration,
-    ) -> Use {
-        let Acceptance::Accepted(unchecked) = acceptance else {
-            return Use::Outlived;
-        };
-        if !self.is_current(key, entry) {
-            return Use::Outlived;
-        }
-        if now >= entry.useful_until.max(entry.fresh_until) {
-            return Use::Expired;
-        }
-        let stand_in = entry.useful_until.duration_since(entry.fresh_until);
-        if unchecked > credential_ttl.saturating_add(stand_in) {
-            Use::Expired
-        } else if unchecked > credential_ttl || now >= entry.fresh_until {
-            Use::StandIn
-        } else {
-            Use::Served
-        }
-    }
-}
-
-impl Entry {
-    /// How long upstream is still left alone after it failed on this.
-    fn rest(&self, now: Instant) -> Duration {
-        let until = self.rests_until.load(Ordering::Relaxed);
-        Duration::from_millis(until)
-            .saturating_sub(now.saturating_duration_since(self.reply.received))
     }
 }
 

@@ -1,0 +1,157 @@
+//! One remembered answer, and what it is good for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Standing;
+use crate::cadence::Life;
+use crate::freshness::Rule;
+use crate::key::{Caller, TaskKey};
+use crate::reply::{Answer, Asked, Reply, SharedReply};
+use crate::route::TaskId;
+use crate::task::Dialect;
+use crate::verdict::Verdict;
+
+/// How close together uses of an answer count as one when something has to go, in seconds.
+const SAME_USE: u32 = 30;
+
+/// A remembered answer. All of it is in one piece of memory, the documents aside: a hit on one that was not asked for
+/// in a while waits for memory more than for anything else.
+#[derive(Debug)]
+pub struct Entry {
+    /// What upstream said.
+    pub reply: Reply,
+    /// Until when it is served without asking again.
+    pub fresh_until: Instant,
+    /// Until when it may stand in for a failing upstream.
+    pub useful_until: Instant,
+    /// When the task was first seen, in Unix seconds.
+    pub first_seen: i64,
+    /// The task's life, where it is one.
+    pub life: Option<Box<Life>>,
+    /// What decided until when it is fresh.
+    pub rule: Rule,
+    /// Whose it is; its task stands in the reply's document.
+    pub(super) caller: Caller,
+    /// The path upstream was asked on.
+    pub(super) dialect: Dialect,
+    /// Which of the epochs is its task's.
+    pub(super) slot: u16,
+    /// Of its task, when it was asked for.
+    pub(super) epoch: u64,
+    /// Of its caller: part of the entry, so that a hit takes one look-up.
+    pub(super) standing: Arc<Standing>,
+    /// Until when upstream is not asked again after it failed, in milliseconds since `received`.
+    pub(super) rests_until: AtomicU64,
+    /// When it was last counted as used, in seconds since `received`.
+    pub(super) used_at: AtomicU32,
+}
+
+/// What a remembered answer is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// It is served without asking.
+    Served,
+    /// Upstream failed on it a moment ago: it stands in, without asking again already.
+    Rested,
+    /// It stands in if upstream fails.
+    StandIn,
+    /// The task was changed through this gateway since, or the caller refused: it is not shown again.
+    Outlived,
+    /// Its time is over.
+    Expired,
+}
+
+impl Entry {
+    /// What it is remembered under.
+    #[must_use]
+    pub fn key(&self) -> TaskKey {
+        TaskKey {
+            caller: self.caller,
+            dialect: self.dialect,
+            task: TaskId::new(self.task()),
+        }
+    }
+
+    /// Its task's id, as it stands in the path.
+    #[must_use]
+    pub fn task(&self) -> &str {
+        self.reply.body.task()
+    }
+
+    /// Whether it is remembered under `key`.
+    #[must_use]
+    pub fn is_of(&self, key: &TaskKey) -> bool {
+        self.caller == key.caller && self.dialect == key.dialect && self.reply.body.is_of(&key.task)
+    }
+
+    /// The answer that it gives.
+    #[must_use]
+    pub fn answer(self: Arc<Self>, verdict: Verdict, asked: Option<Asked>) -> Answer {
+        Answer {
+            headers: None,
+            verdict,
+            asked,
+            received: self.reply.received,
+            fresh_until: self.fresh_until,
+            stored: false,
+            reply: SharedReply::new(self),
+        }
+    }
+
+    /// Whether its use at this time is worth counting: it was not counted for [`SAME_USE`].
+    pub(super) fn counts_as_used(&self, now: Instant) -> bool {
+        let age = now.saturating_duration_since(self.reply.received).as_secs();
+        let age = u32::try_from(age).unwrap_or(u32::MAX);
+        let counts = age.saturating_sub(self.used_at.load(Ordering::Relaxed)) >= SAME_USE;
+        if counts {
+            self.used_at.store(age, Ordering::Relaxed);
+        }
+        counts
+    }
+
+    /// How long upstream is still left alone after it failed on this.
+    pub(super) fn rest(&self, now: Instant) -> Duration {
+        let until = self.rests_until.load(Ordering::Relaxed);
+        Duration::from_millis(until)
+            .saturating_sub(now.saturating_duration_since(self.reply.received))
+    }
+
+    /// Whether its time is over, whatever became of its task and its caller.
+    pub(super) fn is_useless(&self, now: Instant) -> bool {
+        now >= self.useful_until.max(self.fresh_until)
+    }
+
+    /// What it is good for while nothing changed its task, to a caller whose credential upstream accepted so long ago.
+    /// While upstream fails it cannot be asked about the credential either: an answer stands in for as much longer as
+    /// it may.
+    pub(super) fn good_for(
+        &self,
+        unchecked: Duration,
+        now: Instant,
+        credential_ttl: Duration,
+    ) -> Use {
+        let stand_in = self.useful_until.duration_since(self.fresh_until);
+        if self.is_useless(now) || unchecked > credential_ttl.saturating_add(stand_in) {
+            // A key that upstream has not seen for so long may be anybody's by now.
+            Use::Expired
+        } else if unchecked > credential_ttl {
+            Use::StandIn
+        } else if now < self.fresh_until {
+            Use::Served
+        } else if self.rest(now).is_zero() {
+            Use::StandIn
+        } else {
+            Use::Rested
+        }
+    }
+}
+
+impl AsRef<Reply> for Entry {
+    fn as_ref(&self) -> &Reply {
+        &self.reply
+    }
+}
