@@ -1,8 +1,9 @@
 //! One client connection, from the handshake to its end.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,8 +15,6 @@ use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
@@ -25,6 +24,7 @@ use tower::Service;
 
 use super::activity::{Activity, Due};
 use super::bodies::{Download, Upload};
+use super::line::{Event, Line};
 use super::watched::Watched;
 use super::{Keeping, TlsIdentity, guard};
 use crate::body::Body;
@@ -33,21 +33,8 @@ use crate::exchange::{Inbound, Interim, Peer, Refusal};
 use crate::route::Route;
 use crate::telemetry::Counted;
 
-/// The most that is kept of a head, or of a body on its way, in bytes; a client that does not read costs a few of these.
-const BUFFER: usize = 64 << 10;
-
 /// How long an idle connection has to close in an orderly way.
 const FAREWELL: Duration = Duration::from_secs(1);
-
-/// How often an HTTP/2 client is asked whether it is there, and how long it may take to say so.
-const PING_EVERY: Duration = Duration::from_secs(30);
-const PONG_WITHIN: Duration = Duration::from_secs(20);
-
-/// Bytes that the headers of an HTTP/2 request may have: as many as an HTTP/1.1 head.
-const MAX_HEADER_LIST: u32 = 64 * 1024;
-
-/// Bytes that wait for room on one HTTP/2 stream.
-const MAX_SEND_BUFFER: usize = 128 * 1024;
 
 /// How long an idle connection is kept after the stop. HTTP/1.1 has no way to say goodbye but on an answer: a client that
 /// is about to ask once more gets its answer, with `connection: close` on it, in place of a closed door.
@@ -125,35 +112,36 @@ where
         service_fn(move |request| Arc::clone(&conversation).answer(request))
     };
     let activity = &conversation.activity;
-    let builder = builder();
-    let io = TokioIo::new(Watched::new(
-        stream,
-        Arc::clone(activity),
-        keeping.header_timeout,
-    ));
-    let mut connection = pin!(builder.serve_connection_with_upgrades(io, handle));
+    let io = Watched::new(stream, Arc::clone(activity), keeping.header_timeout);
+    let mut line = Line::new(io, handle, Arc::clone(activity));
 
     let mut patience = idle_timeout;
     let mut check = pin!(sleep_until(Instant::now() + patience));
     let (mut stopping, mut closing) = (None, false);
     loop {
         tokio::select! {
-            ended = connection.as_mut() => {
-                if let Err(error) = ended {
-                    tracing::debug!("a client connection broke: {error}");
+            event = poll_fn(|cx| line.poll(cx)) => match event {
+                Event::Hurry(look) => {
+                    let look = look.min(check.deadline());
+                    check.as_mut().reset(look);
                 }
-                let switched = lock(&conversation.afterwards).take();
-                if let Some(body) = switched {
-                    let _ = body.collect().await;
+                Event::Over(ended) => {
+                    if let Err(error) = ended {
+                        tracing::debug!("a client connection broke: {error}");
+                    }
+                    let switched = lock(&conversation.afterwards).take();
+                    if let Some(body) = switched {
+                        let _ = body.collect().await;
+                    }
+                    return;
                 }
-                return;
-            }
+            },
             () = check.as_mut() => match activity.due(idle_timeout, patience, stopping) {
                 Due::Later(next) => {
                     if stopping.is_some() && conversation.speaks_http_2.load(Ordering::Relaxed) {
-                        close(connection.as_mut());
+                        line.close();
                     }
-                    check.as_mut().reset(next);
+                    check.as_mut().reset(line.look(next));
                 }
                 Due::Stalled => {
                     tracing::debug!("a client took nothing for limits.idle_timeout, and is cut off");
@@ -163,7 +151,7 @@ where
                 Due::Idle if closing => return,
                 Due::Idle => {
                     closing = true;
-                    close(connection.as_mut());
+                    line.close();
                     check.as_mut().reset(Instant::now() + FAREWELL);
                 }
             },
@@ -173,7 +161,7 @@ where
                 conversation.stopping.store(true, Ordering::Relaxed);
                 // GOAWAY names the last request that is answered: nobody has to guess.
                 if conversation.speaks_http_2.load(Ordering::Relaxed) {
-                    close(connection.as_mut());
+                    line.close();
                 }
                 patience = patience.min(LAST_CALL).min(keeping.drain / 2);
                 check.as_mut().reset(now + patience);
@@ -252,30 +240,6 @@ where
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Says goodbye as the protocol has it; a request that is under way is still answered.
-fn close<C: hyper_util::server::graceful::GracefulConnection>(connection: Pin<&mut C>) {
-    connection.graceful_shutdown();
-}
-
-fn builder() -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .max_buf_size(BUFFER)
-        .header_read_timeout(None);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(250)
-        .max_header_list_size(MAX_HEADER_LIST)
-        .max_send_buf_size(MAX_SEND_BUFFER)
-        // A client that is gone says nothing; one that waits for an event answers.
-        .keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PONG_WITHIN);
-    builder
 }
 
 /// What HTTP/2's own framing leaves open: two hosts (RFC 9113 §8.3.1), two lengths, a user in the target.

@@ -5,6 +5,7 @@ mod activity;
 mod bodies;
 mod connection;
 mod guard;
+mod line;
 mod tls;
 mod watched;
 
