@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use futures_util::future::Either;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST};
 use http::uri::Authority;
@@ -211,8 +212,9 @@ where
             inbound.interim = Some(Interim(Arc::clone(&self.activity) as _));
         }
         let answer = lock(&self.service).call(inbound);
-        async move {
-            let mut response = answer.await?;
+        // No `async` block: it would have room for the future twice.
+        answer.map(move |answer| {
+            let mut response = answer?;
             let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
             self.activity.answered(switches);
             if self.stopping.load(Ordering::Relaxed) && !is_http_2 && !switches {
@@ -234,7 +236,7 @@ where
                 body
             };
             Ok(Response::from_parts(head, body))
-        }
+        })
     }
 }
 
@@ -272,4 +274,111 @@ fn refuse_http_2(request: &Request<Incoming>) -> Option<Error> {
         return None;
     };
     Some(Error::BadRequest(why))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+    use tokio::sync::Semaphore;
+    use tokio::time::sleep;
+
+    use super::*;
+
+    const IDLE: Duration = Duration::from_secs(75);
+    const HEADER: Duration = Duration::from_secs(10);
+
+    /// The client's end of a connection, on which every request is answered at once.
+    fn client(stop: &CancellationToken) -> DuplexStream {
+        let (client, server) = duplex(4096);
+        let keeping = Keeping {
+            max_connections: 1,
+            header_timeout: HEADER,
+            idle_timeout: IDLE,
+            drain: IDLE,
+            tls: None,
+            gauge: None,
+        };
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned();
+        let answer = |_| async { Ok(Response::new(Body::full("."))) };
+        let conversation = Conversation {
+            activity: Activity::new(),
+            service: Mutex::new(tower::service_fn(answer)),
+            peer: Peer {
+                address: ([127, 0, 0, 1], 1).into(),
+                tls: false,
+            },
+            keeping: Arc::new(keeping),
+            speaks_http_2: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            afterwards: Mutex::new(None),
+            _admission: (place.expect("is free"), None),
+        };
+        tokio::spawn(converse(server, Arc::new(conversation), stop.clone()));
+        client
+    }
+
+    async fn ask(client: &mut DuplexStream) -> String {
+        let request = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+        client.write_all(request).await.expect("is taken");
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n.") {
+            let read = client.read_buf(&mut answer).await.expect("reads");
+            assert!(read > 0, "is closed");
+        }
+        String::from_utf8(answer).expect("text")
+    }
+
+    /// How long the connection is kept from now on, and what is said at the end.
+    async fn end(client: &mut DuplexStream) -> (Duration, String) {
+        let started = Instant::now();
+        let mut said = String::new();
+        client.read_to_string(&mut said).await.expect("ends");
+        (started.elapsed(), said)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_kept_idle_for_its_time_from_its_last_answer_on() {
+        let never = CancellationToken::new();
+        for (asked, pause) in [(0, IDLE), (1, IDLE), (3, IDLE / 2), (20, IDLE / 1000)] {
+            let mut client = client(&never);
+            for _ in 0..asked {
+                sleep(pause - Duration::from_millis(10)).await;
+                ask(&mut client).await;
+            }
+            let (kept, said) = end(&mut client).await;
+            assert_eq!(said, "");
+            let off = kept.abs_diff(IDLE);
+            assert!(off < Duration::from_millis(5), "{asked}: {kept:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_has_its_time_from_its_first_byte_on() {
+        let mut client = client(&CancellationToken::new());
+        ask(&mut client).await;
+        sleep(IDLE / 2).await;
+        client.write_all(b"GET / HT").await.expect("is taken");
+        let (kept, said) = end(&mut client).await;
+        // The refusal is the service's to word.
+        assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+        assert!(kept >= HEADER && kept < HEADER + 2 * FAREWELL, "{kept:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_is_told_on_the_next_answer_and_ends_a_silent_connection() {
+        for asks in [true, false] {
+            let stop = CancellationToken::new();
+            let mut client = client(&stop);
+            assert!(!ask(&mut client).await.contains("connection: close"));
+            stop.cancel();
+            sleep(LAST_CALL / 2).await;
+            if asks {
+                assert!(ask(&mut client).await.contains("connection: close"));
+            }
+            let (kept, said) = end(&mut client).await;
+            let left = if asks { Duration::ZERO } else { LAST_CALL / 2 };
+            assert_eq!(said, "");
+            assert!(kept.abs_diff(left) < Duration::from_millis(5), "{kept:?}");
+        }
+    }
 }

@@ -75,13 +75,16 @@ impl<H> Answers for H where
 {
 }
 
+/// As hyper sees it.
+type Io<T> = TokioIo<Box<Watched<T>>>;
+
 enum Speaker<T, H: Answers> {
     /// Nobody, until a request's head is there, or the end.
-    None(Watched<T>),
-    Http1(Box<http1::UpgradeableConnection<TokioIo<Watched<T>>, H>>),
-    Http2(Box<http2::Connection<TokioIo<Watched<T>>, H, TokioExecutor>>),
+    None(Box<Watched<T>>),
+    Http1(Box<http1::UpgradeableConnection<Io<T>, H>>),
+    Http2(Box<http2::Connection<Io<T>, H, TokioExecutor>>),
     /// Nobody any more.
-    Closing(Watched<T>),
+    Closing(Box<Watched<T>>),
     Over,
 }
 
@@ -101,7 +104,7 @@ where
 {
     pub(super) fn new(io: Watched<T>, handle: H, activity: Arc<Activity>) -> Self {
         Self {
-            speaker: Speaker::None(io),
+            speaker: Speaker::None(Box::new(io)),
             handle,
             activity,
             hurried: false,
@@ -128,7 +131,9 @@ where
                     continue;
                 }
                 Speaker::Http1(connection) => match Pin::new(&mut **connection).poll(cx) {
-                    Poll::Pending if !self.hurried && !self.closing && self.activity.is_at_rest() => {
+                    Poll::Pending
+                        if !self.hurried && !self.closing && self.activity.is_at_rest() =>
+                    {
                         self.rest();
                         continue;
                     }
@@ -137,9 +142,7 @@ where
                 Speaker::Http2(connection) => {
                     ready!(Pin::new(&mut **connection).poll(cx)).map_err(Into::into)
                 }
-                Speaker::Closing(io) => {
-                    ready!(Pin::new(io).poll_shutdown(cx)).map_err(Into::into)
-                }
+                Speaker::Closing(io) => ready!(Pin::new(io).poll_shutdown(cx)).map_err(Into::into),
                 Speaker::Over => Ok(()),
             };
             return Poll::Ready(Event::Over(ended));
@@ -183,9 +186,7 @@ where
         let handle = self.handle.clone();
         self.hurried = self.activity.rested_less_than(QUIET);
         self.speaker = if io.speaks_http_2() {
-            Speaker::Http2(Box::new(
-                http2().serve_connection(TokioIo::new(io), handle),
-            ))
+            Speaker::Http2(Box::new(http2().serve_connection(TokioIo::new(io), handle)))
         } else {
             let connection = http1().serve_connection(TokioIo::new(io), handle);
             Speaker::Http1(Box::new(connection.with_upgrades()))
@@ -306,7 +307,8 @@ mod tests {
         let (mut client, mut line) = line(open_gate(), 3, true);
         assert!(line.settle().await.is_none() && line.rests(), "before");
         let upload = "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc";
-        let chunks = "POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n";
+        let chunks =
+            "POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n";
         for asked in [ASK, upload, chunks, ASK] {
             advance(2 * QUIET).await;
             let (half, rest) = asked.split_at(15);
@@ -410,7 +412,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn http_2_stays_what_it_is() {
         let (mut client, mut line) = line(open_gate(), 3, true);
-        for part in ["PRI * HT", "TP/2.0\r\n\r\nSM\r\n\r\n", "\0\0\0\x04\0\0\0\0\0"] {
+        for part in [
+            "PRI * HT",
+            "TP/2.0\r\n\r\nSM\r\n\r\n",
+            "\0\0\0\x04\0\0\0\0\0",
+        ] {
             write(&mut client, part).await;
             assert!(line.settle().await.is_none());
         }
