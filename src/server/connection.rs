@@ -4,17 +4,12 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use futures_util::future::Either;
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST};
-use http::uri::Authority;
-use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http::Response;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use hyper::service::service_fn;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -23,16 +18,13 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
-use super::activity::{Activity, Due};
-use super::bodies::{Download, Upload};
+use super::activity::Due;
+use super::conversation::Conversation;
 use super::line::{Event, Line};
 use super::watched::Watched;
-use super::{Keeping, TlsIdentity, guard};
+use super::{Keeping, TlsIdentity};
 use crate::body::Body;
-use crate::error::Error;
-use crate::exchange::{Inbound, Interim, Peer, Refusal};
-use crate::route::Route;
-use crate::telemetry::Counted;
+use crate::exchange::{Inbound, Peer};
 
 /// How long an idle connection has to close in an orderly way.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -64,16 +56,7 @@ where
         address,
         tls: tls.is_some(),
     };
-    let conversation = Arc::new(Conversation {
-        activity: Activity::new(),
-        service: Mutex::new(service),
-        peer,
-        keeping,
-        speaks_http_2: AtomicBool::new(false),
-        stopping: AtomicBool::new(false),
-        afterwards: Mutex::new(None),
-        _admission: (place, counted),
-    });
+    let conversation = Conversation::new(service, peer, keeping, (place, counted));
     match tls {
         None => Either::Left(converse(stream, conversation, stop)),
         // Boxed: a TLS session is large, and connections without one should not pay for it.
@@ -130,8 +113,7 @@ where
                     if let Err(error) = ended {
                         tracing::debug!("a client connection broke: {error}");
                     }
-                    let switched = lock(&conversation.afterwards).take();
-                    if let Some(body) = switched {
+                    if let Some(body) = conversation.afterwards() {
                         let _ = body.collect().await;
                     }
                     return;
@@ -139,7 +121,7 @@ where
             },
             () = check.as_mut() => match activity.due(idle_timeout, patience, stopping) {
                 Due::Later(next) => {
-                    if stopping.is_some() && conversation.speaks_http_2.load(Ordering::Relaxed) {
+                    if stopping.is_some() && conversation.speaks_http_2() {
                         line.close();
                     }
                     check.as_mut().reset(line.look(next));
@@ -159,9 +141,9 @@ where
             () = stop.cancelled(), if stopping.is_none() => {
                 let now = Instant::now();
                 stopping = Some(now);
-                conversation.stopping.store(true, Ordering::Relaxed);
+                conversation.stop();
                 // GOAWAY names the last request that is answered: nobody has to guess.
-                if conversation.speaks_http_2.load(Ordering::Relaxed) {
+                if conversation.speaks_http_2() {
                     line.close();
                 }
                 patience = patience.min(LAST_CALL).min(keeping.drain / 2);
@@ -169,111 +151,6 @@ where
             }
         }
     }
-}
-
-/// What the requests of one connection have in common.
-struct Conversation<S> {
-    activity: Arc<Activity>,
-    /// This connection's own: what it counts on is hot in the cache of the core that serves the connection.
-    service: Mutex<S>,
-    peer: Peer,
-    keeping: Arc<Keeping>,
-    speaks_http_2: AtomicBool,
-    /// Whether the next answer is the last one.
-    stopping: AtomicBool,
-    /// What follows the connection's HTTP, where it switches to another protocol.
-    afterwards: Mutex<Option<Body>>,
-    /// Its place among the connections, and its part in their number.
-    _admission: (OwnedSemaphorePermit, Option<Counted>),
-}
-
-impl<S> Conversation<S>
-where
-    S: Service<Inbound, Response = Response<Body>, Error = Infallible>,
-{
-    fn answer(
-        self: Arc<Self>,
-        mut request: Request<Incoming>,
-    ) -> impl Future<Output = Result<Response<Body>, Infallible>> + use<S> {
-        let is_http_2 = request.version() == Version::HTTP_2;
-        let (busy, refused) = self.activity.request();
-        if is_http_2 {
-            self.speaks_http_2.store(true, Ordering::Relaxed);
-        }
-        if let Some(why) = refused.or_else(|| refuse_http_2(&request)) {
-            tracing::debug!("a client's request is refused: {why}");
-            request.extensions_mut().insert(Refusal(why));
-        }
-        let request =
-            request.map(|body| Upload::watch(body, &self.activity, self.keeping.idle_timeout));
-        let speaks_http_11 = request.version() == Version::HTTP_11;
-        let mut inbound = Inbound::new(request, self.peer);
-        if speaks_http_11 && !matches!(inbound.route, Route::Poll { .. }) {
-            inbound.interim = Some(Interim(Arc::clone(&self.activity) as _));
-        }
-        let answer = lock(&self.service).call(inbound);
-        // No `async` block: it would have room for the future twice.
-        answer.map(move |answer| {
-            let mut response = answer?;
-            let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-            self.activity.answered(switches);
-            if self.stopping.load(Ordering::Relaxed) && !is_http_2 && !switches {
-                let close = HeaderValue::from_static("close");
-                response.headers_mut().insert(CONNECTION, close);
-            }
-            if response.body().is_buffered() {
-                return Ok(response);
-            }
-            // A streamed answer keeps the connection busy until its end.
-            let (head, body) = response.into_parts();
-            let body = body.guarded(busy);
-            let body = if switches {
-                *lock(&self.afterwards) = Some(body);
-                Body::empty()
-            } else if is_http_2 {
-                Download::watch(body, &self.activity)
-            } else {
-                body
-            };
-            Ok(Response::from_parts(head, body))
-        })
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What HTTP/2's own framing leaves open: two hosts (RFC 9113 §8.3.1), two lengths, a user in the target.
-fn refuse_http_2(request: &Request<Incoming>) -> Option<Error> {
-    if request.version() != Version::HTTP_2 {
-        return None;
-    }
-    let authority = request.uri().authority().map(Authority::as_str);
-    let mut hosts = request.headers().get_all(HOST).iter();
-    let host = hosts.next();
-    let why = if hosts.next().is_some() {
-        "the request has more than one host"
-    } else if authority.is_none() && host.is_none() {
-        "the request has no host; HTTP/2 takes an authority"
-    } else if authority.is_some_and(|authority| authority.contains('@')) {
-        "the request's authority names a user; credentials have their own header"
-    } else if let (Some(authority), Some(host)) = (authority, host)
-        && !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes())
-    {
-        "the request's authority and its host header name two hosts"
-    } else if request.headers().get_all(CONTENT_LENGTH).iter().count() > 1 {
-        "the request has more than one length"
-    } else if request
-        .headers()
-        .keys()
-        .any(|name| guard::is_misleading(name.as_str()))
-    {
-        "a header's name is all but content-length or transfer-encoding"
-    } else {
-        return None;
-    };
-    Some(Error::BadRequest(why))
 }
 
 #[cfg(test)]
@@ -300,20 +177,17 @@ mod tests {
         };
         let place = Arc::new(Semaphore::new(1)).try_acquire_owned();
         let answer = |_| async { Ok(Response::new(Body::full("."))) };
-        let conversation = Conversation {
-            activity: Activity::new(),
-            service: Mutex::new(tower::service_fn(answer)),
-            peer: Peer {
-                address: ([127, 0, 0, 1], 1).into(),
-                tls: false,
-            },
-            keeping: Arc::new(keeping),
-            speaks_http_2: AtomicBool::new(false),
-            stopping: AtomicBool::new(false),
-            afterwards: Mutex::new(None),
-            _admission: (place.expect("is free"), None),
+        let peer = Peer {
+            address: ([127, 0, 0, 1], 1).into(),
+            tls: false,
         };
-        tokio::spawn(converse(server, Arc::new(conversation), stop.clone()));
+        let conversation = Conversation::new(
+            tower::service_fn(answer),
+            peer,
+            Arc::new(keeping),
+            (place.expect("is free"), None),
+        );
+        tokio::spawn(converse(server, conversation, stop.clone()));
         client
     }
 
@@ -339,10 +213,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_is_kept_idle_for_its_time_from_its_last_answer_on() {
         let never = CancellationToken::new();
-        for (asked, pause) in [(0, IDLE), (1, IDLE), (3, IDLE / 2), (20, IDLE / 1000)] {
+        for (asked, pause) in [(0, IDLE), (1, IDLE / 4), (3, IDLE / 2), (20, IDLE / 1000)] {
             let mut client = client(&never);
             for _ in 0..asked {
-                sleep(pause - Duration::from_millis(10)).await;
+                sleep(pause).await;
                 ask(&mut client).await;
             }
             let (kept, said) = end(&mut client).await;

@@ -4,6 +4,7 @@
 mod activity;
 mod bodies;
 mod connection;
+mod conversation;
 mod guard;
 mod line;
 mod tls;
