@@ -137,6 +137,25 @@ impl Credentials {
         Self { headers, uri, used }
     }
 
+    /// A copy of no more than what counts, in memory of its own. Headers and target are slices of the buffer that their
+    /// connection is read into: kept for long, they keep all of it.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        let mut headers = HeaderMap::with_capacity(1);
+        for (_, name) in self.used.names() {
+            for value in self.headers.get_all(name) {
+                headers.append(name.clone(), apart(value));
+            }
+        }
+        let target = self.query().map(|query| format!("/?{query}"));
+        let uri = target.and_then(|target| Uri::from_maybe_shared(target).ok());
+        Self {
+            headers,
+            uri: uri.unwrap_or_default(),
+            used: self.used,
+        }
+    }
+
     /// The query string, without its `?`.
     #[must_use]
     pub fn query(&self) -> Option<&str> {
@@ -165,6 +184,12 @@ impl Credentials {
             }
         }
     }
+}
+
+/// A copy of a header's value in memory of its own, for who keeps it longer than its request takes to read.
+#[must_use]
+pub fn apart(value: &HeaderValue) -> HeaderValue {
+    HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone())
 }
 
 /// Which headers make the caller: a bit for each of [`NAMES`].
@@ -266,6 +291,24 @@ mod tests {
         noisy.copy_into(&mut sent);
         assert_eq!(sent.len(), 1);
         assert_eq!(noisy.vary().expect("used"), "authorization");
+    }
+
+    #[test]
+    fn credentials_kept_apart_are_the_same_callers() {
+        let key = CallerKey::random().expect("random bytes");
+        for uri in ["/a", "/a?", "/a?key=1&b=%2F?c", "http://x/a?key=1"] {
+            let all = [("api-key", "1"), ("api-key", "2"), ("cookie", "c")];
+            for sent in [&all[..], &all[2..], &[]] {
+                let sent = credentials(sent, uri);
+                let apart = sent.apart();
+                assert_eq!(key.caller(&apart), key.caller(&sent), "{uri}");
+                assert_eq!((apart.query(), apart.vary()), (sent.query(), sent.vary()));
+                let (mut copied, mut as_sent) = (HeaderMap::new(), HeaderMap::new());
+                apart.copy_into(&mut copied);
+                sent.copy_into(&mut as_sent);
+                assert_eq!(copied, as_sent);
+            }
+        }
     }
 
     #[test]

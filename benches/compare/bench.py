@@ -132,7 +132,8 @@ class Bench:
     def growth(self, server, what, path, count):
         """By how many bytes a server grows for each of so many clients that stay."""
         command = [self.tool, what, f"127.0.0.1:{server.port}", path]
-        with Process([*command, 50], self.load_cores, speaks=True):
+        # As many first as there are tasks to wait for: what stands between a server and its upstream is not a client's.
+        with Process([*command, 100], self.load_cores, speaks=True):
             time.sleep(1)
         before = server.memory()
         with Process([*command, count], self.load_cores, speaks=True):

@@ -1,6 +1,6 @@
 //! What is known of one connection: what is under way on it, and since when it has been waiting for its client.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
@@ -22,12 +22,17 @@ pub(super) struct Activity {
     state: Mutex<State>,
     /// Whether there are hints: looked at whenever something is written.
     has_hints: AtomicBool,
+    /// How many requests hyper was given, while neither a byte of them nor one of an answer is on its way;
+    /// [`Activity::MOVING`] else.
+    settled: AtomicU64,
 }
 
 #[derive(Debug)]
 struct State {
     /// Requests under way.
     under_way: usize,
+    /// Whether the request under way has a body that was not read to its end.
+    unread: bool,
     /// Requests there have been.
     total: u64,
     /// Answers there have been.
@@ -64,10 +69,14 @@ pub(super) enum Due {
 }
 
 impl Activity {
+    /// No number of requests.
+    const MOVING: u64 = u64::MAX;
+
     pub(super) fn new() -> Arc<Self> {
         let now = Instant::now();
         let state = State {
             under_way: 0,
+            unread: false,
             total: 0,
             answers: 0,
             since: now,
@@ -83,6 +92,7 @@ impl Activity {
         Arc::new(Self {
             state: Mutex::new(state),
             has_hints: AtomicBool::new(false),
+            settled: AtomicU64::new(0),
         })
     }
 
@@ -107,6 +117,7 @@ impl Activity {
     pub(super) fn request(self: &Arc<Self>) -> (Busy, Option<Error>) {
         let refused = self.with(|state| {
             state.under_way += 1;
+            state.unread = false;
             state.total += 1;
             // What came too late for the one before is not for this one.
             state.hints.clear();
@@ -117,6 +128,35 @@ impl Activity {
                 .map(|(_, why)| why.clone())
         });
         (Busy(Arc::clone(self)), refused)
+    }
+
+    /// The body of the request under way is to be read, or was read to its end.
+    pub(super) fn unread(&self, yes: bool) {
+        self.with(|state| state.unread = yes);
+    }
+
+    /// What is known of the bytes: that none is on its way and so many requests came, or that some are.
+    pub(super) fn settled(&self, requests: Option<u64>) {
+        let requests = requests.unwrap_or(Self::MOVING);
+        self.settled.store(requests, Ordering::Relaxed);
+    }
+
+    /// Whether hyper has nothing of an HTTP/1 connection, looked at from the task that runs it when it has done all it
+    /// can: all that came was answered, and the answers have gone out.
+    pub(super) fn is_at_rest(&self) -> bool {
+        let settled = self.settled.load(Ordering::Relaxed);
+        settled != Self::MOVING
+            && self.with(|state| {
+                state.under_way == 0
+                    && !state.unread
+                    && state.total == settled
+                    && state.answers == settled
+            })
+    }
+
+    /// Whether there has been a request, and the last one ended less than so long ago.
+    pub(super) fn rested_less_than(&self, quiet: Duration) -> bool {
+        self.with(|state| state.total > 0 && state.since.elapsed() < quiet)
     }
 
     /// A request was answered; `switched` if the connection changes to another protocol with it.

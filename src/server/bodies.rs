@@ -32,6 +32,7 @@ impl Upload {
         if body.is_end_stream() {
             return Body::from(body);
         }
+        activity.unread(true);
         Body::boxed(Self {
             body,
             activity: Arc::clone(activity),
@@ -71,6 +72,9 @@ impl http_body::Body for Upload {
             }
             Poll::Ready(frame) => {
                 this.moved = true;
+                if frame.is_none() || this.body.is_end_stream() {
+                    this.activity.unread(false);
+                }
                 Poll::Ready(frame.and_then(Result::ok).map(Ok))
             }
             Poll::Pending => {

@@ -1,21 +1,16 @@
 //! One client connection, from the handshake to its end.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::Either;
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST};
-use http::uri::Authority;
-use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http::Response;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
@@ -23,31 +18,16 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
-use super::activity::{Activity, Due};
-use super::bodies::{Download, Upload};
+use super::activity::Due;
+use super::conversation::Conversation;
+use super::line::{Event, Line};
 use super::watched::Watched;
-use super::{Keeping, TlsIdentity, guard};
+use super::{Keeping, TlsIdentity};
 use crate::body::Body;
-use crate::error::Error;
-use crate::exchange::{Inbound, Interim, Peer, Refusal};
-use crate::route::Route;
-use crate::telemetry::Counted;
-
-/// The most that is kept of a head, or of a body on its way, in bytes; a client that does not read costs a few of these.
-const BUFFER: usize = 64 << 10;
+use crate::exchange::{Inbound, Peer};
 
 /// How long an idle connection has to close in an orderly way.
 const FAREWELL: Duration = Duration::from_secs(1);
-
-/// How often an HTTP/2 client is asked whether it is there, and how long it may take to say so.
-const PING_EVERY: Duration = Duration::from_secs(30);
-const PONG_WITHIN: Duration = Duration::from_secs(20);
-
-/// Bytes that the headers of an HTTP/2 request may have: as many as an HTTP/1.1 head.
-const MAX_HEADER_LIST: u32 = 64 * 1024;
-
-/// Bytes that wait for room on one HTTP/2 stream.
-const MAX_SEND_BUFFER: usize = 128 * 1024;
 
 /// How long an idle connection is kept after the stop. HTTP/1.1 has no way to say goodbye but on an answer: a client that
 /// is about to ask once more gets its answer, with `connection: close` on it, in place of a closed door.
@@ -76,16 +56,7 @@ where
         address,
         tls: tls.is_some(),
     };
-    let conversation = Arc::new(Conversation {
-        activity: Activity::new(),
-        service: Mutex::new(service),
-        peer,
-        keeping,
-        speaks_http_2: AtomicBool::new(false),
-        stopping: AtomicBool::new(false),
-        afterwards: Mutex::new(None),
-        _admission: (place, counted),
-    });
+    let conversation = Conversation::new(service, peer, keeping, (place, counted));
     match tls {
         None => Either::Left(converse(stream, conversation, stop)),
         // Boxed: a TLS session is large, and connections without one should not pay for it.
@@ -125,35 +96,35 @@ where
         service_fn(move |request| Arc::clone(&conversation).answer(request))
     };
     let activity = &conversation.activity;
-    let builder = builder();
-    let io = TokioIo::new(Watched::new(
-        stream,
-        Arc::clone(activity),
-        keeping.header_timeout,
-    ));
-    let mut connection = pin!(builder.serve_connection_with_upgrades(io, handle));
+    let io = Watched::new(stream, Arc::clone(activity), keeping.header_timeout);
+    let mut line = Line::new(io, handle, Arc::clone(activity));
 
     let mut patience = idle_timeout;
     let mut check = pin!(sleep_until(Instant::now() + patience));
     let (mut stopping, mut closing) = (None, false);
     loop {
         tokio::select! {
-            ended = connection.as_mut() => {
-                if let Err(error) = ended {
-                    tracing::debug!("a client connection broke: {error}");
+            event = poll_fn(|cx| line.poll(cx)) => match event {
+                Event::Hurry(look) => {
+                    let look = look.min(check.deadline());
+                    check.as_mut().reset(look);
                 }
-                let switched = lock(&conversation.afterwards).take();
-                if let Some(body) = switched {
-                    let _ = body.collect().await;
+                Event::Over(ended) => {
+                    if let Err(error) = ended {
+                        tracing::debug!("a client connection broke: {error}");
+                    }
+                    if let Some(body) = conversation.afterwards() {
+                        let _ = body.collect().await;
+                    }
+                    return;
                 }
-                return;
-            }
+            },
             () = check.as_mut() => match activity.due(idle_timeout, patience, stopping) {
                 Due::Later(next) => {
-                    if stopping.is_some() && conversation.speaks_http_2.load(Ordering::Relaxed) {
-                        close(connection.as_mut());
+                    if stopping.is_some() && conversation.speaks_http_2() {
+                        line.close();
                     }
-                    check.as_mut().reset(next);
+                    check.as_mut().reset(line.look(next));
                 }
                 Due::Stalled => {
                     tracing::debug!("a client took nothing for limits.idle_timeout, and is cut off");
@@ -163,17 +134,17 @@ where
                 Due::Idle if closing => return,
                 Due::Idle => {
                     closing = true;
-                    close(connection.as_mut());
+                    line.close();
                     check.as_mut().reset(Instant::now() + FAREWELL);
                 }
             },
             () = stop.cancelled(), if stopping.is_none() => {
                 let now = Instant::now();
                 stopping = Some(now);
-                conversation.stopping.store(true, Ordering::Relaxed);
+                conversation.stop();
                 // GOAWAY names the last request that is answered: nobody has to guess.
-                if conversation.speaks_http_2.load(Ordering::Relaxed) {
-                    close(connection.as_mut());
+                if conversation.speaks_http_2() {
+                    line.close();
                 }
                 patience = patience.min(LAST_CALL).min(keeping.drain / 2);
                 check.as_mut().reset(now + patience);
@@ -182,130 +153,106 @@ where
     }
 }
 
-/// What the requests of one connection have in common.
-struct Conversation<S> {
-    activity: Arc<Activity>,
-    /// This connection's own: what it counts on is hot in the cache of the core that serves the connection.
-    service: Mutex<S>,
-    peer: Peer,
-    keeping: Arc<Keeping>,
-    speaks_http_2: AtomicBool,
-    /// Whether the next answer is the last one.
-    stopping: AtomicBool,
-    /// What follows the connection's HTTP, where it switches to another protocol.
-    afterwards: Mutex<Option<Body>>,
-    /// Its place among the connections, and its part in their number.
-    _admission: (OwnedSemaphorePermit, Option<Counted>),
-}
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+    use tokio::sync::Semaphore;
+    use tokio::time::sleep;
 
-impl<S> Conversation<S>
-where
-    S: Service<Inbound, Response = Response<Body>, Error = Infallible>,
-{
-    fn answer(
-        self: Arc<Self>,
-        mut request: Request<Incoming>,
-    ) -> impl Future<Output = Result<Response<Body>, Infallible>> + use<S> {
-        let is_http_2 = request.version() == Version::HTTP_2;
-        let (busy, refused) = self.activity.request();
-        if is_http_2 {
-            self.speaks_http_2.store(true, Ordering::Relaxed);
+    use super::*;
+
+    const IDLE: Duration = Duration::from_secs(75);
+    const HEADER: Duration = Duration::from_secs(10);
+
+    /// The client's end of a connection, on which every request is answered at once.
+    fn client(stop: &CancellationToken) -> DuplexStream {
+        let (client, server) = duplex(4096);
+        let keeping = Keeping {
+            max_connections: 1,
+            header_timeout: HEADER,
+            idle_timeout: IDLE,
+            drain: IDLE,
+            tls: None,
+            gauge: None,
+        };
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned();
+        let answer = |_| async { Ok(Response::new(Body::full("."))) };
+        let peer = Peer {
+            address: ([127, 0, 0, 1], 1).into(),
+            tls: false,
+        };
+        let conversation = Conversation::new(
+            tower::service_fn(answer),
+            peer,
+            Arc::new(keeping),
+            (place.expect("is free"), None),
+        );
+        tokio::spawn(converse(server, conversation, stop.clone()));
+        client
+    }
+
+    async fn ask(client: &mut DuplexStream) -> String {
+        let request = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+        client.write_all(request).await.expect("is taken");
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n.") {
+            let read = client.read_buf(&mut answer).await.expect("reads");
+            assert!(read > 0, "is closed");
         }
-        if let Some(why) = refused.or_else(|| refuse_http_2(&request)) {
-            tracing::debug!("a client's request is refused: {why}");
-            request.extensions_mut().insert(Refusal(why));
-        }
-        let request =
-            request.map(|body| Upload::watch(body, &self.activity, self.keeping.idle_timeout));
-        let speaks_http_11 = request.version() == Version::HTTP_11;
-        let mut inbound = Inbound::new(request, self.peer);
-        if speaks_http_11 && !matches!(inbound.route, Route::Poll { .. }) {
-            inbound.interim = Some(Interim(Arc::clone(&self.activity) as _));
-        }
-        let answer = lock(&self.service).call(inbound);
-        async move {
-            let mut response = answer.await?;
-            let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-            self.activity.answered(switches);
-            if self.stopping.load(Ordering::Relaxed) && !is_http_2 && !switches {
-                let close = HeaderValue::from_static("close");
-                response.headers_mut().insert(CONNECTION, close);
+        String::from_utf8(answer).expect("text")
+    }
+
+    /// How long the connection is kept from now on, and what is said at the end.
+    async fn end(client: &mut DuplexStream) -> (Duration, String) {
+        let started = Instant::now();
+        let mut said = String::new();
+        client.read_to_string(&mut said).await.expect("ends");
+        (started.elapsed(), said)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_kept_idle_for_its_time_from_its_last_answer_on() {
+        let never = CancellationToken::new();
+        for (asked, pause) in [(0, IDLE), (1, IDLE / 4), (3, IDLE / 2), (20, IDLE / 1000)] {
+            let mut client = client(&never);
+            for _ in 0..asked {
+                sleep(pause).await;
+                ask(&mut client).await;
             }
-            if response.body().is_buffered() {
-                return Ok(response);
-            }
-            // A streamed answer keeps the connection busy until its end.
-            let (head, body) = response.into_parts();
-            let body = body.guarded(busy);
-            let body = if switches {
-                *lock(&self.afterwards) = Some(body);
-                Body::empty()
-            } else if is_http_2 {
-                Download::watch(body, &self.activity)
-            } else {
-                body
-            };
-            Ok(Response::from_parts(head, body))
+            let (kept, said) = end(&mut client).await;
+            assert_eq!(said, "");
+            let off = kept.abs_diff(IDLE);
+            assert!(off < Duration::from_millis(5), "{asked}: {kept:?}");
         }
     }
-}
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Says goodbye as the protocol has it; a request that is under way is still answered.
-fn close<C: hyper_util::server::graceful::GracefulConnection>(connection: Pin<&mut C>) {
-    connection.graceful_shutdown();
-}
-
-fn builder() -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .max_buf_size(BUFFER)
-        .header_read_timeout(None);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(250)
-        .max_header_list_size(MAX_HEADER_LIST)
-        .max_send_buf_size(MAX_SEND_BUFFER)
-        // A client that is gone says nothing; one that waits for an event answers.
-        .keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PONG_WITHIN);
-    builder
-}
-
-/// What HTTP/2's own framing leaves open: two hosts (RFC 9113 §8.3.1), two lengths, a user in the target.
-fn refuse_http_2(request: &Request<Incoming>) -> Option<Error> {
-    if request.version() != Version::HTTP_2 {
-        return None;
+    #[tokio::test(start_paused = true)]
+    async fn a_head_has_its_time_from_its_first_byte_on() {
+        let mut client = client(&CancellationToken::new());
+        ask(&mut client).await;
+        sleep(IDLE / 2).await;
+        client.write_all(b"GET / HT").await.expect("is taken");
+        let (kept, said) = end(&mut client).await;
+        // The refusal is the service's to word.
+        assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+        assert!(kept >= HEADER && kept < HEADER + 2 * FAREWELL, "{kept:?}");
     }
-    let authority = request.uri().authority().map(Authority::as_str);
-    let mut hosts = request.headers().get_all(HOST).iter();
-    let host = hosts.next();
-    let why = if hosts.next().is_some() {
-        "the request has more than one host"
-    } else if authority.is_none() && host.is_none() {
-        "the request has no host; HTTP/2 takes an authority"
-    } else if authority.is_some_and(|authority| authority.contains('@')) {
-        "the request's authority names a user; credentials have their own header"
-    } else if let (Some(authority), Some(host)) = (authority, host)
-        && !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes())
-    {
-        "the request's authority and its host header name two hosts"
-    } else if request.headers().get_all(CONTENT_LENGTH).iter().count() > 1 {
-        "the request has more than one length"
-    } else if request
-        .headers()
-        .keys()
-        .any(|name| guard::is_misleading(name.as_str()))
-    {
-        "a header's name is all but content-length or transfer-encoding"
-    } else {
-        return None;
-    };
-    Some(Error::BadRequest(why))
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_is_told_on_the_next_answer_and_ends_a_silent_connection() {
+        for asks in [true, false] {
+            let stop = CancellationToken::new();
+            let mut client = client(&stop);
+            assert!(!ask(&mut client).await.contains("connection: close"));
+            stop.cancel();
+            sleep(LAST_CALL / 2).await;
+            if asks {
+                assert!(ask(&mut client).await.contains("connection: close"));
+            }
+            let (kept, said) = end(&mut client).await;
+            let left = if asks { Duration::ZERO } else { LAST_CALL / 2 };
+            assert_eq!(said, "");
+            assert!(kept.abs_diff(left) < Duration::from_millis(5), "{kept:?}");
+        }
+    }
 }

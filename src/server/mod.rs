@@ -4,7 +4,9 @@
 mod activity;
 mod bodies;
 mod connection;
+mod conversation;
 mod guard;
+mod line;
 mod tls;
 mod watched;
 

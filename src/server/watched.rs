@@ -47,6 +47,8 @@ pub(super) struct Watched<T> {
     ended: bool,
     /// Whether what was written last has not been taken yet.
     full: bool,
+    /// Whether something was written since the last flush.
+    unflushed: bool,
     /// Interim answers on their way out.
     hints: BytesMut,
     leftovers: u64,
@@ -65,10 +67,21 @@ impl<T> Watched<T> {
             overdue: None,
             ended: false,
             full: false,
+            unflushed: false,
             hints: BytesMut::new(),
             leftovers: MAX_LEFTOVERS,
             linger: None,
         }
+    }
+
+    /// Whether the client began with HTTP/2.
+    pub(super) fn speaks_http_2(&self) -> bool {
+        self.guard.is_free() && self.guard.heads() == 0
+    }
+
+    /// Whether nothing is left of what the client sent, and nothing more comes.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended && self.passable == 0
     }
 
     /// Passes on what may be.
@@ -116,6 +129,23 @@ impl<T> Watched<T> {
         self.activity.refuse(number, refused.why.clone());
     }
 
+    /// Lets the line know whether its bytes are at rest.
+    fn tell_settled(&self) {
+        let is_settled = !self.unflushed
+            && !self.ended
+            && self.held.is_empty()
+            && self.guard.is_between_requests();
+        self.activity
+            .settled(is_settled.then(|| self.guard.heads()));
+    }
+
+    fn watch_write(&mut self) {
+        if !self.unflushed {
+            self.unflushed = true;
+            self.tell_settled();
+        }
+    }
+
     fn watch_full(&mut self, full: bool) {
         if self.full != full {
             self.full = full;
@@ -157,6 +187,20 @@ fn stand_in(refused: &Refused) -> &'static [u8] {
 }
 
 impl<T: AsyncRead + Unpin> Watched<T> {
+    /// Ready when there is something for whoever speaks HTTP here: a head, or the end. Until then nobody has to.
+    pub(super) fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.passable == 0 && !self.ended {
+            match self.poll_hold(cx) {
+                Poll::Ready(read) => {
+                    read?;
+                    self.decide_held();
+                }
+                Poll::Pending => ready!(self.poll_overdue(cx)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Reads what nobody wants, to see the client's end of the connection.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut space = [MaybeUninit::uninit(); PIECE];
@@ -197,15 +241,10 @@ impl<T: AsyncRead + Unpin> Watched<T> {
         }
         Poll::Ready(Ok(()))
     }
-}
 
-impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
+    /// Reads what may be passed on.
+    fn poll_pass(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self;
         let before = buf.filled().len();
         loop {
             if this.pass(buf) || buf.filled().len() > before || buf.remaining() == 0 {
@@ -252,6 +291,18 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
     }
 }
 
+impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = self.poll_pass(cx, buf);
+        self.tell_settled();
+        read
+    }
+}
+
 impl<T: AsyncWrite + Unpin> Watched<T> {
     /// Writes what is left of interim answers.
     fn poll_hints(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -272,6 +323,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.watch_write();
         ready!(self.poll_hints(cx))?;
         let written = Pin::new(&mut self.io).poll_write(cx, buf);
         self.watch_full(written.is_pending());
@@ -284,11 +336,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
             self.hints = self.activity.hints();
         }
         ready!(self.poll_hints(cx))?;
-        Pin::new(&mut self.io).poll_flush(cx)
+        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+        if self.unflushed {
+            self.unflushed = false;
+            self.tell_settled();
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        this.activity.settled(None);
         let linger = match &mut this.linger {
             Some(linger) => linger,
             linger => {
@@ -313,6 +371,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.watch_write();
         ready!(self.poll_hints(cx))?;
         let written = gather::poll_write(Pin::new(&mut self.io), cx, bufs);
         self.watch_full(written.is_pending());

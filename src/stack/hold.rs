@@ -2,6 +2,7 @@
 //! that remembers and shares: it only sleeps until what it was told stops being fresh, and then asks like anyone else.
 //! All who wait for a task cost upstream one poll per freshness, and nobody waiting means no polling.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, Either};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tower::{Service, ServiceExt as _};
+use tower::Service;
 
 use crate::error::Error;
 use crate::reply::{Answer, Demand, TaskQuery};
@@ -71,7 +72,7 @@ where
         let Some(hold) = query.hold.take() else {
             return Either::Left(self.inner.call(query));
         };
-        let Self { inner, terms } = self.clone();
+        let Self { mut inner, terms } = self.clone();
         Either::Right(Box::pin(async move {
             let Terms {
                 timeout,
@@ -88,7 +89,9 @@ where
                     Some(_) => (now + timeout).min(hold.until),
                 };
                 query.at = now;
-                let looked = inner.clone().oneshot(query.clone()).await;
+                // `oneshot` would keep room for the query.
+                poll_fn(|cx| inner.poll_ready(cx)).await?;
+                let looked = inner.call(query.clone()).await;
                 let over = Instant::now() >= hold.until;
                 let answer = match (known, looked) {
                     // Cut off by the end of the wait, which says nothing of upstream.
@@ -109,7 +112,8 @@ where
                     // Others may have been told more in the meantime.
                     query.demand = Demand::Remembered;
                     query.at = Instant::now();
-                    let told = inner.oneshot(query).await.ok();
+                    poll_fn(|cx| inner.poll_ready(cx)).await?;
+                    let told = inner.call(query).await.ok();
                     return Ok(told
                         .filter(|told| told.received > answer.received)
                         .unwrap_or(answer));

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use pin_project_lite::pin_project;
@@ -13,7 +13,7 @@ use tower::Service;
 use crate::body::Body;
 use crate::config::LogRequests;
 use crate::exchange::{Facts, Handled, Inbound};
-use crate::key::{Caller, CallerKey};
+use crate::key::{Caller, CallerKey, apart};
 use crate::request_id;
 use crate::route::Route;
 use crate::task::State;
@@ -82,6 +82,7 @@ where
             facts: Facts::only(Verdict::Failed),
             code: CLIENT_GONE,
             request_id: headers.get(REQUEST_ID).cloned(),
+            is_apart: false,
         };
         Observed {
             inner: self.inner.call(inbound),
@@ -107,10 +108,16 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
+        let Poll::Ready(handled) = this.inner.poll(cx) else {
+            if let Some(watch) = this.watch {
+                watch.keep_apart();
+            }
+            return Poll::Pending;
+        };
         let Handled {
             mut response,
             facts,
-        } = ready!(this.inner.poll(cx))?;
+        } = handled?;
         let mut watch = this.watch.take();
         if let Some(watch) = &mut watch {
             watch.facts = facts;
@@ -153,6 +160,17 @@ struct Watch {
     code: u16,
     /// The client's name for it, until the answer has one.
     request_id: Option<HeaderValue>,
+    is_apart: bool,
+}
+
+impl Watch {
+    /// Whatever waits does so without the buffer that its request was read into.
+    fn keep_apart(&mut self) {
+        if !self.is_apart {
+            self.is_apart = true;
+            self.request_id = self.request_id.as_ref().map(apart);
+        }
+    }
 }
 
 impl Watch {

@@ -16,7 +16,7 @@ use tower::{Service, ServiceExt as _};
 use crate::config::Config;
 use crate::error::Error;
 use crate::exchange::{Handled, Inbound};
-use crate::key::{Credentials, TaskKey};
+use crate::key::{Credentials, TaskKey, apart};
 use crate::present::Asker;
 use crate::reply::{Answer, Demand, Hold, TaskQuery};
 use crate::route::Route;
@@ -82,11 +82,16 @@ impl Reader {
         let events = !head && wish::wants_events(&parts.headers);
         // What an event stream told last is what its client knows.
         let name = if events { LAST_EVENT_ID } else { IF_NONE_MATCH };
-        let known = wish::validators(&parts.headers, &name);
+        let mut known = wish::validators(&parts.headers, &name);
         let demand = wish::demand(&parts.headers);
         let wait = wish::wait(&parts.headers, self.max_wait)
             .filter(|_| !events && demand != Demand::Remembered);
-        let credentials = Credentials::of(sender, parts.headers, parts.uri);
+        let mut credentials = Credentials::of(sender, parts.headers, parts.uri);
+        if events || wait.is_some() {
+            // Whoever waits does so without the buffer that the request was read into.
+            credentials = credentials.apart();
+            known = known.as_ref().map(apart);
+        }
         let hold = wait.map(|wait| Hold {
             known: known.clone(),
             until: now + wait,

@@ -34,6 +34,7 @@ mod proxied;
 mod readme;
 mod remembering;
 mod restarting;
+mod resting;
 mod service_manager;
 mod sharing;
 mod shipped;

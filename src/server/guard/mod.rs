@@ -88,6 +88,11 @@ impl Guard {
         matches!(self.at, At::Preface | At::Head)
     }
 
+    /// Whether all that was passed on are whole requests.
+    pub(super) fn is_between_requests(&self) -> bool {
+        matches!(self.at, At::Head)
+    }
+
     /// Whether nothing is passed on before a request to switch protocols is answered.
     pub(super) fn awaits_switch(&self) -> bool {
         matches!(self.at, At::Undecided)
