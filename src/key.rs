@@ -165,12 +165,13 @@ impl Credentials {
     /// The names of the headers that made the caller, for `vary`; `None` where none did.
     #[must_use]
     pub fn vary(&self) -> Option<HeaderValue> {
-        let mut names = self.used.names().map(|(_, name)| name.as_str());
+        let mut names = self.used.names().map(|(_, name)| name);
         let first = names.next()?;
         match names.next() {
-            None => Some(HeaderValue::from_static(first)),
+            None => Some(HeaderValue::from(first.clone())),
             Some(second) => {
-                let all: Vec<_> = [first, second].into_iter().chain(names).collect();
+                let all = [first, second].into_iter().chain(names);
+                let all: Vec<_> = all.map(HeaderName::as_str).collect();
                 HeaderValue::from_maybe_shared(all.join(", ")).ok()
             }
         }

@@ -219,11 +219,12 @@ def scaling(bench, _peers):
 
         found = in_turn(["1", "2"], bench.rounds, measure)
     rows = [(name, f"{mid(rounds, 'rate'):,.0f}/s", f"{mid(rounds, 'cpu'):.1f} µs") for name, rounds in found.items()]
-    note = f"Rate {ratio(found, '2', '1', 'rate')} ×; CPU per hit {ratio(found, '2', '1', 'cpu')} ×."
-    if not apart:
-        note += (
-            " The load is on the same two cores: too few to see how the rate scales, only what workers cost each other."
-        )
+    more = float(ratio(found, "2", "1", "cpu"))
+    note = f"A hit takes {more:.2f} × the CPU with two workers: with a core for each they serve {2 / more:.2f} × as many."
+    if apart:
+        note += f" Measured: {ratio(found, '2', '1', 'rate')} ×."
+    else:
+        note += " The rates here do not show it, since the load is on the same two cores."
     return (
         table("Hits with one worker and with two", ("workers", "rate", "CPU per hit"), rows, "≥ 1.8 × the rate")
         + f"\n{note}\n"

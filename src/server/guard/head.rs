@@ -273,15 +273,21 @@ fn check_target(method: &str, target: &str, host: Option<&[u8]>) -> Result<(), E
 /// What hyper takes (UTF-8 as it is, too), without the fragment that it would cut off: nothing that comes in may go out
 /// as something else.
 fn is_path_and_query(target: &str) -> bool {
-    static PATH: [bool; 256] = table(b"!\"$%&'()*+,-./:;=@[\\]^_{|}~");
-    static QUERY: [bool; 256] = table(b"!$%&'()*+,-./:;=?@[\\]^_`{|}~");
-    let mut allowed = &PATH;
-    target.bytes().all(|byte| {
-        if byte == b'?' {
-            allowed = &QUERY;
-        }
-        !byte.is_ascii() || allowed[usize::from(byte)]
-    })
+    static PATH: [bool; 256] = and_utf_8(table(b"!\"$%&'()*+,-./:;=@[\\]^_{|}~"));
+    static QUERY: [bool; 256] = and_utf_8(table(b"!$%&'()*+,-./:;=?@[\\]^_`{|}~"));
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    path.bytes().all(|byte| PATH[usize::from(byte)])
+        && query.bytes().all(|byte| QUERY[usize::from(byte)])
+}
+
+/// And every byte beyond ASCII.
+const fn and_utf_8(mut table: [bool; 256]) -> [bool; 256] {
+    let mut byte = 128;
+    while byte < table.len() {
+        table[byte] = true;
+        byte += 1;
+    }
+    table
 }
 
 fn describe(error: httparse::Error) -> &'static str {
