@@ -17,6 +17,14 @@ pub struct Lifetime {
     pub rule: Rule,
 }
 
+impl Lifetime {
+    /// Whether it ends as it begins.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.fresh.is_zero() && self.stand_in.is_zero()
+    }
+}
+
 /// What decides how long an answer is served without asking again; for people who ask why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {

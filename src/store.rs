@@ -171,8 +171,7 @@ impl Store {
             return;
         };
         if standing.generation == takeoff.generation {
-            let millis = now.saturating_duration_since(self.start).as_millis();
-            let millis = u64::try_from(millis).unwrap_or(0);
+            let millis = millis(now.saturating_duration_since(self.start));
             // Not over a refusal that comes in at this moment.
             let _ =
                 standing
@@ -207,20 +206,19 @@ impl Store {
             first_seen,
             life,
         } = arrival;
-        let fresh_until = now + lifetime.fresh;
-        let useful_until = fresh_until + lifetime.stand_in;
         let Some(standing) = self.holding(key, takeoff) else {
             return (SharedReply::new(Arc::new(reply)), false);
         };
         let digest = self.digests.hash_one(key);
-        if useful_until == now || self.capacity == 0 {
+        if lifetime.is_over() || self.capacity == 0 {
             // What was known before must not come back as the last known state: upstream has gone beyond it.
             self.answers.invalidate(&digest);
             return (SharedReply::new(Arc::new(reply)), false);
         }
+        let (since, fresh) = (now.duration_since(reply.received), lifetime.fresh);
         let entry = Arc::new(Entry {
-            fresh_until,
-            useful_until,
+            fresh: millis(since + fresh),
+            useful: millis(since + fresh + lifetime.stand_in),
             first_seen,
             life: life.filter(|_| !reply.is_terminal()).map(Box::new),
             rule: lifetime.rule,
@@ -229,7 +227,7 @@ impl Store {
             slot: self.slot(&key.task),
             epoch: takeoff.epoch,
             standing,
-            rests_until: AtomicU64::new(0),
+            rests: AtomicU32::new(0),
             used_at: AtomicU32::new(0),
             reply: reply.settled(&key.task),
         });
@@ -244,9 +242,9 @@ impl Store {
     /// long: a failing upstream gets no more polls than one that is well.
     pub fn rest(&self, key: &TaskKey, now: Instant, pause: Duration) {
         if let Some(entry) = self.last(key) {
-            let until = now.duration_since(entry.reply.received) + pause;
-            let until = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
-            entry.rests_until.store(until, Ordering::Relaxed);
+            let rests = millis(now.duration_since(entry.reply.received) + pause);
+            let rests = u32::try_from(rests).unwrap_or(u32::MAX);
+            entry.rests.store(rests, Ordering::Relaxed);
         }
     }
 
@@ -397,12 +395,16 @@ pub struct Arrival {
     pub life: Option<Life>,
 }
 
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Tells moka when an entry's memory may go; on the system's clock, since moka knows no other.
 struct UntilUseless;
 
 impl UntilUseless {
     fn left(entry: &Entry) -> Duration {
-        entry.useful_until.duration_since(entry.reply.received)
+        Duration::from_millis(entry.useful)
     }
 }
 

@@ -152,8 +152,8 @@ impl Found {
             None => "upstream says that there is no such task".into(),
         };
         fact(html, "State", &state);
-        let left = entry.fresh_until.saturating_duration_since(self.now);
-        let stand_in = entry.useful_until.saturating_duration_since(self.now);
+        let left = entry.fresh_until().saturating_duration_since(self.now);
+        let stand_in = entry.useful_until().saturating_duration_since(self.now);
         fact(html, "Good for", &match one.good_for {
             Use::Served => format!("being served from memory for another {}, without asking upstream", span(left)),
             Use::Rested | Use::StandIn => format!("standing in for {} more if upstream fails; it is no longer fresh", span(stand_in)),
@@ -161,7 +161,7 @@ impl Found {
             Use::Expired => "nothing: its time is over".into(),
         });
         let kept = entry
-            .fresh_until
+            .fresh_until()
             .saturating_duration_since(entry.reply.received);
         let age = self.now.saturating_duration_since(entry.reply.received);
         fact(html, "Upstream said so", &ago(age));

@@ -1,7 +1,7 @@
 //! One remembered answer, and what it is good for.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -24,10 +24,10 @@ const SAME_USE: u32 = 30;
 pub struct Entry {
     /// What upstream said.
     pub reply: Reply,
-    /// Until when it is served without asking again.
-    pub fresh_until: Instant,
-    /// Until when it may stand in for a failing upstream.
-    pub useful_until: Instant,
+    /// For how long it is served without asking again, in milliseconds since it was received.
+    pub(super) fresh: u64,
+    /// For how long it may stand in for a failing upstream, likewise.
+    pub(super) useful: u64,
     /// When the task was first seen, in Unix seconds.
     pub first_seen: i64,
     /// The task's life, where it is one.
@@ -44,9 +44,9 @@ pub struct Entry {
     pub(super) epoch: u64,
     /// Of its caller: part of the entry, so that a hit takes one look-up.
     pub(super) standing: Arc<Standing>,
-    /// Until when upstream is not asked again after it failed, in milliseconds since `received`.
-    pub(super) rests_until: AtomicU64,
-    /// When it was last counted as used, in seconds since `received`.
+    /// For how long upstream is not asked again after it failed, likewise.
+    pub(super) rests: AtomicU32,
+    /// When it was last counted as used, in seconds since it was received.
     pub(super) used_at: AtomicU32,
 }
 
@@ -88,6 +88,18 @@ impl Entry {
         self.caller == key.caller && self.dialect == key.dialect && self.reply.body.is_of(&key.task)
     }
 
+    /// Until when it is served without asking again.
+    #[must_use]
+    pub fn fresh_until(&self) -> Instant {
+        self.reply.received + Duration::from_millis(self.fresh)
+    }
+
+    /// Until when it may stand in for a failing upstream.
+    #[must_use]
+    pub fn useful_until(&self) -> Instant {
+        self.reply.received + Duration::from_millis(self.useful)
+    }
+
     /// The answer that it gives.
     #[must_use]
     pub fn answer(self: Arc<Self>, verdict: Verdict, asked: Option<Asked>) -> Answer {
@@ -96,7 +108,7 @@ impl Entry {
             verdict,
             asked,
             received: self.reply.received,
-            fresh_until: self.fresh_until,
+            fresh_until: self.fresh_until(),
             stored: false,
             reply: SharedReply::new(self),
         }
@@ -115,14 +127,13 @@ impl Entry {
 
     /// How long upstream is still left alone after it failed on this.
     pub(super) fn rest(&self, now: Instant) -> Duration {
-        let until = self.rests_until.load(Ordering::Relaxed);
-        Duration::from_millis(until)
-            .saturating_sub(now.saturating_duration_since(self.reply.received))
+        let rests = Duration::from_millis(self.rests.load(Ordering::Relaxed).into());
+        rests.saturating_sub(now.saturating_duration_since(self.reply.received))
     }
 
     /// Whether its time is over, whatever became of its task and its caller.
     pub(super) fn is_useless(&self, now: Instant) -> bool {
-        now >= self.useful_until.max(self.fresh_until)
+        now >= self.useful_until()
     }
 
     /// What it is good for while nothing changed its task, to a caller whose credential upstream accepted so long ago.
@@ -134,13 +145,13 @@ impl Entry {
         now: Instant,
         credential_ttl: Duration,
     ) -> Use {
-        let stand_in = self.useful_until.duration_since(self.fresh_until);
+        let stand_in = Duration::from_millis(self.useful - self.fresh);
         if self.is_useless(now) || unchecked > credential_ttl.saturating_add(stand_in) {
             // A key that upstream has not seen for so long may be anybody's by now.
             Use::Expired
         } else if unchecked > credential_ttl {
             Use::StandIn
-        } else if now < self.fresh_until {
+        } else if now < self.fresh_until() {
             Use::Served
         } else if self.rest(now).is_zero() {
             Use::StandIn

@@ -100,7 +100,7 @@ impl Store {
             let heard = Heard {
                 at: entry.reply.received,
                 state,
-                fresh: now < entry.fresh_until,
+                fresh: now < entry.fresh_until(),
                 acceptance: self.acceptance(&entry, now),
             };
             let id = self.digests.hash_one(entry.task());

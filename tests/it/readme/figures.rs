@@ -155,100 +155,133 @@ fn the_figures_of_the_cadence_are_those_that_were_simulated() {
     )));
 }
 
+/// Which file has which figure in its code, and which page tells of it how.
+const FIGURES: &[(&str, &str, &str, &str)] = &[
+    (
+        "health",
+        "const FAILURES: u32 = 40;",
+        "README",
+        "after 40 in a row",
+    ),
+    (
+        "health",
+        "const UNREACHABLE: u32 = 5;",
+        "README",
+        "after 8 in a row",
+    ),
+    (
+        "health",
+        "const UNREACHED: u32 = 2;",
+        "README",
+        "after 20 in a row",
+    ),
+    (
+        "health",
+        "PROBE: Duration = Duration::from_millis(1250);",
+        "README",
+        "at least every 2.5 s",
+    ),
+    (
+        "health",
+        "FIRST_PROBE: Duration = Duration::from_millis(100);",
+        "README",
+        "first after 0.1 to 0.2 s",
+    ),
+    (
+        "health",
+        "LONGEST_PAUSE: Duration = Duration::from_mins(5);",
+        "README",
+        "at most 5 min",
+    ),
+    (
+        "stack/retry",
+        "const TRIES: u32 = 3;",
+        "README",
+        "up to three tries",
+    ),
+    (
+        "stack/retry",
+        "BACKOFF: Duration = Duration::from_millis(50);",
+        "README",
+        "0.15 s at most in all",
+    ),
+    (
+        "stack/retry",
+        "TpsBudget::new(Duration::from_secs(10), 1, 0.2)",
+        "README",
+        "a fifth of all polls and one a second",
+    ),
+    (
+        "server/guard/head",
+        "const MAX_TARGET: usize = 16 * 1024;",
+        "README",
+        "a target over 16 KiB",
+    ),
+    (
+        "server/guard/head",
+        "const MAX_HEAD: usize = 64 * 1024;",
+        "README",
+        "over 64 KiB or",
+    ),
+    (
+        "server/guard/head",
+        "const MAX_HEADERS: usize = 100;",
+        "README",
+        "100 headers 431",
+    ),
+    (
+        "admin/live",
+        "const WATCHERS: usize = 16;",
+        "docs/observing",
+        "for 16 watchers at once",
+    ),
+    (
+        "telemetry/outlet",
+        "const ROOM: usize = 4 << 20;",
+        "docs/observing",
+        "up to 4 MiB wait",
+    ),
+    (
+        "telemetry/outlet",
+        "const GATHER: Duration = Duration::from_millis(10);",
+        "docs/performance",
+        "leave together every 10 ms at most",
+    ),
+    (
+        "gather",
+        "const SMALL: usize = 4096;",
+        "docs/performance",
+        "of up to 4 KiB leave in one plain write",
+    ),
+    (
+        "store/index",
+        "const SHARDS: u64 = 64;",
+        "docs/performance",
+        "An index of 64 parts",
+    ),
+    (
+        "store/entry",
+        "const SAME_USE: u32 = 30;",
+        "docs/performance",
+        "and once in 30 s",
+    ),
+    (
+        "server/line",
+        "const QUIET: Duration = Duration::from_secs(1);",
+        "docs/performance",
+        "that ask again within a second",
+    ),
+    (
+        "probe",
+        "PATIENCE: Duration = Duration::from_secs(2);",
+        "docs/operations",
+        "within two seconds for each step",
+    ),
+];
+
 #[test]
 fn figures_that_are_no_settings_stand_in_the_code() {
-    for (source, code, page, told) in [
-        (
-            "health",
-            "const FAILURES: u32 = 40;",
-            "README",
-            "after 40 in a row",
-        ),
-        (
-            "health",
-            "const UNREACHABLE: u32 = 5;",
-            "README",
-            "after 8 in a row",
-        ),
-        (
-            "health",
-            "const UNREACHED: u32 = 2;",
-            "README",
-            "after 20 in a row",
-        ),
-        (
-            "health",
-            "PROBE: Duration = Duration::from_millis(1250);",
-            "README",
-            "at least every 2.5 s",
-        ),
-        (
-            "health",
-            "FIRST_PROBE: Duration = Duration::from_millis(100);",
-            "README",
-            "first after 0.1 to 0.2 s",
-        ),
-        (
-            "health",
-            "LONGEST_PAUSE: Duration = Duration::from_mins(5);",
-            "README",
-            "at most 5 min",
-        ),
-        (
-            "stack/retry",
-            "const TRIES: u32 = 3;",
-            "README",
-            "up to three tries",
-        ),
-        (
-            "stack/retry",
-            "BACKOFF: Duration = Duration::from_millis(50);",
-            "README",
-            "0.15 s at most in all",
-        ),
-        (
-            "stack/retry",
-            "TpsBudget::new(Duration::from_secs(10), 1, 0.2)",
-            "README",
-            "a fifth of all polls and one a second",
-        ),
-        (
-            "server/guard/head",
-            "const MAX_TARGET: usize = 16 * 1024;",
-            "README",
-            "a target over 16 KiB",
-        ),
-        (
-            "server/guard/head",
-            "const MAX_HEAD: usize = 64 * 1024;",
-            "README",
-            "over 64 KiB or",
-        ),
-        (
-            "server/guard/head",
-            "const MAX_HEADERS: usize = 100;",
-            "README",
-            "100 headers 431",
-        ),
-        (
-            "admin/live",
-            "const WATCHERS: usize = 16;",
-            "docs/observing",
-            "for 16 watchers at once",
-        ),
-        (
-            "telemetry/outlet",
-            "const ROOM: usize = 4 << 20;",
-            "docs/observing",
-            "up to 4 MiB wait",
-        ),
-        (
-            "probe",
-            "PATIENCE: Duration = Duration::from_secs(2);",
-            "docs/operations",
-            "within two seconds for each step",
-        ),
-    ] {
+    for (source, code, page, told) in FIGURES {
         assert!(read(&format!("src/{source}.rs")).contains(code), "{code}");
         let page = read(&format!("{page}.md"))
             .replace('\n', " ")

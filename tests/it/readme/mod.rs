@@ -9,10 +9,11 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// All that is written for users.
-const PAGES: [&str; 4] = [
+const PAGES: [&str; 5] = [
     "README.md",
     "docs/observing.md",
     "docs/operations.md",
+    "docs/performance.md",
     "deploy/README.md",
 ];
 

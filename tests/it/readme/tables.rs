@@ -227,3 +227,13 @@ fn keys_that_wait_for_a_restart_are_listed() {
     let list = list.split("\n\n").find(|part| part.contains('`'));
     assert_eq!(quoted(list.expect("keys")), keys);
 }
+
+#[test]
+fn the_figures_of_speed_are_what_the_benchmark_wrote() {
+    let (written, told) = (read("benches/compare.md"), section("README.md", "Speed"));
+    let rows: Vec<_> = told.lines().filter(|line| line.starts_with('|')).collect();
+    assert!(rows.len() > 10, "the tables are there");
+    for row in rows {
+        assert!(written.lines().any(|line| line == row), "{row}");
+    }
+}
