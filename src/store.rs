@@ -136,8 +136,8 @@ impl Store {
     /// while upstream fails, and so cannot be asked about the credential either, for as much longer as an answer may.
     #[must_use]
     pub fn find(&self, key: &TaskKey, now: Instant, credential_ttl: Duration) -> Found {
-        let digest = self.digests.hash_one(key);
-        let Some(entry) = self.get(digest, key) else {
+        let digest = self.digest(key);
+        let Some(entry) = self.index.get(digest, key) else {
             return Found::Nothing;
         };
         self.used(digest, &entry, now);
@@ -209,7 +209,7 @@ impl Store {
         let Some(standing) = self.holding(key, takeoff) else {
             return (SharedReply::new(Arc::new(reply)), false);
         };
-        let digest = self.digests.hash_one(key);
+        let digest = self.digest(key);
         if lifetime.is_over() || self.capacity == 0 {
             // What was known before must not come back as the last known state: upstream has gone beyond it.
             self.answers.invalidate(&digest);
@@ -231,9 +231,13 @@ impl Store {
             used_at: AtomicU32::new(0),
             reply: reply.settled(&key.task),
         });
-        self.index.set(digest, Arc::clone(&entry), |entry| {
-            self.answers.insert(digest, entry);
-        });
+        self.index.set(
+            digest,
+            key,
+            Arc::clone(&entry),
+            |entry| self.digests.hash_one(entry.parts()),
+            |entry| self.answers.insert(digest, entry),
+        );
         // A change between the check and the insertion leaves an entry that is never found, by its epoch or standing.
         (SharedReply::new(entry), true)
     }
@@ -251,7 +255,7 @@ impl Store {
     /// What was last remembered of a task, whether or not it may still be shown: only to learn from.
     #[must_use]
     pub fn last(&self, key: &TaskKey) -> Option<Arc<Entry>> {
-        self.get(self.digests.hash_one(key), key)
+        self.index.get(self.digest(key), key)
     }
 
     /// Forgets a task for every caller and in both dialects; polls under way will not bring it back.
@@ -305,8 +309,9 @@ impl Store {
         self.callers.run_pending_tasks();
     }
 
-    fn get(&self, digest: u64, key: &TaskKey) -> Option<Arc<Entry>> {
-        self.index.get(digest).filter(|entry| entry.is_of(key))
+    fn digest(&self, key: &TaskKey) -> u64 {
+        self.digests
+            .hash_one((key.caller, key.dialect, key.task.as_str()))
     }
 
     /// Tells moka that an entry is in use. Not each time, and not while there is plenty of room: in what order entries were
@@ -509,8 +514,8 @@ mod tests {
         store.accept(one.caller, takeoff, arrival.now);
         store.remember(&one, reply(), arrival, takeoff);
         let entry = store.last(&one).expect("is remembered");
-        let digest = store.digests.hash_one(&other);
-        store.index.set(digest, entry, |_| {});
+        let digest = store.digest(&other);
+        store.index.set(digest, &one, entry, |_| digest, |_| {});
         assert!(store.last(&other).is_none());
         assert!(matches!(
             store.find(&other, arrival.now, HOUR),

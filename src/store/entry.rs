@@ -82,6 +82,11 @@ impl Entry {
         self.reply.body.task()
     }
 
+    /// What its digest is made of.
+    pub(super) fn parts(&self) -> (Caller, Dialect, &str) {
+        (self.caller, self.dialect, self.task())
+    }
+
     /// Whether it is remembered under `key`.
     #[must_use]
     pub fn is_of(&self, key: &TaskKey) -> bool {
