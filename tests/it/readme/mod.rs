@@ -113,6 +113,7 @@ fn links_lead_somewhere() {
 fn programs_and_files_that_are_named_are_there() {
     for name in [
         "benches/compare/run",
+        "deploy/build",
         "deploy/systemd/pollgate.socket",
         "tests/run",
     ] {
