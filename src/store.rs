@@ -140,7 +140,7 @@ impl Store {
         let Some(entry) = self.index.get(digest, key) else {
             return Found::Nothing;
         };
-        self.used(digest, &entry, now);
+        self.used(digest);
         match self.good_for(&entry, now, credential_ttl) {
             Use::Served => Found::Fresh(entry),
             Use::Rested => Found::Resting(entry),
@@ -228,7 +228,6 @@ impl Store {
             epoch: takeoff.epoch,
             standing,
             rests: AtomicU32::new(0),
-            used_at: AtomicU32::new(0),
             reply: reply.settled(&key.task),
         });
         self.index.set(
@@ -314,10 +313,10 @@ impl Store {
             .hash_one((key.caller, key.dialect, key.task.as_str()))
     }
 
-    /// Tells moka that an entry is in use. Not each time, and not while there is plenty of room: in what order entries were
-    /// used says nothing then about which will have to go.
-    fn used(&self, digest: u64, entry: &Entry, now: Instant) {
-        if self.bytes() >= self.capacity / 2 && entry.counts_as_used(now) {
+    /// Tells moka that an entry is in use; while there is plenty of room, in what order entries were used tells nothing
+    /// about which will have to go.
+    fn used(&self, digest: u64) {
+        if self.bytes() >= self.capacity / 2 {
             self.answers.get(&digest);
         }
     }
@@ -478,10 +477,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_has_to_go_is_what_was_not_asked_for_and_it_leaves_nothing_behind() {
-        const DAY: Duration = Duration::from_hours(24);
-        let (store, key, mut arrival) = store(20_000);
-        arrival.lifetime.fresh = DAY;
-        let mut now = arrival.now;
+        let (store, key, arrival) = store(20_000);
+        let now = arrival.now;
         let takeoff = store.takeoff(&key("first"));
         store.accept(key("first").caller, takeoff, now);
         for number in 0..500 {
@@ -496,12 +493,11 @@ mod tests {
                 task: TaskId::new("0"),
                 ..key
             };
-            now += Duration::from_mins(1);
-            assert!(matches!(store.find(&first, now, DAY), Found::Fresh(_)));
+            assert!(matches!(store.find(&first, now, HOUR), Found::Fresh(_)));
             assert_eq!(store.index.len() as u64, store.len());
         }
         assert!((10..100).contains(&store.len()), "{}", store.len());
-        assert!(matches!(store.find(&key("1"), now, DAY), Found::Nothing));
+        assert!(matches!(store.find(&key("1"), now, HOUR), Found::Nothing));
         store.forget_all();
         assert_eq!(store.index.len(), 0);
     }

@@ -171,9 +171,7 @@ impl Watch {
             self.request_id = self.request_id.as_ref().map(apart);
         }
     }
-}
 
-impl Watch {
     /// Whether it gets a line of the log.
     fn is_told(&self) -> bool {
         match self.log {

@@ -15,9 +15,6 @@ use crate::route::TaskId;
 use crate::task::Dialect;
 use crate::verdict::Verdict;
 
-/// How close together uses of an answer count as one when something has to go, in seconds.
-const SAME_USE: u32 = 30;
-
 /// A remembered answer. All of it is in one piece of memory, the documents aside: a hit on one that was not asked for
 /// in a while waits for memory more than for anything else.
 #[derive(Debug)]
@@ -46,8 +43,6 @@ pub struct Entry {
     pub(super) standing: Arc<Standing>,
     /// For how long upstream is not asked again after it failed, likewise.
     pub(super) rests: AtomicU32,
-    /// When it was last counted as used, in seconds since it was received.
-    pub(super) used_at: AtomicU32,
 }
 
 /// What a remembered answer is good for.
@@ -117,17 +112,6 @@ impl Entry {
             stored: false,
             reply: SharedReply::new(self),
         }
-    }
-
-    /// Whether its use at this time is worth counting: it was not counted for [`SAME_USE`].
-    pub(super) fn counts_as_used(&self, now: Instant) -> bool {
-        let age = now.saturating_duration_since(self.reply.received).as_secs();
-        let age = u32::try_from(age).unwrap_or(u32::MAX);
-        let counts = age.saturating_sub(self.used_at.load(Ordering::Relaxed)) >= SAME_USE;
-        if counts {
-            self.used_at.store(age, Ordering::Relaxed);
-        }
-        counts
     }
 
     /// How long upstream is still left alone after it failed on this.

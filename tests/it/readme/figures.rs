@@ -260,12 +260,6 @@ const FIGURES: &[(&str, &str, &str, &str)] = &[
         "An index of 64 parts",
     ),
     (
-        "store/entry",
-        "const SAME_USE: u32 = 30;",
-        "docs/performance",
-        "and once in 30 s",
-    ),
-    (
         "server/line",
         "const QUIET: Duration = Duration::from_secs(1);",
         "docs/performance",
