@@ -1,12 +1,14 @@
 //! What is remembered: answers within a budget of bytes, and which callers may be shown them.
 //!
-//! Freshness is decided here, on tokio's clock; moka only decides what has to go, and reclaims its memory. Three things must hold before a
+//! Freshness and expiry are decided here, on tokio's clock; moka only decides what has to go when there is no room. Three
+//! things must hold before a
 //! remembered answer is shown: nothing changed the task since ([`Store::forget_task`]), upstream has not refused the
 //! caller since ([`Store::refuse`]), and upstream has accepted the caller's credential recently.
 
 mod entry;
 mod index;
 mod inspect;
+mod reclaim;
 
 pub use entry::{Entry, Use};
 pub use inspect::{Acceptance, CallerCount, Census, Remembered};
@@ -16,7 +18,6 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ahash::RandomState;
-use moka::Expiry;
 use moka::notification::RemovalCause;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
@@ -109,10 +110,14 @@ impl Store {
                 u32::try_from(weight).unwrap_or(u32::MAX)
             })
             .eviction_policy(EvictionPolicy::lru())
-            .expire_after(UntilUseless)
-            .eviction_listener(move |digest: Arc<u64>, entry, cause| {
+            .eviction_listener(move |digest: Arc<u64>, entry: Arc<Entry>, cause| {
                 indexed.remove(*digest, &entry);
-                evicted(cause);
+                evicted(match cause {
+                    RemovalCause::Explicit if entry.is_useless(Instant::now()) => {
+                        RemovalCause::Expired
+                    }
+                    cause => cause,
+                });
             })
             .build_with_hasher(RandomState::new());
         let callers = Cache::builder()
@@ -301,13 +306,6 @@ impl Store {
         self.answers.weighted_size()
     }
 
-    /// Gives back the memory of what is of no use any more. To be called now and then: moka alone does it only
-    /// while the store is in use.
-    pub fn reclaim(&self) {
-        self.answers.run_pending_tasks();
-        self.callers.run_pending_tasks();
-    }
-
     fn digest(&self, key: &TaskKey) -> u64 {
         self.digests
             .hash_one((key.caller, key.dialect, key.task.as_str()))
@@ -328,8 +326,10 @@ impl Store {
             .filter(|(_, entry)| doomed(entry))
             .map(|(key, _)| key)
             .collect();
+        let now = Instant::now();
         keys.iter()
-            .filter(|key| self.answers.remove(&***key).is_some())
+            .filter_map(|key| self.answers.remove(&**key))
+            .filter(|entry| !entry.is_useless(now))
             .count()
     }
 
@@ -403,38 +403,6 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Tells moka when an entry's memory may go; on the system's clock, since moka knows no other.
-struct UntilUseless;
-
-impl UntilUseless {
-    fn left(entry: &Entry) -> Duration {
-        Duration::from_millis(entry.useful)
-    }
-}
-
-impl Expiry<u64, Arc<Entry>> for UntilUseless {
-    #[allow(clippy::disallowed_types, reason = "moka keeps its own time")]
-    fn expire_after_create(
-        &self,
-        _: &u64,
-        entry: &Arc<Entry>,
-        _: std::time::Instant,
-    ) -> Option<Duration> {
-        Some(Self::left(entry))
-    }
-
-    #[allow(clippy::disallowed_types, reason = "moka keeps its own time")]
-    fn expire_after_update(
-        &self,
-        _: &u64,
-        entry: &Arc<Entry>,
-        _: std::time::Instant,
-        _: Option<Duration>,
-    ) -> Option<Duration> {
-        Some(Self::left(entry))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -445,10 +413,15 @@ mod tests {
     use crate::key::{CallerKey, Credentials};
     use crate::task::Dialect;
 
-    const HOUR: Duration = Duration::from_hours(1);
+    pub(super) const HOUR: Duration = Duration::from_hours(1);
 
     /// A store, and what is to be said of tasks of one caller whose credential is accepted.
     fn store(capacity: u64) -> (Store, impl Fn(&str) -> TaskKey, Arrival) {
+        let (key, arrival) = circumstances();
+        (Store::new(capacity, |_| {}), key, arrival)
+    }
+
+    pub(super) fn circumstances() -> (impl Fn(&str) -> TaskKey, Arrival) {
         let credentials = Credentials::new(HeaderMap::new(), Uri::from_static("/"));
         let caller = CallerKey::random()
             .expect("random bytes")
@@ -468,10 +441,10 @@ mod tests {
             first_seen: 0,
             life: None,
         };
-        (Store::new(capacity, |_| {}), key, arrival)
+        (key, arrival)
     }
 
-    fn reply() -> Reply {
+    pub(super) fn reply() -> Reply {
         Reply::new(StatusCode::OK, &HeaderMap::new(), Bytes::new(), None)
     }
 
@@ -488,7 +461,7 @@ mod tests {
                 // Again: an answer in the place of an earlier one.
                 store.remember(&key, reply(), arrival, store.takeoff(&key));
             }
-            store.reclaim();
+            store.settle();
             let first = TaskKey {
                 task: TaskId::new("0"),
                 ..key

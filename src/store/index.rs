@@ -5,6 +5,7 @@
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use hashbrown::HashTable;
+use tokio::time::Instant;
 
 use super::Entry;
 use crate::key::TaskKey;
@@ -15,11 +16,19 @@ const SHARDS: u64 = 64;
 /// See the module.
 pub(super) struct Index(Box<[Shard]>);
 
+/// One part.
 #[derive(Default)]
-struct Shard {
-    entries: RwLock<HashTable<Arc<Entry>>>,
+pub(super) struct Shard {
+    held: RwLock<Held>,
     /// Held by who changes an entry both here and in moka, so that both come to hold the same one.
     changes: Mutex<()>,
+}
+
+#[derive(Default)]
+struct Held {
+    entries: HashTable<Arc<Entry>>,
+    /// No entry's time is over before.
+    soonest: Option<Instant>,
 }
 
 impl Index {
@@ -28,8 +37,9 @@ impl Index {
     }
 
     pub(super) fn get(&self, digest: u64, key: &TaskKey) -> Option<Arc<Entry>> {
-        let entries = self.shard(digest).read();
-        entries.find(digest, |entry| entry.is_of(key)).cloned()
+        let held = self.shard(digest).read();
+        let found = held.entries.find(digest, |entry| entry.is_of(key));
+        found.cloned()
     }
 
     /// Puts the entry in the place of an earlier one of its key, and has it kept by `keep`, which may evict any entry
@@ -45,11 +55,13 @@ impl Index {
         let shard = self.shard(digest);
         let _one_at_a_time = shard.changes.lock().unwrap_or_else(PoisonError::into_inner);
         let earlier = {
-            let (mut entries, entry) = (shard.write(), Arc::clone(&entry));
-            if let Some(held) = entries.find_mut(digest, |held| held.is_of(key)) {
-                Some(std::mem::replace(held, entry))
+            let (mut held, entry) = (shard.write(), Arc::clone(&entry));
+            held.expect(entry.useful_until());
+            if let Some(earlier) = held.entries.find_mut(digest, |held| held.is_of(key)) {
+                Some(std::mem::replace(earlier, entry))
             } else {
-                entries.insert_unique(digest, entry, |held| digest_of(held));
+                let digest_of = |held: &Arc<Entry>| digest_of(held);
+                held.entries.insert_unique(digest, entry, digest_of);
                 None
             }
         };
@@ -59,15 +71,31 @@ impl Index {
 
     /// Drops the entry, unless another one has taken its place.
     pub(super) fn remove(&self, digest: u64, entry: &Arc<Entry>) {
-        let mut entries = self.shard(digest).write();
-        if let Ok(held) = entries.find_entry(digest, |held| Arc::ptr_eq(held, entry)) {
-            held.remove();
+        let mut held = self.shard(digest).write();
+        let is_it = |held: &Arc<Entry>| Arc::ptr_eq(held, entry);
+        if let Ok(found) = held.entries.find_entry(digest, is_it) {
+            found.remove();
         }
+    }
+
+    /// Has `change` done, unless another entry has taken the place of this one; none takes it meanwhile.
+    pub(super) fn while_held(&self, digest: u64, entry: &Arc<Entry>, change: impl FnOnce()) {
+        let shard = self.shard(digest);
+        let _one_at_a_time = shard.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_it = |held: &Arc<Entry>| Arc::ptr_eq(held, entry);
+        let is_held = shard.read().entries.find(digest, is_it).is_some();
+        if is_held {
+            change();
+        }
+    }
+
+    pub(super) fn shards(&self) -> &[Shard] {
+        &self.0
     }
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.0.iter().map(|shard| shard.read().len()).sum()
+        self.0.iter().map(|shard| shard.read().entries.len()).sum()
     }
 
     /// By bits that the part itself does not look at first.
@@ -77,11 +105,43 @@ impl Index {
 }
 
 impl Shard {
-    fn read(&self) -> RwLockReadGuard<'_, HashTable<Arc<Entry>>> {
-        self.entries.read().unwrap_or_else(PoisonError::into_inner)
+    /// The entries whose time is over. Looks at all where there may be one, and does not ask about that one again.
+    pub(super) fn useless(&self, now: Instant) -> Vec<Arc<Entry>> {
+        let mut useless = Vec::new();
+        if self
+            .write()
+            .soonest
+            .take_if(|soonest| *soonest <= now)
+            .is_none()
+        {
+            return useless;
+        }
+        let mut soonest = None;
+        for entry in &self.read().entries {
+            if entry.is_useless(now) {
+                useless.push(Arc::clone(entry));
+            } else {
+                soonest = soonest.into_iter().chain([entry.useful_until()]).min();
+            }
+        }
+        if let Some(soonest) = soonest {
+            self.write().expect(soonest);
+        }
+        useless
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, HashTable<Arc<Entry>>> {
-        self.entries.write().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> RwLockReadGuard<'_, Held> {
+        self.held.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Held> {
+        self.held.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    /// Notes that an entry's time is over then.
+    fn expect(&mut self, end: Instant) {
+        self.soonest = Some(self.soonest.map_or(end, |soonest| soonest.min(end)));
     }
 }

@@ -273,6 +273,12 @@ async fn expired_answers_are_gone_without_another_poll() {
             && gateway.metric("pollgate_cache_bytes").await == 0.0
     })
     .await;
+    let gone = async |cause: &str| {
+        let evictions = format!(r#"pollgate_cache_evictions_total{{cause="{cause}"}}"#);
+        gateway.metric(&evictions).await
+    };
+    assert_eq!(gone("expired").await, 50.0);
+    assert_eq!(gone("forgotten").await, 0.0);
 }
 
 #[tokio::test]

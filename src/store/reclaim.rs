@@ -1,0 +1,140 @@
+//! Lets go what is of no use any more. moka could do so itself, on a clock of its own and for some 60 bytes more of each
+//! entry.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::{Entry, Store};
+
+/// So many entries go before others may work.
+const AT_ONCE: usize = 256;
+
+impl Store {
+    /// Lets go every entry whose time is over. To be called now and then, as nothing else does it; other tasks work in
+    /// between.
+    pub async fn reclaim(&self) {
+        for shard in self.index.shards() {
+            for some in shard.useless(Instant::now()).chunks(AT_ONCE) {
+                for entry in some {
+                    self.let_go(entry);
+                }
+                tokio::task::yield_now().await;
+            }
+            tokio::task::yield_now().await;
+        }
+        self.settle();
+    }
+
+    /// Does what moka puts off for a while: lets go what there is no room for, and counts what is left.
+    pub fn settle(&self) {
+        self.answers.run_pending_tasks();
+        self.callers.run_pending_tasks();
+    }
+
+    /// Not what has taken the entry's place.
+    fn let_go(&self, entry: &Arc<Entry>) {
+        let digest = self.digests.hash_one(entry.parts());
+        self.index
+            .while_held(digest, entry, || self.answers.invalidate(&digest));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use moka::notification::RemovalCause;
+    use tokio::time::advance;
+
+    use super::super::tests::{HOUR, circumstances, reply};
+    use super::super::{Arrival, Lifetime};
+    use super::*;
+    use crate::key::TaskKey;
+
+    /// Remembers something for so long.
+    fn remember(store: &Store, key: &TaskKey, arrival: Arrival, fresh: Duration) {
+        let arrival = Arrival {
+            now: Instant::now(),
+            lifetime: Lifetime {
+                fresh,
+                stand_in: Duration::ZERO,
+                ..arrival.lifetime
+            },
+            ..arrival
+        };
+        let (_, stored) = store.remember(key, reply(), arrival, store.takeoff(key));
+        assert!(stored);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_over_goes_as_expired_and_nothing_goes_before() {
+        let (tell, told) = mpsc::channel();
+        let (key, arrival) = circumstances();
+        let store = Store::new(1 << 30, move |cause| tell.send(cause).expect("is heard"));
+        for number in 0..1000 {
+            let seconds = if number % 10 == 0 { 20 } else { 10 };
+            let lifetime = Duration::from_secs(seconds);
+            remember(&store, &key(&number.to_string()), arrival, lifetime);
+        }
+        let left = async |after: Duration| {
+            advance(after).await;
+            store.reclaim().await;
+            assert_eq!(store.index.len() as u64, store.len());
+            store.len()
+        };
+        assert_eq!(left(Duration::from_millis(9_999)).await, 1000);
+        assert_eq!(left(Duration::from_millis(1)).await, 100);
+        assert_eq!(left(Duration::from_millis(9_999)).await, 100);
+        assert_eq!(left(Duration::from_millis(1)).await, 0);
+        assert_eq!(store.bytes(), 0);
+        let causes: Vec<_> = told.try_iter().collect();
+        assert_eq!(causes, [RemovalCause::Expired; 1000]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_over_is_not_counted_as_forgotten() {
+        let (tell, told) = mpsc::channel();
+        let (key, arrival) = circumstances();
+        let store = Store::new(1 << 30, move |cause| tell.send(cause).expect("is heard"));
+        remember(&store, &key("short"), arrival, Duration::from_secs(1));
+        remember(&store, &key("long"), arrival, HOUR);
+        advance(Duration::from_secs(1)).await;
+        assert_eq!(store.forget_all(), 1);
+        let causes: Vec<_> = told.try_iter().collect();
+        assert_eq!(causes.len(), 2);
+        for cause in [RemovalCause::Expired, RemovalCause::Explicit] {
+            assert!(causes.contains(&cause), "{causes:?}");
+        }
+    }
+
+    #[test]
+    fn what_takes_the_place_of_what_is_over_stays() {
+        let (key, arrival) = circumstances();
+        let (store, key) = (Store::new(1 << 30, |_| {}), key("t"));
+        let (over, done) = (Duration::from_micros(1), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    for shard in store.index.shards() {
+                        for entry in shard.useless(Instant::now()) {
+                            store.let_go(&entry);
+                        }
+                    }
+                }
+            });
+            let lost = (0..20_000).filter(|_| {
+                remember(&store, &key, arrival, over);
+                remember(&store, &key, arrival, HOUR);
+                store.last(&key).is_none()
+            });
+            let lost = lost.count();
+            done.store(true, Ordering::Relaxed);
+            assert_eq!(lost, 0);
+        });
+        store.settle();
+        assert_eq!((store.index.len(), store.len()), (1, 1));
+    }
+}
