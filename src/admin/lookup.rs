@@ -192,11 +192,8 @@ impl Found {
             }
             Rule::InFlight => "the task is under way (cache.in_flight_ttl)".into(),
             Rule::Cadence => {
-                let age = one
-                    .entry
-                    .life
-                    .as_ref()
-                    .map(|life| life.age(one.entry.reply.received));
+                let life = one.entry.life();
+                let age = life.map(|life| life.age(one.entry.reply.received));
                 let age = age
                     .map(|age| format!(", {},", span(age)))
                     .unwrap_or_default();

@@ -143,10 +143,7 @@ fn life(reply: &Reply, last: Option<&Entry>, now: Instant) -> Option<Life> {
     let snapshot = reply.snapshot()?;
     let age = || u64::try_from(unix_now().saturating_sub(snapshot.created_at())).unwrap_or(0);
     let begun = || Life::begun(now, Duration::from_secs(age()));
-    Some(
-        last.and_then(|last| last.life.as_deref().copied())
-            .unwrap_or_else(begun),
-    )
+    Some(last.and_then(Entry::life).unwrap_or_else(begun))
 }
 
 /// Learns from a task that was running when it was last seen, and is over. Under the model it was told with while it

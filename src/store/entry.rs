@@ -27,8 +27,6 @@ pub struct Entry {
     pub(super) useful: u64,
     /// When the task was first seen, in Unix seconds.
     pub first_seen: i64,
-    /// The task's life, where it is one.
-    pub life: Option<Box<Life>>,
     /// What decided until when it is fresh.
     pub rule: Rule,
     /// Whose it is; its task stands in the reply's document.
@@ -38,12 +36,17 @@ pub struct Entry {
     /// Which of the epochs is its task's.
     pub(super) slot: u16,
     /// Of its task, when it was asked for.
-    pub(super) epoch: u64,
+    pub(super) epoch: u32,
+    /// How old its task was when this was received, in milliseconds; or [`AGELESS`](Self::AGELESS).
+    pub(super) age: u32,
     /// Of its caller: part of the entry, so that a hit takes one look-up.
     pub(super) standing: Arc<Standing>,
     /// For how long upstream is not asked again after it failed, likewise.
     pub(super) rests: AtomicU32,
 }
+
+/// One field more, and each answer takes 16 bytes more: allocators give memory in such steps.
+const _: () = assert!(size_of::<Entry>() <= 184);
 
 /// What a remembered answer is good for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +64,9 @@ pub enum Use {
 }
 
 impl Entry {
+    /// Of no task, or of one that is over.
+    pub(super) const AGELESS: u32 = u32::MAX;
+
     /// What it is remembered under.
     #[must_use]
     pub fn key(&self) -> TaskKey {
@@ -86,6 +92,13 @@ impl Entry {
     #[must_use]
     pub fn is_of(&self, key: &TaskKey) -> bool {
         self.caller == key.caller && self.dialect == key.dialect && self.reply.body.is_of(&key.task)
+    }
+
+    /// The life of its task, where it is running.
+    #[must_use]
+    pub fn life(&self) -> Option<Life> {
+        let age = Duration::from_millis(self.age.into());
+        (self.age != Self::AGELESS).then(|| Life::begun(self.reply.received, age))
     }
 
     /// Until when it is served without asking again.
