@@ -1,6 +1,6 @@
 //! Finds what is remembered. Reading through moka takes some ten places in memory for each hit: its bucket, its two
 //! records of the entry, the key, and what its list of uses touches. Those are in no processor's cache when there are
-//! many tasks, and here there are two of them. moka alone decides what is kept; whatever it lets go is dropped here.
+//! many tasks, and here there are two of them. What is kept is what moka keeps: whatever goes there is dropped here.
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
