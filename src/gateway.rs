@@ -112,6 +112,12 @@ impl Gateway {
         &self.parts.metrics
     }
 
+    /// Gives back memory and connections that are of no use any more. To be called now and then.
+    pub async fn reclaim(&self) {
+        self.parts.polls.store.reclaim().await;
+        self.parts.upstream.reclaim();
+    }
+
     /// All metrics as text, as of now.
     #[must_use]
     pub fn expose(&self, format: Exposition) -> String {

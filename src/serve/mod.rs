@@ -23,7 +23,7 @@ pub use self::signals::{reload_on_hangup, stop_on_signals};
 use self::sockets::Door;
 pub use self::sockets::Passed;
 
-/// How often what is of no use any more is let go: it is gone so long after its time at the latest.
+/// How often what is of no use any more is let go: remembered answers are gone so long after their time at the latest.
 const RECLAIM: Duration = Duration::from_secs(5);
 
 /// Why nothing can be served.
@@ -275,7 +275,7 @@ async fn reclaim(gateway: Gateway) {
     let mut pace = tokio::time::interval(RECLAIM);
     loop {
         pace.tick().await;
-        gateway.store().reclaim().await;
+        gateway.reclaim().await;
     }
 }
 

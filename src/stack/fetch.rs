@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 use tower::Service;
@@ -50,22 +48,8 @@ impl Fetch {
 
     async fn ask(&self, fetch: &TaskFetch) -> Result<Reply, Error> {
         let request = status_request(self.upstream.url(), &fetch.query)?;
-        let response = self.upstream.poll(request).await?;
+        let response = self.upstream.poll(request, self.max_body).await?;
         let (parts, body) = response.into_parts();
-        let body = Limited::new(body, self.max_body)
-            .collect()
-            .await
-            .map_err(|error| {
-                if error.is::<LengthLimitError>() {
-                    Error::UpstreamInvalid("it is larger than upstream.max_status_body".into())
-                } else {
-                    Error::UpstreamUnavailable(
-                        "the connection broke in the middle of the answer".into(),
-                    )
-                }
-            })?;
-        // A copy of its own: hyper's would keep the whole read buffer of its connection in memory.
-        let body = Bytes::copy_from_slice(&body.to_bytes());
         if parts.status.is_informational() || parts.status.is_redirection() {
             return Err(Error::UpstreamInvalid(format!("a {}", parts.status).into()));
         }

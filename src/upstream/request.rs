@@ -1,9 +1,11 @@
 //! The requests that upstream gets: a status poll made here, or a client's request passed on.
 
 use http::header::{ACCEPT, HOST, USER_AGENT};
+use http::uri::{self, PathAndQuery};
 use http::{HeaderValue, Method, Request, Uri, Version};
 
 use super::headers::{append_forwarded, append_via, strip_request};
+use super::pool::NoBody;
 use crate::body::Body;
 use crate::config::{Forwarded, UpstreamUrl};
 use crate::error::Error;
@@ -12,19 +14,19 @@ use crate::reply::TaskQuery;
 use crate::route::status_path;
 use crate::trace;
 
-/// A status poll. Its answer is shared, so it holds nothing of the client but what made the caller.
+/// A status poll, for a path of upstream. Its answer is shared, so it holds nothing of the client but what made the caller.
 ///
 /// # Errors
 /// [`Error::BadRequest`] where the path and upstream's prefix make no valid target.
-pub fn status_request(upstream: &UpstreamUrl, query: &TaskQuery) -> Result<Request<Body>, Error> {
+pub fn status_request(upstream: &UpstreamUrl, query: &TaskQuery) -> Result<Request<NoBody>, Error> {
     let mut path = status_path(query.key.dialect, &query.key.task);
     if let Some(query) = query.credentials.query() {
         path.push('?');
         path.push_str(query);
     }
-    let mut request = Request::new(Body::empty());
+    let mut request = Request::new(NoBody::new());
     *request.method_mut() = Method::GET;
-    *request.uri_mut() = target(upstream, &path)?;
+    *request.uri_mut() = target(upstream, &path)?.into();
     let headers = request.headers_mut();
     query.credentials.copy_into(headers);
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
@@ -64,11 +66,12 @@ pub fn forward_request(
     trace::continue_or_begin(&mut parts.headers);
     // The client library sets upstream's.
     parts.headers.remove(HOST);
-    let path = parts
-        .uri
-        .path_and_query()
-        .map_or("/", http::uri::PathAndQuery::as_str);
-    parts.uri = target(upstream, path)?;
+    let path = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let mut uri = uri::Parts::default();
+    uri.scheme = Some(upstream.scheme().clone());
+    uri.authority = Some(upstream.authority().clone());
+    uri.path_and_query = Some(target(upstream, path)?);
+    parts.uri = Uri::from_parts(uri).map_err(|_| NOT_VALID)?;
     parts.version = Version::HTTP_11;
     Ok(Passage {
         request: Request::from_parts(parts, body),
@@ -76,14 +79,12 @@ pub fn forward_request(
     })
 }
 
+const NOT_VALID: Error = Error::BadRequest("the request's target is not valid");
+
 /// Upstream's prefix and the raw path, byte for byte.
-fn target(upstream: &UpstreamUrl, path: &str) -> Result<Uri, Error> {
+fn target(upstream: &UpstreamUrl, path: &str) -> Result<PathAndQuery, Error> {
     // `OPTIONS *` asks about the server, not about a path.
     let path = if path == "*" { "/" } else { path };
-    Uri::builder()
-        .scheme(upstream.scheme().clone())
-        .authority(upstream.authority().clone())
-        .path_and_query([upstream.prefix(), path].concat())
-        .build()
-        .map_err(|_| Error::BadRequest("the request's target is not valid"))
+    let target = [upstream.prefix(), path].concat();
+    PathAndQuery::from_maybe_shared(target).map_err(|_| NOT_VALID)
 }

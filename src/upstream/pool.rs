@@ -1,0 +1,516 @@
+//! The connections that status polls go over. A poll drives its HTTP/1.1 connection itself, from its request to the end of
+//! its answer: nothing is handed from task to task, which is a seventh of what a miss costs. Over HTTP/2 polls share
+//! one connection, and that has a task.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Waker};
+
+use bytes::Bytes;
+use http::header::HOST;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderValue, Request, Response, Uri};
+use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper_rustls::MaybeHttpsStream;
+use hyper_util::client::legacy::connect::Connection as _;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::time::Instant;
+use tower::ServiceExt as _;
+
+use super::connect::{Connector, Wire};
+use super::failure::failure;
+use super::{PING, POOL_IDLE, READ_AHEAD, STREAM_WINDOW, STREAMS};
+use crate::config::UpstreamUrl;
+use crate::error::Error;
+
+/// A status poll has no body.
+pub(super) type NoBody = Empty<Bytes>;
+
+/// See the module.
+pub(super) struct Pool {
+    connector: Connector,
+    scheme: Scheme,
+    authority: Authority,
+    host: HeaderValue,
+    open: Mutex<Open>,
+}
+
+/// What is open and may be used, and when it was used last.
+#[derive(Default)]
+struct Open {
+    /// Those of HTTP/1.1 that nobody uses, the one that was used last at the end.
+    lines: Vec<(Line, Instant)>,
+    shared: Option<(http2::SendRequest<NoBody>, Instant)>,
+}
+
+enum Connection {
+    Line(Line),
+    Shared(http2::SendRequest<NoBody>),
+}
+
+impl Pool {
+    /// Opens none yet. Connections that `connector` makes speak HTTP/2 where that was negotiated.
+    pub(super) fn new(connector: Connector, url: &UpstreamUrl) -> Self {
+        let (scheme, authority) = (url.scheme().clone(), url.authority().clone());
+        let host = host(&scheme, &authority);
+        Self {
+            connector,
+            scheme,
+            authority,
+            host,
+            open: Mutex::default(),
+        }
+    }
+
+    /// Sends a poll, whose target is a path, and receives the whole answer, of at most so many bytes.
+    ///
+    /// # Errors
+    /// [`Error::UpstreamClosed`] where the connection was closed before any answer, [`Error::UpstreamInvalid`] where
+    /// the answer is too large, else [`Error::UpstreamUnavailable`].
+    pub(super) async fn ask(
+        &self,
+        request: Request<NoBody>,
+        most: usize,
+    ) -> Result<Response<Bytes>, Error> {
+        let mut request = request;
+        if let Some(connection) = self.take() {
+            match self.ask_over(connection, request, most).await {
+                // It turned out to be closed before anything was sent.
+                Err(Failed::Unsent(unsent, _)) => {
+                    self.lock().shared = None;
+                    request = *unsent;
+                }
+                done => return Ok(done?),
+            }
+        }
+        let connection = self.connect().await?;
+        Ok(self.ask_over(connection, request, most).await?)
+    }
+
+    /// Closes what has not been used for [`POOL_IDLE`], and drops what upstream has closed.
+    pub(super) fn reclaim(&self) {
+        let mut open = self.lock();
+        open.lines
+            .retain_mut(|(line, used)| used.elapsed() < POOL_IDLE && line.rests());
+        open.shared
+            .take_if(|(shared, used)| used.elapsed() >= POOL_IDLE || shared.is_closed());
+    }
+
+    fn take(&self) -> Option<Connection> {
+        let mut open = self.lock();
+        if let Some((shared, used)) = &mut open.shared
+            && used.elapsed() < POOL_IDLE
+            && shared.is_ready()
+        {
+            *used = Instant::now();
+            return Some(Connection::Shared(shared.clone()));
+        }
+        let (line, used) = open.lines.pop()?;
+        // Those before one that is too old are older still.
+        (used.elapsed() < POOL_IDLE).then_some(Connection::Line(line))
+    }
+
+    async fn connect(&self) -> Result<Connection, Error> {
+        let uri = self.absolute(PathAndQuery::from_static("/"));
+        let io = self.connector.clone().oneshot(uri).await;
+        let io = io.map_err(|error| failure(&*error))?;
+        let connected = io.connected();
+        if !connected.is_negotiated_h2() {
+            let asks_proxy = connected.is_proxied();
+            return Ok(Connection::Line(Line::begin(io, asks_proxy).await?));
+        }
+        // Others may have connected at the same time, before it was known that one is enough.
+        if let Some(shared) = self.take() {
+            return Ok(shared);
+        }
+        let (shared, connection) = http2()
+            .handshake(io)
+            .await
+            .map_err(|error| failure(&error))?;
+        // How it ended, those will be told who have a poll under way.
+        tokio::spawn(async { drop(connection.await) });
+        self.lock().shared = Some((shared.clone(), Instant::now()));
+        Ok(Connection::Shared(shared))
+    }
+
+    async fn ask_over(
+        &self,
+        connection: Connection,
+        mut request: Request<NoBody>,
+        most: usize,
+    ) -> Result<Response<Bytes>, Failed> {
+        let path = request.uri().path_and_query().cloned();
+        let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
+        match connection {
+            Connection::Line(mut line) => {
+                *request.uri_mut() = if line.asks_proxy {
+                    self.absolute(path)
+                } else {
+                    Uri::from(path)
+                };
+                request.headers_mut().insert(HOST, self.host.clone());
+                let answer = line.ask(request, most).await?;
+                if line.rests() {
+                    self.lock().lines.push((line, Instant::now()));
+                }
+                Ok(answer)
+            }
+            Connection::Shared(mut shared) => {
+                *request.uri_mut() = self.absolute(path);
+                receive(shared.try_send_request(request), most).await
+            }
+        }
+    }
+
+    fn absolute(&self, path: PathAndQuery) -> Uri {
+        let mut parts = Uri::from(path).into_parts();
+        parts.scheme = Some(self.scheme.clone());
+        parts.authority = Some(self.authority.clone());
+        Uri::from_parts(parts).expect("has all its parts")
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str("Pool")
+    }
+}
+
+/// An HTTP/1.1 connection, for one poll after the other.
+struct Line {
+    sender: http1::SendRequest<NoBody>,
+    /// None once it is over: what it had not sent yet comes back when it is dropped.
+    connection: Option<Box<Http1>>,
+    asks_proxy: bool,
+}
+
+type Http1 = http1::Connection<MaybeHttpsStream<Wire>, NoBody>;
+
+impl Line {
+    async fn begin(io: MaybeHttpsStream<Wire>, asks_proxy: bool) -> Result<Self, Error> {
+        let (sender, connection) = http1::Builder::new()
+            .max_buf_size(READ_AHEAD)
+            .handshake(io)
+            .await
+            .map_err(|error| failure(&error))?;
+        Ok(Self {
+            sender,
+            connection: Some(Box::new(connection)),
+            asks_proxy,
+        })
+    }
+
+    async fn ask(
+        &mut self,
+        request: Request<NoBody>,
+        most: usize,
+    ) -> Result<Response<Bytes>, Failed> {
+        let mut answer = pin!(receive(self.sender.try_send_request(request), most));
+        let connection = &mut self.connection;
+        poll_fn(|cx| {
+            drive(connection, cx);
+            answer.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    /// Whether it can be used again: nothing is under way, and upstream has not closed it. Nobody is told when it does.
+    fn rests(&mut self) -> bool {
+        drive(
+            &mut self.connection,
+            &mut Context::from_waker(Waker::noop()),
+        );
+        self.connection.is_some() && self.sender.is_ready()
+    }
+}
+
+fn drive(connection: &mut Option<Box<Http1>>, cx: &mut Context<'_>) {
+    if let Some(running) = connection
+        && Pin::new(&mut **running).poll(cx).is_ready()
+    {
+        // How it ended, the answer says.
+        *connection = None;
+    }
+}
+
+fn http2() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(STREAM_WINDOW * STREAMS)
+        .keep_alive_interval(PING.0)
+        .keep_alive_timeout(PING.1);
+    builder
+}
+
+/// Why there is no answer.
+enum Failed {
+    /// Nothing was sent, and the request is here again.
+    Unsent(Box<Request<NoBody>>, Error),
+    Broken(Error),
+}
+
+impl From<Failed> for Error {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Unsent(_, why) | Failed::Broken(why) => why,
+        }
+    }
+}
+
+async fn receive(
+    head: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<NoBody>>>>,
+    most: usize,
+) -> Result<Response<Bytes>, Failed> {
+    let (head, body) = match head.await {
+        Ok(response) => response.into_parts(),
+        Err(mut error) => {
+            let why = failure(error.error());
+            return Err(match error.take_message() {
+                Some(request) => Failed::Unsent(Box::new(request), why),
+                None => Failed::Broken(why),
+            });
+        }
+    };
+    let body = Limited::new(body, most).collect().await.map_err(|error| {
+        Failed::Broken(if error.is::<LengthLimitError>() {
+            Error::UpstreamInvalid("it is larger than upstream.max_status_body".into())
+        } else {
+            Error::UpstreamUnavailable("the connection broke in the middle of the answer".into())
+        })
+    })?;
+    // A copy of its own: hyper's would keep the whole read buffer of its connection in memory.
+    let body = Bytes::copy_from_slice(&body.to_bytes());
+    Ok(Response::from_parts(head, body))
+}
+
+/// What `Host` says (RFC 9110 §7.2).
+fn host(scheme: &Scheme, authority: &Authority) -> HeaderValue {
+    let default = if *scheme == Scheme::HTTPS { 443 } else { 80 };
+    let host = match authority.port_u16().filter(|port| *port != default) {
+        Some(_) => authority.as_str(),
+        None => authority.host(),
+    };
+    HeaderValue::from_str(host).expect("an authority is a valid value")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::task::JoinHandle;
+    use tokio::time::timeout;
+
+    use super::super::connect::{Offer, connector, tls};
+    use super::*;
+    use crate::config::Config;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// An upstream of which every connection is answered by hand, and a pool of connections to it.
+    struct Scene {
+        pool: Arc<Pool>,
+        listener: TcpListener,
+    }
+
+    impl Scene {
+        async fn new() -> Self {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let address = listener.local_addr().expect("an address");
+            let mut config = Config::default().upstream;
+            config.url = UpstreamUrl::parse(&format!("http://{address}")).expect("a URL");
+            let tls = tls(&config).expect("roots");
+            let connector = connector(&config, tls, Offer::Both);
+            let pool = Arc::new(Pool::new(connector, &config.url));
+            Self { pool, listener }
+        }
+
+        /// Starts a poll.
+        fn ask(&self) -> JoinHandle<Result<Response<Bytes>, Error>> {
+            let pool = Arc::clone(&self.pool);
+            tokio::spawn(async move {
+                let request = Request::get("/v1/videos/t").body(NoBody::new());
+                pool.ask(request.expect("a request"), 64).await
+            })
+        }
+
+        async fn accept(&self) -> TcpStream {
+            let accepted = timeout(PATIENCE, self.listener.accept()).await;
+            accepted.expect("a connection").expect("a connection").0
+        }
+
+        fn open(&self) -> usize {
+            self.pool.lock().lines.len()
+        }
+    }
+
+    /// Reads a request and answers it.
+    async fn answer(stream: &mut TcpStream, answer: &str) -> String {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let read = timeout(PATIENCE, stream.read_buf(&mut head)).await;
+            assert!(read.expect("a request").expect("a request") > 0);
+        }
+        stream.write_all(answer.as_bytes()).await.expect("is taken");
+        String::from_utf8(head).expect("is text")
+    }
+
+    async fn is_closed(stream: &mut TcpStream) -> bool {
+        let read = timeout(PATIENCE, stream.read(&mut [0; 64])).await;
+        matches!(read.expect("an end"), Ok(0) | Err(_))
+    }
+
+    const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
+
+    async fn answered(poll: JoinHandle<Result<Response<Bytes>, Error>>) {
+        let answer = poll.await.expect("no panic").expect("an answer");
+        assert_eq!(answer.body(), "{}");
+    }
+
+    #[tokio::test]
+    async fn one_connection_serves_one_poll_after_the_other() {
+        let scene = Scene::new().await;
+        let mut poll = scene.ask();
+        let mut stream = scene.accept().await;
+        let host = format!("host: {}\r\n", scene.pool.authority);
+        for _ in 0..3 {
+            let head = answer(&mut stream, OK).await;
+            assert!(head.starts_with("GET /v1/videos/t HTTP/1.1\r\n"), "{head}");
+            assert!(head.contains(&host), "{head}");
+            answered(poll).await;
+            assert_eq!(scene.open(), 1);
+            poll = scene.ask();
+        }
+    }
+
+    #[tokio::test]
+    async fn polls_at_once_have_a_connection_each_and_leave_it_to_the_next() {
+        let scene = Scene::new().await;
+        let polls = [scene.ask(), scene.ask()];
+        let mut streams = [scene.accept().await, scene.accept().await];
+        for stream in &mut streams {
+            answer(stream, OK).await;
+        }
+        for poll in polls {
+            answered(poll).await;
+        }
+        assert_eq!(scene.open(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_upstream_closed_meanwhile_costs_no_poll() {
+        let scene = Scene::new().await;
+        let poll = scene.ask();
+        let mut stream = scene.accept().await;
+        answer(&mut stream, OK).await;
+        answered(poll).await;
+        drop(stream);
+        timeout(PATIENCE, async {
+            while scene.pool.lock().lines[0].0.rests() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .expect("sees that it is closed");
+        let poll = scene.ask();
+        answer(&mut scene.accept().await, OK).await;
+        answered(poll).await;
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_dies_with_a_poll_on_it_is_not_used_again_nor_is_the_poll_sent_again()
+    {
+        let scene = Scene::new().await;
+        for (dies, error) in [
+            ("", Error::UpstreamClosed),
+            (
+                "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n{",
+                Error::UpstreamUnavailable(
+                    "the connection broke in the middle of the answer".into(),
+                ),
+            ),
+        ] {
+            let poll = scene.ask();
+            let mut stream = scene.accept().await;
+            answer(&mut stream, dies).await;
+            drop(stream);
+            assert_eq!(poll.await.expect("no panic").expect_err("broken"), error);
+            assert_eq!(scene.open(), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_too_large_or_the_last_one_closes_its_connection() {
+        let scene = Scene::new().await;
+        let large = format!("HTTP/1.1 200 OK\r\ncontent-length: 65\r\n\r\n{:65}", "");
+        let poll = scene.ask();
+        let mut stream = scene.accept().await;
+        answer(&mut stream, &large).await;
+        let error = poll.await.expect("no panic").expect_err("is too large");
+        assert!(matches!(error, Error::UpstreamInvalid(_)), "{error:?}");
+        assert!(is_closed(&mut stream).await);
+
+        for last in [
+            "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}",
+            "HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\n{}",
+        ] {
+            let poll = scene.ask();
+            let mut stream = scene.accept().await;
+            answer(&mut stream, last).await;
+            answered(poll).await;
+            assert!(is_closed(&mut stream).await);
+            assert_eq!(scene.open(), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_poll_that_is_given_up_closes_its_connection() {
+        let scene = Scene::new().await;
+        let poll = scene.ask();
+        let mut stream = scene.accept().await;
+        answer(&mut stream, "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n{").await;
+        poll.abort();
+        assert!(is_closed(&mut stream).await);
+        assert_eq!(scene.open(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_used_or_was_closed_is_let_go() {
+        let scene = Scene::new().await;
+        let polls = [scene.ask(), scene.ask()];
+        let [mut one, mut other] = [scene.accept().await, scene.accept().await];
+        answer(&mut one, OK).await;
+        answer(&mut other, OK).await;
+        for poll in polls {
+            answered(poll).await;
+        }
+        drop(one);
+        timeout(PATIENCE, async {
+            while scene.open() == 2 {
+                tokio::task::yield_now().await;
+                scene.pool.reclaim();
+            }
+        })
+        .await
+        .expect("sees that it is closed");
+        assert_eq!(scene.open(), 1);
+        tokio::time::pause();
+        tokio::time::advance(POOL_IDLE).await;
+        tokio::time::resume();
+        assert!(scene.pool.take().is_none(), "is too old");
+        scene.pool.reclaim();
+        assert!(is_closed(&mut other).await);
+    }
+}
