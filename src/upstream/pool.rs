@@ -87,7 +87,8 @@ impl Pool {
                 done => return Ok(done?),
             }
         }
-        let connection = self.connect().await?;
+        // Boxed, as it is rare and would make every poll's future several times as large.
+        let connection = Box::pin(self.connect()).await?;
         Ok(self.ask_over(connection, request, most).await?)
     }
 
