@@ -23,8 +23,12 @@ mod scenes;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use mimalloc::MiMalloc;
 use pollgate::config::Log;
 use scenes::{Scene, Stage};
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Requests of the shorter run.
 const REQUESTS: usize = 2_000;

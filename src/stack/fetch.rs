@@ -1,5 +1,6 @@
 //! Asks upstream for a task's status: within the limits of time, size and number. Innermost.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -41,7 +42,8 @@ impl Fetch {
             .await
             .map_err(|_| Error::Overloaded("status polls of the video API"))?
             .map_err(|_| Error::Draining)?;
-        timeout_at(deadline, self.ask(&fetch))
+        // Pinned here, and so not moved once more.
+        timeout_at(deadline, pin!(self.ask(&fetch)))
             .await
             .map_err(|_| Error::UpstreamTimeout)?
     }
