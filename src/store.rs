@@ -37,9 +37,8 @@ const SLOTS: u16 = 4096;
 const CALLERS: u64 = 65_536;
 
 /// What an entry takes beside itself and its documents, in bytes; measured, not derived. moka's six records of it are 290
-/// of them, the tables of moka and the index 35, what the allocator rounds up 40; the rest are holes between entries that
-/// no other one fits into.
-const OVERHEAD: usize = 480;
+/// of them, the tables of moka and the index 35; the rest is what the allocator rounds up and leaves free.
+const OVERHEAD: usize = 400;
 
 /// Remembered answers, bounded in bytes.
 pub struct Store {
