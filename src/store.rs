@@ -112,7 +112,9 @@ impl Store {
             .eviction_listener(move |digest: Arc<u64>, entry: Arc<Entry>, cause| {
                 indexed.remove(*digest, &entry);
                 evicted(match cause {
-                    RemovalCause::Explicit if entry.is_useless(Instant::now()) => {
+                    RemovalCause::Explicit | RemovalCause::Size
+                        if entry.is_useless(Instant::now()) =>
+                    {
                         RemovalCause::Expired
                     }
                     cause => cause,

@@ -12,7 +12,7 @@ const AT_ONCE: usize = 256;
 
 impl Store {
     /// Lets go every entry whose time is over. To be called now and then, as nothing else does it; other tasks work in
-    /// between.
+    /// between. To be run to its end: what it has found is not looked for again.
     pub async fn reclaim(&self) {
         for shard in self.index.shards() {
             for some in shard.useless(Instant::now()).chunks(AT_ONCE) {

@@ -5,10 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::TryFutureExt as _;
 use http::header::PROXY_AUTHORIZATION;
 use http::uri::Scheme;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -30,7 +29,7 @@ pub struct Upstream(Arc<Inner>);
 
 struct Inner {
     /// Polls have connections of their own: no flood of downloads stands before them in an HTTP/2 connection.
-    polls: Pool,
+    polls: Arc<Pool>,
     forwards: Client<Connector, Body>,
     /// HTTP/1.1 only, for upgrades, and for forwarded requests beyond [`STREAMS`].
     singles: Client<Connector, Body>,
@@ -120,8 +119,9 @@ impl Upstream {
         request: Request<NoBody>,
         most: usize,
     ) -> Result<Response<Bytes>, Error> {
-        let answer = self.0.polls.ask(self.authorized(request), most);
-        self.counted(UpstreamKind::Poll, answer).await
+        let counted = self.counted(UpstreamKind::Poll);
+        let request = self.authorized(request);
+        self.0.polls.ask(request, most, counted).await
     }
 
     /// Sends a client's request on; resolves when the head of the answer is there, however long that takes. Never sent
@@ -158,9 +158,10 @@ impl Upstream {
         client: &Client<Connector, Body>,
         request: Request<Body>,
     ) -> Result<Response<Incoming>, Error> {
-        let answer = client.request(self.authorized(request));
-        let answer = answer.map_err(|error| failure(&error));
-        self.counted(UpstreamKind::Forward, answer).await
+        let counted = self.counted(UpstreamKind::Forward);
+        let answer = client.request(self.authorized(request)).await;
+        counted(answer.as_ref().ok().map(Response::status));
+        answer.map_err(|error| failure(&error))
     }
 
     fn authorized<B>(&self, mut request: Request<B>) -> Request<B> {
@@ -171,21 +172,15 @@ impl Upstream {
         request
     }
 
-    async fn counted<B>(
-        &self,
-        kind: UpstreamKind,
-        answer: impl Future<Output = Result<Response<B>, Error>>,
-    ) -> Result<Response<B>, Error> {
+    /// What is to be told, from now on, that the head of an answer is there, or will not come.
+    fn counted(&self, kind: UpstreamKind) -> impl Fn(Option<StatusCode>) {
         let started = Instant::now();
-        let answer = answer.await;
-        let code = answer
-            .as_ref()
-            .ok()
-            .map(|response| response.status().as_u16());
-        self.0
-            .metrics
-            .upstream(kind, code, started.elapsed().as_secs_f64());
-        answer
+        move |status| {
+            let code = status.map(|status| status.as_u16());
+            self.0
+                .metrics
+                .upstream(kind, code, started.elapsed().as_secs_f64());
+        }
     }
 }
 

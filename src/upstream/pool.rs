@@ -5,19 +5,20 @@
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 
 use bytes::Bytes;
 use http::header::HOST;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Request, Response, Uri};
+use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_rustls::MaybeHttpsStream;
 use hyper_util::client::legacy::connect::Connection as _;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tower::ServiceExt as _;
 
@@ -30,6 +31,9 @@ use crate::error::Error;
 /// A status poll has no body.
 pub(super) type NoBody = Empty<Bytes>;
 
+/// How many connections a poll tries that turn out to be closed before anything was sent.
+const TRIES: usize = 3;
+
 /// See the module.
 pub(super) struct Pool {
     connector: Connector,
@@ -37,6 +41,8 @@ pub(super) struct Pool {
     authority: Authority,
     host: HeaderValue,
     open: Mutex<Open>,
+    /// A connection may be used that could not be before.
+    freed: Notify,
 }
 
 /// What is open and may be used, and when it was used last.
@@ -54,51 +60,71 @@ enum Connection {
 
 impl Pool {
     /// Opens none yet. Connections that `connector` makes speak HTTP/2 where that was negotiated.
-    pub(super) fn new(connector: Connector, url: &UpstreamUrl) -> Self {
+    pub(super) fn new(connector: Connector, url: &UpstreamUrl) -> Arc<Self> {
         let (scheme, authority) = (url.scheme().clone(), url.authority().clone());
         let host = host(&scheme, &authority);
-        Self {
+        Arc::new(Self {
             connector,
             scheme,
             authority,
             host,
             open: Mutex::default(),
-        }
+            freed: Notify::new(),
+        })
     }
 
-    /// Sends a poll, whose target is a path, and receives the whole answer, of at most so many bytes.
+    /// Sends a poll, whose target is a path, and receives the whole answer, of at most so many bytes. `tell` is called
+    /// with the status when the answer's head is there, and with none when it is known that none will come.
     ///
     /// # Errors
     /// [`Error::UpstreamClosed`] where the connection was closed before any answer, [`Error::UpstreamInvalid`] where
     /// the answer is too large, else [`Error::UpstreamUnavailable`].
     pub(super) async fn ask(
-        &self,
-        request: Request<NoBody>,
+        self: &Arc<Self>,
+        mut request: Request<NoBody>,
         most: usize,
+        tell: impl Fn(Option<StatusCode>),
     ) -> Result<Response<Bytes>, Error> {
-        let mut request = request;
-        if let Some(connection) = self.take() {
-            match self.ask_over(connection, request, most).await {
-                // It turned out to be closed before anything was sent.
-                Err(Failed::Unsent(unsent, _)) => {
-                    self.lock().shared = None;
+        let mut tries = 0;
+        let failed = loop {
+            let connection = match self.take() {
+                Some(connection) => connection,
+                // Boxed, as it is rare and would make every poll's future several times as large.
+                None => match Box::pin(self.connected()).await {
+                    Ok(connection) => connection,
+                    Err(why) => break why,
+                },
+            };
+            tries += 1;
+            match self.ask_over(connection, request, most, &tell).await {
+                Ok(answer) => return Ok(answer),
+                Err(Failed::Cut(why)) => return Err(why),
+                Err(Failed::Unsent(unsent, _)) if tries < TRIES => {
+                    // Most likely not the only one.
+                    self.reclaim();
                     request = *unsent;
                 }
-                done => return Ok(done?),
+                Err(Failed::Unsent(_, why) | Failed::Broken(why)) => break why,
             }
-        }
-        // Boxed, as it is rare and would make every poll's future several times as large.
-        let connection = Box::pin(self.connect()).await?;
-        Ok(self.ask_over(connection, request, most).await?)
+        };
+        tell(None);
+        Err(failed)
     }
 
     /// Closes what has not been used for [`POOL_IDLE`], and drops what upstream has closed.
     pub(super) fn reclaim(&self) {
         let mut open = self.lock();
-        open.lines
-            .retain_mut(|(line, used)| used.elapsed() < POOL_IDLE && line.rests());
-        open.shared
+        let is_over =
+            |(line, used): &mut (Line, Instant)| used.elapsed() >= POOL_IDLE || !line.rests();
+        let lines: Vec<_> = open.lines.extract_if(.., is_over).collect();
+        let shared = open
+            .shared
             .take_if(|(shared, used)| used.elapsed() >= POOL_IDLE || shared.is_closed());
+        drop(open);
+        drop(shared);
+        for (line, _) in lines {
+            line.close();
+        }
     }
 
     fn take(&self) -> Option<Connection> {
@@ -110,23 +136,53 @@ impl Pool {
             *used = Instant::now();
             return Some(Connection::Shared(shared.clone()));
         }
-        let (line, used) = open.lines.pop()?;
-        // Those before one that is too old are older still.
-        (used.elapsed() < POOL_IDLE).then_some(Connection::Line(line))
+        // Where the last one is too old, the others are older still.
+        let (line, _) = open.lines.pop_if(|(_, used)| used.elapsed() < POOL_IDLE)?;
+        Some(Connection::Line(line))
     }
 
-    async fn connect(&self) -> Result<Connection, Error> {
+    /// Waits for a new connection, or for one that becomes free before. The new one is then there for others.
+    async fn connected(self: &Arc<Self>) -> Result<Connection, Error> {
+        loop {
+            let pool = Arc::clone(self);
+            let mut connecting = tokio::spawn(async move { pool.connect().await });
+            let failed = loop {
+                let freed = self.freed.notified();
+                if let Some(connection) = self.take() {
+                    return Ok(connection);
+                }
+                tokio::select! {
+                    () = freed => {}
+                    done = &mut connecting => break done,
+                }
+            };
+            match (self.take(), failed) {
+                (Some(connection), _) => return Ok(connection),
+                // Another poll has taken what this one has opened.
+                (None, Ok(Ok(()))) => {}
+                (None, Ok(Err(why))) => return Err(why),
+                (None, Err(_)) => return Err(Error::Crashed),
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<(), Error> {
         let uri = self.absolute(PathAndQuery::from_static("/"));
         let io = self.connector.clone().oneshot(uri).await;
         let io = io.map_err(|error| failure(&*error))?;
         let connected = io.connected();
         if !connected.is_negotiated_h2() {
-            let asks_proxy = connected.is_proxied();
-            return Ok(Connection::Line(Line::begin(io, asks_proxy).await?));
+            let line = Line::begin(io, connected.is_proxied()).await?;
+            self.put(line);
+            return Ok(());
         }
         // Others may have connected at the same time, before it was known that one is enough.
-        if let Some(shared) = self.take() {
-            return Ok(shared);
+        let is_shared = |open: &Open| {
+            let shared = open.shared.as_ref();
+            shared.is_some_and(|(shared, _)| shared.is_ready())
+        };
+        if is_shared(&self.lock()) {
+            return Ok(());
         }
         let (shared, connection) = http2()
             .handshake(io)
@@ -134,8 +190,14 @@ impl Pool {
             .map_err(|error| failure(&error))?;
         // How it ended, those will be told who have a poll under way.
         tokio::spawn(async { drop(connection.await) });
-        self.lock().shared = Some((shared.clone(), Instant::now()));
-        Ok(Connection::Shared(shared))
+        self.lock().shared = Some((shared, Instant::now()));
+        self.freed.notify_waiters();
+        Ok(())
+    }
+
+    fn put(&self, line: Line) {
+        self.lock().lines.push((line, Instant::now()));
+        self.freed.notify_one();
     }
 
     async fn ask_over(
@@ -143,6 +205,7 @@ impl Pool {
         connection: Connection,
         mut request: Request<NoBody>,
         most: usize,
+        tell: impl Fn(Option<StatusCode>),
     ) -> Result<Response<Bytes>, Failed> {
         let path = request.uri().path_and_query().cloned();
         let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
@@ -154,15 +217,16 @@ impl Pool {
                     Uri::from(path)
                 };
                 request.headers_mut().insert(HOST, self.host.clone());
-                let answer = line.ask(request, most).await?;
+                let answer = line.ask(request, most, tell).await?;
                 if line.rests() {
-                    self.lock().lines.push((line, Instant::now()));
+                    self.put(line);
                 }
                 Ok(answer)
             }
             Connection::Shared(mut shared) => {
                 *request.uri_mut() = self.absolute(path);
-                receive(shared.try_send_request(request), most).await
+                request.headers_mut().remove(HOST);
+                receive(shared.try_send_request(request), most, tell).await
             }
         }
     }
@@ -213,8 +277,9 @@ impl Line {
         &mut self,
         request: Request<NoBody>,
         most: usize,
+        tell: impl Fn(Option<StatusCode>),
     ) -> Result<Response<Bytes>, Failed> {
-        let mut answer = pin!(receive(self.sender.try_send_request(request), most));
+        let mut answer = pin!(receive(self.sender.try_send_request(request), most, tell));
         let connection = &mut self.connection;
         poll_fn(|cx| {
             drive(connection, cx);
@@ -230,6 +295,17 @@ impl Line {
             &mut Context::from_waker(Waker::noop()),
         );
         self.connection.is_some() && self.sender.is_ready()
+    }
+
+    /// Says goodbye, where TLS wants it.
+    fn close(self) {
+        let Self {
+            sender,
+            mut connection,
+            ..
+        } = self;
+        drop(sender);
+        drive(&mut connection, &mut Context::from_waker(Waker::noop()));
     }
 }
 
@@ -257,20 +333,16 @@ fn http2() -> http2::Builder<TokioExecutor> {
 enum Failed {
     /// Nothing was sent, and the request is here again.
     Unsent(Box<Request<NoBody>>, Error),
+    /// There was no head.
     Broken(Error),
-}
-
-impl From<Failed> for Error {
-    fn from(failed: Failed) -> Self {
-        match failed {
-            Failed::Unsent(_, why) | Failed::Broken(why) => why,
-        }
-    }
+    /// There was one, and no whole body.
+    Cut(Error),
 }
 
 async fn receive(
     head: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<NoBody>>>>,
     most: usize,
+    tell: impl Fn(Option<StatusCode>),
 ) -> Result<Response<Bytes>, Failed> {
     let (head, body) = match head.await {
         Ok(response) => response.into_parts(),
@@ -282,8 +354,9 @@ async fn receive(
             });
         }
     };
+    tell(Some(head.status));
     let body = Limited::new(body, most).collect().await.map_err(|error| {
-        Failed::Broken(if error.is::<LengthLimitError>() {
+        Failed::Cut(if error.is::<LengthLimitError>() {
             Error::UpstreamInvalid("it is larger than upstream.max_status_body".into())
         } else {
             Error::UpstreamUnavailable("the connection broke in the middle of the answer".into())
@@ -306,7 +379,9 @@ fn host(scheme: &Scheme, authority: &Authority) -> HeaderValue {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::future::pending;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Poll;
     use std::time::Duration;
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -326,15 +401,46 @@ mod tests {
         listener: TcpListener,
     }
 
+    /// A way there on which only the first attempts get anywhere.
+    #[derive(Clone)]
+    struct First(Connector, Arc<AtomicUsize>);
+
+    impl tower::Service<Uri> for First {
+        type Response = MaybeHttpsStream<Wire>;
+        type Error = tower::BoxError;
+        type Future = futures_util::future::BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, uri: Uri) -> Self::Future {
+            let taken = |left: usize| left.checked_sub(1);
+            match self
+                .1
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, taken)
+            {
+                Ok(_) => Box::pin(self.0.clone().oneshot(uri)),
+                Err(_) => Box::pin(pending()),
+            }
+        }
+    }
+
     impl Scene {
         async fn new() -> Self {
+            Self::that_connects(usize::MAX).await
+        }
+
+        async fn that_connects(times: usize) -> Self {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
             let address = listener.local_addr().expect("an address");
             let mut config = Config::default().upstream;
             config.url = UpstreamUrl::parse(&format!("http://{address}")).expect("a URL");
             let tls = tls(&config).expect("roots");
             let connector = connector(&config, tls, Offer::Both);
-            let pool = Arc::new(Pool::new(connector, &config.url));
+            let first = First(connector, Arc::new(AtomicUsize::new(times)));
+            let connector = Connector::new(first);
+            let pool = Pool::new(connector, &config.url);
             Self { pool, listener }
         }
 
@@ -343,7 +449,7 @@ mod tests {
             let pool = Arc::clone(&self.pool);
             tokio::spawn(async move {
                 let request = Request::get("/v1/videos/t").body(NoBody::new());
-                pool.ask(request.expect("a request"), 64).await
+                pool.ask(request.expect("a request"), 64, |_| {}).await
             })
         }
 
@@ -411,23 +517,85 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_that_upstream_closed_meanwhile_costs_no_poll() {
+    async fn connections_that_upstream_closed_meanwhile_cost_no_poll() {
         let scene = Scene::new().await;
-        let poll = scene.ask();
-        let mut stream = scene.accept().await;
-        answer(&mut stream, OK).await;
-        answered(poll).await;
-        drop(stream);
+        let polls: Vec<_> = (0..5).map(|_| scene.ask()).collect();
+        let mut streams = Vec::new();
+        for _ in &polls {
+            streams.push(scene.accept().await);
+        }
+        for stream in &mut streams {
+            answer(stream, OK).await;
+        }
+        for poll in polls {
+            answered(poll).await;
+        }
+        assert_eq!(scene.open(), 5);
+        drop(streams);
         timeout(PATIENCE, async {
-            while scene.pool.lock().lines[0].0.rests() {
+            while scene
+                .pool
+                .lock()
+                .lines
+                .iter_mut()
+                .any(|(line, _)| line.rests())
+            {
                 tokio::task::yield_now().await;
             }
         })
         .await
-        .expect("sees that it is closed");
+        .expect("sees that they are closed");
         let poll = scene.ask();
-        answer(&mut scene.accept().await, OK).await;
+        let mut stream = scene.accept().await;
+        answer(&mut stream, OK).await;
         answered(poll).await;
+        assert_eq!(scene.open(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_poll_that_waits_for_a_connection_takes_one_that_becomes_free() {
+        let scene = Scene::that_connects(1).await;
+        let polls: Vec<_> = (0..4).map(|_| scene.ask()).collect();
+        let mut stream = scene.accept().await;
+        for _ in &polls {
+            answer(&mut stream, OK).await;
+        }
+        for poll in polls {
+            answered(poll).await;
+        }
+        assert_eq!(scene.open(), 1);
+    }
+
+    #[tokio::test]
+    async fn the_status_is_told_when_the_head_is_there() {
+        let scene = Scene::new().await;
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let ask = || {
+            let (pool, tell) = (Arc::clone(&scene.pool), tell.clone());
+            let request = Request::get("/").body(NoBody::new()).expect("a request");
+            tokio::spawn(async move {
+                let tell = |status| tell.send(status).expect("is heard");
+                pool.ask(request, 64, tell).await
+            })
+        };
+        let poll = ask();
+        let mut stream = scene.accept().await;
+        let half = "HTTP/1.1 203 OK\r\ncontent-length: 5\r\n\r\n{";
+        answer(&mut stream, half).await;
+        let status = StatusCode::NON_AUTHORITATIVE_INFORMATION;
+        assert_eq!(told.recv().await, Some(Some(status)));
+        assert!(!poll.is_finished());
+        drop(stream);
+        poll.await.expect("no panic").expect_err("is cut off");
+
+        let poll = ask();
+        answer(&mut scene.accept().await, "").await;
+        poll.await.expect("no panic").expect_err("is no answer");
+        assert_eq!(told.recv().await, Some(None));
+        drop(scene.listener);
+        ask().await.expect("no panic").expect_err("is not there");
+        assert_eq!(told.recv().await, Some(None));
+        assert!(told.is_empty());
     }
 
     #[tokio::test]

@@ -30,12 +30,15 @@ enum Fate {
     Cut,
     /// Half an answer, and then nothing, until it is cut off by [`H2::cut`].
     Stuck,
+    /// As [`Fate::Stuck`], and nothing else is taken over this connection.
+    Leave,
 }
 
 struct H2 {
     url: String,
     identity: Identity,
     asked: Arc<AtomicUsize>,
+    connections: Arc<AtomicUsize>,
     cut: Arc<Notify>,
 }
 
@@ -51,10 +54,13 @@ impl H2 {
         let url = format!("https://{}", listener.local_addr().unwrap());
         let asked = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&asked);
+        let connections = Arc::new(AtomicUsize::new(0));
+        let connected = Arc::clone(&connections);
         let cut = Arc::new(Notify::new());
         let cutting = Arc::clone(&cut);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                connected.fetch_add(1, Ordering::SeqCst);
                 let (acceptor, fate, count) = (acceptor.clone(), fate.clone(), Arc::clone(&count));
                 let cut = Arc::clone(&cutting);
                 tokio::spawn(async move {
@@ -72,6 +78,9 @@ impl H2 {
                         if matches!(fate, Fate::GoAway) {
                             connection.abrupt_shutdown(Reason::INTERNAL_ERROR);
                         } else {
+                            if matches!(fate, Fate::Leave) {
+                                connection.graceful_shutdown();
+                            }
                             kept.push(meet(fate, request, respond, Arc::clone(&cut)));
                         }
                     }
@@ -82,6 +91,7 @@ impl H2 {
             url,
             identity,
             asked,
+            connections,
             cut,
         }
     }
@@ -98,6 +108,10 @@ impl H2 {
 
     fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
+    }
+
+    fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
     }
 }
 
@@ -133,7 +147,7 @@ fn meet(
             body.send_data(Bytes::from_static(b"half"), false).unwrap();
             body.send_reset(Reason::INTERNAL_ERROR);
         }
-        Fate::Stuck => {
+        Fate::Stuck | Fate::Leave => {
             body.send_data(Bytes::from_static(b"half"), false).unwrap();
             tokio::spawn(async move {
                 cut.notified().await;
@@ -208,6 +222,40 @@ async fn a_poll_that_upstream_drops_is_tried_again() {
         assert_eq!(answer.status(), 200);
         assert_eq!(upstream.asked(), 2);
     }
+}
+
+#[tokio::test]
+async fn polls_share_a_connection_until_it_says_that_it_ends() {
+    let upstream = H2::start(100, |number, _| match number {
+        5 => Fate::Leave,
+        _ => Fate::Answer,
+    })
+    .await;
+    let gateway = upstream.gateway().await;
+    let poll = async |task: &str| {
+        let path = format!("/v1/videos/{task}");
+        let answer = ask(&gateway, Version::HTTP_11, Method::GET, &path).await;
+        assert_eq!(answer.status(), 200);
+    };
+    for task in ["a", "b", "c", "d", "e"] {
+        poll(task).await;
+        assert_eq!(upstream.connections(), 1);
+    }
+    // One poll is still under way over the connection that takes no more.
+    let rest = async {
+        while upstream.asked() < 6 {
+            tokio::task::yield_now().await;
+        }
+        for task in 0..1000 {
+            poll(&task.to_string()).await;
+            if upstream.connections() > 1 {
+                break;
+            }
+        }
+        assert_eq!(upstream.connections(), 2);
+        upstream.cut();
+    };
+    tokio::join!(poll("f"), rest);
 }
 
 #[tokio::test]
