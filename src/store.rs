@@ -12,6 +12,7 @@ mod reclaim;
 pub use entry::{Entry, Use};
 pub use inspect::{Acceptance, CallerCount, Census, Remembered};
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -51,23 +52,34 @@ pub struct Store {
     epochs: Box<[AtomicU32]>,
     digests: RandomState,
     capacity: u64,
-    generations: AtomicU64,
     /// What [`Standing::accepted`] counts from.
     start: Instant,
 }
 
 /// What a poll must find unchanged when it lands, or its answer is not remembered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone)]
 pub struct Takeoff {
     epoch: u32,
-    generation: u64,
+    standing: Arc<Standing>,
+}
+
+impl PartialEq for Takeoff {
+    fn eq(&self, other: &Self) -> bool {
+        self.epoch == other.epoch && Arc::ptr_eq(&self.standing, &other.standing)
+    }
+}
+
+impl Eq for Takeoff {}
+
+impl Hash for Takeoff {
+    fn hash<H: Hasher>(&self, to: &mut H) {
+        self.epoch.hash(to);
+    }
 }
 
 /// How upstream last judged a caller.
 #[derive(Debug)]
 struct Standing {
-    /// Tells it from the caller's earlier ones.
-    generation: u64,
     /// When upstream last accepted the credential, in milliseconds since the store's start; or one of those below.
     accepted: AtomicU64,
 }
@@ -78,8 +90,17 @@ impl Standing {
     /// What was remembered under it is not shown again: upstream refused the caller, or too many others came.
     const OVER: u64 = u64::MAX - 1;
 
+    fn new() -> Arc<Self> {
+        let accepted = AtomicU64::new(Self::UNKNOWN);
+        Arc::new(Self { accepted })
+    }
+
     fn end(&self) {
         self.accepted.store(Self::OVER, Ordering::Release);
+    }
+
+    fn is_over(&self) -> bool {
+        self.accepted.load(Ordering::Acquire) == Self::OVER
     }
 }
 
@@ -133,7 +154,6 @@ impl Store {
             epochs: (0..SLOTS).map(|_| AtomicU32::new(0)).collect(),
             digests: RandomState::new(),
             capacity,
-            generations: AtomicU64::new(0),
             start: Instant::now(),
         }
     }
@@ -158,10 +178,9 @@ impl Store {
     /// What has to stay as it is until a poll lands. To be taken before the poll is sent.
     #[must_use]
     pub fn takeoff(&self, key: &TaskKey) -> Takeoff {
-        let standing = self.callers.get_with(key.caller, || self.standing());
         Takeoff {
             epoch: self.epoch(&key.task),
-            generation: standing.generation,
+            standing: self.callers.get_with(key.caller, Standing::new),
         }
     }
 
@@ -172,20 +191,13 @@ impl Store {
     }
 
     /// Notes that upstream accepted the caller's credential, unless it has refused it since `takeoff`.
-    pub fn accept(&self, caller: Caller, takeoff: Takeoff, now: Instant) {
-        let Some(standing) = self.callers.get(&caller) else {
-            return;
-        };
-        if standing.generation == takeoff.generation {
-            let millis = millis(now.saturating_duration_since(self.start));
-            // Not over a refusal that comes in at this moment.
-            let _ =
-                standing
-                    .accepted
-                    .fetch_update(Ordering::AcqRel, Ordering::Acquire, |accepted| {
-                        (accepted != Standing::OVER).then_some(millis)
-                    });
-        }
+    pub fn accept(&self, takeoff: &Takeoff, now: Instant) {
+        let millis = millis(now.saturating_duration_since(self.start));
+        let accepted = &takeoff.standing.accepted;
+        // Not over a refusal.
+        let _ = accepted.fetch_update(Ordering::AcqRel, Ordering::Acquire, |accepted| {
+            (accepted != Standing::OVER).then_some(millis)
+        });
     }
 
     /// Notes that upstream refused the caller's credential: whatever the caller had is forgotten, and no poll that
@@ -194,7 +206,7 @@ impl Store {
         // Should the caller's standing be on its way out, it is gone now, and over.
         self.callers.run_pending_tasks();
         // The listener ends the standing that this one replaces.
-        self.callers.insert(caller, self.standing());
+        self.callers.insert(caller, Standing::new());
     }
 
     /// Remembers an answer in the place of an earlier one, unless its task or its caller's standing changed since
@@ -204,7 +216,7 @@ impl Store {
         key: &TaskKey,
         reply: Reply,
         arrival: Arrival,
-        takeoff: Takeoff,
+        takeoff: &Takeoff,
     ) -> (SharedReply, bool) {
         let Arrival {
             now,
@@ -212,9 +224,9 @@ impl Store {
             first_seen,
             life,
         } = arrival;
-        let Some(standing) = self.holding(key, takeoff) else {
+        if takeoff.standing.is_over() || takeoff.epoch != self.epoch(&key.task) {
             return (SharedReply::new(Arc::new(reply)), false);
-        };
+        }
         let digest = self.digest(key);
         if lifetime.is_over() || self.capacity == 0 {
             // What was known before must not come back as the last known state: upstream has gone beyond it.
@@ -236,7 +248,7 @@ impl Store {
             dialect: key.dialect,
             slot: self.slot(&key.task),
             epoch: takeoff.epoch,
-            standing,
+            standing: Arc::clone(&takeoff.standing),
             rests: AtomicU32::new(0),
             reply: reply.settled(&key.task),
         });
@@ -269,6 +281,7 @@ impl Store {
 
     /// Forgets a task for every caller and in both dialects; polls under way will not bring it back.
     /// Says how many answers that were.
+    #[expect(clippy::must_use_candidate, reason = "done for its effect")]
     pub fn forget_task(&self, task: &TaskId) -> usize {
         self.touch(task);
         self.forget_where(|entry| entry.task() == task.as_str())
@@ -280,6 +293,7 @@ impl Store {
     }
 
     /// Forgets everything; polls under way will not bring it back. Says how many answers that were.
+    #[expect(clippy::must_use_candidate, reason = "done for its effect")]
     pub fn forget_all(&self) -> usize {
         for epoch in &self.epochs {
             epoch.fetch_add(1, Ordering::AcqRel);
@@ -338,13 +352,6 @@ impl Store {
             .count()
     }
 
-    /// The caller's standing, where nothing has changed since `takeoff`.
-    fn holding(&self, key: &TaskKey, takeoff: Takeoff) -> Option<Arc<Standing>> {
-        self.callers.get(&key.caller).filter(|standing| {
-            standing.generation == takeoff.generation && self.epoch(&key.task) == takeoff.epoch
-        })
-    }
-
     fn slot(&self, task: &TaskId) -> u16 {
         u16::try_from(self.digests.hash_one(task) % u64::from(SLOTS)).unwrap_or(0)
     }
@@ -352,7 +359,7 @@ impl Store {
     /// Whether nothing changed the task, and upstream has not refused the caller, since the answer was asked for.
     fn is_current(&self, entry: &Entry) -> bool {
         let epoch = self.epochs[usize::from(entry.slot)].load(Ordering::Acquire);
-        entry.epoch == epoch && entry.standing.accepted.load(Ordering::Acquire) != Standing::OVER
+        entry.epoch == epoch && !entry.standing.is_over()
     }
 
     fn acceptance(&self, entry: &Entry, now: Instant) -> Acceptance {
@@ -373,13 +380,6 @@ impl Store {
             }
             _ => Use::Outlived,
         }
-    }
-
-    fn standing(&self) -> Arc<Standing> {
-        Arc::new(Standing {
-            generation: self.generations.fetch_add(1, Ordering::Relaxed),
-            accepted: AtomicU64::new(Standing::UNKNOWN),
-        })
     }
 }
 
@@ -458,13 +458,13 @@ mod tests {
         let (store, key, arrival) = store(20_000);
         let now = arrival.now;
         let takeoff = store.takeoff(&key("first"));
-        store.accept(key("first").caller, takeoff, now);
+        store.accept(&takeoff, now);
         for number in 0..500 {
             let key = key(&number.to_string());
-            store.remember(&key, reply(), arrival, store.takeoff(&key));
+            store.remember(&key, reply(), arrival, &store.takeoff(&key));
             if number == 0 {
                 // Again: an answer in the place of an earlier one.
-                store.remember(&key, reply(), arrival, store.takeoff(&key));
+                store.remember(&key, reply(), arrival, &store.takeoff(&key));
             }
             store.settle();
             let first = TaskKey {
@@ -485,8 +485,8 @@ mod tests {
         let (store, key, arrival) = store(1 << 20);
         let (one, other) = (key("one"), key("other"));
         let takeoff = store.takeoff(&one);
-        store.accept(one.caller, takeoff, arrival.now);
-        store.remember(&one, reply(), arrival, takeoff);
+        store.accept(&takeoff, arrival.now);
+        store.remember(&one, reply(), arrival, &takeoff);
         let entry = store.last(&one).expect("is remembered");
         let digest = store.digest(&other);
         store.index.set(digest, &one, entry, |_| digest, |_| {});
@@ -506,10 +506,10 @@ mod tests {
             ..arrival
         };
         let age = Duration::from_millis(90_500);
-        store.remember(&key, reply(), lived(Some(age)), store.takeoff(&key));
+        store.remember(&key, reply(), lived(Some(age)), &store.takeoff(&key));
         let life = store.last(&key).and_then(|entry| entry.life());
         assert_eq!(life.map(|life| life.age(now + HOUR)), Some(age + HOUR));
-        store.remember(&key, reply(), lived(None), store.takeoff(&key));
+        store.remember(&key, reply(), lived(None), &store.takeoff(&key));
         assert!(store.last(&key).is_some_and(|entry| entry.life().is_none()));
     }
 
@@ -521,11 +521,11 @@ mod tests {
         let early = store.takeoff(&key);
         store.refuse(caller);
         let late = store.takeoff(&key);
-        store.accept(caller, early, now);
-        assert!(!store.remember(&key, reply(), arrival, early).1);
-        assert!(store.remember(&key, reply(), arrival, late).1);
+        store.accept(&early, now);
+        assert!(!store.remember(&key, reply(), arrival, &early).1);
+        assert!(store.remember(&key, reply(), arrival, &late).1);
         assert!(matches!(store.find(&key, now, HOUR), Found::Nothing));
-        store.accept(caller, late, now);
+        store.accept(&late, now);
         assert!(matches!(store.find(&key, now, HOUR), Found::Fresh(_)));
     }
 }

@@ -88,11 +88,11 @@ where
             loop {
                 let takeoff = store.takeoff(&key);
                 let depart = || {
-                    let query = Arc::clone(&query);
+                    let (query, takeoff) = (Arc::clone(&query), takeoff.clone());
                     inner.clone().oneshot(Departure { query, takeoff })
                 };
                 let ticket = flights
-                    .board((key.clone(), takeoff), max_waiters.get(), depart)
+                    .board((key.clone(), takeoff.clone()), max_waiters.get(), depart)
                     .map_err(|_| Error::Overloaded("clients waiting for this task"))?;
                 let role = ticket.role();
                 let answer = tokio::select! {

@@ -104,7 +104,7 @@ where
             if reply.is_refusal() {
                 store.refuse(key.caller);
             } else if reply.is_task() || reply.is_task_not_exist() {
-                store.accept(key.caller, takeoff, now);
+                store.accept(&takeoff, now);
             }
             let life = life(&reply, last.as_deref(), now);
             if let (Some(life), Some(last)) = (life, &last) {
@@ -121,7 +121,7 @@ where
                         first_seen,
                         life,
                     };
-                    store.remember(&key, reply, arrival, takeoff)
+                    store.remember(&key, reply, arrival, &takeoff)
                 }
                 None => (SharedReply::new(Arc::new(reply)), false),
             };

@@ -65,7 +65,7 @@ mod tests {
             },
             ..arrival
         };
-        let (_, stored) = store.remember(key, reply(), arrival, store.takeoff(key));
+        let (_, stored) = store.remember(key, reply(), arrival, &store.takeoff(key));
         assert!(stored);
     }
 
