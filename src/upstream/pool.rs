@@ -1,5 +1,5 @@
 //! The connections that status polls go over. A poll drives its HTTP/1.1 connection itself, from its request to the end of
-//! its answer: nothing is handed from task to task, which is a seventh of what a miss costs. Over HTTP/2 polls share
+//! its answer: nothing is handed from task to task, which took a seventh of a miss. Over HTTP/2 polls share
 //! one connection, and that has a task.
 
 use std::fmt;
@@ -146,7 +146,7 @@ impl Pool {
         loop {
             let pool = Arc::clone(self);
             let mut connecting = tokio::spawn(async move { pool.connect().await });
-            let failed = loop {
+            let done = loop {
                 let freed = self.freed.notified();
                 if let Some(connection) = self.take() {
                     return Ok(connection);
@@ -156,7 +156,7 @@ impl Pool {
                     done = &mut connecting => break done,
                 }
             };
-            match (self.take(), failed) {
+            match (self.take(), done) {
                 (Some(connection), _) => return Ok(connection),
                 // Another poll has taken what this one has opened.
                 (None, Ok(Ok(()))) => {}
@@ -309,6 +309,7 @@ impl Line {
     }
 }
 
+/// Goes on with whatever there is to do.
 fn drive(connection: &mut Option<Box<Http1>>, cx: &mut Context<'_>) {
     if let Some(running) = connection
         && Pin::new(&mut **running).poll(cx).is_ready()

@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 
-use crate::support::{Gateway, Identity, row};
+use crate::support::{Gateway, Identity, eventually, row};
 
 /// What becomes of a request.
 #[derive(Clone, Copy)]
@@ -243,9 +243,7 @@ async fn polls_share_a_connection_until_it_says_that_it_ends() {
     }
     // One poll is still under way over the connection that takes no more.
     let rest = async {
-        while upstream.asked() < 6 {
-            tokio::task::yield_now().await;
-        }
+        eventually("f is under way", async || upstream.asked() == 6).await;
         for task in 0..1000 {
             poll(&task.to_string()).await;
             if upstream.connections() > 1 {
