@@ -110,6 +110,26 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn what_is_over_is_not_counted_as_gone_for_room() {
+        let (tell, told) = mpsc::channel();
+        let (key, arrival) = circumstances();
+        let store = Store::new(20_000, move |cause| tell.send(cause).expect("is heard"));
+        for number in 0..10 {
+            let second = Duration::from_secs(1);
+            remember(&store, &key(&number.to_string()), arrival, second);
+        }
+        advance(Duration::from_secs(1)).await;
+        for number in 10..100 {
+            remember(&store, &key(&number.to_string()), arrival, HOUR);
+            store.settle();
+        }
+        let causes: Vec<_> = told.try_iter().collect();
+        let (over, rest) = causes.split_at(10);
+        assert_eq!(over, [RemovalCause::Expired; 10]);
+        assert!(!rest.is_empty() && rest.iter().all(|cause| *cause == RemovalCause::Size));
+    }
+
     #[test]
     fn what_takes_the_place_of_what_is_over_stays() {
         let (key, arrival) = circumstances();

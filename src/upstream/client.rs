@@ -16,7 +16,8 @@ use tokio::time::Instant;
 
 use super::connect::{self, Connector, Offer};
 use super::failure::failure;
-use super::pool::{NoBody, Pool};
+use super::line::NoBody;
+use super::pool::Pool;
 use super::{PING, POOL_IDLE, READ_AHEAD, STREAM_WINDOW, STREAMS};
 use crate::body::Body;
 use crate::config::{self, UpstreamUrl};

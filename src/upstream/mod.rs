@@ -6,6 +6,7 @@ mod expect;
 mod failure;
 pub mod headers;
 pub mod interim;
+mod line;
 mod pool;
 mod request;
 mod tunnel;

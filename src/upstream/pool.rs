@@ -3,33 +3,25 @@
 //! one connection, and that has a task.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Waker};
 
 use bytes::Bytes;
 use http::header::HOST;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
-use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
-use hyper_rustls::MaybeHttpsStream;
+use hyper::client::conn::http2;
 use hyper_util::client::legacy::connect::Connection as _;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tower::ServiceExt as _;
 
-use super::connect::{Connector, Wire};
+use super::connect::Connector;
 use super::failure::failure;
-use super::{PING, POOL_IDLE, READ_AHEAD, STREAM_WINDOW, STREAMS};
+use super::line::{Failed, Line, NoBody, receive};
+use super::{PING, POOL_IDLE, STREAM_WINDOW, STREAMS};
 use crate::config::UpstreamUrl;
 use crate::error::Error;
-
-/// A status poll has no body.
-pub(super) type NoBody = Empty<Bytes>;
 
 /// How many connections a poll tries that turn out to be closed before anything was sent.
 const TRIES: usize = 3;
@@ -249,76 +241,6 @@ impl fmt::Debug for Pool {
     }
 }
 
-/// An HTTP/1.1 connection, for one poll after the other.
-struct Line {
-    sender: http1::SendRequest<NoBody>,
-    /// None once it is over: what it had not sent yet comes back when it is dropped.
-    connection: Option<Box<Http1>>,
-    asks_proxy: bool,
-}
-
-type Http1 = http1::Connection<MaybeHttpsStream<Wire>, NoBody>;
-
-impl Line {
-    async fn begin(io: MaybeHttpsStream<Wire>, asks_proxy: bool) -> Result<Self, Error> {
-        let (sender, connection) = http1::Builder::new()
-            .max_buf_size(READ_AHEAD)
-            .handshake(io)
-            .await
-            .map_err(|error| failure(&error))?;
-        Ok(Self {
-            sender,
-            connection: Some(Box::new(connection)),
-            asks_proxy,
-        })
-    }
-
-    async fn ask(
-        &mut self,
-        request: Request<NoBody>,
-        most: usize,
-        tell: impl Fn(Option<StatusCode>),
-    ) -> Result<Response<Bytes>, Failed> {
-        let mut answer = pin!(receive(self.sender.try_send_request(request), most, tell));
-        let connection = &mut self.connection;
-        poll_fn(|cx| {
-            drive(connection, cx);
-            answer.as_mut().poll(cx)
-        })
-        .await
-    }
-
-    /// Whether it can be used again: nothing is under way, and upstream has not closed it. Nobody is told when it does.
-    fn rests(&mut self) -> bool {
-        drive(
-            &mut self.connection,
-            &mut Context::from_waker(Waker::noop()),
-        );
-        self.connection.is_some() && self.sender.is_ready()
-    }
-
-    /// Says goodbye, where TLS wants it.
-    fn close(self) {
-        let Self {
-            sender,
-            mut connection,
-            ..
-        } = self;
-        drop(sender);
-        drive(&mut connection, &mut Context::from_waker(Waker::noop()));
-    }
-}
-
-/// Goes on with whatever there is to do.
-fn drive(connection: &mut Option<Box<Http1>>, cx: &mut Context<'_>) {
-    if let Some(running) = connection
-        && Pin::new(&mut **running).poll(cx).is_ready()
-    {
-        // How it ended, the answer says.
-        *connection = None;
-    }
-}
-
 fn http2() -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
@@ -328,44 +250,6 @@ fn http2() -> http2::Builder<TokioExecutor> {
         .keep_alive_interval(PING.0)
         .keep_alive_timeout(PING.1);
     builder
-}
-
-/// Why there is no answer.
-enum Failed {
-    /// Nothing was sent, and the request is here again.
-    Unsent(Box<Request<NoBody>>, Error),
-    /// There was no head.
-    Broken(Error),
-    /// There was one, and no whole body.
-    Cut(Error),
-}
-
-async fn receive(
-    head: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<NoBody>>>>,
-    most: usize,
-    tell: impl Fn(Option<StatusCode>),
-) -> Result<Response<Bytes>, Failed> {
-    let (head, body) = match head.await {
-        Ok(response) => response.into_parts(),
-        Err(mut error) => {
-            let why = failure(error.error());
-            return Err(match error.take_message() {
-                Some(request) => Failed::Unsent(Box::new(request), why),
-                None => Failed::Broken(why),
-            });
-        }
-    };
-    tell(Some(head.status));
-    let body = Limited::new(body, most).collect().await.map_err(|error| {
-        Failed::Cut(if error.is::<LengthLimitError>() {
-            Error::UpstreamInvalid("it is larger than upstream.max_status_body".into())
-        } else {
-            Error::UpstreamUnavailable("the connection broke in the middle of the answer".into())
-        })
-    })?;
-    // A copy of its own: hyper's would keep the whole read buffer of its connection in memory.
-    let body = Bytes::copy_from_slice(&body.to_bytes());
-    Ok(Response::from_parts(head, body))
 }
 
 /// What `Host` says (RFC 9110 §7.2).
@@ -382,15 +266,16 @@ fn host(scheme: &Scheme, authority: &Authority) -> HeaderValue {
 mod tests {
     use std::future::pending;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::Poll;
+    use std::task::{Context, Poll};
     use std::time::Duration;
 
+    use hyper_rustls::MaybeHttpsStream;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, TcpStream};
     use tokio::task::JoinHandle;
     use tokio::time::timeout;
 
-    use super::super::connect::{Offer, connector, tls};
+    use super::super::connect::{Offer, Wire, connector, tls};
     use super::*;
     use crate::config::Config;
 
@@ -462,6 +347,23 @@ mod tests {
         fn open(&self) -> usize {
             self.pool.lock().lines.len()
         }
+
+        /// Has so many polls answered at once, each over a connection of its own.
+        async fn rested(&self, count: usize) -> Vec<TcpStream> {
+            let polls: Vec<_> = (0..count).map(|_| self.ask()).collect();
+            let mut streams = Vec::new();
+            for _ in &polls {
+                streams.push(self.accept().await);
+            }
+            for stream in &mut streams {
+                answer(stream, OK).await;
+            }
+            for poll in polls {
+                answered(poll).await;
+            }
+            assert_eq!(self.open(), count);
+            streams
+        }
     }
 
     /// Reads a request and answers it.
@@ -504,34 +406,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn polls_at_once_have_a_connection_each_and_leave_it_to_the_next() {
-        let scene = Scene::new().await;
-        let polls = [scene.ask(), scene.ask()];
-        let mut streams = [scene.accept().await, scene.accept().await];
-        for stream in &mut streams {
-            answer(stream, OK).await;
-        }
-        for poll in polls {
-            answered(poll).await;
-        }
-        assert_eq!(scene.open(), 2);
-    }
-
-    #[tokio::test]
     async fn connections_that_upstream_closed_meanwhile_cost_no_poll() {
         let scene = Scene::new().await;
-        let polls: Vec<_> = (0..5).map(|_| scene.ask()).collect();
-        let mut streams = Vec::new();
-        for _ in &polls {
-            streams.push(scene.accept().await);
-        }
-        for stream in &mut streams {
-            answer(stream, OK).await;
-        }
-        for poll in polls {
-            answered(poll).await;
-        }
-        assert_eq!(scene.open(), 5);
+        let streams = scene.rested(5).await;
         drop(streams);
         timeout(PATIENCE, async {
             while scene
@@ -659,13 +536,8 @@ mod tests {
     #[tokio::test]
     async fn what_is_not_used_or_was_closed_is_let_go() {
         let scene = Scene::new().await;
-        let polls = [scene.ask(), scene.ask()];
-        let [mut one, mut other] = [scene.accept().await, scene.accept().await];
-        answer(&mut one, OK).await;
-        answer(&mut other, OK).await;
-        for poll in polls {
-            answered(poll).await;
-        }
+        let mut streams = scene.rested(2).await;
+        let (one, mut other) = (streams.remove(0), streams.remove(0));
         drop(one);
         timeout(PATIENCE, async {
             while scene.open() == 2 {

@@ -5,7 +5,7 @@ use http::uri::{self, PathAndQuery};
 use http::{HeaderValue, Method, Request, Uri, Version};
 
 use super::headers::{append_forwarded, append_via, strip_request};
-use super::pool::NoBody;
+use super::line::NoBody;
 use crate::body::Body;
 use crate::config::{Forwarded, UpstreamUrl};
 use crate::error::Error;
