@@ -26,7 +26,7 @@
 //!
 //! [`stack`] puts these together in one place. What they work on lies beside them: [`key`] (whose poll it is),
 //! [`store`] (what is remembered), [`freshness`] (for how long), [`cadence`] (for how long while the task runs),
-//! [`flights`] (what is under way), [`task`] (documents and dialects), [`upstream`] (who is asked), [`telemetry`] (what
+//! [`sync::flights`] (what is under way), [`task`] (documents and dialects), [`upstream`] (who is asked), [`telemetry`] (what
 //! is told), [`admin`] (what people see of all that). `task`, `flights` and `cadence` are pure: no HTTP, no sockets.
 //!
 //! Around the gateway stand the commands: [`mod@serve`], [`demo`] and [`simulator`], and [`config`] under all of them.
@@ -41,7 +41,6 @@ pub mod error;
 pub mod events;
 pub mod exchange;
 pub mod fields;
-pub mod flights;
 pub mod freshness;
 pub mod gateway;
 pub mod gather;
@@ -52,12 +51,12 @@ pub mod probe;
 pub mod reply;
 pub mod request_id;
 pub mod route;
-pub mod seats;
 pub mod serve;
 pub mod server;
 pub mod simulator;
 pub mod stack;
 pub mod store;
+pub mod sync;
 pub mod task;
 pub mod telemetry;
 pub mod trace;

@@ -13,7 +13,7 @@ use tower::{Service, ServiceExt as _};
 
 use super::{Departure, PollFlights};
 use crate::error::Error;
-use crate::flights::Role;
+use crate::sync::flights::Role;
 use crate::reply::{Answer, Demand, TaskQuery};
 use crate::store::Store;
 use crate::telemetry::Gauge;

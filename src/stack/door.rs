@@ -15,7 +15,7 @@ use tower::Service;
 use crate::error::Error;
 use crate::exchange::{Handled, Inbound};
 use crate::route::Route;
-use crate::seats::{Seat, Seats};
+use crate::sync::permits::{Seat, Seats};
 
 /// The places behind the door. Polls and forwarded requests have their own, so that neither keeps the other out.
 #[derive(Debug, Clone)]

@@ -26,7 +26,7 @@ use tower::{Service, ServiceBuilder};
 use crate::cadence::Cadence;
 use crate::config::Config;
 use crate::error::Error;
-use crate::flights::Flights;
+use crate::sync::flights::Flights;
 use crate::health::Health;
 use crate::key::{CallerKey, TaskKey};
 use crate::reply::{Answer, Reply, TaskFetch, TaskQuery};

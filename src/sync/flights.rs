@@ -16,7 +16,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::{Shared, WeakShared};
 use tokio::task::JoinHandle;
 
-use crate::seats::{Seat, Seats};
+use crate::sync::permits::{Seat, Seats};
 
 /// The flights under way, by key.
 pub struct Flights<K, V: Clone> {
