@@ -7,9 +7,9 @@ use std::sync::Arc;
 use http::{HeaderMap, Request, Response, StatusCode};
 use tokio::time::Instant;
 
-use crate::body::Body;
 use crate::error::Error;
 use crate::key::Identity;
+use crate::message::body::Body;
 use crate::route::Route;
 use crate::task::State;
 use crate::verdict::Verdict;

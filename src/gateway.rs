@@ -10,10 +10,10 @@ use http::Response;
 use tokio::sync::Semaphore;
 use tower::Service;
 
-use crate::body::Body;
 use crate::config::{self, Config, UpstreamUrl};
 use crate::exchange::Inbound;
 use crate::key::CallerKey;
+use crate::message::body::Body;
 use crate::stack::{Parts, Places, PollState, Stack, assemble};
 use crate::store::Store;
 use crate::telemetry::{Exposition, Metrics};

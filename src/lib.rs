@@ -32,7 +32,6 @@
 //! Around the gateway stand the commands: [`mod@serve`], [`demo`] and [`simulator`], and [`config`] under all of them.
 
 pub mod admin;
-pub mod body;
 pub mod cadence;
 pub mod cli;
 pub mod config;
@@ -40,16 +39,14 @@ pub mod demo;
 pub mod error;
 pub mod events;
 pub mod exchange;
-pub mod fields;
 pub mod freshness;
 pub mod gateway;
-pub mod gather;
 pub mod health;
 pub mod key;
+pub mod message;
 pub mod present;
 pub mod probe;
 pub mod reply;
-pub mod request_id;
 pub mod route;
 pub mod serve;
 pub mod server;
@@ -59,7 +56,6 @@ pub mod store;
 pub mod sync;
 pub mod task;
 pub mod telemetry;
-pub mod trace;
 pub mod upstream;
 pub mod verdict;
 pub mod wish;

@@ -7,10 +7,11 @@ use http::header::{AGE, CACHE_CONTROL, CONTENT_LENGTH, ETAG, RETRY_AFTER, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use tokio::time::Instant;
 
-use crate::body::Body;
 use crate::error::{UPSTREAM_RECOVERY, retry_after_seconds};
 use crate::exchange::{Facts, Handled};
-use crate::reply::{Answer, JSON, RETRY_AFTER_MS, Rendition, names, retry_after};
+use crate::message::body::Body;
+use crate::message::fields::{JSON, RETRY_AFTER_MS, names, retry_after};
+use crate::reply::{Answer, Rendition};
 use crate::task::{Dialect, Rendering};
 use crate::verdict::Verdict;
 

@@ -8,14 +8,15 @@ pub use document::Document;
 use std::borrow::Cow;
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use http::header::{HeaderName, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio::time::Instant;
 
 use crate::key::{Credentials, TaskKey};
+use crate::message::fields::{RETRY_AFTER_MS, names, retry_after};
 use crate::route::{self, TaskId};
 use crate::task::{self, Dialect, Rendering, State, TaskSnapshot};
 use crate::verdict::Verdict;
@@ -173,9 +174,6 @@ pub struct Rendition {
     /// A strong validator of those bytes.
     pub etag: HeaderValue,
 }
-
-/// The milliseconds of `retry-after`, which OpenAI's SDKs read first.
-pub const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
 /// Headers of upstream that may leave with a status answer.
 const ALLOWED: [HeaderName; 5] = [
@@ -361,42 +359,12 @@ impl Reply {
     }
 }
 
-/// See [`Reply::retry_after`].
-#[must_use]
-pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = |name: &HeaderName| headers.get(name)?.to_str().ok();
-    if let Some(millis) = text(&RETRY_AFTER_MS).and_then(|millis| millis.parse().ok()) {
-        return Some(Duration::from_millis(millis));
-    }
-    let when = text(&RETRY_AFTER)?;
-    let seconds = when.parse().ok().map(Duration::from_secs);
-    seconds.or_else(|| {
-        let date = httpdate::parse_http_date(when).ok()?;
-        Some(date.duration_since(SystemTime::now()).unwrap_or_default())
-    })
-}
-
 fn is_allowed(name: &HeaderName) -> bool {
     ALLOWED.contains(name)
         || ALLOWED_PREFIXES
             .iter()
             .any(|prefix| name.as_str().starts_with(prefix))
 }
-
-/// Whether these validators, as in `If-None-Match`, name this validator; compared weakly, as RFC 9110 §13.1.2 wants it.
-#[must_use]
-pub fn names(known: &HeaderValue, etag: &HeaderValue) -> bool {
-    let known = known.as_bytes();
-    known == b"*"
-        || known
-            .split(|byte| *byte == b',')
-            .map(<[u8]>::trim_ascii)
-            .any(|tag| tag.strip_prefix(b"W/").unwrap_or(tag) == etag.as_bytes())
-}
-
-/// The type of every status answer: some SDKs take JSON without it for a text.
-pub const JSON: (HeaderName, HeaderValue) =
-    (CONTENT_TYPE, HeaderValue::from_static("application/json"));
 
 /// What a client is told, and how it came about.
 #[derive(Debug, Clone)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::header::{ACCEPT, CACHE_CONTROL, HeaderName};
 use http::{HeaderMap, HeaderValue};
 
-use crate::fields::list;
+use crate::message::fields::list;
 use crate::reply::Demand;
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");

@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::future::join_all;
 use http::{Request, Response, StatusCode};
-use pollgate::body::Body;
 use pollgate::config::{Config, UpstreamDialect, UpstreamUrl};
 use pollgate::exchange::{Inbound, Peer};
 use pollgate::gateway::Gateway;
+use pollgate::message::body::Body;
 use tokio::runtime::{Builder, Runtime};
 use tower::ServiceExt as _;
 

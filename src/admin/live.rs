@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 use super::history::History;
 use super::picture::{Counted, Picture};
 use super::totals::Totals;
-use crate::body::Body;
 use crate::gateway::Gateway;
+use crate::message::body::Body;
 use crate::telemetry::Exposition;
 
 /// How many may watch at once; scrapes and probes must still find a place.

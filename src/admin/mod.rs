@@ -34,9 +34,9 @@ use tower::Service;
 
 use self::live::Live;
 use self::lookup::Wanted;
-use crate::body::Body;
 use crate::exchange::Inbound;
 use crate::gateway::Gateway;
+use crate::message::body::Body;
 use crate::route::TaskId;
 use crate::telemetry::Exposition;
 use crate::wish;

@@ -12,8 +12,8 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::activity::Activity;
-use crate::body::Body;
 use crate::error::Error;
+use crate::message::body::Body;
 
 /// A request's body, whose errors say what the client did wrong.
 pub(super) struct Upload {

@@ -15,9 +15,9 @@ use tower::Service;
 use super::activity::Activity;
 use super::bodies::{Download, Upload};
 use super::{Keeping, guard};
-use crate::body::Body;
 use crate::error::Error;
 use crate::exchange::{Inbound, Interim, Peer, Refusal};
+use crate::message::body::Body;
 use crate::route::Route;
 use crate::telemetry::Counted;
 

@@ -23,7 +23,7 @@ use tower::BoxError;
 
 use super::activity::Activity;
 use super::watched::Watched;
-use crate::body::Body;
+use crate::message::body::Body;
 
 /// How soon a client is in a hurry that asks again, and how long it may then be quiet before it no longer is.
 const QUIET: Duration = Duration::from_secs(1);

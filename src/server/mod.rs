@@ -24,9 +24,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
-use crate::body::Body;
 use crate::exchange::Inbound;
-use crate::request_id;
+use crate::message::body::Body;
+use crate::message::request_id;
 use crate::telemetry::Gauge;
 
 pub use tls::{TlsIdentity, TlsProblem};

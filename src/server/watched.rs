@@ -22,7 +22,7 @@ use super::activity::Activity;
 use super::guard::{Guard, Refused, Rest};
 use super::{LINGER, MAX_LEFTOVERS};
 use crate::error::Error;
-use crate::gather;
+use crate::message::flatten;
 use crate::task::Dialect;
 
 /// How much is read at once of what may have to be held back.
@@ -373,7 +373,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     ) -> Poll<io::Result<usize>> {
         self.watch_write();
         ready!(self.poll_hints(cx))?;
-        let written = gather::poll_write(Pin::new(&mut self.io), cx, bufs);
+        let written = flatten::poll_write(Pin::new(&mut self.io), cx, bufs);
         self.watch_full(written.is_pending());
         written
     }

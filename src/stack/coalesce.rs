@@ -13,9 +13,9 @@ use tower::{Service, ServiceExt as _};
 
 use super::{Departure, PollFlights};
 use crate::error::Error;
-use crate::sync::flights::Role;
 use crate::reply::{Answer, Demand, TaskQuery};
 use crate::store::Store;
+use crate::sync::flights::Role;
 use crate::telemetry::Gauge;
 use crate::verdict::Verdict;
 

@@ -11,10 +11,10 @@ use http::{Method, StatusCode};
 use tokio::sync::mpsc;
 use tower::Service;
 
-use crate::body::Body;
 use crate::config::{Config, Forwarded};
 use crate::error::Error;
 use crate::exchange::{Facts, Handled, Inbound, Interim};
+use crate::message::body::Body;
 use crate::route::Route;
 use crate::store::Store;
 use crate::upstream::interim::{self, Hint};

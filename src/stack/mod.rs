@@ -26,11 +26,11 @@ use tower::{Service, ServiceBuilder};
 use crate::cadence::Cadence;
 use crate::config::Config;
 use crate::error::Error;
-use crate::sync::flights::Flights;
 use crate::health::Health;
 use crate::key::{CallerKey, TaskKey};
 use crate::reply::{Answer, Reply, TaskFetch, TaskQuery};
 use crate::store::{Store, Takeoff};
+use crate::sync::flights::Flights;
 use crate::telemetry::{Gauge, Metrics, RecentErrors};
 use crate::upstream::Upstream;
 

@@ -10,16 +10,16 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::Service;
 
-use crate::body::Body;
 use crate::config::LogRequests;
 use crate::exchange::{Facts, Handled, Inbound};
 use crate::key::{Caller, CallerKey, apart};
-use crate::request_id;
+use crate::message::body::Body;
+use crate::message::fields::append_via;
+use crate::message::request_id;
+use crate::message::trace::Trace;
 use crate::route::Route;
 use crate::task::State;
 use crate::telemetry::{Metrics, RequestLine};
-use crate::trace::Trace;
-use crate::upstream::headers::append_via;
 use crate::verdict::Verdict;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

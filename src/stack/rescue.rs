@@ -13,11 +13,11 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::Service;
 
-use crate::body::Body;
 use crate::error::{Error, retry_after_seconds};
 use crate::exchange::{Facts, Handled, Inbound};
 use crate::key::Caller;
-use crate::reply::{JSON, RETRY_AFTER_MS};
+use crate::message::body::Body;
+use crate::message::fields::{JSON, RETRY_AFTER_MS};
 use crate::route::Route;
 use crate::task::{Dialect, Fault};
 use crate::telemetry::{Circumstances, RecentErrors, Seen};

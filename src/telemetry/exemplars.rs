@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::trace::Trace;
+use crate::message::trace::Trace;
 
 /// One such request.
 #[derive(Debug, Clone, Copy)]

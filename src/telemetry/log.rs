@@ -12,7 +12,7 @@ use super::lines::PrometheusLines;
 use super::outlet::{DROPS, Outlet, OutletGuard};
 use crate::config::{self, LogFormat, LogLevel};
 use crate::key::Caller;
-use crate::trace::Trace;
+use crate::message::trace::Trace;
 
 /// What requests are logged as.
 pub(super) const REQUESTS: &str = "pollgate::requests";

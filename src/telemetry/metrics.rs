@@ -14,9 +14,9 @@ use prometheus::{
 use super::exemplars::Exemplars;
 use super::exposition::Exposition;
 use super::outlet;
+use crate::message::trace::Trace;
 use crate::route::Route;
 use crate::task::Dialect;
-use crate::trace::Trace;
 use crate::verdict::Verdict;
 
 /// Fits a hit of 50 µs, an upstream poll of 10 s, `upstream.timeout`, and the longest `Prefer: wait`.

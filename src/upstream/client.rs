@@ -19,9 +19,9 @@ use super::failure::failure;
 use super::line::NoBody;
 use super::pool::Pool;
 use super::{PING, POOL_IDLE, READ_AHEAD, STREAM_WINDOW, STREAMS};
-use crate::body::Body;
 use crate::config::{self, UpstreamUrl};
 use crate::error::Error;
+use crate::message::body::Body;
 use crate::telemetry::{Metrics, UpstreamKind};
 
 /// The API behind pollgate. Cheap to clone; clones share their connections.

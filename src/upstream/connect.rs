@@ -25,7 +25,8 @@ use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceBuilder};
 
 use super::UpstreamProblem;
-use crate::{config, gather};
+use crate::config;
+use crate::message::flatten;
 
 /// How long a connection is silent before the system looks whether the other end is still there, and then how often,
 /// until it gives up: two minutes in all.
@@ -167,7 +168,7 @@ impl Write for Wire {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        gather::poll_write(Pin::new(self.io.inner_mut()), cx, bufs)
+        flatten::poll_write(Pin::new(self.io.inner_mut()), cx, bufs)
     }
 }
 

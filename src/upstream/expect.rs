@@ -10,7 +10,7 @@ use http::{HeaderMap, Request};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::body::Body;
+use crate::message::body::Body;
 
 /// How long upstream has to say that it wants the body, before the body is sent all the same: not every server knows
 /// of the question. curl waits as long.

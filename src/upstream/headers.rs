@@ -2,13 +2,13 @@
 
 use http::header::{
     CONNECTION, FORWARDED, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
-    TRANSFER_ENCODING, UPGRADE, VIA,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, Version};
 
 use crate::config::Forwarded;
 use crate::exchange::Peer;
-use crate::fields::list;
+use crate::message::fields::list;
 
 /// Fields of one connection, never of the message (RFC 9110 §7.6.1). `Trailer` is none of them: it says what is to
 /// come, and trailers are passed on.
@@ -79,11 +79,6 @@ fn protocols(headers: &HeaderMap, version: Version) -> Option<HeaderValue> {
         .collect();
     let text = (is_meant && !protocols.is_empty()).then(|| protocols.join(", "))?;
     HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).ok()
-}
-
-/// Adds pollgate to the list of those that passed the message on (RFC 9110 §7.6.3).
-pub fn append_via(headers: &mut HeaderMap) {
-    headers.append(VIA, HeaderValue::from_static("1.1 pollgate"));
 }
 
 /// Tells upstream where the request came from, as the configuration wants it: behind what the client sent of the same

@@ -5,8 +5,9 @@ use http::{HeaderMap, Request, StatusCode};
 use tokio::sync::mpsc;
 
 use super::expect::Expectation;
-use super::headers::{append_via, strip_hop_by_hop};
-use crate::body::Body;
+use super::headers::strip_hop_by_hop;
+use crate::message::body::Body;
+use crate::message::fields::append_via;
 
 /// How many interim answers may wait to be passed on; more are dropped, as any of them may be.
 const WAITING: usize = 8;

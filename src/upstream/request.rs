@@ -4,15 +4,16 @@ use http::header::{ACCEPT, HOST, USER_AGENT};
 use http::uri::{self, PathAndQuery};
 use http::{HeaderValue, Method, Request, Uri, Version};
 
-use super::headers::{append_forwarded, append_via, strip_request};
+use super::headers::{append_forwarded, strip_request};
 use super::line::NoBody;
-use crate::body::Body;
 use crate::config::{Forwarded, UpstreamUrl};
 use crate::error::Error;
 use crate::exchange::Peer;
+use crate::message::body::Body;
+use crate::message::fields::append_via;
+use crate::message::trace;
 use crate::reply::TaskQuery;
 use crate::route::status_path;
-use crate::trace;
 
 /// A status poll, for a path of upstream. Its answer is shared, so it holds nothing of the client but what made the caller.
 ///

@@ -1,0 +1,56 @@
+//! Header fields that both sides of the gateway read and write.
+
+use std::time::{Duration, SystemTime};
+
+use http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER, VIA};
+use http::{HeaderMap, HeaderValue};
+
+/// The type of every status answer: some SDKs take JSON without it for a text.
+pub const JSON: (HeaderName, HeaderValue) =
+    (CONTENT_TYPE, HeaderValue::from_static("application/json"));
+
+/// The milliseconds of `retry-after`, which OpenAI's SDKs read first.
+pub const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+
+/// The members of a comma-separated field, over all its lines (RFC 9110 §5.6.1); empty ones are none.
+pub fn list<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|member| !member.is_empty())
+}
+
+/// Adds pollgate to the list of those that passed the message on (RFC 9110 §7.6.3).
+pub fn append_via(headers: &mut HeaderMap) {
+    headers.append(VIA, HeaderValue::from_static("1.1 pollgate"));
+}
+
+/// How long the sender asks to be left alone: `retry-after-ms`, or `retry-after` in seconds or as a date (RFC 9110
+/// §10.2.3).
+#[must_use]
+pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name: &HeaderName| headers.get(name)?.to_str().ok();
+    if let Some(millis) = text(&RETRY_AFTER_MS).and_then(|millis| millis.parse().ok()) {
+        return Some(Duration::from_millis(millis));
+    }
+    let when = text(&RETRY_AFTER)?;
+    let seconds = when.parse().ok().map(Duration::from_secs);
+    seconds.or_else(|| {
+        let date = httpdate::parse_http_date(when).ok()?;
+        Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+    })
+}
+
+/// Whether these validators, as in `If-None-Match`, name this validator; compared weakly, as RFC 9110 §13.1.2 wants it.
+#[must_use]
+pub fn names(known: &HeaderValue, etag: &HeaderValue) -> bool {
+    let known = known.as_bytes();
+    known == b"*"
+        || known
+            .split(|byte| *byte == b',')
+            .map(<[u8]>::trim_ascii)
+            .any(|tag| tag.strip_prefix(b"W/").unwrap_or(tag) == etag.as_bytes())
+}

@@ -1,0 +1,8 @@
+//! HTTP messages, as both sides of the gateway need them: bodies, header fields, trace context and request ids. Knows
+//! no task.
+
+pub mod body;
+pub mod fields;
+pub mod flatten;
+pub mod request_id;
+pub mod trace;
