@@ -14,11 +14,13 @@ use tokio::time::Instant;
 use tower::{Service, ServiceExt as _};
 
 use crate::error::Error;
-use crate::exchange::Handled;
 use crate::message::body::Body;
 use crate::message::fields::names;
 use crate::present::{self, Asker, CACHE_STATUS};
-use crate::reply::{Answer, Demand, Hold, TaskQuery};
+use crate::reply::Answer;
+use crate::request::inbound::Handled;
+use crate::request::preferences::Demand;
+use crate::request::query::{Hold, TaskQuery};
 use crate::task::Fault;
 
 /// How long nothing is sent before a comment is, so that proxies and clients see that the stream lives.

@@ -11,9 +11,9 @@ use tokio::sync::Semaphore;
 use tower::Service;
 
 use crate::config::{self, Config, UpstreamUrl};
-use crate::exchange::Inbound;
-use crate::key::CallerKey;
 use crate::message::body::Body;
+use crate::request::inbound::Inbound;
+use crate::request::key::CallerKey;
 use crate::stack::{Parts, Places, PollState, Stack, assemble};
 use crate::store::Store;
 use crate::telemetry::{Exposition, Metrics};

@@ -13,8 +13,8 @@ use moka::sync::Cache;
 use tokio::time::Instant;
 
 use crate::error::Error;
-use crate::key::Caller;
 use crate::reply::Reply;
+use crate::request::key::Caller;
 
 /// How much must fail in a row, further tries included, before it is upstream's affair and not a task's.
 const FAILURES: u32 = 40;
@@ -352,7 +352,7 @@ mod tests {
     const HOUR: Duration = Duration::from_hours(1);
 
     fn callers() -> (Caller, Caller) {
-        use crate::key::{CallerKey, Credentials};
+        use crate::request::key::{CallerKey, Credentials};
         let key = CallerKey::random().expect("random bytes");
         let caller = |target: &'static str| {
             key.caller(&Credentials::new(

@@ -8,10 +8,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use tokio::time::Instant;
 
 use crate::error::{UPSTREAM_RECOVERY, retry_after_seconds};
-use crate::exchange::{Facts, Handled};
 use crate::message::body::Body;
 use crate::message::fields::{JSON, RETRY_AFTER_MS, names, retry_after};
 use crate::reply::{Answer, Rendition};
+use crate::request::inbound::{Facts, Handled};
 use crate::task::{Dialect, Rendering};
 use crate::verdict::Verdict;
 

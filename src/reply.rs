@@ -15,79 +15,12 @@ use http::header::{HeaderName, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio::time::Instant;
 
-use crate::key::{Credentials, TaskKey};
-use crate::message::fields::{RETRY_AFTER_MS, names, retry_after};
-use crate::route::{self, TaskId};
+use crate::message::fields::{RETRY_AFTER_MS, retry_after};
+use crate::request::route::{self, TaskId};
 use crate::task::{self, Dialect, Rendering, State, TaskSnapshot};
 use crate::verdict::Verdict;
 
 use self::tag::Tag;
-
-/// What a client wants to know.
-#[derive(Debug, Clone)]
-pub struct TaskQuery {
-    /// Whose, and which task; its dialect is the one upstream is asked in.
-    pub key: TaskKey,
-    /// What upstream is shown of the client.
-    pub credentials: Credentials,
-    /// What the client will take.
-    pub demand: Demand,
-    /// When it asked.
-    pub at: Instant,
-    /// When the client has waited long enough for an answer.
-    pub deadline: Instant,
-    /// What the client waits for, if it does.
-    pub hold: Option<Hold>,
-}
-
-/// What a client waits for: an answer other than the one it knows, or else the end of the task.
-#[derive(Debug, Clone)]
-pub struct Hold {
-    /// The validators of what it knows.
-    pub known: Option<HeaderValue>,
-    /// When it takes whatever there is.
-    pub until: Instant,
-    /// The path it asked on.
-    pub dialect: Dialect,
-    /// How documents are written for it.
-    pub rendering: Rendering,
-}
-
-impl Hold {
-    /// Whether an answer is worth ending the wait: it is new, it is the end, or it is no task at all.
-    #[must_use]
-    pub fn is_over(&self, answer: &Answer) -> bool {
-        if !answer.reply.is_task() || answer.reply.is_terminal() {
-            return true;
-        }
-        let rendition = answer.reply.rendition(self.dialect, self.rendering);
-        self.known
-            .as_ref()
-            .is_some_and(|known| !names(known, &rendition.etag))
-    }
-}
-
-/// What upstream is asked.
-#[derive(Debug, Clone)]
-pub struct TaskFetch {
-    /// What the client who set it off wants to know.
-    pub query: Arc<TaskQuery>,
-    /// When the task was first seen, in Unix seconds.
-    pub first_seen: i64,
-    /// When all tries together have taken long enough.
-    pub deadline: Instant,
-}
-
-/// What a client will take, from its `cache-control` (RFC 9111 §5.2.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Demand {
-    /// Whatever is fresh.
-    Fresh,
-    /// What upstream says, not what is remembered (`no-cache`, `max-age=0`); a poll under way will do.
-    Refetched,
-    /// Only what is remembered (`only-if-cached`).
-    Remembered,
-}
 
 /// One bounded, buffered answer of upstream, and what was read from it.
 #[derive(Debug)]

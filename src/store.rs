@@ -25,9 +25,9 @@ use tokio::time::Instant;
 
 use crate::cadence::Life;
 use crate::freshness::Lifetime;
-use crate::key::{Caller, TaskKey};
 use crate::reply::{Reply, SharedReply};
-use crate::route::TaskId;
+use crate::request::key::{Caller, TaskKey};
+use crate::request::route::TaskId;
 
 use self::index::Index;
 
@@ -415,7 +415,7 @@ mod tests {
 
     use super::*;
     use crate::freshness::Rule;
-    use crate::key::{CallerKey, Credentials};
+    use crate::request::key::{CallerKey, Credentials};
     use crate::task::Dialect;
 
     pub(super) const HOUR: Duration = Duration::from_hours(1);

@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures_util::future::join_all;
 use http::{Request, Response, StatusCode};
 use pollgate::config::{Config, UpstreamDialect, UpstreamUrl};
-use pollgate::exchange::{Inbound, Peer};
 use pollgate::gateway::Gateway;
 use pollgate::message::body::Body;
+use pollgate::request::inbound::{Inbound, Peer};
 use tokio::runtime::{Builder, Runtime};
 use tower::ServiceExt as _;
 

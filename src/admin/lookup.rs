@@ -13,8 +13,8 @@ use crate::config;
 use crate::freshness::Rule;
 use crate::gateway::Gateway;
 use crate::health::Standing;
-use crate::key::TaskKey;
-use crate::route::{self, Route, TaskId};
+use crate::request::key::TaskKey;
+use crate::request::route::{self, Route, TaskId};
 use crate::store::{Acceptance, Remembered, Use};
 use crate::task::Dialect;
 

@@ -34,12 +34,12 @@ use tower::Service;
 
 use self::live::Live;
 use self::lookup::Wanted;
-use crate::exchange::Inbound;
 use crate::gateway::Gateway;
 use crate::message::body::Body;
-use crate::route::TaskId;
+use crate::request::inbound::Inbound;
+use crate::request::preferences;
+use crate::request::route::TaskId;
 use crate::telemetry::Exposition;
-use crate::wish;
 
 /// Serves the admin listener.
 #[derive(Debug, Clone)]
@@ -125,8 +125,8 @@ impl Admin {
     /// The page where HTML is asked for by name, as browsers do; else a plain list of what there is.
     async fn index(&self, head: &Parts) -> Response<Body> {
         let headers = &head.headers;
-        let html = wish::weight(headers, "text/html");
-        let mut response = if html > 0.0 && html >= wish::weight(headers, "text/plain") {
+        let html = preferences::weight(headers, "text/html");
+        let mut response = if html > 0.0 && html >= preferences::weight(headers, "text/plain") {
             let wanted = head.uri.query().and_then(Wanted::read);
             self.page(wanted).await
         } else {

@@ -6,7 +6,7 @@ use std::ops::Deref;
 
 use bytes::Bytes;
 
-use crate::route::TaskId;
+use crate::request::route::TaskId;
 
 /// Up to this size a document is copied for a client. That is cheaper than the count of those who share it, which is
 /// an allocation of its own, and in memory for as long as the document.

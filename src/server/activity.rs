@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::guard::Guard;
 use crate::error::Error;
-use crate::exchange::TellInterim;
+use crate::request::inbound::TellInterim;
 
 /// Bytes of interim answers that may wait for a client, before more of them are dropped.
 const MAX_HINTS: usize = 16 * 1024;

@@ -23,8 +23,8 @@ use super::conversation::Conversation;
 use super::line::{Event, Line};
 use super::watched::Watched;
 use super::{Keeping, TlsIdentity};
-use crate::exchange::{Inbound, Peer};
 use crate::message::body::Body;
+use crate::request::inbound::{Inbound, Peer};
 
 /// How long an idle connection has to close in an orderly way.
 const FAREWELL: Duration = Duration::from_secs(1);

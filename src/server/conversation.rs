@@ -16,9 +16,9 @@ use super::activity::Activity;
 use super::bodies::{Download, Upload};
 use super::{Keeping, guard};
 use crate::error::Error;
-use crate::exchange::{Inbound, Interim, Peer, Refusal};
 use crate::message::body::Body;
-use crate::route::Route;
+use crate::request::inbound::{Inbound, Interim, Peer, Refusal};
+use crate::request::route::Route;
 use crate::telemetry::Counted;
 
 /// See the module.

@@ -24,9 +24,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
-use crate::exchange::Inbound;
 use crate::message::body::Body;
 use crate::message::request_id;
+use crate::request::inbound::Inbound;
 use crate::telemetry::Gauge;
 
 pub use tls::{TlsIdentity, TlsProblem};

@@ -11,8 +11,9 @@ use tower::{Service, ServiceExt as _};
 
 use crate::error::Error;
 use crate::health::{Health, Outcome};
-use crate::key::TaskKey;
-use crate::reply::{Reply, TaskFetch};
+use crate::reply::Reply;
+use crate::request::key::TaskKey;
+use crate::request::query::TaskFetch;
 use crate::telemetry::{Circumstances, RecentErrors, Seen};
 
 /// See the module.

@@ -13,7 +13,9 @@ use tower::{Service, ServiceExt as _};
 
 use super::{Departure, PollFlights};
 use crate::error::Error;
-use crate::reply::{Answer, Demand, TaskQuery};
+use crate::reply::Answer;
+use crate::request::preferences::Demand;
+use crate::request::query::TaskQuery;
 use crate::store::Store;
 use crate::sync::flights::Role;
 use crate::telemetry::Gauge;

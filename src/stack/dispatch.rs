@@ -6,8 +6,8 @@ use futures_util::future::{Either, Ready, ready};
 use tower::Service;
 
 use crate::error::Error;
-use crate::exchange::{Handled, Inbound};
-use crate::route::Route;
+use crate::request::inbound::{Handled, Inbound};
+use crate::request::route::Route;
 
 /// See the module.
 #[derive(Debug, Clone)]

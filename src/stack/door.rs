@@ -13,8 +13,8 @@ use pin_project_lite::pin_project;
 use tower::Service;
 
 use crate::error::Error;
-use crate::exchange::{Handled, Inbound};
-use crate::route::Route;
+use crate::request::inbound::{Handled, Inbound};
+use crate::request::route::Route;
 use crate::sync::permits::{Seat, Seats};
 
 /// The places behind the door. Polls and forwarded requests have their own, so that neither keeps the other out.

@@ -11,7 +11,8 @@ use tower::Service;
 
 use crate::config;
 use crate::error::Error;
-use crate::reply::{Reply, TaskFetch};
+use crate::reply::Reply;
+use crate::request::query::TaskFetch;
 use crate::task::TaskSnapshot;
 use crate::upstream::{Upstream, status_request};
 

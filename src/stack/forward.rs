@@ -13,9 +13,9 @@ use tower::Service;
 
 use crate::config::{Config, Forwarded};
 use crate::error::Error;
-use crate::exchange::{Facts, Handled, Inbound, Interim};
 use crate::message::body::Body;
-use crate::route::Route;
+use crate::request::inbound::{Facts, Handled, Inbound, Interim};
+use crate::request::route::Route;
 use crate::store::Store;
 use crate::upstream::interim::{self, Hint};
 use crate::upstream::{Upstream, expect_continue, forward_request, headers, tunnel};
@@ -126,11 +126,11 @@ impl Service<Inbound> for Forward {
 /// A write to a task under way: the task is forgotten when it starts, and when it ends, however it ends.
 struct ForgetsTwice {
     store: Arc<Store>,
-    task: crate::route::TaskId,
+    task: crate::request::route::TaskId,
 }
 
 impl ForgetsTwice {
-    fn new(store: Arc<Store>, task: crate::route::TaskId) -> Self {
+    fn new(store: Arc<Store>, task: crate::request::route::TaskId) -> Self {
         store.touch(&task);
         Self { store, task }
     }

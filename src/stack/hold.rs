@@ -13,7 +13,11 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use crate::error::Error;
-use crate::reply::{Answer, Demand, TaskQuery};
+use crate::message::fields::names;
+use crate::reply::Answer;
+use crate::request;
+use crate::request::preferences::Demand;
+use crate::request::query::TaskQuery;
 use crate::telemetry::Gauge;
 
 /// The least time between two looks of one who waits, where nothing stays fresh.
@@ -99,7 +103,7 @@ where
                     (Some(known), Ok(answer)) if over && answer.received <= known.received => known,
                     (_, looked) => looked?,
                 };
-                if hold.is_over(&answer) || draining.is_cancelled() {
+                if is_over(&hold, &answer) || draining.is_cancelled() {
                     return Ok(answer);
                 }
                 let next = next_look(&answer, Instant::now());
@@ -123,6 +127,17 @@ where
             }
         }))
     }
+}
+
+/// Whether an answer is worth ending the wait: it is new, it is the end, or it is no task at all.
+fn is_over(hold: &request::query::Hold, answer: &Answer) -> bool {
+    if !answer.reply.is_task() || answer.reply.is_terminal() {
+        return true;
+    }
+    let rendition = answer.reply.rendition(hold.dialect, hold.rendering);
+    hold.known
+        .as_ref()
+        .is_some_and(|known| !names(known, &rendition.etag))
 }
 
 /// When the answer may have changed: once it is no longer fresh, and not too soon where it never is.

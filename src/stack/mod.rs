@@ -27,8 +27,9 @@ use crate::cadence::Cadence;
 use crate::config::Config;
 use crate::error::Error;
 use crate::health::Health;
-use crate::key::{CallerKey, TaskKey};
-use crate::reply::{Answer, Reply, TaskFetch, TaskQuery};
+use crate::reply::{Answer, Reply};
+use crate::request::key::{CallerKey, TaskKey};
+use crate::request::query::{TaskFetch, TaskQuery};
 use crate::store::{Store, Takeoff};
 use crate::sync::flights::Flights;
 use crate::telemetry::{Gauge, Metrics, RecentErrors};
@@ -52,7 +53,7 @@ use self::translate::Translate;
 
 pub use self::door::Places;
 
-/// The whole stack: an [`Inbound`](crate::exchange::Inbound) request in, an `http::Response` out, never an error.
+/// The whole stack: an [`Inbound`](crate::request::inbound::Inbound) request in, an `http::Response` out, never an error.
 /// Cheap to clone; a connection has one of its own, so that a hit touches no reference count that others touch.
 pub type Stack = Observe<Rescue<Door<Dispatch<Poll<TaskPipeline<Fetch>>, Shared<Forward>>>>>;
 

@@ -11,13 +11,13 @@ use tokio::time::Instant;
 use tower::Service;
 
 use crate::config::LogRequests;
-use crate::exchange::{Facts, Handled, Inbound};
-use crate::key::{Caller, CallerKey, apart};
 use crate::message::body::Body;
 use crate::message::fields::append_via;
 use crate::message::request_id;
 use crate::message::trace::Trace;
-use crate::route::Route;
+use crate::request::inbound::{Facts, Handled, Inbound};
+use crate::request::key::{Caller, CallerKey, apart};
+use crate::request::route::Route;
 use crate::task::State;
 use crate::telemetry::{Metrics, RequestLine};
 use crate::verdict::Verdict;

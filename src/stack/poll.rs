@@ -15,13 +15,16 @@ use tower::{Service, ServiceExt as _};
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::exchange::{Handled, Inbound};
-use crate::key::{Credentials, TaskKey, apart};
+use crate::events;
 use crate::present::Asker;
-use crate::reply::{Answer, Demand, Hold, TaskQuery};
-use crate::route::Route;
+use crate::reply::Answer;
+use crate::request::inbound::{Handled, Inbound};
+use crate::request::key::{Credentials, TaskKey, apart};
+use crate::request::preferences;
+use crate::request::preferences::Demand;
+use crate::request::query::{Hold, TaskQuery};
+use crate::request::route::Route;
 use crate::task::Rendering;
-use crate::{events, wish};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
@@ -79,12 +82,12 @@ impl Reader {
         };
         let (parts, _) = request.into_parts();
         let head = parts.method == Method::HEAD;
-        let events = !head && wish::wants_events(&parts.headers);
+        let events = !head && preferences::wants_events(&parts.headers);
         // What an event stream told last is what its client knows.
         let name = if events { LAST_EVENT_ID } else { IF_NONE_MATCH };
-        let mut known = wish::validators(&parts.headers, &name);
-        let demand = wish::demand(&parts.headers);
-        let wait = wish::wait(&parts.headers, self.max_wait)
+        let mut known = preferences::validators(&parts.headers, &name);
+        let demand = preferences::demand(&parts.headers);
+        let wait = preferences::wait(&parts.headers, self.max_wait)
             .filter(|_| !events && demand != Demand::Remembered);
         let mut credentials = Credentials::of(sender, parts.headers, parts.uri);
         if events || wait.is_some() {

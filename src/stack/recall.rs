@@ -10,8 +10,10 @@ use tokio::time::Instant;
 use tower::{Service, ServiceExt as _};
 
 use crate::error::Error;
-use crate::key::TaskKey;
-use crate::reply::{Answer, Asked, Demand, TaskQuery};
+use crate::reply::{Answer, Asked};
+use crate::request::key::TaskKey;
+use crate::request::preferences::Demand;
+use crate::request::query::TaskQuery;
 use crate::store::{Entry, Found, Store};
 use crate::verdict::Verdict;
 

@@ -15,7 +15,9 @@ use crate::cadence::{Bounds, Cadence, Life};
 use crate::config;
 use crate::error::Error;
 use crate::freshness::lifetime;
-use crate::reply::{Answer, Asked, Demand, Reply, SharedReply, TaskFetch};
+use crate::reply::{Answer, Asked, Reply, SharedReply};
+use crate::request::preferences::Demand;
+use crate::request::query::TaskFetch;
 use crate::store::{Arrival, Entry, Found, Store};
 use crate::verdict::Verdict;
 

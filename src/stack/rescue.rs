@@ -14,11 +14,11 @@ use tokio::time::Instant;
 use tower::Service;
 
 use crate::error::{Error, retry_after_seconds};
-use crate::exchange::{Facts, Handled, Inbound};
-use crate::key::Caller;
 use crate::message::body::Body;
 use crate::message::fields::{JSON, RETRY_AFTER_MS};
-use crate::route::Route;
+use crate::request::inbound::{Facts, Handled, Inbound};
+use crate::request::key::Caller;
+use crate::request::route::Route;
 use crate::task::{Dialect, Fault};
 use crate::telemetry::{Circumstances, RecentErrors, Seen};
 use crate::verdict::Verdict;

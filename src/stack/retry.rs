@@ -13,7 +13,8 @@ use tower::{Service, ServiceExt as _};
 
 use crate::error::Error;
 use crate::health::is_gateway_failure;
-use crate::reply::{Reply, TaskFetch};
+use crate::reply::Reply;
+use crate::request::query::TaskFetch;
 
 /// The most tries of one poll.
 const TRIES: u32 = 3;

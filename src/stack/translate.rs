@@ -8,7 +8,8 @@ use tower::Service;
 
 use crate::config::UpstreamDialect;
 use crate::error::Error;
-use crate::reply::{Answer, TaskQuery};
+use crate::reply::Answer;
+use crate::request::query::TaskQuery;
 use crate::task::Dialect;
 
 /// See the module.

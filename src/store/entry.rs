@@ -9,9 +9,9 @@ use tokio::time::Instant;
 use super::Standing;
 use crate::cadence::Life;
 use crate::freshness::Rule;
-use crate::key::{Caller, TaskKey};
 use crate::reply::{Answer, Asked, Reply, SharedReply};
-use crate::route::TaskId;
+use crate::request::key::{Caller, TaskKey};
+use crate::request::route::TaskId;
 use crate::task::Dialect;
 use crate::verdict::Verdict;
 

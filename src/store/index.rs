@@ -8,7 +8,7 @@ use hashbrown::HashTable;
 use tokio::time::Instant;
 
 use super::Entry;
-use crate::key::TaskKey;
+use crate::request::key::TaskKey;
 
 /// Parts that are locked apart.
 const SHARDS: u64 = 64;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Entry, Store, Use};
-use crate::key::{Caller, TaskKey};
+use crate::request::key::{Caller, TaskKey};
 use crate::task::State;
 
 /// How many callers a [`Census`] names.

@@ -52,7 +52,7 @@ mod tests {
     use super::super::tests::{HOUR, circumstances, reply};
     use super::super::{Arrival, Lifetime};
     use super::*;
-    use crate::key::TaskKey;
+    use crate::request::key::TaskKey;
 
     /// Remembers something for so long.
     fn remember(store: &Store, key: &TaskKey, arrival: Arrival, fresh: Duration) {

@@ -6,7 +6,7 @@ use http::HeaderMap;
 use prometheus::proto::{LabelPair, Metric, MetricFamily, MetricType};
 
 use super::exemplars::{Exemplar, Kept};
-use crate::wish;
+use crate::request::preferences;
 
 /// Which text format is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,8 +21,8 @@ impl Exposition {
     /// OpenMetrics only where the client asks for it, and not for the other one rather.
     #[must_use]
     pub fn wanted(headers: &HeaderMap) -> Self {
-        let weight = wish::weight(headers, "application/openmetrics-text");
-        if weight > 0.0 && weight >= wish::weight(headers, "text/plain") {
+        let weight = preferences::weight(headers, "application/openmetrics-text");
+        if weight > 0.0 && weight >= preferences::weight(headers, "text/plain") {
             Self::OpenMetrics
         } else {
             Self::Prometheus

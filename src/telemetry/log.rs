@@ -11,8 +11,8 @@ use tracing_subscriber::{Layer as _, Registry, reload};
 use super::lines::PrometheusLines;
 use super::outlet::{DROPS, Outlet, OutletGuard};
 use crate::config::{self, LogFormat, LogLevel};
-use crate::key::Caller;
 use crate::message::trace::Trace;
+use crate::request::key::Caller;
 
 /// What requests are logged as.
 pub(super) const REQUESTS: &str = "pollgate::requests";

@@ -15,7 +15,7 @@ use super::exemplars::Exemplars;
 use super::exposition::Exposition;
 use super::outlet;
 use crate::message::trace::Trace;
-use crate::route::Route;
+use crate::request::route::Route;
 use crate::task::Dialect;
 use crate::verdict::Verdict;
 

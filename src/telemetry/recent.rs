@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::time::Instant;
 
-use crate::key::Caller;
+use crate::request::key::Caller;
 
 /// How many kinds of trouble are kept; beyond it the one that was seen longest ago goes.
 const KINDS: usize = 32;

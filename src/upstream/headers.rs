@@ -7,8 +7,8 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, Version};
 
 use crate::config::Forwarded;
-use crate::exchange::Peer;
 use crate::message::fields::list;
+use crate::request::inbound::Peer;
 
 /// Fields of one connection, never of the message (RFC 9110 §7.6.1). `Trailer` is none of them: it says what is to
 /// come, and trailers are passed on.

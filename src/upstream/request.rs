@@ -8,12 +8,12 @@ use super::headers::{append_forwarded, strip_request};
 use super::line::NoBody;
 use crate::config::{Forwarded, UpstreamUrl};
 use crate::error::Error;
-use crate::exchange::Peer;
 use crate::message::body::Body;
 use crate::message::fields::append_via;
 use crate::message::trace;
-use crate::reply::TaskQuery;
-use crate::route::status_path;
+use crate::request::inbound::Peer;
+use crate::request::query::TaskQuery;
+use crate::request::route::status_path;
 
 /// A status poll, for a path of upstream. Its answer is shared, so it holds nothing of the client but what made the caller.
 ///

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 use pollgate::error::Error;
-use pollgate::reply::{Answer, Demand};
+use pollgate::reply::Answer;
+use pollgate::request::preferences::Demand;
 use pollgate::task::{Rendering, State};
 use pollgate::verdict::Verdict;
 use tokio::time::Instant;

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use pollgate::config;
-use pollgate::key::TaskKey;
-use pollgate::reply::Demand;
+use pollgate::request::key::TaskKey;
+use pollgate::request::preferences::Demand;
 use pollgate::task::{Dialect, State};
 use tokio::time::Instant;
 
@@ -139,9 +139,12 @@ pub(crate) struct World {
 
 /// Who is who.
 pub(crate) struct Keys {
-    pub callers: Vec<(pollgate::key::Caller, pollgate::key::Credentials)>,
-    pub tasks: Vec<pollgate::route::TaskId>,
-    pub caller_key: pollgate::key::CallerKey,
+    pub callers: Vec<(
+        pollgate::request::key::Caller,
+        pollgate::request::key::Credentials,
+    )>,
+    pub tasks: Vec<pollgate::request::route::TaskId>,
+    pub caller_key: pollgate::request::key::CallerKey,
 }
 
 pub(crate) type Shared = Arc<Mutex<World>>;

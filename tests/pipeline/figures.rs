@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pollgate::config::Config;
-use pollgate::reply::{Demand, TaskFetch};
+use pollgate::request::preferences::Demand;
+use pollgate::request::query::TaskFetch;
 use pollgate::task::Dialect;
 use pollgate::verdict::Verdict;
 use tokio::time::{Instant, interval, sleep, sleep_until};

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use pollgate::config::Config;
 use pollgate::error::Error;
-use pollgate::reply::{Answer, Demand};
+use pollgate::reply::Answer;
+use pollgate::request::preferences::Demand;
 use pollgate::task::Dialect;
 use pollgate::verdict::Verdict;
 use tokio::task::JoinHandle;

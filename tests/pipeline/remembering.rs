@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use pollgate::config::{Config, Size};
 use pollgate::error::Error;
-use pollgate::reply::Demand;
-use pollgate::route::TaskId;
+use pollgate::request::preferences::Demand;
+use pollgate::request::route::TaskId;
 use pollgate::task::{Dialect, State};
 use pollgate::verdict::Verdict;
 use tokio::time::sleep;

@@ -6,7 +6,7 @@ use http::{Method, Uri};
 use httparse::Status;
 
 use crate::error::Error;
-use crate::route::Route;
+use crate::request::route::Route;
 use crate::task::Dialect;
 
 /// Bytes that a head may have.

@@ -5,7 +5,7 @@ use std::fmt;
 use http::header::{AUTHORIZATION, COOKIE, HeaderName};
 use http::{HeaderMap, HeaderValue, Uri};
 
-use crate::route::TaskId;
+use crate::request::route::TaskId;
 use crate::task::Dialect;
 
 /// Headers that carry a credential, or choose among what one credential may see; last, what stands in for them.

@@ -6,12 +6,22 @@ use http::header::{ACCEPT, CACHE_CONTROL, HeaderName};
 use http::{HeaderMap, HeaderValue};
 
 use crate::message::fields::list;
-use crate::reply::Demand;
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 
 /// How long a Python SDK waits for an answer, in seconds, as it says itself.
 const READ_TIMEOUT: HeaderName = HeaderName::from_static("x-stainless-read-timeout");
+
+/// What a client will take, from its `cache-control` (RFC 9111 §5.2.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Demand {
+    /// Whatever is fresh.
+    Fresh,
+    /// What upstream says, not what is remembered (`no-cache`, `max-age=0`); a poll under way will do.
+    Refetched,
+    /// Only what is remembered (`only-if-cached`).
+    Remembered,
+}
 
 /// What the client will take, from `cache-control` (RFC 9111 §5.2.1); other directives change nothing here.
 #[must_use]

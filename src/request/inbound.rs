@@ -8,9 +8,9 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use tokio::time::Instant;
 
 use crate::error::Error;
-use crate::key::Identity;
 use crate::message::body::Body;
-use crate::route::Route;
+use crate::request::key::Identity;
+use crate::request::route::Route;
 use crate::task::State;
 use crate::verdict::Verdict;
 

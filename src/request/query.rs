@@ -1,0 +1,51 @@
+//! The narrow waist, on the way in: what a client wants to know of a task, as plain values.
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+use tokio::time::Instant;
+
+use super::key::{Credentials, TaskKey};
+use super::preferences::Demand;
+use crate::task::{Dialect, Rendering};
+
+/// What a client wants to know.
+#[derive(Debug, Clone)]
+pub struct TaskQuery {
+    /// Whose, and which task; its dialect is the one upstream is asked in.
+    pub key: TaskKey,
+    /// What upstream is shown of the client.
+    pub credentials: Credentials,
+    /// What the client will take.
+    pub demand: Demand,
+    /// When it asked.
+    pub at: Instant,
+    /// When the client has waited long enough for an answer.
+    pub deadline: Instant,
+    /// What the client waits for, if it does.
+    pub hold: Option<Hold>,
+}
+
+/// What a client waits for: an answer other than the one it knows, or else the end of the task.
+#[derive(Debug, Clone)]
+pub struct Hold {
+    /// The validators of what it knows.
+    pub known: Option<HeaderValue>,
+    /// When it takes whatever there is.
+    pub until: Instant,
+    /// The path it asked on.
+    pub dialect: Dialect,
+    /// How documents are written for it.
+    pub rendering: Rendering,
+}
+
+/// What upstream is asked.
+#[derive(Debug, Clone)]
+pub struct TaskFetch {
+    /// What the client who set it off wants to know.
+    pub query: Arc<TaskQuery>,
+    /// When the task was first seen, in Unix seconds.
+    pub first_seen: i64,
+    /// When all tries together have taken long enough.
+    pub deadline: Instant,
+}
