@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use crate::answer::reply::Reply;
 use crate::config;
-use crate::reply::Reply;
 use crate::task::State;
 
 /// How long an answer is kept.

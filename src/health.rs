@@ -12,8 +12,8 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tokio::time::Instant;
 
+use crate::answer::reply::Reply;
 use crate::error::Error;
-use crate::reply::Reply;
 use crate::request::key::Caller;
 
 /// How much must fail in a row, further tries included, before it is upstream's affair and not a task's.

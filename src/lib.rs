@@ -32,19 +32,17 @@
 //! Around the gateway stand the commands: [`mod@serve`], [`demo`] and [`simulator`], and [`config`] under all of them.
 
 pub mod admin;
+pub mod answer;
 pub mod cadence;
 pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod error;
-pub mod events;
 pub mod freshness;
 pub mod gateway;
 pub mod health;
 pub mod message;
-pub mod present;
 pub mod probe;
-pub mod reply;
 pub mod request;
 pub mod serve;
 pub mod server;
@@ -55,4 +53,3 @@ pub mod sync;
 pub mod task;
 pub mod telemetry;
 pub mod upstream;
-pub mod verdict;

@@ -23,9 +23,9 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tokio::time::Instant;
 
+use crate::answer::reply::{Reply, SharedReply};
 use crate::cadence::Life;
 use crate::freshness::Lifetime;
-use crate::reply::{Reply, SharedReply};
 use crate::request::key::{Caller, TaskKey};
 use crate::request::route::TaskId;
 

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::totals::Totals;
 use super::words::span;
-use crate::verdict::Verdict;
+use crate::answer::outcome::Verdict;
 
 /// How far back the charts go, in seconds.
 const CHARTED: usize = 120;

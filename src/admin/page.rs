@@ -9,7 +9,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::lookup::Found;
 use super::picture::{Cell, Picture, Row, STATES};
-use crate::verdict::Verdict;
+use crate::answer::outcome::Verdict;
 
 const TEMPLATE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");

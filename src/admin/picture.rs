@@ -9,11 +9,11 @@ use tokio::time::Instant;
 use super::history::History;
 use super::totals::{Buckets, Totals};
 use super::words::{NOTHING, ago, bytes, count, latency, percent, rate, span};
+use crate::answer::outcome::Verdict;
 use crate::gateway::Gateway;
 use crate::health;
 use crate::store::{Acceptance, Census};
 use crate::telemetry::{Seen, Trouble};
-use crate::verdict::Verdict;
 
 /// See the module.
 #[derive(Debug, Clone, Default, Serialize)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
-use crate::verdict::Verdict;
+use crate::answer::outcome::Verdict;
 
 /// Everything counted since the start.
 #[derive(Debug, Clone)]

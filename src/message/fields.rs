@@ -43,14 +43,3 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
         Some(date.duration_since(SystemTime::now()).unwrap_or_default())
     })
 }
-
-/// Whether these validators, as in `If-None-Match`, name this validator; compared weakly, as RFC 9110 §13.1.2 wants it.
-#[must_use]
-pub fn names(known: &HeaderValue, etag: &HeaderValue) -> bool {
-    let known = known.as_bytes();
-    known == b"*"
-        || known
-            .split(|byte| *byte == b',')
-            .map(<[u8]>::trim_ascii)
-            .any(|tag| tag.strip_prefix(b"W/").unwrap_or(tag) == etag.as_bytes())
-}

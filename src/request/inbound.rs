@@ -1,18 +1,16 @@
-//! What travels through the outer half of the stack: a request with its route, a response with its facts.
+//! What travels down the outer half of the stack: a request with its route.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Request, StatusCode};
 use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::message::body::Body;
 use crate::request::key::Identity;
 use crate::request::route::Route;
-use crate::task::State;
-use crate::verdict::Verdict;
 
 /// A client's request, as it comes in. Its route is read once, here.
 #[derive(Debug)]
@@ -84,34 +82,5 @@ impl Inbound {
     pub fn refusal(&self) -> Option<&Error> {
         let Refusal(why) = self.request.extensions().get()?;
         Some(why)
-    }
-}
-
-/// A response, and what is told of it in metrics and logs.
-#[derive(Debug)]
-pub struct Handled {
-    /// The response itself.
-    pub response: Response<Body>,
-    /// What is told of it.
-    pub facts: Facts,
-}
-
-/// What inner layers tell of a request.
-#[derive(Debug, Clone, Copy)]
-pub struct Facts {
-    /// How it was answered.
-    pub verdict: Verdict,
-    /// The task's state, where there is one.
-    pub state: Option<State>,
-}
-
-impl Facts {
-    /// Nothing is known but how it was answered.
-    #[must_use]
-    pub fn only(verdict: Verdict) -> Self {
-        Self {
-            verdict,
-            state: None,
-        }
     }
 }

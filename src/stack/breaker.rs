@@ -9,9 +9,9 @@ use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 use tower::{Service, ServiceExt as _};
 
+use crate::answer::reply::Reply;
 use crate::error::Error;
 use crate::health::{Health, Outcome};
-use crate::reply::Reply;
 use crate::request::key::TaskKey;
 use crate::request::query::TaskFetch;
 use crate::telemetry::{Circumstances, RecentErrors, Seen};

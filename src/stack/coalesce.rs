@@ -12,14 +12,14 @@ use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt as _};
 
 use super::{Departure, PollFlights};
+use crate::answer::Answer;
+use crate::answer::outcome::Verdict;
 use crate::error::Error;
-use crate::reply::Answer;
 use crate::request::preferences::Demand;
 use crate::request::query::TaskQuery;
 use crate::store::Store;
 use crate::sync::flights::Role;
 use crate::telemetry::Gauge;
-use crate::verdict::Verdict;
 
 /// See the module.
 #[derive(Debug, Clone)]

@@ -5,8 +5,9 @@ use std::task::{Context, Poll};
 use futures_util::future::{Either, Ready, ready};
 use tower::Service;
 
+use crate::answer::handled::Handled;
 use crate::error::Error;
-use crate::request::inbound::{Handled, Inbound};
+use crate::request::inbound::Inbound;
 use crate::request::route::Route;
 
 /// See the module.

@@ -12,8 +12,9 @@ use futures_util::future::{Either, Ready, ready};
 use pin_project_lite::pin_project;
 use tower::Service;
 
+use crate::answer::handled::Handled;
 use crate::error::Error;
-use crate::request::inbound::{Handled, Inbound};
+use crate::request::inbound::Inbound;
 use crate::request::route::Route;
 use crate::sync::permits::{Seat, Seats};
 

@@ -9,9 +9,9 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 use tower::Service;
 
+use crate::answer::reply::Reply;
 use crate::config;
 use crate::error::Error;
-use crate::reply::Reply;
 use crate::request::query::TaskFetch;
 use crate::task::TaskSnapshot;
 use crate::upstream::{Upstream, status_request};

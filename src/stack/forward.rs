@@ -11,15 +11,16 @@ use http::{Method, StatusCode};
 use tokio::sync::mpsc;
 use tower::Service;
 
+use crate::answer::handled::{Facts, Handled};
+use crate::answer::outcome::Verdict;
 use crate::config::{Config, Forwarded};
 use crate::error::Error;
 use crate::message::body::Body;
-use crate::request::inbound::{Facts, Handled, Inbound, Interim};
+use crate::request::inbound::{Inbound, Interim};
 use crate::request::route::Route;
 use crate::store::Store;
 use crate::upstream::interim::{self, Hint};
 use crate::upstream::{Upstream, expect_continue, forward_request, headers, tunnel};
-use crate::verdict::Verdict;
 
 /// See the module.
 #[derive(Debug, Clone)]

@@ -12,9 +12,9 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
+use crate::answer::Answer;
+use crate::answer::etag::names;
 use crate::error::Error;
-use crate::message::fields::names;
-use crate::reply::Answer;
 use crate::request;
 use crate::request::preferences::Demand;
 use crate::request::query::TaskQuery;

@@ -23,11 +23,12 @@ use tokio_util::sync::CancellationToken;
 use tower::retry::budget::TpsBudget;
 use tower::{Service, ServiceBuilder};
 
+use crate::answer::Answer;
+use crate::answer::reply::Reply;
 use crate::cadence::Cadence;
 use crate::config::Config;
 use crate::error::Error;
 use crate::health::Health;
-use crate::reply::{Answer, Reply};
 use crate::request::key::{CallerKey, TaskKey};
 use crate::request::query::{TaskFetch, TaskQuery};
 use crate::store::{Store, Takeoff};

@@ -10,17 +10,18 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::Service;
 
+use crate::answer::handled::{Facts, Handled};
+use crate::answer::outcome::Verdict;
 use crate::config::LogRequests;
 use crate::message::body::Body;
 use crate::message::fields::append_via;
 use crate::message::request_id;
 use crate::message::trace::Trace;
-use crate::request::inbound::{Facts, Handled, Inbound};
+use crate::request::inbound::Inbound;
 use crate::request::key::{Caller, CallerKey, apart};
 use crate::request::route::Route;
 use crate::task::State;
 use crate::telemetry::{Metrics, RequestLine};
-use crate::verdict::Verdict;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const UPSTREAM_REQUEST_ID: HeaderName = HeaderName::from_static("x-oneapi-request-id");

@@ -13,12 +13,13 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::{Service, ServiceExt as _};
 
+use crate::answer::Answer;
+use crate::answer::events;
+use crate::answer::handled::Handled;
+use crate::answer::respond::Asker;
 use crate::config::Config;
 use crate::error::Error;
-use crate::events;
-use crate::present::Asker;
-use crate::reply::Answer;
-use crate::request::inbound::{Handled, Inbound};
+use crate::request::inbound::Inbound;
 use crate::request::key::{Credentials, TaskKey, apart};
 use crate::request::preferences;
 use crate::request::preferences::Demand;

@@ -9,13 +9,13 @@ use futures_util::future::{BoxFuture, Either, Ready, ready};
 use tokio::time::Instant;
 use tower::{Service, ServiceExt as _};
 
+use crate::answer::outcome::Verdict;
+use crate::answer::{Answer, Asked};
 use crate::error::Error;
-use crate::reply::{Answer, Asked};
 use crate::request::key::TaskKey;
 use crate::request::preferences::Demand;
 use crate::request::query::TaskQuery;
 use crate::store::{Entry, Found, Store};
-use crate::verdict::Verdict;
 
 /// See the module.
 #[derive(Debug, Clone)]

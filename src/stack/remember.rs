@@ -11,15 +11,16 @@ use tokio::time::Instant;
 use tower::{Service, ServiceExt as _};
 
 use super::Departure;
+use crate::answer::outcome::Verdict;
+use crate::answer::reply::{Reply, SharedReply};
+use crate::answer::{Answer, Asked};
 use crate::cadence::{Bounds, Cadence, Life};
 use crate::config;
 use crate::error::Error;
 use crate::freshness::lifetime;
-use crate::reply::{Answer, Asked, Reply, SharedReply};
 use crate::request::preferences::Demand;
 use crate::request::query::TaskFetch;
 use crate::store::{Arrival, Entry, Found, Store};
-use crate::verdict::Verdict;
 
 /// How long a task is at most left alone after upstream failed on it, so that its recovery is noticed soon.
 const LONGEST_REST: Duration = Duration::from_secs(2);

@@ -13,15 +13,16 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::Service;
 
+use crate::answer::handled::{Facts, Handled};
+use crate::answer::outcome::Verdict;
 use crate::error::{Error, retry_after_seconds};
 use crate::message::body::Body;
 use crate::message::fields::{JSON, RETRY_AFTER_MS};
-use crate::request::inbound::{Facts, Handled, Inbound};
+use crate::request::inbound::Inbound;
 use crate::request::key::Caller;
 use crate::request::route::Route;
 use crate::task::{Dialect, Fault};
 use crate::telemetry::{Circumstances, RecentErrors, Seen};
-use crate::verdict::Verdict;
 
 /// See the module.
 #[derive(Debug, Clone)]

@@ -11,9 +11,9 @@ use tokio::time::{Instant, sleep_until};
 use tower::retry::budget::{Budget as _, TpsBudget};
 use tower::{Service, ServiceExt as _};
 
+use crate::answer::reply::Reply;
 use crate::error::Error;
 use crate::health::is_gateway_failure;
-use crate::reply::Reply;
 use crate::request::query::TaskFetch;
 
 /// The most tries of one poll.

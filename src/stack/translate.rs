@@ -1,14 +1,14 @@
 //! Chooses the dialect in which upstream is asked. Above everything that is remembered or shared, so that where one
 //! dialect is always asked, clients of both paths share what is known. The way back needs nothing here: a reply can
-//! be rendered for either path ([`Reply::rendition`](crate::reply::Reply::rendition)).
+//! be rendered for either path ([`Reply::rendition`](crate::answer::reply::Reply::rendition)).
 
 use std::task::{Context, Poll};
 
 use tower::Service;
 
+use crate::answer::Answer;
 use crate::config::UpstreamDialect;
 use crate::error::Error;
-use crate::reply::Answer;
 use crate::request::query::TaskQuery;
 use crate::task::Dialect;
 

@@ -7,13 +7,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Standing;
+use crate::answer::outcome::Verdict;
+use crate::answer::reply::{Reply, SharedReply};
+use crate::answer::{Answer, Asked};
 use crate::cadence::Life;
 use crate::freshness::Rule;
-use crate::reply::{Answer, Asked, Reply, SharedReply};
 use crate::request::key::{Caller, TaskKey};
 use crate::request::route::TaskId;
 use crate::task::Dialect;
-use crate::verdict::Verdict;
 
 /// A remembered answer. All of it is in one piece of memory, the documents aside: a hit on one that was not asked for
 /// in a while waits for memory more than for anything else.

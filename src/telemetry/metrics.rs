@@ -14,10 +14,10 @@ use prometheus::{
 use super::exemplars::Exemplars;
 use super::exposition::Exposition;
 use super::outlet;
+use crate::answer::outcome::Verdict;
 use crate::message::trace::Trace;
 use crate::request::route::Route;
 use crate::task::Dialect;
-use crate::verdict::Verdict;
 
 /// Fits a hit of 50 µs, an upstream poll of 10 s, `upstream.timeout`, and the longest `Prefer: wait`.
 const SECONDS: [f64; 22] = [

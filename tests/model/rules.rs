@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use http::StatusCode;
+use pollgate::answer::Answer;
+use pollgate::answer::outcome::Verdict;
 use pollgate::error::Error;
-use pollgate::reply::Answer;
 use pollgate::request::preferences::Demand;
 use pollgate::task::{Rendering, State};
-use pollgate::verdict::Verdict;
 use tokio::time::Instant;
 
 use crate::upstream::mark;

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use http::StatusCode;
+use pollgate::answer::Answer;
+use pollgate::answer::outcome::Verdict;
 use pollgate::config::{Config, UpstreamDialect};
 use pollgate::error::Error;
-use pollgate::reply::Answer;
 use pollgate::request::preferences::Demand;
 use pollgate::task::{Dialect, Rendering};
-use pollgate::verdict::Verdict;
 use tokio::time::{Instant, sleep};
 
 use crate::support::{AT_ONCE, Gateway, Way, error, refused, task};

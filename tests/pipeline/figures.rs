@@ -3,11 +3,11 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use pollgate::answer::outcome::Verdict;
 use pollgate::config::Config;
 use pollgate::request::preferences::Demand;
 use pollgate::request::query::TaskFetch;
 use pollgate::task::Dialect;
-use pollgate::verdict::Verdict;
 use tokio::time::{Instant, interval, sleep, sleep_until};
 
 use crate::support::{AT_ONCE, Gateway, Said, error, refused, task};

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use pollgate::answer::Answer;
+use pollgate::answer::outcome::Verdict;
 use pollgate::config::Config;
 use pollgate::error::Error;
-use pollgate::reply::Answer;
 use pollgate::request::preferences::Demand;
 use pollgate::task::Dialect;
-use pollgate::verdict::Verdict;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use pollgate::answer::outcome::Verdict;
 use pollgate::config::{Config, Size};
 use pollgate::error::Error;
 use pollgate::request::preferences::Demand;
 use pollgate::request::route::TaskId;
 use pollgate::task::{Dialect, State};
-use pollgate::verdict::Verdict;
 use tokio::time::sleep;
 
 use crate::support::{AT_ONCE, Gateway, error, refused, settle, task, task_with_url};

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use pollgate::answer::Answer;
+use pollgate::answer::reply::Reply;
 use pollgate::config::Config;
 use pollgate::error::Error;
-use pollgate::reply::{Answer, Reply};
 use pollgate::request::key::{CallerKey, Credentials, TaskKey};
 use pollgate::request::preferences::Demand;
 use pollgate::request::query::{TaskFetch, TaskQuery};

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use pollgate::answer::outcome::Verdict;
 use pollgate::error::{Error, retry_after_seconds};
-use pollgate::verdict::Verdict;
 
 use super::{file, quoted, read, section, table};
 use crate::support::{Client, Gateway, Upstream, eventually, get, row, text_format};

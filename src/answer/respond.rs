@@ -7,13 +7,15 @@ use http::header::{AGE, CACHE_CONTROL, CONTENT_LENGTH, ETAG, RETRY_AFTER, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use tokio::time::Instant;
 
+use super::etag::names;
+use crate::answer::Answer;
+use crate::answer::handled::{Facts, Handled};
+use crate::answer::outcome::Verdict;
+use crate::answer::reply::Rendition;
 use crate::error::{UPSTREAM_RECOVERY, retry_after_seconds};
 use crate::message::body::Body;
-use crate::message::fields::{JSON, RETRY_AFTER_MS, names, retry_after};
-use crate::reply::{Answer, Rendition};
-use crate::request::inbound::{Facts, Handled};
+use crate::message::fields::{JSON, RETRY_AFTER_MS, retry_after};
 use crate::task::{Dialect, Rendering};
-use crate::verdict::Verdict;
 
 /// RFC 9211: how a status answer came about.
 pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");

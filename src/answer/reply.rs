@@ -1,9 +1,4 @@
-//! The narrow waist: a [`TaskQuery`] goes in, an [`Answer`] comes out, plain values both.
-
-mod document;
-mod tag;
-
-pub use document::Document;
+//! What upstream said, bounded and buffered, and how each kind of client is shown it.
 
 use std::borrow::Cow;
 use std::ops::Deref;
@@ -15,12 +10,11 @@ use http::header::{HeaderName, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio::time::Instant;
 
+use super::document::Document;
+use super::etag::Tag;
 use crate::message::fields::{RETRY_AFTER_MS, retry_after};
 use crate::request::route::{self, TaskId};
 use crate::task::{self, Dialect, Rendering, State, TaskSnapshot};
-use crate::verdict::Verdict;
-
-use self::tag::Tag;
 
 /// One bounded, buffered answer of upstream, and what was read from it.
 #[derive(Debug)]
@@ -297,46 +291,4 @@ fn is_allowed(name: &HeaderName) -> bool {
         || ALLOWED_PREFIXES
             .iter()
             .any(|prefix| name.as_str().starts_with(prefix))
-}
-
-/// What a client is told, and how it came about.
-#[derive(Debug, Clone)]
-pub struct Answer {
-    /// What upstream said.
-    pub reply: SharedReply,
-    /// Its headers that may leave with the answer; none where it is from memory.
-    pub headers: Headers,
-    /// How the answer came about.
-    pub verdict: Verdict,
-    /// Why upstream was asked; `None` where it was not.
-    pub asked: Option<Asked>,
-    /// When upstream said so.
-    pub received: Instant,
-    /// Until when it is served without asking again.
-    pub fresh_until: Instant,
-    /// Whether it is remembered.
-    pub stored: bool,
-}
-
-/// Why upstream was asked (RFC 9211 §2.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
-    /// Nothing was remembered.
-    Miss,
-    /// What was remembered was no longer fresh.
-    Stale,
-    /// The client demanded it.
-    Request,
-}
-
-impl Asked {
-    /// The word of RFC 9211.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Miss => "miss",
-            Self::Stale => "stale",
-            Self::Request => "request",
-        }
-    }
 }

@@ -13,12 +13,12 @@ use hyper::body::Frame;
 use tokio::time::Instant;
 use tower::{Service, ServiceExt as _};
 
+use super::etag::names;
+use crate::answer::Answer;
+use crate::answer::handled::Handled;
+use crate::answer::respond::{self, Asker, CACHE_STATUS};
 use crate::error::Error;
 use crate::message::body::Body;
-use crate::message::fields::names;
-use crate::present::{self, Asker, CACHE_STATUS};
-use crate::reply::Answer;
-use crate::request::inbound::Handled;
 use crate::request::preferences::Demand;
 use crate::request::query::{Hold, TaskQuery};
 use crate::task::Fault;
@@ -44,8 +44,8 @@ where
         // There is nothing to come: 204 is what makes an EventSource stop reconnecting.
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NO_CONTENT;
-        let status = present::cache_status(answer, Instant::now());
-        present::insert(response.headers_mut(), CACHE_STATUS, &status);
+        let status = respond::cache_status(answer, Instant::now());
+        respond::insert(response.headers_mut(), CACHE_STATUS, &status);
         return Handled { response, facts };
     }
     let frames = frames(service, query, asker, answer, known);
@@ -55,10 +55,10 @@ where
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    present::insert(
+    respond::insert(
         headers,
         CACHE_STATUS,
-        &present::cache_status(answer, Instant::now()),
+        &respond::cache_status(answer, Instant::now()),
     );
     if let Some(vary) = vary {
         headers.insert(VARY, vary);

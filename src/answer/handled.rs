@@ -1,0 +1,36 @@
+//! What travels up the outer half of the stack: a response with its facts.
+
+use http::Response;
+
+use super::outcome::Verdict;
+use crate::message::body::Body;
+use crate::task::State;
+
+/// A response, and what is told of it in metrics and logs.
+#[derive(Debug)]
+pub struct Handled {
+    /// The response itself.
+    pub response: Response<Body>,
+    /// What is told of it.
+    pub facts: Facts,
+}
+
+/// What inner layers tell of a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts {
+    /// How it was answered.
+    pub verdict: Verdict,
+    /// The task's state, where there is one.
+    pub state: Option<State>,
+}
+
+impl Facts {
+    /// Nothing is known but how it was answered.
+    #[must_use]
+    pub fn only(verdict: Verdict) -> Self {
+        Self {
+            verdict,
+            state: None,
+        }
+    }
+}
