@@ -10,12 +10,12 @@ use http::Response;
 use tokio::sync::Semaphore;
 use tower::Service;
 
+use crate::cache::Store;
 use crate::config::{self, Config, UpstreamUrl};
 use crate::message::body::Body;
 use crate::request::inbound::Inbound;
 use crate::request::key::CallerKey;
 use crate::stack::{Parts, Places, PollState, Stack, assemble};
-use crate::store::Store;
 use crate::telemetry::{Exposition, Metrics};
 use crate::upstream::Upstream;
 

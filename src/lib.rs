@@ -33,12 +33,11 @@
 
 pub mod admin;
 pub mod answer;
-pub mod cadence;
+pub mod cache;
 pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod error;
-pub mod freshness;
 pub mod gateway;
 pub mod health;
 pub mod message;
@@ -48,7 +47,6 @@ pub mod serve;
 pub mod server;
 pub mod simulator;
 pub mod stack;
-pub mod store;
 pub mod sync;
 pub mod task;
 pub mod telemetry;

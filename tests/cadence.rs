@@ -17,7 +17,7 @@ use futures_util::future::{Ready, join_all, ready};
 use http::{HeaderMap, StatusCode, Uri};
 use pollgate::answer::Answer;
 use pollgate::answer::reply::Reply;
-use pollgate::cadence::{Bounds, Cadence};
+use pollgate::cache::cadence::{Bounds, Cadence};
 use pollgate::config::Config;
 use pollgate::error::Error;
 use pollgate::request::key::{CallerKey, Credentials, TaskKey};

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use pollgate::cadence::{Bounds, Cadence};
+use pollgate::cache::cadence::{Bounds, Cadence};
 
 use crate::simulation::{Dice, Rule, Sum, WORLDS, follow, usual};
 use crate::{LEAST, MOST};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pollgate::cadence::{Bounds, Cadence};
+use pollgate::cache::cadence::{Bounds, Cadence};
 
 /// A seeded source of chance (splitmix64).
 #[derive(Debug, Clone)]

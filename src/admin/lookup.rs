@@ -9,13 +9,13 @@ use tokio::time::Instant;
 
 use super::page::Escaped;
 use super::words::{ago, span};
+use crate::cache::freshness::Rule;
+use crate::cache::{Acceptance, Remembered, Use};
 use crate::config;
-use crate::freshness::Rule;
 use crate::gateway::Gateway;
 use crate::health::Standing;
 use crate::request::key::TaskKey;
 use crate::request::route::{self, Route, TaskId};
-use crate::store::{Acceptance, Remembered, Use};
 use crate::task::Dialect;
 
 /// How many callers' answers are told of one task.

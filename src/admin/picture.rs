@@ -10,9 +10,9 @@ use super::history::History;
 use super::totals::{Buckets, Totals};
 use super::words::{NOTHING, ago, bytes, count, latency, percent, rate, span};
 use crate::answer::outcome::Verdict;
+use crate::cache::{Acceptance, Census};
 use crate::gateway::Gateway;
 use crate::health;
-use crate::store::{Acceptance, Census};
 use crate::telemetry::{Seen, Trouble};
 
 /// See the module.

@@ -14,10 +14,10 @@ use tower::{Service, ServiceExt as _};
 use super::{Departure, PollFlights};
 use crate::answer::Answer;
 use crate::answer::outcome::Verdict;
+use crate::cache::Store;
 use crate::error::Error;
 use crate::request::preferences::Demand;
 use crate::request::query::TaskQuery;
-use crate::store::Store;
 use crate::sync::flights::Role;
 use crate::telemetry::Gauge;
 

@@ -13,12 +13,12 @@ use tower::Service;
 
 use crate::answer::handled::{Facts, Handled};
 use crate::answer::outcome::Verdict;
+use crate::cache::Store;
 use crate::config::{Config, Forwarded};
 use crate::error::Error;
 use crate::message::body::Body;
 use crate::request::inbound::{Inbound, Interim};
 use crate::request::route::Route;
-use crate::store::Store;
 use crate::upstream::interim::{self, Hint};
 use crate::upstream::{Upstream, expect_continue, forward_request, headers, tunnel};
 

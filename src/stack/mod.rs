@@ -25,13 +25,13 @@ use tower::{Service, ServiceBuilder};
 
 use crate::answer::Answer;
 use crate::answer::reply::Reply;
-use crate::cadence::Cadence;
+use crate::cache::cadence::Cadence;
+use crate::cache::{Store, Takeoff};
 use crate::config::Config;
 use crate::error::Error;
 use crate::health::Health;
 use crate::request::key::{CallerKey, TaskKey};
 use crate::request::query::{TaskFetch, TaskQuery};
-use crate::store::{Store, Takeoff};
 use crate::sync::flights::Flights;
 use crate::telemetry::{Gauge, Metrics, RecentErrors};
 use crate::upstream::Upstream;

@@ -11,11 +11,11 @@ use tower::{Service, ServiceExt as _};
 
 use crate::answer::outcome::Verdict;
 use crate::answer::{Answer, Asked};
+use crate::cache::{Entry, Found, Store};
 use crate::error::Error;
 use crate::request::key::TaskKey;
 use crate::request::preferences::Demand;
 use crate::request::query::TaskQuery;
-use crate::store::{Entry, Found, Store};
 
 /// See the module.
 #[derive(Debug, Clone)]

@@ -14,13 +14,13 @@ use super::Departure;
 use crate::answer::outcome::Verdict;
 use crate::answer::reply::{Reply, SharedReply};
 use crate::answer::{Answer, Asked};
-use crate::cadence::{Bounds, Cadence, Life};
+use crate::cache::cadence::{Bounds, Cadence, Life};
+use crate::cache::freshness::lifetime;
+use crate::cache::{Arrival, Entry, Found, Store};
 use crate::config;
 use crate::error::Error;
-use crate::freshness::lifetime;
 use crate::request::preferences::Demand;
 use crate::request::query::TaskFetch;
-use crate::store::{Arrival, Entry, Found, Store};
 
 /// How long a task is at most left alone after upstream failed on it, so that its recovery is noticed soon.
 const LONGEST_REST: Duration = Duration::from_secs(2);

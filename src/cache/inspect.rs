@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Entry, Store, Use};
+use super::credential::Acceptance;
+use super::entry::{Entry, Use};
+use super::store::Store;
 use crate::request::key::{Caller, TaskKey};
 use crate::task::State;
 
@@ -27,15 +29,6 @@ pub struct Remembered {
     pub acceptance: Acceptance,
     /// How long upstream is not asked again after it failed on this task.
     pub rest: Duration,
-}
-
-/// How upstream last judged a caller's credential.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Acceptance {
-    /// Accepted, that long ago.
-    Accepted(Duration),
-    /// Refused, or not asked yet.
-    Missing,
 }
 
 /// All that is remembered, counted.

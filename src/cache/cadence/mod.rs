@@ -4,17 +4,17 @@
 //! ended gives the hazard `h` of ending at an age. Polls at intervals `d` cost `1/d` each second and leave an end unseen
 //! for `d/2` on average, so the fewest polls for a given mean lag have `d = sqrt(c / h)`, kept between `in_flight_ttl`
 //! and `in_flight_max`; and `c` is as large as lets the mean lag that the histogram foretells stay within
-//! [`ALLOWANCE`](model::ALLOWANCE) of the fixed cadence's.
+//! [`ALLOWANCE`](histogram::ALLOWANCE) of the fixed cadence's.
 //!
 //! What is not known is not stretched: a model of which fewer than three tasks ended yet, and a task that is older than those did
-//! get, have the fixed cadence. Some weight spread over all ages ([`DOUBT`](model::DOUBT)) stands for what was not
+//! get, have the fixed cadence. Some weight spread over all ages ([`DOUBT`](histogram::DOUBT)) stands for what was not
 //! seen yet, so that few samples stretch little. A failure is an end like any other. Time spent queued is part of the
 //! age, since upstream learns of vendors in rounds and may tell of the whole rest of a task at once; progress is
 //! believed only near 100.
 //!
 //! What it saves and costs is simulated by `cargo bench --bench cadence`, and told in `benches/cadence.md`.
 
-mod model;
+mod histogram;
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -22,7 +22,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use self::model::Model;
+pub use self::histogram::Bounds;
+
+use self::histogram::Model;
 
 /// From this progress on, in percent, the end is taken to be near.
 const NEARLY_DONE: u8 = 95;
@@ -32,15 +34,6 @@ const MODELS: usize = 256;
 
 /// The longest model name that is told apart, in bytes; longer ones count as unknown.
 const NAME: usize = 128;
-
-/// Between what the interval may be chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
-    /// The fixed cadence. None at all stays none: who wants every answer fresh from upstream gets it.
-    pub least: Duration,
-    /// How far it may stretch; no more than `least` for not at all.
-    pub most: Duration,
-}
 
 /// The life of a task on the gateway's own clock, which no clock of upstream or of the system moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

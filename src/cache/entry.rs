@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Standing;
+use super::cadence::Life;
+use super::credential::Standing;
+use super::freshness::Rule;
 use crate::answer::outcome::Verdict;
 use crate::answer::reply::{Reply, SharedReply};
 use crate::answer::{Answer, Asked};
-use crate::cadence::Life;
-use crate::freshness::Rule;
 use crate::request::key::{Caller, TaskKey};
 use crate::request::route::TaskId;
 use crate::task::Dialect;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 use hashbrown::HashTable;
 use tokio::time::Instant;
 
-use super::Entry;
+use super::entry::Entry;
 use crate::request::key::TaskKey;
 
 /// Parts that are locked apart.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Entry, Store};
+use super::entry::Entry;
+use super::store::Store;
 
 /// So many entries go before others may work.
 const AT_ONCE: usize = 256;
@@ -49,8 +50,9 @@ mod tests {
     use moka::notification::RemovalCause;
     use tokio::time::advance;
 
-    use super::super::tests::{HOUR, circumstances, reply};
-    use super::super::{Arrival, Lifetime};
+    use super::super::freshness::Lifetime;
+    use super::super::store::Arrival;
+    use super::super::store::tests::{HOUR, circumstances, reply};
     use super::*;
     use crate::request::key::TaskKey;
 

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use super::Bounds;
-
 /// By how much of the fixed cadence's the mean lag may be longer, by what is foretold. Below the quarter that is
 /// promised, for what cannot be foretold.
 pub(super) const ALLOWANCE: f64 = 0.2;
@@ -28,6 +26,15 @@ const UNKNOWN: f64 = 0.005;
 const AGES: usize = 112;
 const STEP: f64 = 1.08;
 const SCALE: f64 = 10.0;
+
+/// Between what the interval may be chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// The fixed cadence. None at all stays none: who wants every answer fresh from upstream gets it.
+    pub least: Duration,
+    /// How far it may stretch; no more than `least` for not at all.
+    pub most: Duration,
+}
 
 /// What was learnt of one model.
 #[derive(Debug)]

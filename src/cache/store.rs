@@ -4,17 +4,8 @@
 //! things must hold before a remembered answer is shown: nothing changed the task since ([`Store::forget_task`]), upstream
 //! has not refused the caller since ([`Store::refuse`]), and upstream has accepted the caller's credential recently.
 
-mod entry;
-mod index;
-mod inspect;
-mod reclaim;
-
-pub use entry::{Entry, Use};
-pub use inspect::{Acceptance, CallerCount, Census, Remembered};
-
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use ahash::RandomState;
@@ -23,13 +14,15 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tokio::time::Instant;
 
+use super::cadence::Life;
+use super::credential::{Acceptance, Standing};
+use super::entry::{Entry, Use};
+use super::freshness::Lifetime;
+use super::index::Index;
+use super::lease::Takeoff;
 use crate::answer::reply::{Reply, SharedReply};
-use crate::cadence::Life;
-use crate::freshness::Lifetime;
 use crate::request::key::{Caller, TaskKey};
 use crate::request::route::TaskId;
-
-use self::index::Index;
 
 /// How many tasks' changes are told apart. Two tasks of one slot only ever cost each other a remembered answer.
 const SLOTS: u16 = 4096;
@@ -44,64 +37,16 @@ const OVERHEAD: usize = 400;
 /// Remembered answers, bounded in bytes.
 pub struct Store {
     /// What is kept, by a digest of its key. That only finds the entry: whether it is the right one, its own key says.
-    answers: Cache<u64, Arc<Entry>, RandomState>,
+    pub(super) answers: Cache<u64, Arc<Entry>, RandomState>,
     /// The same entries, to be found.
-    index: Arc<Index>,
-    callers: Cache<Caller, Arc<Standing>, RandomState>,
+    pub(super) index: Arc<Index>,
+    pub(super) callers: Cache<Caller, Arc<Standing>, RandomState>,
     /// Counts up whenever a task of that slot changes; as each entry keeps one, in few bytes.
     epochs: Box<[AtomicU32]>,
-    digests: RandomState,
+    pub(super) digests: RandomState,
     capacity: u64,
     /// What [`Standing::accepted`] counts from.
     start: Instant,
-}
-
-/// What a poll must find unchanged when it lands, or its answer is not remembered.
-#[derive(Debug, Clone)]
-pub struct Takeoff {
-    epoch: u32,
-    standing: Arc<Standing>,
-}
-
-impl PartialEq for Takeoff {
-    fn eq(&self, other: &Self) -> bool {
-        self.epoch == other.epoch && Arc::ptr_eq(&self.standing, &other.standing)
-    }
-}
-
-impl Eq for Takeoff {}
-
-impl Hash for Takeoff {
-    fn hash<H: Hasher>(&self, to: &mut H) {
-        self.epoch.hash(to);
-    }
-}
-
-/// How upstream last judged a caller.
-#[derive(Debug)]
-struct Standing {
-    /// When upstream last accepted the credential, in milliseconds since the store's start; or one of those below.
-    accepted: AtomicU64,
-}
-
-impl Standing {
-    /// Upstream has not judged the caller yet.
-    const UNKNOWN: u64 = u64::MAX;
-    /// What was remembered under it is not shown again: upstream refused the caller, or too many others came.
-    const OVER: u64 = u64::MAX - 1;
-
-    fn new() -> Arc<Self> {
-        let accepted = AtomicU64::new(Self::UNKNOWN);
-        Arc::new(Self { accepted })
-    }
-
-    fn end(&self) {
-        self.accepted.store(Self::OVER, Ordering::Release);
-    }
-
-    fn is_over(&self) -> bool {
-        self.accepted.load(Ordering::Acquire) == Self::OVER
-    }
 }
 
 /// What is remembered of a task.
@@ -357,12 +302,12 @@ impl Store {
     }
 
     /// Whether nothing changed the task, and upstream has not refused the caller, since the answer was asked for.
-    fn is_current(&self, entry: &Entry) -> bool {
+    pub(super) fn is_current(&self, entry: &Entry) -> bool {
         let epoch = self.epochs[usize::from(entry.slot)].load(Ordering::Acquire);
         entry.epoch == epoch && !entry.standing.is_over()
     }
 
-    fn acceptance(&self, entry: &Entry, now: Instant) -> Acceptance {
+    pub(super) fn acceptance(&self, entry: &Entry, now: Instant) -> Acceptance {
         match entry.standing.accepted.load(Ordering::Acquire) {
             Standing::UNKNOWN | Standing::OVER => Acceptance::Missing,
             millis => {
@@ -373,7 +318,7 @@ impl Store {
     }
 
     /// The one rule of what may be shown.
-    fn good_for(&self, entry: &Entry, now: Instant, credential_ttl: Duration) -> Use {
+    pub(super) fn good_for(&self, entry: &Entry, now: Instant, credential_ttl: Duration) -> Use {
         match self.acceptance(entry, now) {
             Acceptance::Accepted(unchecked) if self.is_current(entry) => {
                 entry.good_for(unchecked, now, credential_ttl)
@@ -409,16 +354,16 @@ fn millis(duration: Duration) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use bytes::Bytes;
     use http::{HeaderMap, StatusCode, Uri};
 
     use super::*;
-    use crate::freshness::Rule;
+    use crate::cache::freshness::Rule;
     use crate::request::key::{CallerKey, Credentials};
     use crate::task::Dialect;
 
-    pub(super) const HOUR: Duration = Duration::from_hours(1);
+    pub(in super::super) const HOUR: Duration = Duration::from_hours(1);
 
     /// A store, and what is to be said of tasks of one caller whose credential is accepted.
     fn store(capacity: u64) -> (Store, impl Fn(&str) -> TaskKey, Arrival) {
@@ -426,7 +371,7 @@ mod tests {
         (Store::new(capacity, |_| {}), key, arrival)
     }
 
-    pub(super) fn circumstances() -> (impl Fn(&str) -> TaskKey, Arrival) {
+    pub(in super::super) fn circumstances() -> (impl Fn(&str) -> TaskKey, Arrival) {
         let credentials = Credentials::new(HeaderMap::new(), Uri::from_static("/"));
         let caller = CallerKey::random()
             .expect("random bytes")
@@ -449,7 +394,7 @@ mod tests {
         (key, arrival)
     }
 
-    pub(super) fn reply() -> Reply {
+    pub(in super::super) fn reply() -> Reply {
         Reply::new(StatusCode::OK, &HeaderMap::new(), Bytes::new(), None)
     }
 

@@ -1,0 +1,27 @@
+//! What a poll holds from its start to its end, so that it is known then whether its answer may still be kept.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use super::credential::Standing;
+
+/// What a poll must find unchanged when it lands, or its answer is not remembered.
+#[derive(Debug, Clone)]
+pub struct Takeoff {
+    pub(super) epoch: u32,
+    pub(super) standing: Arc<Standing>,
+}
+
+impl PartialEq for Takeoff {
+    fn eq(&self, other: &Self) -> bool {
+        self.epoch == other.epoch && Arc::ptr_eq(&self.standing, &other.standing)
+    }
+}
+
+impl Eq for Takeoff {}
+
+impl Hash for Takeoff {
+    fn hash<H: Hasher>(&self, to: &mut H) {
+        self.epoch.hash(to);
+    }
+}

@@ -1,0 +1,17 @@
+//! What is remembered, for whom, and for how long.
+
+pub mod cadence;
+mod credential;
+mod entry;
+pub mod freshness;
+mod index;
+mod inspect;
+mod lease;
+mod reclaim;
+mod store;
+
+pub use self::credential::Acceptance;
+pub use self::entry::{Entry, Use};
+pub use self::inspect::{CallerCount, Census, Remembered};
+pub use self::lease::Takeoff;
+pub use self::store::{Arrival, Found, Store};
