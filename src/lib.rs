@@ -39,7 +39,6 @@ pub mod config;
 pub mod demo;
 pub mod error;
 pub mod gateway;
-pub mod health;
 pub mod message;
 pub mod probe;
 pub mod request;

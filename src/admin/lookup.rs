@@ -13,10 +13,10 @@ use crate::cache::freshness::Rule;
 use crate::cache::{Acceptance, Remembered, Use};
 use crate::config;
 use crate::gateway::Gateway;
-use crate::health::Standing;
 use crate::request::key::TaskKey;
 use crate::request::route::{self, Route, TaskId};
 use crate::task::Dialect;
+use crate::upstream::health::Standing;
 
 /// How many callers' answers are told of one task.
 const MOST: usize = 24;

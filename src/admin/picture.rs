@@ -12,8 +12,8 @@ use super::words::{NOTHING, ago, bytes, count, latency, percent, rate, span};
 use crate::answer::outcome::Verdict;
 use crate::cache::{Acceptance, Census};
 use crate::gateway::Gateway;
-use crate::health;
 use crate::telemetry::{Seen, Trouble};
+use crate::upstream::health;
 
 /// See the module.
 #[derive(Debug, Clone, Default, Serialize)]

@@ -11,10 +11,10 @@ use tower::{Service, ServiceExt as _};
 
 use crate::answer::reply::Reply;
 use crate::error::Error;
-use crate::health::{Health, Outcome};
 use crate::request::key::TaskKey;
 use crate::request::query::TaskFetch;
 use crate::telemetry::{Circumstances, RecentErrors, Seen};
+use crate::upstream::health::{Health, Outcome};
 
 /// See the module.
 #[derive(Debug, Clone)]

@@ -29,12 +29,12 @@ use crate::cache::cadence::Cadence;
 use crate::cache::{Store, Takeoff};
 use crate::config::Config;
 use crate::error::Error;
-use crate::health::Health;
 use crate::request::key::{CallerKey, TaskKey};
 use crate::request::query::{TaskFetch, TaskQuery};
 use crate::sync::flights::Flights;
 use crate::telemetry::{Gauge, Metrics, RecentErrors};
 use crate::upstream::Upstream;
+use crate::upstream::health::Health;
 
 use self::breaker::Breaker;
 use self::coalesce::Coalesce;

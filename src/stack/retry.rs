@@ -13,8 +13,8 @@ use tower::{Service, ServiceExt as _};
 
 use crate::answer::reply::Reply;
 use crate::error::Error;
-use crate::health::is_gateway_failure;
 use crate::request::query::TaskFetch;
+use crate::upstream::health::is_gateway_failure;
 
 /// The most tries of one poll.
 const TRIES: u32 = 3;

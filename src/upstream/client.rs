@@ -1,7 +1,6 @@
 //! The API behind pollgate: pooled connections, over HTTP or HTTPS, HTTP/1.1 or HTTP/2.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,9 +13,10 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::UpstreamProblem;
 use super::connect::{self, Connector, Offer};
 use super::failure::failure;
-use super::line::NoBody;
+use super::http1::NoBody;
 use super::pool::Pool;
 use super::{PING, POOL_IDLE, READ_AHEAD, STREAM_WINDOW, STREAMS};
 use crate::config::{self, UpstreamUrl};
@@ -40,30 +40,6 @@ struct Inner {
     proxy_authorization: Option<HeaderValue>,
     metrics: Arc<Metrics>,
 }
-
-/// Why upstream cannot be set up.
-#[derive(Debug)]
-pub enum UpstreamProblem {
-    /// The file of `upstream.ca_file` cannot be used.
-    CaFile(PathBuf, String),
-    /// The TLS library refuses its own settings.
-    Tls(rustls::Error),
-}
-
-impl fmt::Display for UpstreamProblem {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::CaFile(path, why) => write!(
-                to,
-                "upstream.ca_file: got \"{}\", takes a PEM file with at least one certificate: {why}",
-                path.display()
-            ),
-            Self::Tls(error) => write!(to, "TLS to upstream cannot be set up: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for UpstreamProblem {}
 
 impl Upstream {
     /// Reads the roots; opens no connection yet.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -24,7 +24,6 @@ use tower::timeout::Timeout;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceBuilder};
 
-use super::UpstreamProblem;
 use crate::config;
 use crate::message::flatten;
 
@@ -43,6 +42,30 @@ pub(super) enum Offer {
     /// HTTP/1.1 alone.
     Http1,
 }
+
+/// Why upstream cannot be set up.
+#[derive(Debug)]
+pub enum UpstreamProblem {
+    /// The file of `upstream.ca_file` cannot be used.
+    CaFile(PathBuf, String),
+    /// The TLS library refuses its own settings.
+    Tls(rustls::Error),
+}
+
+impl fmt::Display for UpstreamProblem {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CaFile(path, why) => write!(
+                to,
+                "upstream.ca_file: got \"{}\", takes a PEM file with at least one certificate: {why}",
+                path.display()
+            ),
+            Self::Tls(error) => write!(to, "TLS to upstream cannot be set up: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for UpstreamProblem {}
 
 /// The way there that the configuration names.
 pub(super) fn connector(config: &config::Upstream, tls: ClientConfig, offer: Offer) -> Connector {

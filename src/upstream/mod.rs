@@ -1,19 +1,22 @@
 //! The API behind pollgate: what is sent there, over which connections.
 
+mod circuit;
 mod client;
 mod connect;
 mod expect;
 mod failure;
 pub mod headers;
+pub mod health;
+mod http1;
 pub mod interim;
-mod line;
 mod pool;
 mod request;
 mod tunnel;
 
 use std::time::Duration;
 
-pub use client::{Upstream, UpstreamProblem};
+pub use client::Upstream;
+pub use connect::UpstreamProblem;
 pub use expect::{Expectation, expect_continue};
 pub use request::{Passage, forward_request, status_request};
 pub use tunnel::tunnel;

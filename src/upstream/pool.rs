@@ -18,7 +18,7 @@ use tower::ServiceExt as _;
 
 use super::connect::Connector;
 use super::failure::failure;
-use super::line::{Failed, Line, NoBody, receive};
+use super::http1::{Failed, Line, NoBody, receive};
 use super::{PING, POOL_IDLE, STREAM_WINDOW, STREAMS};
 use crate::config::UpstreamUrl;
 use crate::error::Error;

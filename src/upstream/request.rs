@@ -5,7 +5,7 @@ use http::uri::{self, PathAndQuery};
 use http::{HeaderValue, Method, Request, Uri, Version};
 
 use super::headers::{append_forwarded, strip_request};
-use super::line::NoBody;
+use super::http1::NoBody;
 use crate::config::{Forwarded, UpstreamUrl};
 use crate::error::Error;
 use crate::message::body::Body;
