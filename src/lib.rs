@@ -29,20 +29,19 @@
 //! [`sync::flights`] (what is under way), [`task`] (documents and dialects), [`upstream`] (who is asked), [`telemetry`] (what
 //! is told), [`admin`] (what people see of all that). `task`, `flights` and `cadence` are pure: no HTTP, no sockets.
 //!
-//! Around the gateway stand the commands: [`mod@serve`], [`demo`] and [`simulator`], and [`config`] under all of them.
+//! Around the gateway stand the commands: [`daemon`], [`demo`] and [`simulator`], and [`config`] under all of them.
 
 pub mod admin;
 pub mod answer;
 pub mod cache;
 pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod demo;
 pub mod error;
 pub mod gateway;
 pub mod message;
-pub mod probe;
 pub mod request;
-pub mod serve;
 pub mod server;
 pub mod simulator;
 pub mod stack;

@@ -24,8 +24,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Config, LogRequests, UpstreamUrl};
+use crate::daemon::Bound;
 use crate::gateway::Problem;
-use crate::serve::Bound;
 use crate::simulator::{self, Fault, Rule, Simulator};
 use check::Allowance;
 use crowd::{Crowd, lock};

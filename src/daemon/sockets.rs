@@ -10,7 +10,7 @@ use std::net::{SocketAddr, TcpListener};
 
 use listenfd::ListenFd;
 
-use super::StartProblem;
+use super::problem::StartProblem;
 use crate::config;
 
 /// Sockets that are there before pollgate binds any.

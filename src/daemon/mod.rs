@@ -1,11 +1,11 @@
 //! `pollgate serve`: binds the ports or takes those passed in, serves until told to stop, reloads when told to.
 
 mod notify;
+mod problem;
 mod reload;
 mod signals;
 mod sockets;
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use crate::gateway::{Gateway, Problem};
 use crate::server::{self, Keeping, TlsIdentity};
 use crate::telemetry::{self, Exposition};
 
+pub use self::problem::StartProblem;
 pub use self::reload::Reloader;
 pub use self::signals::{reload_on_hangup, stop_on_signals};
 use self::sockets::Door;
@@ -25,40 +26,6 @@ pub use self::sockets::Passed;
 
 /// How often what is of no use any more is let go: remembered answers are gone so long after their time at the latest.
 const RECLAIM: Duration = Duration::from_secs(5);
-
-/// Why nothing can be served.
-#[derive(Debug)]
-pub enum StartProblem {
-    /// What the configuration names cannot be used.
-    Configuration(Problem),
-    /// A port cannot be bound.
-    Bind {
-        /// The key that names it.
-        key: &'static str,
-        /// Where it would have been.
-        address: SocketAddr,
-        /// Why not.
-        error: io::Error,
-    },
-    /// A socket that was passed in cannot be used.
-    Passed(String),
-}
-
-impl fmt::Display for StartProblem {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Configuration(problem) => problem.fmt(to),
-            Self::Bind {
-                key,
-                address,
-                error,
-            } => write!(to, "{key}: cannot listen on {address}: {error}"),
-            Self::Passed(problem) => to.write_str(problem),
-        }
-    }
-}
-
-impl std::error::Error for StartProblem {}
 
 /// A gateway with its ports bound, ready to run.
 #[derive(Debug)]

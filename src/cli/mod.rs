@@ -1,4 +1,6 @@
-//! The command line: what can be said, and what comes of it.
+//! The command line: what can be typed, and what it does.
+
+mod health;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -10,10 +12,9 @@ use clap_complete::Shell;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Loaded, Sources};
+use crate::daemon::{Bound, Passed, StartProblem, reload_on_hangup, stop_on_signals};
 use crate::demo;
 use crate::gateway::Problem;
-use crate::probe;
-use crate::serve::{Bound, Passed, StartProblem, reload_on_hangup, stop_on_signals};
 use crate::simulator::{self, Simulator};
 use crate::telemetry;
 
@@ -143,7 +144,7 @@ pub fn main() -> ExitCode {
         Command::Check(settings) => with_config(&settings, check),
         Command::Demo(options) => report(run_demo(options)),
         Command::Simulate(simulate) => report(run_simulator(simulate)),
-        Command::Health(settings) => with_config(&settings, |loaded| probe::ask(&loaded.config)),
+        Command::Health(settings) => with_config(&settings, |loaded| health::ask(&loaded.config)),
         Command::Completions { shell } => report(completions(shell)),
         Command::Man { folder } => report(man(folder)),
     }
