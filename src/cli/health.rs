@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// There is no admin listener, nobody answers within two seconds, or the answer is not 200.
-pub fn ask(config: &Config) -> Result<(), Problem> {
+pub(super) fn ask(config: &Config) -> Result<(), Problem> {
     let Some(address) = config.listen.admin.map(reachable) else {
         return Err("listen.admin is off: there is nobody to ask".into());
     };

@@ -12,7 +12,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde_json::Value;
 use tokio::time::{Instant, timeout};
 
-use super::orders::Order;
+use super::workload::Job;
 use crate::gateway::Problem;
 
 /// How long a client waits for an answer; the gateway gives up on upstream earlier.
@@ -78,10 +78,10 @@ impl Client {
     }
 
     /// Makes a task through the gateway, and gives its id.
-    pub(super) async fn make(&self, order: &Order, path: Path) -> Result<String, Problem> {
-        let body = order.document().to_string();
+    pub(super) async fn make(&self, job: &Job, path: Path) -> Result<String, Problem> {
+        let body = job.document().to_string();
         let answer = self
-            .send(Method::POST, path.base(), order.key, body.into())
+            .send(Method::POST, path.base(), job.key, body.into())
             .await?;
         let document: Value = serde_json::from_slice(&answer.body)?;
         let id = match path {

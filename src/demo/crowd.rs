@@ -8,10 +8,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::check::{Allowance, Origin, Violation, is_over, judge};
 use super::client::{Answer, Client, Path};
-use super::orders::{Order, Orders, chance};
+use super::referee::{Allowance, Origin, Violation, is_over, judge};
 use super::tally::Tally;
+use super::workload::{Job, Workload, chance};
 use crate::simulator::{Simulator, State};
 
 /// How often a poller asks again after the end, as front ends do that learn of it late.
@@ -25,7 +25,7 @@ pub(super) struct Crowd {
     gateway: String,
     simulator: Simulator,
     allowance: Allowance,
-    orders: Orders,
+    workload: Workload,
     tally: Arc<Mutex<Tally>>,
     stop: CancellationToken,
 }
@@ -36,7 +36,7 @@ impl Crowd {
         gateway: String,
         simulator: Simulator,
         allowance: Allowance,
-        orders: Orders,
+        workload: Workload,
         tally: Arc<Mutex<Tally>>,
         stop: CancellationToken,
     ) -> Self {
@@ -44,7 +44,7 @@ impl Crowd {
             gateway,
             simulator,
             allowance,
-            orders,
+            workload,
             tally,
             stop,
         }
@@ -56,7 +56,7 @@ impl Crowd {
         let mut slots = JoinSet::new();
         for slot in 0..tasks {
             let crowd = Arc::clone(&crowd);
-            let entrance = crowd.orders.entrance(slot, tasks);
+            let entrance = crowd.workload.entrance(slot, tasks);
             slots.spawn(async move {
                 crowd.pause(entrance).await;
                 crowd.fill(slot, pollers).await;
@@ -69,13 +69,13 @@ impl Crowd {
     async fn fill(self: Arc<Self>, slot: usize, pollers: usize) {
         let client = Client::new(&self.gateway);
         while !self.stop.is_cancelled() {
-            let order = self.orders.next();
-            let Ok(id) = client.make(&order, Path::of(slot)).await else {
+            let job = self.workload.next();
+            let Ok(id) = client.make(&job, Path::of(slot)).await else {
                 self.tally().not_made += 1;
                 self.pause(PAUSE).await;
                 continue;
             };
-            self.tally().enters(slot, order.clone(), id.clone());
+            self.tally().enters(slot, job.clone(), id.clone());
             let mut group = JoinSet::new();
             for number in 0..pollers {
                 let poller = Poller {
@@ -83,7 +83,7 @@ impl Crowd {
                     client: client.clone(),
                     slot,
                     path: Path::of(number),
-                    order: order.clone(),
+                    job: job.clone(),
                     id: id.clone(),
                     seen: None,
                 };
@@ -94,23 +94,23 @@ impl Crowd {
                 end = end.max(seen.unwrap_or_default());
             }
             if end.is_some_and(is_over) {
-                self.pry(&client, slot, &order, &id).await;
+                self.pry(&client, slot, &job, &id).await;
             }
             self.tally().leaves(slot, end);
         }
     }
 
     /// Polls a finished task, which the gateway remembers for its owner, with a key that it does not belong to.
-    async fn pry(&self, client: &Client, slot: usize, order: &Order, id: &str) {
+    async fn pry(&self, client: &Client, slot: usize, job: &Job, id: &str) {
         let path = Path::of(slot);
-        let Some(answer) = self.status(client, slot, path, order.stranger, id).await else {
+        let Some(answer) = self.status(client, slot, path, job.stranger, id).await else {
             return;
         };
         // new-api says 400 where OpenAI says 404.
         match answer.status.as_u16() {
             200 => {
                 let violation = Violation::Foreign("another key's task was shown".into());
-                let place = || place(order, path, id, answer.cache_status());
+                let place = || place(job, path, id, answer.cache_status());
                 self.tally().violated(&violation, place);
             }
             400 | 404 => self.tally().turned_away += 1,
@@ -151,7 +151,7 @@ struct Poller {
     client: Client,
     slot: usize,
     path: Path,
-    order: Order,
+    job: Job,
     id: String,
     seen: Option<State>,
 }
@@ -176,7 +176,7 @@ impl Poller {
     async fn poll(&mut self) {
         let crowd = &self.crowd;
         let answer = crowd
-            .status(&self.client, self.slot, self.path, self.order.key, &self.id)
+            .status(&self.client, self.slot, self.path, self.job.key, &self.id)
             .await;
         let Some(answer) = answer else { return };
         if answer.status != StatusCode::OK {
@@ -199,15 +199,15 @@ impl Poller {
         match judged {
             Ok(state) => self.seen = Some(state),
             Err(violation) => tally.violated(&violation, || {
-                place(&self.order, self.path, &self.id, cache_status)
+                place(&self.job, self.path, &self.id, cache_status)
             }),
         }
     }
 }
 
 /// Where a violation was seen.
-fn place(order: &Order, path: Path, id: &str, cache_status: &str) -> String {
-    let (base, channel) = (path.base(), order.channel.name());
+fn place(job: &Job, path: Path, id: &str, cache_status: &str) -> String {
+    let (base, channel) = (path.base(), job.channel.name());
     format!("{base}/{id}, channel {channel}, cache-status: {cache_status}")
 }
 

@@ -1,18 +1,27 @@
 //! `pollgate demo`: the simulator, the gateway and a crowd of pollers in one process, over real sockets.
 //!
-//! `crowd` polls what `orders` had made, `check` judges every answer by what the simulator knows, `tally` counts;
-//! `scene` is what there is to be seen of that, `picture` and `report` draw it, `screen` shows it.
+//! | file | holds |
+//! |---|---|
+//! | `workload` | the tasks that are made, and with which key |
+//! | `crowd`, `client` | the pollers |
+//! | `referee` | judges every answer against what the simulator knows |
+//! | `tally` | counts |
+//! | `view` | what is shown, as plain values |
+//! | `render`, `report`, `paint` | that as a picture, as lines, and in color |
+//! | `screen` | the terminal |
+//! | `endpoints` | where to send requests of one's own |
 
-mod check;
 mod client;
 mod crowd;
-mod orders;
+mod endpoints;
 mod paint;
-mod picture;
+mod referee;
+mod render;
 mod report;
-mod scene;
 mod screen;
 mod tally;
+mod view;
+mod workload;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -27,12 +36,13 @@ use crate::config::{self, Config, LogRequests, UpstreamUrl};
 use crate::daemon::Bound;
 use crate::gateway::Problem;
 use crate::simulator::{self, Fault, Rule, Simulator};
-use check::Allowance;
 use crowd::{Crowd, lock};
-use orders::{KEYS, Orders};
-use scene::Scene;
+use endpoints::Endpoints;
+use referee::Allowance;
 use screen::{Screen, say};
 use tally::{Rates, Tally};
+use view::View;
+use workload::{KEYS, Workload};
 
 /// How many finished tasks the simulator still knows, so that a long demo stays small.
 const REMEMBERED: usize = 10_000;
@@ -71,23 +81,6 @@ fn admin(text: &str) -> Result<Admin, String> {
     Ok(Admin(Some(address)))
 }
 
-/// Where one's own requests may go while the demo runs.
-#[derive(Clone, Debug)]
-struct Places {
-    gateway: String,
-    admin: Option<String>,
-}
-
-impl Places {
-    /// A command for a shell that asks for a task's status, in two lines.
-    fn curl(&self, key: &str, id: &str) -> [String; 2] {
-        [
-            format!("curl -H 'Authorization: Bearer {key}' \\"),
-            format!("  {}/v1/videos/{id}", self.gateway),
-        ]
-    }
-}
-
 /// Runs the demo until its time is over or `stop` is cancelled.
 ///
 /// # Errors
@@ -99,7 +92,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Proble
     let config = gateway_config(&options, upstream.local_addr()?)?;
     let allowance = Allowance::of(&config.cache);
     let gateway = Bound::new(config).await?;
-    let places = Places {
+    let endpoints = Endpoints {
         gateway: format!("http://{}", gateway.address()?),
         admin: gateway
             .admin_address()
@@ -107,7 +100,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Proble
     };
     let mut screen = Screen::new();
     if let Screen::Plain { .. } = screen {
-        say(&report::opening(&places, tasks, pollers))?;
+        say(&report::opening(&endpoints, tasks, pollers))?;
     }
 
     // Front to back: the crowd stops at `stop`, the gateway when the crowd is done, the simulator last.
@@ -126,10 +119,10 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Proble
     };
     let tally = Arc::new(Mutex::new(Tally::new(tasks)));
     let crowd = tokio::spawn({
-        let orders = Orders::new(options.seconds);
-        let (gateway, stop) = (places.gateway.clone(), stop.clone());
+        let workload = Workload::new(options.seconds);
+        let (gateway, stop) = (endpoints.gateway.clone(), stop.clone());
         let (simulator, tally) = (simulator.clone(), Arc::clone(&tally));
-        Crowd::new(gateway, simulator, allowance, orders, tally, stop).poll(tasks, pollers)
+        Crowd::new(gateway, simulator, allowance, workload, tally, stop).poll(tasks, pollers)
     });
 
     let started = Instant::now();
@@ -143,13 +136,13 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Proble
     let time = options.seconds.map_or(Duration::MAX, Duration::from_secs);
     // A reader that went away (`| head`) has seen enough: the demo ends as if it had been stopped.
     let shown = tokio::select! {
-        shown = show.run(&mut screen, &places) => shown,
+        shown = show.run(&mut screen, &endpoints) => shown,
         _ = timeout(time, stop.cancelled()) => Ok(()),
     };
     stop.cancel();
     let shown = shown.and(screen.leave());
     crowd.await?;
-    let scene = show.scene();
+    let view = show.view();
     done.cancel();
     gateway.await??;
     drained.cancel();
@@ -157,7 +150,7 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Proble
 
     let tally = lock(&tally);
     let faults = simulator.counts().faults.values().sum();
-    let shown = shown.and_then(|()| say(&report::summary(&scene, &tally, faults)));
+    let shown = shown.and_then(|()| say(&report::summary(&view, &tally, faults)));
     if let Some(failure) = report::failure(&tally) {
         return Err(failure.into());
     }
@@ -177,30 +170,30 @@ struct Show {
 }
 
 impl Show {
-    /// Shows one scene after the other; ends only with an error.
-    async fn run(&mut self, screen: &mut Screen, places: &Places) -> io::Result<()> {
+    /// Shows one view after the other; ends only with an error.
+    async fn run(&mut self, screen: &mut Screen, endpoints: &Endpoints) -> io::Result<()> {
         let mut pace = interval(screen.pace());
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut second = self.started;
         loop {
             pace.tick().await;
-            let mut scene = self.scene();
+            let mut view = self.view();
             if second.elapsed() >= Duration::from_secs(1) {
                 second += Duration::from_secs(1);
-                self.rates.note(scene.client, scene.upstream);
-                scene.rates = self.rates.clone();
+                self.rates.note(view.client, view.upstream);
+                view.rates = self.rates.clone();
             }
-            if scene.client > 0 {
-                screen.show(&scene, places)?;
+            if view.client > 0 {
+                screen.show(&view, endpoints)?;
             }
         }
     }
 
-    fn scene(&self) -> Scene {
-        Scene {
+    fn view(&self) -> View {
+        View {
             elapsed: self.started.elapsed(),
             seconds: self.seconds,
-            ..Scene::look(&self.simulator, &lock(&self.tally), &self.rates)
+            ..View::look(&self.simulator, &lock(&self.tally), &self.rates)
         }
     }
 }

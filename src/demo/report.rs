@@ -2,50 +2,53 @@
 
 use std::fmt::Write as _;
 
-use super::Places;
+use super::endpoints::Endpoints;
 use super::paint::number;
-use super::scene::{Scene, time};
 use super::tally::Tally;
+use super::view::{View, time};
 
 /// The first line, which says what is going to be seen.
-pub(super) fn opening(places: &Places, tasks: usize, pollers: usize) -> String {
-    let admin = places.admin.as_deref().unwrap_or("off");
+pub(super) fn opening(endpoints: &Endpoints, tasks: usize, pollers: usize) -> String {
+    let admin = endpoints.admin.as_deref().unwrap_or("off");
     format!(
         "pollgate demo: {tasks} tasks with {pollers} pollers each; gateway {}, admin {admin}\n",
-        places.gateway
+        endpoints.gateway
     )
 }
 
 /// How to ask on one's own, once there is a task.
-pub(super) fn invitation(scene: &Scene, places: &Places) -> Option<String> {
-    let task = scene.tasks.first()?;
+pub(super) fn invitation(view: &View, endpoints: &Endpoints) -> Option<String> {
+    let task = view.tasks.first()?;
     Some(format!(
         "try: {}\n",
-        places.curl(task.key, &task.id).concat().replace("\\  ", "")
+        endpoints
+            .curl(task.key, &task.id)
+            .concat()
+            .replace("\\  ", "")
     ))
 }
 
 /// One moment in one line.
-pub(super) fn moment(scene: &Scene) -> String {
-    let (client, upstream) = scene.rates.now();
-    let [queued, processing, succeeded, failed] = scene.states;
+pub(super) fn moment(view: &View) -> String {
+    let (client, upstream) = view.rates.now();
+    let [queued, processing, succeeded, failed] = view.states;
     format!(
         "{:>4}s  client polls {} ({}/s), upstream {} ({}/s), avoided {}; p50 {}, p99 {}; \
          tasks: {queued} queued, {processing} processing, {succeeded} succeeded, {failed} failed\n",
-        scene.elapsed.as_secs(),
-        number(scene.client),
+        view.elapsed.as_secs(),
+        number(view.client),
         number(client),
-        number(scene.upstream),
+        number(view.upstream),
         number(upstream),
-        scene.avoided(),
-        time(scene.p50),
-        time(scene.p99),
+        view.avoided(),
+        time(view.p50),
+        time(view.p99),
     )
 }
 
 /// All that was counted, and the verdict.
-pub(super) fn summary(scene: &Scene, tally: &Tally, faults: u64) -> String {
-    let [hit, shared, fetched, stale] = scene.origins.map(number);
+pub(super) fn summary(view: &View, tally: &Tally, faults: u64) -> String {
+    let [hit, shared, fetched, stale] = view.origins.map(number);
     let mut text = String::from("\n");
     let mut line = |label: &str, value: String, detail: String| {
         let _ = writeln!(
@@ -56,28 +59,28 @@ pub(super) fn summary(scene: &Scene, tally: &Tally, faults: u64) -> String {
     };
     line(
         "client polls",
-        number(scene.client),
-        format!("in {:.0} s", scene.elapsed.as_secs_f64()),
+        number(view.client),
+        format!("in {:.0} s", view.elapsed.as_secs_f64()),
     );
     line(
         "upstream polls",
-        number(scene.upstream),
+        number(view.upstream),
         "counted by the simulated OctopusX".into(),
     );
     line(
         "avoided",
-        scene.avoided(),
-        format!("{} polls that never went upstream", number(scene.saved())),
+        view.avoided(),
+        format!("{} polls that never went upstream", number(view.saved())),
     );
     line(
         "answers",
-        number(scene.checked),
+        number(view.checked),
         format!("{hit} hit, {shared} shared, {fetched} fetched, {stale} stale"),
     );
     line(
         "answered in",
-        time(scene.p50),
-        format!("p50; p99 {}", time(scene.p99)),
+        time(view.p50),
+        format!("p50; p99 {}", time(view.p99)),
     );
     line(
         "tasks",
@@ -164,7 +167,7 @@ fn errors(tally: &Tally) -> String {
 mod tests {
     use std::time::Duration;
 
-    use super::super::check::Violation;
+    use super::super::referee::Violation;
     use super::*;
     use crate::simulator::State;
 
@@ -178,21 +181,21 @@ mod tests {
         tally
     }
 
-    fn scene() -> Scene {
-        Scene {
+    fn view() -> View {
+        View {
             elapsed: Duration::from_secs(30),
             client: 1_240,
             upstream: 62,
             origins: [1_100, 70, 60, 4],
             p50: Some(Duration::from_micros(350)),
             checked: 1_234,
-            ..Scene::default()
+            ..View::default()
         }
     }
 
     #[test]
     fn the_summary_tells_what_was_saved_and_that_all_was_well() {
-        let text = summary(&scene(), &tally(), 3);
+        let text = summary(&view(), &tally(), 3);
         for part in [
             "client polls        1,240   in 30 s",
             "answers             1,234   1,100 hit, 70 shared, 60 fetched, 4 stale",
@@ -213,7 +216,7 @@ mod tests {
         let mut tally = tally();
         let (before, now) = (State::Succeeded, State::Queued);
         tally.violated(&Violation::Backward { before, now }, || "task t".into());
-        let text = summary(&scene(), &tally, 0);
+        let text = summary(&view(), &tally, 0);
         assert!(text.contains("✗ Of 1,234 answers checked, 0 were wrong, 1 backward, 0 foreign."));
         assert!(text.contains("backward: queued after succeeded (task t)"));
         assert!(failure(&tally).is_some());
@@ -222,14 +225,12 @@ mod tests {
     #[test]
     fn nothing_checked_is_no_success() {
         assert!(failure(&Tally::new(1)).is_some());
-        assert!(
-            summary(&Scene::default(), &Tally::new(1), 0).contains("✗ No poller got an answer")
-        );
+        assert!(summary(&View::default(), &Tally::new(1), 0).contains("✗ No poller got an answer"));
     }
 
     #[test]
     fn a_moment_is_one_line() {
-        let line = moment(&scene());
+        let line = moment(&view());
         assert!(
             line.starts_with("  30s  client polls 1,240 (0/s), upstream 62 (0/s), avoided 95.0 %")
         );

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use terminal_size::{Height, Width, terminal_size};
 
-use super::Places;
-use super::picture::frame;
+use super::endpoints::Endpoints;
+use super::render::frame;
 use super::report::{invitation, moment};
-use super::scene::Scene;
+use super::view::View;
 
 /// To another page of the terminal, without a cursor.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l";
@@ -48,7 +48,7 @@ impl Screen {
         }
     }
 
-    /// How long until the next scene is wanted.
+    /// How long until the next view is wanted.
     pub(super) fn pace(&self) -> Duration {
         match self {
             Self::Live { .. } => Duration::from_millis(250),
@@ -56,11 +56,11 @@ impl Screen {
         }
     }
 
-    /// Shows a scene.
+    /// Shows a view.
     ///
     /// # Errors
     /// Standard output is gone.
-    pub(super) fn show(&mut self, scene: &Scene, places: &Places) -> io::Result<()> {
+    pub(super) fn show(&mut self, view: &View, endpoints: &Endpoints) -> io::Result<()> {
         match self {
             Self::Live { colours, entered } => {
                 if !std::mem::replace(entered, true) {
@@ -68,17 +68,17 @@ impl Screen {
                 }
                 // The last line stays free: a terminal would scroll after it.
                 let (width, height) = size();
-                let lines = frame(scene, places, width, height - 1);
+                let lines = frame(view, endpoints, width, height - 1);
                 say(&compose(
                     lines.iter().map(|line| line.paint(width, *colours)),
                 ))
             }
             Self::Plain { invited } => {
-                if !*invited && let Some(invitation) = invitation(scene, places) {
+                if !*invited && let Some(invitation) = invitation(view, endpoints) {
                     *invited = true;
                     say(&invitation)?;
                 }
-                say(&moment(scene))
+                say(&moment(view))
             }
         }
     }

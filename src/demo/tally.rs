@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::check::{Origin, Violation};
-use super::orders::Order;
+use super::referee::{Origin, Violation};
+use super::workload::Job;
 use crate::simulator::State;
 
 /// How many violations are told in full.
@@ -47,7 +47,7 @@ pub(super) struct Tally {
 #[derive(Clone, Debug)]
 pub(super) struct Live {
     /// What was ordered.
-    pub(super) order: Order,
+    pub(super) job: Job,
     /// Its id.
     pub(super) id: String,
     /// How often clients asked for it.
@@ -109,13 +109,9 @@ impl Tally {
     }
 
     /// A task enters the stage.
-    pub(super) fn enters(&mut self, slot: usize, order: Order, id: String) {
+    pub(super) fn enters(&mut self, slot: usize, job: Job, id: String) {
         self.made += 1;
-        self.stage[slot] = Some(Live {
-            order,
-            id,
-            polls: 0,
-        });
+        self.stage[slot] = Some(Live { job, id, polls: 0 });
     }
 
     /// A task leaves the stage.

@@ -1,8 +1,8 @@
-//! The live picture: one scene, drawn for a terminal of a given size.
+//! The live picture: one view, drawn for a terminal of a given size.
 
-use super::Places;
+use super::endpoints::Endpoints;
 use super::paint::{Line, Style, bar, number, sparkline};
-use super::scene::{Actor, Scene, time};
+use super::view::{Actor, View, time};
 use crate::simulator::State;
 
 /// The column where values begin.
@@ -11,16 +11,16 @@ const LABEL: usize = 17;
 const WIDEST: usize = 120;
 
 /// The lines of a picture, at most `height`, each to be cut to `width` when it is painted.
-pub(super) fn frame(scene: &Scene, places: &Places, width: usize, height: usize) -> Vec<Line> {
+pub(super) fn frame(view: &View, endpoints: &Endpoints, width: usize, height: usize) -> Vec<Line> {
     let width = width.min(WIDEST);
-    let mut lines = vec![title(scene, width), Line::new()];
-    lines.extend(polls(scene, width));
+    let mut lines = vec![title(view, width), Line::new()];
+    lines.extend(polls(view, width));
     lines.push(Line::new());
-    lines.extend(answers(scene, width));
+    lines.extend(answers(view, width));
     lines.push(Line::new());
-    let end = footer(scene, places, width);
+    let end = footer(view, endpoints, width);
     let room = height.saturating_sub(lines.len() + end.len() + 1);
-    let stage = stage(scene, width, room);
+    let stage = stage(view, width, room);
     if !stage.is_empty() {
         lines.extend(stage);
         lines.push(Line::new());
@@ -30,10 +30,10 @@ pub(super) fn frame(scene: &Scene, places: &Places, width: usize, height: usize)
     lines
 }
 
-fn title(scene: &Scene, width: usize) -> Line {
+fn title(view: &View, width: usize) -> Line {
     let clock = |seconds: u64| format!("{}:{:02}", seconds / 60, seconds % 60);
-    let elapsed = clock(scene.elapsed.as_secs());
-    let clock = match scene.seconds {
+    let elapsed = clock(view.elapsed.as_secs());
+    let clock = match view.seconds {
         Some(seconds) => format!("{elapsed} of {}", clock(seconds)),
         None => elapsed,
     };
@@ -44,38 +44,38 @@ fn title(scene: &Scene, width: usize) -> Line {
 }
 
 /// Client polls against upstream polls, to one scale.
-fn polls(scene: &Scene, width: usize) -> [Line; 3] {
-    let (client, upstream) = scene.rates.now();
-    let top = scene.rates.seconds().map(|(client, _)| client).max();
+fn polls(view: &View, width: usize) -> [Line; 3] {
+    let (client, upstream) = view.rates.now();
+    let top = view.rates.seconds().map(|(client, _)| client).max();
     let top = top.unwrap_or_default();
     let start = LABEL + 22;
     let room = width.saturating_sub(start + 1);
-    let skip = scene.rates.seconds().len().saturating_sub(room);
+    let skip = view.rates.seconds().len().saturating_sub(room);
     let line = |label, style, total, rate, values: Vec<u64>| {
         labelled(label)
             .then(Style::Bold, format!("{:>10}", number(total)))
             .text(format!("{:>8}/s  ", number(rate)))
             .then(style, sparkline(values.into_iter(), top))
     };
-    let seconds = || scene.rates.seconds().skip(skip);
-    let (saved, rest) = bar(scene.saved(), scene.client, room);
+    let seconds = || view.rates.seconds().skip(skip);
+    let (saved, rest) = bar(view.saved(), view.client, room);
     [
         line(
             "client polls",
             Style::Cyan,
-            scene.client,
+            view.client,
             client,
             seconds().map(|(client, _)| client).collect(),
         ),
         line(
             "upstream polls",
             Style::Yellow,
-            scene.upstream,
+            view.upstream,
             upstream,
             seconds().map(|(_, upstream)| upstream).collect(),
         ),
         labelled("avoided")
-            .then(Style::Bold, format!("{:>10}", scene.avoided()))
+            .then(Style::Bold, format!("{:>10}", view.avoided()))
             .text(" ".repeat(start - LABEL - 10))
             .then(Style::Green, saved)
             .then(Style::Dim, rest),
@@ -83,7 +83,7 @@ fn polls(scene: &Scene, width: usize) -> [Line; 3] {
 }
 
 /// How the answers came about, how fast, and where the tasks stand.
-fn answers(scene: &Scene, width: usize) -> Vec<Line> {
+fn answers(view: &View, width: usize) -> Vec<Line> {
     let quantile = |name: &str, value| {
         Line::new()
             .then(Style::Dim, name)
@@ -94,16 +94,16 @@ fn answers(scene: &Scene, width: usize) -> Vec<Line> {
             .then(Style::Dim, name)
             .then(if count > 0 { style } else { Style::Dim }, number(count))
     };
-    let quantiles = [quantile("p50 ", scene.p50), quantile("p99 ", scene.p99)];
-    let [hit, shared, fetched, stale] = scene.origins;
+    let quantiles = [quantile("p50 ", view.p50), quantile("p99 ", view.p99)];
+    let [hit, shared, fetched, stale] = view.origins;
     let origins = [
         count("hit ", Style::Green, hit),
         count("shared ", Style::Cyan, shared),
         count("fetched ", Style::Yellow, fetched),
         count("stale ", Style::Blue, stale),
-        count("errors ", Style::Red, scene.errors),
+        count("errors ", Style::Red, view.errors),
     ];
-    let [queued, processing, succeeded, failed] = scene.states;
+    let [queued, processing, succeeded, failed] = view.states;
     let states = [
         count("queued ", Style::Plain, queued),
         count("processing ", Style::Yellow, processing),
@@ -131,24 +131,18 @@ fn flow(label: &str, items: impl IntoIterator<Item = Line>, width: usize) -> Vec
 }
 
 /// The tasks on stage, as many as there is room for.
-fn stage(scene: &Scene, width: usize, room: usize) -> Vec<Line> {
-    if room < 2 || scene.tasks.is_empty() {
+fn stage(view: &View, width: usize, room: usize) -> Vec<Line> {
+    if room < 2 || view.tasks.is_empty() {
         return Vec::new();
     }
     let rows = room - 1;
-    let all = scene.tasks.len();
+    let all = view.tasks.len();
     let shown = if all <= rows { all } else { rows - 1 };
     let head = Line::new()
         .then(Style::Dim, " task           channel            state")
         .right(width - 1, Style::Dim, "client polls → upstream");
     let mut lines = vec![head];
-    lines.extend(
-        scene
-            .tasks
-            .iter()
-            .take(shown)
-            .map(|task| actor(task, width)),
-    );
+    lines.extend(view.tasks.iter().take(shown).map(|task| actor(task, width)));
     if shown < all {
         let more = format!(" … and {} more tasks", all - shown);
         lines.push(Line::new().then(Style::Dim, more));
@@ -184,14 +178,14 @@ fn actor(task: &Actor, width: usize) -> Line {
 }
 
 /// What the referee says, and where to look on one's own.
-fn footer(scene: &Scene, places: &Places, width: usize) -> Vec<Line> {
-    let answers = format!("{} answers", number(scene.checked));
-    let words = if scene.violations == 0 {
+fn footer(view: &View, endpoints: &Endpoints, width: usize) -> Vec<Line> {
+    let answers = format!("{} answers", number(view.checked));
+    let words = if view.violations == 0 {
         let said = format!("{answers} checked:");
         let said = Line::new().then(Style::Green, "✓ ").text(said);
         [said, Line::new().text("none wrong, backward or foreign")]
     } else {
-        let found = format!("✗ {} of {answers}", number(scene.violations));
+        let found = format!("✗ {} of {answers}", number(view.violations));
         let found = Line::new().then(Style::Red, found);
         [
             found,
@@ -200,12 +194,12 @@ fn footer(scene: &Scene, places: &Places, width: usize) -> Vec<Line> {
     };
     let mut lines = flow("referee", words, width);
     lines.push(Line::new());
-    let gateway = Line::new().text(places.gateway.as_str());
-    let admin = places.admin.as_ref();
+    let gateway = Line::new().text(endpoints.gateway.as_str());
+    let admin = endpoints.admin.as_ref();
     let admin = admin.map(|admin| Line::new().then(Style::Dim, "admin ").text(admin.as_str()));
     lines.extend(flow("gateway", [gateway].into_iter().chain(admin), width));
-    if let Some(task) = scene.tasks.first() {
-        let [first, second] = places.curl(task.key, &task.id);
+    if let Some(task) = view.tasks.first() {
+        let [first, second] = endpoints.curl(task.key, &task.id);
         lines.push(labelled("try").text(first));
         lines.push(Line::new().text(second));
     }
@@ -224,14 +218,14 @@ mod tests {
     use super::super::tally::Rates;
     use super::*;
 
-    fn places() -> Places {
-        Places {
+    fn endpoints() -> Endpoints {
+        Endpoints {
             gateway: "http://127.0.0.1:41234".into(),
             admin: Some("http://127.0.0.1:41235".into()),
         }
     }
 
-    fn scene(tasks: usize) -> Scene {
+    fn view(tasks: usize) -> View {
         let mut rates = Rates::default();
         for second in 0..200 {
             rates.note(second * 500, second * 18);
@@ -245,7 +239,7 @@ mod tests {
             client: 1321,
             upstream: 36,
         };
-        Scene {
+        View {
             elapsed: Duration::from_secs(75),
             seconds: Some(120),
             client: 99_500,
@@ -262,8 +256,8 @@ mod tests {
         }
     }
 
-    fn painted(scene: &Scene, width: usize, height: usize) -> Vec<String> {
-        frame(scene, &places(), width, height)
+    fn painted(view: &View, width: usize, height: usize) -> Vec<String> {
+        frame(view, &endpoints(), width, height)
             .iter()
             .map(|line| line.paint(width, false))
             .collect()
@@ -271,7 +265,7 @@ mod tests {
 
     #[test]
     fn everything_that_counts_is_in_a_small_terminal() {
-        let lines = painted(&scene(20), 80, 23);
+        let lines = painted(&view(20), 80, 23);
         let text = lines.join("\n");
         for part in [
             "1:15 of 2:00",
@@ -297,7 +291,7 @@ mod tests {
 
     #[test]
     fn a_tall_terminal_shows_every_task() {
-        let lines = painted(&scene(20), 120, 40);
+        let lines = painted(&view(20), 120, 40);
         let tasks = lines.iter().filter(|line| line.contains("▸")).count();
         assert_eq!(tasks, 20);
         assert!(!lines.join("\n").contains("more tasks"));
@@ -305,9 +299,9 @@ mod tests {
 
     #[test]
     fn no_line_is_wider_nor_any_picture_higher_than_the_terminal() {
-        for scene in [scene(20), scene(1), Scene::default()] {
+        for view in [view(20), view(1), View::default()] {
             for (width, height) in [(1, 1), (20, 5), (40, 12), (60, 20), (80, 24), (300, 90)] {
-                let lines = painted(&scene, width, height);
+                let lines = painted(&view, width, height);
                 assert!(lines.len() <= height);
                 assert!(lines.iter().all(|line| line.chars().count() <= width));
             }
@@ -316,9 +310,9 @@ mod tests {
 
     #[test]
     fn a_violation_is_not_hidden() {
-        let mut scene = scene(3);
-        scene.violations = 2;
-        let text = painted(&scene, 80, 24).join("\n");
+        let mut view = view(3);
+        view.violations = 2;
+        let text = painted(&view, 80, 24).join("\n");
         assert!(text.contains("✗ 2 of 99,450 answers  wrong, backward or foreign"));
     }
 }

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::check::Origin;
+use super::referee::Origin;
 use super::tally::{Rates, Tally};
 use crate::simulator::{Simulator, State};
 
 /// Everything that a picture shows.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Scene {
+pub(super) struct View {
     /// Since the demo began.
     pub(super) elapsed: Duration,
     /// When it ends, if by itself.
@@ -56,7 +56,7 @@ pub(super) struct Actor {
     pub(super) upstream: u64,
 }
 
-impl Scene {
+impl View {
     /// As it is now.
     pub(super) fn look(simulator: &Simulator, tally: &Tally, rates: &Rates) -> Self {
         let mut states = [0, 0, tally.succeeded, tally.failed];
@@ -68,8 +68,8 @@ impl Scene {
             states[truth.state as usize] += 1;
             tasks.push(Actor {
                 id: live.id.clone(),
-                key: live.order.key,
-                channel: live.order.channel.name(),
+                key: live.job.key,
+                channel: live.job.channel.name(),
                 state: truth.state,
                 progress: truth.progress,
                 client: live.polls,
@@ -129,12 +129,12 @@ mod tests {
     #[test]
     fn the_share_avoided_is_never_rounded_up() {
         let avoided = |client, upstream| {
-            let scene = Scene {
+            let view = View {
                 client,
                 upstream,
-                ..Scene::default()
+                ..View::default()
             };
-            scene.avoided()
+            view.avoided()
         };
         assert_eq!(avoided(0, 0), "–");
         assert_eq!(avoided(1000, 36), "96.4 %");

@@ -18,7 +18,7 @@ const LIVES: RangeInclusive<f64> = 8.0..=25.0;
 
 /// One task to be made.
 #[derive(Clone, Debug)]
-pub(super) struct Order {
+pub(super) struct Job {
     /// Whose it is.
     pub(super) key: &'static str,
     /// A key that it does not belong to.
@@ -29,7 +29,7 @@ pub(super) struct Order {
     outcome: Outcome,
 }
 
-impl Order {
+impl Job {
     /// The create request's body.
     pub(super) fn document(&self) -> Value {
         let lifetime = format!("{}ms", self.lifetime.as_millis());
@@ -41,14 +41,14 @@ impl Order {
     }
 }
 
-/// Gives out one order after the other.
+/// Gives out one job after the other.
 #[derive(Debug)]
-pub(super) struct Orders {
+pub(super) struct Workload {
     lives: (f64, f64),
     given: AtomicUsize,
 }
 
-impl Orders {
+impl Workload {
     /// For a demo of so many seconds, or an endless one: short enough that some tasks see their end.
     pub(super) fn new(seconds: Option<u64>) -> Self {
         let longest = seconds.and_then(|seconds| u32::try_from(seconds).ok());
@@ -68,11 +68,11 @@ impl Orders {
     }
 
     /// The next one.
-    pub(super) fn next(&self) -> Order {
+    pub(super) fn next(&self) -> Job {
         let number = self.given.fetch_add(1, Ordering::Relaxed);
         let channels: Vec<_> = channels().collect();
         let (shortest, longest) = self.lives;
-        Order {
+        Job {
             key: KEYS[number % KEYS.len()],
             stranger: KEYS[(number + 1) % KEYS.len()],
             channel: channels[number % channels.len()],
@@ -114,9 +114,9 @@ mod tests {
             (Some(10), 3.0..6.0),
             (Some(1), 0.3..0.6),
         ] {
-            let orders = Orders::new(seconds);
+            let workload = Workload::new(seconds);
             for _ in 0..100 {
-                let life = orders.next().lifetime.as_secs_f64();
+                let life = workload.next().lifetime.as_secs_f64();
                 assert!(within.contains(&life), "{seconds:?}: {life}");
             }
         }
@@ -124,23 +124,23 @@ mod tests {
 
     #[test]
     fn every_key_and_every_honest_shape_gets_its_turn_and_no_stranger_owns_a_task() {
-        let orders = Orders::new(None);
-        let given: Vec<_> = (0..100).map(|_| orders.next()).collect();
-        assert!(channels().all(|channel| given.iter().any(|order| order.channel == channel)));
+        let workload = Workload::new(None);
+        let given: Vec<_> = (0..100).map(|_| workload.next()).collect();
+        assert!(channels().all(|channel| given.iter().any(|job| job.channel == channel)));
         assert!(
             KEYS.iter()
-                .all(|key| given.iter().any(|order| order.key == *key))
+                .all(|key| given.iter().any(|job| job.key == *key))
         );
-        assert!(given.iter().all(|order| order.key != order.stranger));
+        assert!(given.iter().all(|job| job.key != job.stranger));
     }
 
     #[test]
     fn an_order_is_made_in_the_shape_of_its_channel() {
         for _ in 0..10 {
-            let order = Orders::new(None).next();
-            let document = order.document();
+            let job = Workload::new(None).next();
+            let document = job.document();
             let model = document["model"].as_str().expect("a text");
-            assert_eq!(Channel::of_model(model), Some(order.channel));
+            assert_eq!(Channel::of_model(model), Some(job.channel));
         }
     }
 }
