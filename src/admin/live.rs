@@ -1,7 +1,7 @@
 //! The page's numbers, live: sampled once a second for all who watch together, and not at all while nobody does.
 
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use super::picture::{Counted, Picture};
 use super::totals::Totals;
 use crate::gateway::Gateway;
 use crate::message::body::Body;
+use crate::sync::lock;
 use crate::telemetry::Exposition;
 
 /// How many may watch at once; scrapes and probes must still find a place.
@@ -113,11 +114,7 @@ impl Live {
 
     /// Whoever holds the receiver watches, and gets what there is at once.
     fn watch(&self) -> watch::Receiver<Option<Arc<Moment>>> {
-        let mut sampling = self
-            .0
-            .sampling
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut sampling = lock(&self.0.sampling);
         let mut latest = self.0.latest.subscribe();
         latest.mark_changed();
         if !*sampling {
@@ -141,11 +138,7 @@ impl Live {
             self.0
                 .latest
                 .send_replace(Some(Arc::new(Moment { picture, event })));
-            let mut sampling = self
-                .0
-                .sampling
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut sampling = lock(&self.0.sampling);
             alone = if self.0.latest.receiver_count() == 0 {
                 alone + 1
             } else {

@@ -2,13 +2,14 @@
 //! records of the entry, the key, and what its list of uses touches. Those are in no processor's cache when there are
 //! many tasks, and here there are two of them. What is kept is what moka keeps: whatever goes there is dropped here.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use hashbrown::HashTable;
 use tokio::time::Instant;
 
 use super::entry::Entry;
 use crate::request::key::TaskKey;
+use crate::sync::{lock, read, write};
 
 /// Parts that are locked apart.
 const SHARDS: u64 = 64;
@@ -53,7 +54,7 @@ impl Index {
         keep: impl FnOnce(Arc<Entry>),
     ) {
         let shard = self.shard(digest);
-        let _one_at_a_time = shard.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = lock(&shard.changes);
         let earlier = {
             let (mut held, entry) = (shard.write(), Arc::clone(&entry));
             held.expect(entry.useful_until());
@@ -81,7 +82,7 @@ impl Index {
     /// Has `change` done, unless another entry has taken the place of this one; none takes it meanwhile.
     pub(super) fn while_held(&self, digest: u64, entry: &Arc<Entry>, change: impl FnOnce()) {
         let shard = self.shard(digest);
-        let _one_at_a_time = shard.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = lock(&shard.changes);
         let is_it = |held: &Arc<Entry>| Arc::ptr_eq(held, entry);
         let is_held = shard.read().entries.find(digest, is_it).is_some();
         if is_held {
@@ -131,11 +132,11 @@ impl Shard {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Held> {
-        self.held.read().unwrap_or_else(PoisonError::into_inner)
+        read(&self.held)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Held> {
-        self.held.write().unwrap_or_else(PoisonError::into_inner)
+        write(&self.held)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The crowd: tasks are made through the gateway and polled by many until they are over; then comes the next.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -13,6 +13,7 @@ use super::referee::{Allowance, Origin, Violation, is_over, judge};
 use super::tally::Tally;
 use super::workload::{Job, Workload, chance};
 use crate::simulator::{Simulator, State};
+use crate::sync::lock;
 
 /// How often a poller asks again after the end, as front ends do that learn of it late.
 const LATE_POLLS: u32 = 3;
@@ -209,9 +210,4 @@ impl Poller {
 fn place(job: &Job, path: Path, id: &str, cache_status: &str) -> String {
     let (base, channel) = (path.base(), job.channel.name());
     format!("{base}/{id}, channel {channel}, cache-status: {cache_status}")
-}
-
-/// Locks, whatever became of the last holder: no count is ever half done.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,7 @@
 //! What is known of one connection: what is under way on it, and since when it has been waiting for its client.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::guard::Guard;
 use crate::error::Error;
 use crate::request::inbound::TellInterim;
+use crate::sync::lock;
 
 /// Bytes of interim answers that may wait for a client, before more of them are dropped.
 const MAX_HINTS: usize = 16 * 1024;
@@ -263,7 +264,7 @@ impl Activity {
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+        change(&mut lock(&self.state))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use futures_util::FutureExt as _;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST};
@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::message::body::Body;
 use crate::request::inbound::{Inbound, Interim, Peer, Refusal};
 use crate::request::route::Route;
+use crate::sync::lock;
 use crate::telemetry::Counted;
 
 /// See the module.
@@ -123,10 +124,6 @@ where
             Ok(Response::from_parts(head, body))
         })
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What HTTP/2's own framing leaves open: two hosts (RFC 9113 §8.3.1), two lengths, a user in the target.

@@ -8,12 +8,13 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::Simulator;
 use super::channel::Channel;
 use super::order;
 use super::reply::Reply;
 use super::rule::{Fault, Rule};
 use super::tasks::Forced;
-use super::{Simulator, lock};
+use crate::sync::lock;
 
 /// What there is, for those who ask for something else.
 const ENDPOINTS: [&str; 10] = [

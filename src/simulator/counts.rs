@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex};
 use serde::Serialize;
 use tokio::sync::watch;
 
+use super::dialect::Dialect;
 use super::rule::Fault;
-use super::{Dialect, lock};
+use crate::sync::lock;
 
 /// What the simulator was asked since it began, or since its last reset.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

@@ -2,9 +2,10 @@
 
 use std::sync::{Arc, Mutex};
 
+use super::dialect::Dialect;
 use super::dice::Dice;
 use super::rule::{Rule, When};
-use super::{Dialect, lock};
+use crate::sync::lock;
 
 /// The most rules that can be set at a time.
 const MAX_RULES: usize = 1_000;

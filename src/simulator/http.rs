@@ -9,14 +9,17 @@ use hyper::{Request, Response, StatusCode, Version};
 use tokio::time::Instant;
 
 use super::channel::ResultUrl;
-use super::content::{is_signed, video};
+use super::content::video;
+use super::dialect::Dialect;
 use super::documents::{self, View};
 use super::life::Status;
+use super::links::is_signed;
 use super::path::Route;
 use super::reply::{Broken, Outgoing, Reply};
 use super::rule::{Fault, Rule};
 use super::socket::ResetSwitch;
-use super::{Dialect, Simulator, control, lock, order, sinks};
+use super::{Simulator, control, order, sinks};
+use crate::sync::lock;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-oneapi-request-id");
 const VERSION: HeaderName = HeaderName::from_static("x-new-api-version");

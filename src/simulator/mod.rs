@@ -12,13 +12,16 @@ mod clock;
 mod content;
 mod control;
 mod counts;
+mod dialect;
 mod dice;
 mod documents;
 mod faults;
 mod gate;
 mod http;
+mod json;
 mod keys;
 mod life;
+mod links;
 mod order;
 mod path;
 mod reply;
@@ -32,9 +35,11 @@ mod tasks;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::time::Instant;
+
+use crate::sync::lock;
 
 pub use channel::{Channel, ChannelChoice};
 pub use content::content_bytes;
@@ -47,26 +52,18 @@ pub use settings::{Settings, Span};
 pub use tasks::{Forced, TaskOptions};
 
 use clock::Clock;
-use content::Links;
+
 use counts::Counter;
 use dice::Dice;
 use keys::Keys;
 use life::{Life, Plan, Rounds};
+use links::Links;
 use tasks::{Polls, Task, Tasks};
 
 /// The reason of failures that were given none.
 const REFUSED: &str = "the vendor refused the prompt: content policy";
 /// new-api's reason when it gives up on a vendor.
 const TIMED_OUT: &str = "任务超时（1440分钟）";
-
-/// One of the two status paths, and the family of documents that belongs on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Dialect {
-    /// `/v1/video/generations/{id}`.
-    Unified,
-    /// `/v1/videos/{id}`.
-    Openai,
-}
 
 /// A simulated OctopusX; a cheap handle to one shared state.
 #[derive(Clone, Debug)]
@@ -320,9 +317,4 @@ impl Simulator {
             }
         }
     }
-}
-
-/// Locks, whatever became of the last holder: nothing here is left half done.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,8 +2,8 @@
 
 use hyper::Method;
 
-use super::Dialect;
 use super::counts::Kind;
+use super::dialect::Dialect;
 
 /// Where a request goes. Ids are percent-decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use hyper::{Response, StatusCode};
 use serde::Serialize;
 
 use super::counts::Visit;
-use super::documents::go_json;
+use super::json::go_json;
 use super::rule::Fault;
 
 /// In how many pieces a slow body is sent.

@@ -5,8 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::Dialect;
-use super::settings::share;
+use super::dialect::Dialect;
 
 /// One way of not answering as one should.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -332,6 +331,14 @@ impl TryFrom<RuleJson> for Rule {
             ..Self::new(fault).on(json.scope).when(when)
         })
     }
+}
+
+/// Reads a share from 0 to 1.
+pub(super) fn share(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|share| (0.0..=1.0).contains(share))
+        .ok_or_else(|| format!("`{text}` is not a share from 0 to 1, such as 0.1"))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use super::channel::{Channel, ChannelChoice};
-use super::rule::Rule;
+use super::rule::{Rule, share};
 
 /// Settings of a [`Simulator`](super::Simulator); the defaults answer at once and never fail.
 #[derive(Clone, Debug, PartialEq, clap::Args)]
@@ -198,14 +198,6 @@ fn channel_choice() -> impl TypedValueParser<Value = ChannelChoice> {
     let mixed = PossibleValue::new("mixed").help("each of the above in turn");
     PossibleValuesParser::new(named.chain([mixed]))
         .map(|name| Channel::named(&name).map_or(ChannelChoice::Mixed, ChannelChoice::One))
-}
-
-/// Reads a share from 0 to 1.
-pub(super) fn share(text: &str) -> Result<f64, String> {
-    text.parse()
-        .ok()
-        .filter(|share| (0.0..=1.0).contains(share))
-        .ok_or_else(|| format!("`{text}` is not a share from 0 to 1, such as 0.1"))
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

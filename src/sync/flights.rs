@@ -8,7 +8,7 @@ use std::collections::hash_map::Entry;
 use std::fmt;
 use std::hash::Hash;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
 use ahash::HashMap;
@@ -16,6 +16,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::{Shared, WeakShared};
 use tokio::task::JoinHandle;
 
+use crate::sync::lock;
 use crate::sync::permits::{Seat, Seats};
 
 /// The flights under way, by key.
@@ -230,11 +231,6 @@ impl<K: Hash + Eq, V: Clone> Drop for Leave<K, V> {
             table.remove(&self.key);
         }
     }
-}
-
-/// Nothing panics while the table is locked but `depart`, which is called before the table is changed.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -2,10 +2,11 @@
 //! an example of what was slow.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::message::trace::Trace;
+use crate::sync::lock;
 
 /// One such request.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +52,6 @@ impl Exemplars {
 
     /// All of them.
     pub(super) fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }

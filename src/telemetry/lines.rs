@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::fmt::{self, Write};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tracing::field::{Field, Visit};
@@ -13,6 +13,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::log::{REQUESTS, SNAPSHOTS};
+use crate::sync::lock;
 
 /// See the module.
 #[derive(Default)]
@@ -65,10 +66,7 @@ where
 impl PrometheusLines {
     /// Writes a snapshot: every sample with its time, help and type only the first time.
     fn write_snapshot(&self, to: &mut Writer<'_>, metrics: &str, millis: u128) -> fmt::Result {
-        let mut described = self
-            .described
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut described = lock(&self.described);
         for line in metrics.lines() {
             if !line.starts_with('#') {
                 writeln!(to, "{line} {millis}")?;

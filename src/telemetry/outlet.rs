@@ -10,6 +10,8 @@ use std::time::Duration;
 use prometheus::IntCounter;
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::sync::lock;
+
 /// How many bytes may wait, and as many be on their way out.
 const ROOM: usize = 4 << 20;
 
@@ -112,7 +114,7 @@ impl Outlet {
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.queue)
     }
 }
 

@@ -2,11 +2,12 @@
 //! whatever clients and upstream do.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use tokio::time::Instant;
 
 use crate::request::key::Caller;
+use crate::sync::lock;
 
 /// How many kinds of trouble are kept; beyond it the one that was seen longest ago goes.
 const KINDS: usize = 32;
@@ -74,7 +75,7 @@ impl RecentErrors {
             task,
             caller,
         } = circumstances;
-        let mut troubles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut troubles = lock(&self.0);
         let known = troubles.iter().position(|trouble| {
             (trouble.seen, trouble.route, trouble.code.as_str()) == (seen, route, code)
         });
@@ -99,7 +100,7 @@ impl RecentErrors {
     /// All that are kept, the latest first.
     #[must_use]
     pub fn latest(&self) -> Vec<Trouble> {
-        let troubles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let troubles = lock(&self.0);
         troubles.iter().cloned().collect()
     }
 }

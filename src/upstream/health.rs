@@ -4,7 +4,7 @@
 //! where the answer names no one, since then it counts by address. Or upstream is down: several polls in a row came
 //! to nothing. Either way one poll is let through now and then, to find out whether it is over.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -17,6 +17,7 @@ use super::circuit::{Circuit, LONGEST_PAUSE, UNREACHABLE};
 use crate::answer::reply::Reply;
 use crate::error::Error;
 use crate::request::key::Caller;
+use crate::sync::lock;
 
 /// The word of something in front of upstream that cannot reach it: twenty of these.
 const UNREACHED: u32 = 2;
@@ -173,7 +174,7 @@ impl Default for Health {
 }
 
 fn with<T>(circuit: &Mutex<Circuit>, change: impl FnOnce(&mut Circuit) -> T) -> T {
-    change(&mut circuit.lock().unwrap_or_else(PoisonError::into_inner))
+    change(&mut lock(&circuit))
 }
 
 #[cfg(test)]

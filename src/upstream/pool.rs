@@ -3,7 +3,7 @@
 //! one connection, and that has a task.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use http::header::HOST;
@@ -22,6 +22,7 @@ use super::http1::{Failed, Line, NoBody, receive};
 use super::{PING, POOL_IDLE, STREAM_WINDOW, STREAMS};
 use crate::config::UpstreamUrl;
 use crate::error::Error;
+use crate::sync::lock;
 
 /// How many connections a poll tries that turn out to be closed before anything was sent.
 const TRIES: usize = 3;
@@ -231,7 +232,7 @@ impl Pool {
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.open)
     }
 }
 

@@ -17,7 +17,7 @@
 mod histogram;
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -25,6 +25,7 @@ use tokio::time::Instant;
 pub use self::histogram::Bounds;
 
 use self::histogram::Model;
+use crate::sync::lock;
 
 /// From this progress on, in percent, the end is taken to be near.
 const NEARLY_DONE: u8 = 95;
@@ -108,7 +109,7 @@ impl Cadence {
 
     fn models(&self) -> MutexGuard<'_, Models> {
         // Every state between two statements is a sound one.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

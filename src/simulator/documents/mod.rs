@@ -10,11 +10,13 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::Dialect;
+use super::channel::Channel;
 use super::channel::ResultUrl;
 use super::clock::Clock;
-use super::content::Links;
+use super::dialect::Dialect;
+use super::json::go_json;
 use super::life::Status;
+use super::links::Links;
 use super::tasks::Task;
 
 /// A task at one moment: all that a document can tell. Times are Unix seconds, 0 for "not yet".
@@ -96,9 +98,11 @@ impl<'a> View<'a> {
 
 /// The answer to a status poll.
 pub(super) fn status(dialect: Dialect, view: &View<'_>) -> Bytes {
-    match dialect {
-        Dialect::Unified => unified::document(view),
-        Dialect::Openai => openai::document(view),
+    match (dialect, view.task.channel) {
+        (Dialect::Unified, Channel::OpenaiOnUnified) => openai::on_unified(view),
+        (Dialect::Unified, _) => unified::document(view),
+        (Dialect::Openai, Channel::WrapperOnOpenai) => unified::documented(view),
+        (Dialect::Openai, _) => openai::document(view),
     }
 }
 
@@ -115,20 +119,11 @@ pub(super) fn created(dialect: Dialect, view: &View<'_>) -> Bytes {
     }
 }
 
-/// JSON as Go's `encoding/json` writes it: `&`, `<` and `>` are escaped.
-pub(super) fn go_json(value: &impl Serialize) -> Bytes {
-    let plain = serde_json::to_vec(value).unwrap_or_default();
-    let mut escaped = Vec::with_capacity(plain.len() + 64);
-    for byte in plain {
-        // Outside of texts JSON has none of these.
-        match byte {
-            b'&' => escaped.extend_from_slice(br"\u0026"),
-            b'<' => escaped.extend_from_slice(br"\u003c"),
-            b'>' => escaped.extend_from_slice(br"\u003e"),
-            other => escaped.push(other),
-        }
-    }
-    escaped.into()
+/// Why a task failed.
+#[derive(Serialize)]
+pub(super) struct Reason<'a> {
+    pub(super) message: &'a str,
+    pub(super) code: &'a str,
 }
 
 /// new-api's `mapTaskStatusToSimple`.

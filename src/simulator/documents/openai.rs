@@ -5,8 +5,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::super::channel::Channel;
+use super::super::json::go_json;
 use super::super::life::Status;
-use super::{View, go_json, raw, unified, video};
+use super::{Reason, View, raw, video};
 
 /// A data: URI of sixteen bytes that begin as an MP4 file does.
 const TINY_VIDEO: &str = "data:video/mp4;base64,AAAAEGZ0eXBpc29tAAACAA==";
@@ -38,18 +39,11 @@ struct Video<'a> {
     metadata: Value,
 }
 
-#[derive(Serialize)]
-pub(super) struct Reason<'a> {
-    pub(super) message: &'a str,
-    pub(super) code: &'a str,
-}
-
 pub(super) fn document(view: &View<'_>) -> Bytes {
     match view.task.channel {
         Channel::Sora2 => raw::sora(view),
         Channel::SoraRaw => raw::sora_with_its_id(view),
         Channel::Seedance2 => raw::seedance(view),
-        Channel::WrapperOnOpenai => unified::documented(view),
         Channel::Grok => raw::grok(view),
         Channel::V1Rc30 => raw::rc30(view),
         _ => go_json(&object(view)),

@@ -4,9 +4,9 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::json;
 
+use super::super::json::go_json;
 use super::super::life::Status;
-use super::openai::Reason;
-use super::{View, go_json, vendor, video};
+use super::{Reason, View, vendor, video};
 
 /// The vendor's own body, nothing left out.
 #[derive(Serialize)]

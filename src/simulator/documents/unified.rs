@@ -5,8 +5,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::super::channel::Channel;
+use super::super::json::go_json;
 use super::super::life::Status;
-use super::{View, go_json, openai, simple, vendor};
+use super::{View, simple, vendor};
 
 /// `dto.TaskResponse`.
 #[derive(Serialize)]
@@ -71,7 +72,6 @@ pub(super) fn document(view: &View<'_>) -> Bytes {
         Channel::Seedance2 => seedance(view),
         Channel::OldRow => old_row(view),
         Channel::Bare => bare(view),
-        Channel::OpenaiOnUnified => openai::on_unified(view),
         Channel::Nested => nested(view),
         _ => success(row(view, view.result_url(), vendor::document(view))),
     }
