@@ -160,7 +160,7 @@ fn with_config(settings: &Settings, run: impl FnOnce(&Loaded) -> Result<(), Prob
     };
     match problem.downcast_ref() {
         Some(StartProblem::Configuration(problem)) => {
-            complain(&loaded.with_place(&problem.to_string()), MISUSED)
+            complain(&loaded.with_location(&problem.to_string()), MISUSED)
         }
         Some(StartProblem::Passed(problem)) => complain(problem, MISUSED),
         _ => complain(&problem, FAILED),

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
+use super::explain::{explain, location};
 use super::keys::{self, get, nearest, put};
 use super::origin::{Origin, Origins, environment_name};
-use super::problem::{Problem, explain, place};
-use super::sense;
+use super::problem::Problem;
+use super::validate;
 use super::{Config, Proxy};
 
 /// Where to read from, besides the defaults.
@@ -33,13 +34,13 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// A message that begins with a key, with the place in front where that key was set.
+    /// A message that begins with a key, with the location in front where that key was set.
     #[must_use]
-    pub fn with_place(&self, message: &str) -> String {
+    pub fn with_location(&self, message: &str) -> String {
         let key = message.split(':').next().unwrap_or_default();
-        match place(key, &self.origins).as_str() {
+        match location(key, &self.origins).as_str() {
             "defaults" => message.to_owned(),
-            place => format!("{place}: {message}"),
+            location => format!("{location}: {message}"),
         }
     }
 }
@@ -47,7 +48,7 @@ impl Loaded {
 /// Reads every layer: defaults, file, environment, flags; the later one wins.
 ///
 /// # Errors
-/// The first thing that is wrong, with its place and what would be right.
+/// The first thing that is wrong, with its location and what would be right.
 pub fn load(sources: &Sources) -> Result<Loaded, Problem> {
     let defaults = keys::default_table()?;
     let known = keys::known(&defaults);
@@ -73,7 +74,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problem> {
             let key = error.path().to_string();
             explain(&key, error.inner().message(), &merged, &origins)
         })?;
-    sense::check(&config, &merged, &origins)?;
+    validate::check(&config, &merged, &origins)?;
     config.upstream.proxy = Proxy::from_environment(&sources.environment, &config.upstream.url)
         .map_err(Problem::new)?;
     Ok(Loaded { config, origins })
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_value_is_told_with_its_place_and_what_it_takes() {
+    fn a_wrong_value_is_told_with_its_location_and_what_it_takes() {
         for (name, value, told) in [
             (
                 "CACHE__SUCCEEDED_TTL",

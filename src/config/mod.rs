@@ -4,14 +4,15 @@
 //! environment, flags. Reading binds no port and opens no connection.
 
 mod changes;
+mod explain;
 mod human;
 mod keys;
 mod load;
 mod origin;
 mod problem;
 mod proxy;
-mod sense;
 mod show;
+mod validate;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;

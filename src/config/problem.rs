@@ -2,11 +2,6 @@
 
 use std::fmt;
 
-use toml::{Table, Value};
-
-use super::keys::get;
-use super::origin::Origins;
-
 /// Why a configuration cannot be used: where, which key, what was found and what it takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem(String);
@@ -29,60 +24,4 @@ impl Problem {
             "the configuration cannot be written as TOML: {error}"
         ))
     }
-}
-
-/// Puts serde's words into the form of every message here.
-pub(super) fn explain(key: &str, said: &str, merged: &Table, origins: &Origins) -> Problem {
-    // `[[cache]]` is a list of sections.
-    if let Some((section, _)) = key.split_once('[') {
-        return complain(
-            section,
-            "one section with keys of its own, as in [section]",
-            merged,
-            origins,
-        );
-    }
-    if let Some((_, missing)) = said.split_once("missing field `") {
-        let missing = missing.trim_end_matches('`');
-        let place = place(key, origins);
-        return Problem(format!(
-            "{place}: {key}.{missing} is missing: {key} takes both cert and key"
-        ));
-    }
-    let takes = said
-        .rsplit_once("expected ")
-        .map_or(said, |(_, takes)| takes)
-        .trim();
-    let takes = match takes {
-        "a boolean" => "true or false".to_owned(),
-        "a nonzero usize" | "usize" => "a whole number above zero".to_owned(),
-        "path string" => "a path, as text".to_owned(),
-        takes if takes.starts_with("struct ") || takes == "a map" => {
-            "a section with keys of its own".to_owned()
-        }
-        takes => takes.replace('`', "\""),
-    };
-    complain(key, &takes, merged, origins)
-}
-
-/// In the form of every message here: the place, the key, what it got and what it takes.
-pub(super) fn complain(key: &str, takes: &str, merged: &Table, origins: &Origins) -> Problem {
-    let place = place(key, origins);
-    // A URL with a user or a query in it may hold a secret: it is not repeated.
-    let got = match get(merged, key) {
-        Some(Value::String(text)) if text.contains(['@', '?', '#']) => {
-            "a text with a user or a query in it (not repeated here)".to_owned()
-        }
-        Some(value) => value.to_string().trim().to_owned(),
-        None => "nothing".to_owned(),
-    };
-    Problem(format!("{place}: {key}: got {got}, takes {takes}"))
-}
-
-/// Where a key, or the first key of a section, was set.
-pub(super) fn place(key: &str, origins: &Origins) -> String {
-    origins
-        .iter()
-        .find(|(set, _)| *set == key || set.starts_with(&format!("{key}.")))
-        .map_or_else(|| "defaults".to_owned(), |(_, origin)| origin.to_string())
 }

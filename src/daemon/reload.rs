@@ -38,7 +38,7 @@ impl Reloader {
         if let (Some(identity), Some(tls)) = (&self.tls, &loaded.config.listen.tls) {
             identity
                 .reload(tls)
-                .map_err(|problem| loaded.with_place(&problem.to_string()))?;
+                .map_err(|problem| loaded.with_location(&problem.to_string()))?;
         }
         let Loaded { config, .. } = loaded;
         self.gateway.reload(&config);

@@ -6,12 +6,13 @@ use tokio::sync::Semaphore;
 use toml::Table;
 
 use super::Config;
+use super::explain::invalid;
 use super::origin::Origins;
-use super::problem::{Problem, complain};
+use super::problem::Problem;
 
 /// Refuses the first setting that makes no sense.
 pub(super) fn check(config: &Config, merged: &Table, origins: &Origins) -> Result<(), Problem> {
-    let refuse = |key: &str, takes: &str| Err(complain(key, takes, merged, origins));
+    let refuse = |key: &str, takes: &str| Err(invalid(key, takes, merged, origins));
     if let Some(admin) = config.listen.admin {
         if !admin.ip().is_loopback() && !config.listen.admin_public {
             return refuse(
