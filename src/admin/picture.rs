@@ -12,7 +12,7 @@ use super::words::{NOTHING, ago, bytes, count, latency, percent, rate, span};
 use crate::answer::outcome::Verdict;
 use crate::cache::{Acceptance, Census};
 use crate::gateway::Gateway;
-use crate::telemetry::{Seen, Trouble};
+use crate::telemetry::{ErrorRecord, SeenBy};
 use crate::upstream::health;
 
 /// See the module.
@@ -208,7 +208,7 @@ impl Picture {
         self.tables.insert("callers", rows.collect());
     }
 
-    fn errors(&mut self, latest: &[Trouble], now: Instant) {
+    fn errors(&mut self, latest: &[ErrorRecord], now: Instant) {
         self.set(
             "errors",
             if latest.is_empty() {
@@ -219,9 +219,9 @@ impl Picture {
         );
         let rows = latest.iter().map(|trouble| {
             let (kind, seen) = match trouble.seen {
-                Seen::Upstream => ("upstream", "upstream failed"),
-                Seen::Hidden => ("hidden", "hidden from the client"),
-                Seen::Client => ("client", "a client saw it"),
+                SeenBy::Upstream => ("upstream", "upstream failed"),
+                SeenBy::Hidden => ("hidden", "hidden from the client"),
+                SeenBy::Client => ("client", "a client saw it"),
             };
             let what = match trouble.detail.as_str() {
                 "" => trouble.code.clone(),

@@ -13,7 +13,7 @@ use crate::answer::reply::Reply;
 use crate::error::Error;
 use crate::request::key::TaskKey;
 use crate::request::query::TaskFetch;
-use crate::telemetry::{Circumstances, RecentErrors, Seen};
+use crate::telemetry::{ErrorContext, RecentErrors, SeenBy};
 use crate::upstream::health::{Health, Outcome};
 
 /// See the module.
@@ -69,8 +69,8 @@ where
 }
 
 fn tell(recent: &RecentErrors, key: &TaskKey, result: &Result<Reply, Error>) {
-    let circumstances = Circumstances {
-        seen: Seen::Upstream,
+    let circumstances = ErrorContext {
+        seen: SeenBy::Upstream,
         route: key.dialect.as_str(),
         task: Some(key.task.as_str()),
         caller: Some(key.caller),

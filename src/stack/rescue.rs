@@ -22,7 +22,7 @@ use crate::request::inbound::Inbound;
 use crate::request::key::Caller;
 use crate::request::route::Route;
 use crate::task::{Dialect, Fault};
-use crate::telemetry::{Circumstances, RecentErrors, Seen};
+use crate::telemetry::{ErrorContext, RecentErrors, SeenBy};
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -87,7 +87,7 @@ where
                     handled
                 }
                 Err(error) => {
-                    let circumstances = circumstances(this.route, Seen::Client, *this.caller);
+                    let circumstances = circumstances(this.route, SeenBy::Client, *this.caller);
                     let (code, reason) = (error.code(), error.reason());
                     this.recent
                         .note(circumstances, code, &reason, Instant::now());
@@ -125,13 +125,13 @@ fn tell(recent: &RecentErrors, route: &Route, caller: Option<Caller>, handled: &
     let (status, facts) = (handled.response.status(), &handled.facts);
     let (seen, code, detail) = match facts.verdict {
         Verdict::Stale => (
-            Seen::Hidden,
+            SeenBy::Hidden,
             "stale",
             "the last known state stood in for a failing upstream",
         ),
         Verdict::Forwarded if !status.is_server_error() => return,
         _ if status.is_client_error() || status.is_server_error() => (
-            Seen::Client,
+            SeenBy::Client,
             status.as_str(),
             status.canonical_reason().unwrap_or_default(),
         ),
@@ -141,12 +141,12 @@ fn tell(recent: &RecentErrors, route: &Route, caller: Option<Caller>, handled: &
     recent.note(circumstances, code, detail, Instant::now());
 }
 
-fn circumstances(route: &Route, seen: Seen, caller: Option<Caller>) -> Circumstances<'_> {
+fn circumstances(route: &Route, seen: SeenBy, caller: Option<Caller>) -> ErrorContext<'_> {
     let task = match route {
         Route::Poll { task, .. } | Route::Write { task, .. } => Some(task.as_str()),
         Route::Forward { .. } => None,
     };
-    Circumstances {
+    ErrorContext {
         seen,
         route: route.as_str(),
         task,

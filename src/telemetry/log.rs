@@ -8,21 +8,17 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, Registry, reload};
 
-use super::lines::PrometheusLines;
-use super::outlet::{DROPS, Outlet, OutletGuard};
+use super::non_blocking::{NonBlocking, WorkerGuard};
+use super::prometheus_format::PrometheusFormat;
+use super::targets::{DROPS, REQUESTS, SNAPSHOTS};
 use crate::config::{self, LogFormat, LogLevel};
 use crate::message::trace::Trace;
 use crate::request::key::Caller;
 
-/// What requests are logged as.
-pub(super) const REQUESTS: &str = "pollgate::requests";
-/// What snapshots are logged as.
-pub(super) const SNAPSHOTS: &str = "pollgate::snapshots";
-
 /// Writes what is still waiting when dropped.
 #[derive(Debug)]
 pub struct LogGuard {
-    _outlet: OutletGuard,
+    _worker: WorkerGuard,
     level: reload::Handle<Targets, Registry>,
 }
 
@@ -53,13 +49,13 @@ impl Reload {
 /// Starts the log on standard output.
 #[must_use]
 pub fn start(log: &config::Log) -> LogGuard {
-    let (outlet, guard) = Outlet::start(stdout());
+    let (writer, guard) = NonBlocking::start(stdout());
     let (filter, level) = reload::Layer::new(targets(log.level));
     let layer = tracing_subscriber::fmt::layer()
-        .with_writer(outlet)
+        .with_writer(writer)
         .with_ansi(false);
     let layer = match log.format {
-        LogFormat::Prometheus => layer.event_format(PrometheusLines::default()).boxed(),
+        LogFormat::Prometheus => layer.event_format(PrometheusFormat::default()).boxed(),
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
         LogFormat::Text => layer.compact().boxed(),
     };
@@ -68,7 +64,7 @@ pub fn start(log: &config::Log) -> LogGuard {
         .with(layer.with_filter(filter))
         .try_init();
     LogGuard {
-        _outlet: guard,
+        _worker: guard,
         level,
     }
 }

@@ -13,7 +13,7 @@ use prometheus::{
 
 use super::exemplars::Exemplars;
 use super::exposition::Exposition;
-use super::outlet;
+use super::non_blocking;
 use crate::answer::outcome::Verdict;
 use crate::message::trace::Trace;
 use crate::request::route::Route;
@@ -112,7 +112,7 @@ impl Metrics {
         build.set(1);
         registry.register(Box::new(build))?;
 
-        if let Some(dropped) = outlet::dropped() {
+        if let Some(dropped) = non_blocking::dropped() {
             registry.register(Box::new(dropped.clone()))?;
         }
 

@@ -2,13 +2,14 @@
 
 mod exemplars;
 mod exposition;
-mod lines;
 mod log;
 mod metrics;
-mod outlet;
+mod non_blocking;
+mod prometheus_format;
 mod recent;
+mod targets;
 
 pub use exposition::Exposition;
 pub use log::{LogGuard, Reload, RequestLine, start, write_snapshot};
 pub use metrics::{Counted, Gauge, Metrics, UpstreamKind};
-pub use recent::{Circumstances, RecentErrors, Seen, Trouble};
+pub use recent::{ErrorContext, ErrorRecord, RecentErrors, SeenBy};

@@ -17,11 +17,11 @@ const LETTERS: usize = 120;
 
 /// The latest troubles. Costs nothing where there are none.
 #[derive(Debug, Default)]
-pub struct RecentErrors(Mutex<VecDeque<Trouble>>);
+pub struct RecentErrors(Mutex<VecDeque<ErrorRecord>>);
 
 /// Who saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Seen {
+pub enum SeenBy {
     /// The gateway: upstream failed to answer a poll, or asked for a pause.
     Upstream,
     /// Nobody: the last known state stood in.
@@ -32,9 +32,9 @@ pub enum Seen {
 
 /// One kind of trouble, and when it last was.
 #[derive(Debug, Clone)]
-pub struct Trouble {
+pub struct ErrorRecord {
     /// Who saw it.
-    pub seen: Seen,
+    pub seen: SeenBy,
     /// The status, or the code of an error made here.
     pub code: String,
     /// The route's name.
@@ -55,9 +55,9 @@ pub struct Trouble {
 
 /// The circumstances of an error.
 #[derive(Debug, Clone, Copy)]
-pub struct Circumstances<'a> {
+pub struct ErrorContext<'a> {
     /// Who saw it.
-    pub seen: Seen,
+    pub seen: SeenBy,
     /// The route's name.
     pub route: &'static str,
     /// The task's raw id.
@@ -68,8 +68,8 @@ pub struct Circumstances<'a> {
 
 impl RecentErrors {
     /// Notes one: its `code` tells kinds apart, `detail` explains the latest.
-    pub fn note(&self, circumstances: Circumstances<'_>, code: &str, detail: &str, now: Instant) {
-        let Circumstances {
+    pub fn note(&self, circumstances: ErrorContext<'_>, code: &str, detail: &str, now: Instant) {
+        let ErrorContext {
             seen,
             route,
             task,
@@ -84,7 +84,7 @@ impl RecentErrors {
             None => (1, now),
         };
         troubles.truncate(KINDS - 1);
-        troubles.push_front(Trouble {
+        troubles.push_front(ErrorRecord {
             seen,
             code: cut(code),
             route,
@@ -99,7 +99,7 @@ impl RecentErrors {
 
     /// All that are kept, the latest first.
     #[must_use]
-    pub fn latest(&self) -> Vec<Trouble> {
+    pub fn latest(&self) -> Vec<ErrorRecord> {
         let troubles = lock(&self.0);
         troubles.iter().cloned().collect()
     }
@@ -117,8 +117,8 @@ mod tests {
     use super::*;
 
     fn note(recent: &RecentErrors, code: &str, task: &str) {
-        let circumstances = Circumstances {
-            seen: Seen::Client,
+        let circumstances = ErrorContext {
+            seen: SeenBy::Client,
             route: "openai",
             task: Some(task),
             caller: None,

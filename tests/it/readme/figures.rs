@@ -158,37 +158,37 @@ fn the_figures_of_the_cadence_are_those_that_were_simulated() {
 /// Which file has which figure in its code, and which page tells of it how.
 const FIGURES: &[(&str, &str, &str, &str)] = &[
     (
-        "health",
+        "upstream/circuit",
         "const FAILURES: u32 = 40;",
         "README",
         "after 40 in a row",
     ),
     (
-        "health",
+        "upstream/circuit",
         "const UNREACHABLE: u32 = 5;",
         "README",
         "after 8 in a row",
     ),
     (
-        "health",
+        "upstream/health",
         "const UNREACHED: u32 = 2;",
         "README",
         "after 20 in a row",
     ),
     (
-        "health",
+        "upstream/circuit",
         "PROBE: Duration = Duration::from_millis(1250);",
         "README",
         "at least every 2.5 s",
     ),
     (
-        "health",
+        "upstream/circuit",
         "FIRST_PROBE: Duration = Duration::from_millis(100);",
         "README",
         "first after 0.1 to 0.2 s",
     ),
     (
-        "health",
+        "upstream/circuit",
         "LONGEST_PAUSE: Duration = Duration::from_mins(5);",
         "README",
         "at most 5 min",
@@ -236,25 +236,25 @@ const FIGURES: &[(&str, &str, &str, &str)] = &[
         "for 16 watchers at once",
     ),
     (
-        "telemetry/outlet",
+        "telemetry/non_blocking",
         "const ROOM: usize = 4 << 20;",
         "docs/observing",
         "up to 4 MiB wait",
     ),
     (
-        "telemetry/outlet",
+        "telemetry/non_blocking",
         "const GATHER: Duration = Duration::from_millis(10);",
         "docs/performance",
         "leave together every 10 ms at most",
     ),
     (
-        "gather",
+        "message/flatten",
         "const SMALL: usize = 4096;",
         "docs/performance",
         "of up to 4 KiB leave in one plain write",
     ),
     (
-        "store/index",
+        "cache/index",
         "const SHARDS: u64 = 64;",
         "docs/performance",
         "An index of 64 parts",
@@ -266,7 +266,7 @@ const FIGURES: &[(&str, &str, &str, &str)] = &[
         "that ask again within a second",
     ),
     (
-        "probe",
+        "cli/health",
         "PATIENCE: Duration = Duration::from_secs(2);",
         "docs/operations",
         "within two seconds for each step",

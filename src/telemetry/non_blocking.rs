@@ -10,6 +10,8 @@ use std::time::Duration;
 use prometheus::IntCounter;
 use tracing_subscriber::fmt::MakeWriter;
 
+use super::targets::DROPS;
+
 use crate::sync::lock;
 
 /// How many bytes may wait, and as many be on their way out.
@@ -28,9 +30,6 @@ const PLENTY: usize = ROOM / 4;
 /// How long the end of the process waits for a slow reader.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// What the note of dropped lines is logged as.
-pub(super) const DROPS: &str = "pollgate::log";
-
 /// There is one log in a process, whatever number of gateways.
 static DROPPED: LazyLock<Option<IntCounter>> = LazyLock::new(|| {
     let help = "Log lines dropped because whatever reads the log was too slow, or gone.";
@@ -42,9 +41,9 @@ pub(super) fn dropped() -> Option<&'static IntCounter> {
     DROPPED.as_ref()
 }
 
-/// Takes lines. Clones are one outlet.
+/// Takes lines. Clones share one queue.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Outlet(Arc<Shared>);
+pub(super) struct NonBlocking(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -65,20 +64,20 @@ struct Queue {
 
 /// Writes what is still waiting when dropped.
 #[derive(Debug)]
-pub(super) struct OutletGuard(Outlet);
+pub(super) struct WorkerGuard(NonBlocking);
 
-impl Outlet {
+impl NonBlocking {
     /// Starts the thread that writes to `to`.
-    pub(super) fn start(to: impl Write + Send + 'static) -> (Self, OutletGuard) {
-        let outlet = Self::default();
-        let worker = outlet.clone();
+    pub(super) fn start(to: impl Write + Send + 'static) -> (Self, WorkerGuard) {
+        let writer = Self::default();
+        let worker = writer.clone();
         let started = thread::Builder::new()
             .name("log".into())
             .spawn(move || worker.run(to));
         if started.is_err() {
-            outlet.queue().ended = true;
+            writer.queue().ended = true;
         }
-        (outlet.clone(), OutletGuard(outlet))
+        (writer.clone(), WorkerGuard(writer))
     }
 
     fn run(&self, mut to: impl Write) {
@@ -118,7 +117,7 @@ impl Outlet {
     }
 }
 
-impl Write for Outlet {
+impl Write for NonBlocking {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let mut queue = self.queue();
         if queue.waiting.len() + event.len() > ROOM {
@@ -144,7 +143,7 @@ impl Write for Outlet {
     }
 }
 
-impl<'a> MakeWriter<'a> for Outlet {
+impl<'a> MakeWriter<'a> for NonBlocking {
     type Writer = Self;
 
     fn make_writer(&'a self) -> Self {
@@ -152,7 +151,7 @@ impl<'a> MakeWriter<'a> for Outlet {
     }
 }
 
-impl Drop for OutletGuard {
+impl Drop for WorkerGuard {
     fn drop(&mut self) {
         let mut queue = self.0.queue();
         queue.ending = true;

@@ -12,17 +12,17 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::log::{REQUESTS, SNAPSHOTS};
+use super::targets::{REQUESTS, SNAPSHOTS};
 use crate::sync::lock;
 
 /// See the module.
 #[derive(Default)]
-pub(super) struct PrometheusLines {
+pub(super) struct PrometheusFormat {
     /// The metrics whose help and type were written: the format takes one of each for a name.
     described: Mutex<HashSet<String>>,
 }
 
-impl<S, N> FormatEvent<S, N> for PrometheusLines
+impl<S, N> FormatEvent<S, N> for PrometheusFormat
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -63,7 +63,7 @@ where
     }
 }
 
-impl PrometheusLines {
+impl PrometheusFormat {
     /// Writes a snapshot: every sample with its time, help and type only the first time.
     fn write_snapshot(&self, to: &mut Writer<'_>, metrics: &str, millis: u128) -> fmt::Result {
         let mut described = lock(&self.described);
