@@ -14,12 +14,15 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::history::History;
-use super::picture::{Counted, Picture};
 use super::totals::Totals;
+use super::view::{Counted, View};
 use crate::gateway::Gateway;
 use crate::message::body::Body;
 use crate::sync::lock;
 use crate::telemetry::Exposition;
+
+/// Where the page's numbers are streamed.
+pub(super) const PATH: &str = "/live";
 
 /// How many may watch at once; scrapes and probes must still find a place.
 const WATCHERS: usize = 16;
@@ -49,10 +52,10 @@ struct Inner {
     counted: tokio::sync::Mutex<Option<(Instant, Arc<Counted>)>>,
 }
 
-/// One picture, and the event that tells it.
+/// One view, and the event that tells it.
 #[derive(Debug)]
 struct Moment {
-    picture: Arc<Picture>,
+    view: Arc<View>,
     event: Bytes,
 }
 
@@ -70,9 +73,9 @@ impl Live {
     }
 
     /// What there is to be seen right now.
-    pub(super) async fn picture(&self) -> Arc<Picture> {
+    pub(super) async fn view(&self) -> Arc<View> {
         if let Some(moment) = &*self.0.latest.borrow() {
-            return Arc::clone(&moment.picture);
+            return Arc::clone(&moment.view);
         }
         let mut history = History::new(self.0.started);
         Arc::new(self.draw(&mut history).await)
@@ -131,13 +134,13 @@ impl Live {
         let mut alone = 0;
         loop {
             pace.tick().await;
-            let picture = Arc::new(self.draw(&mut history).await);
+            let view = Arc::new(self.draw(&mut history).await);
             // Neither names nor numbers can fail to be written as JSON.
-            let json = serde_json::to_string(&*picture).unwrap_or_default();
-            let event = Bytes::from(format!("retry: 2000\nevent: picture\ndata: {json}\n\n"));
+            let json = serde_json::to_string(&*view).unwrap_or_default();
+            let event = Bytes::from(format!("retry: 2000\nevent: view\ndata: {json}\n\n"));
             self.0
                 .latest
-                .send_replace(Some(Arc::new(Moment { picture, event })));
+                .send_replace(Some(Arc::new(Moment { view, event })));
             let mut sampling = lock(&self.0.sampling);
             alone = if self.0.latest.receiver_count() == 0 {
                 alone + 1
@@ -152,14 +155,14 @@ impl Live {
         }
     }
 
-    async fn draw(&self, history: &mut History) -> Picture {
+    async fn draw(&self, history: &mut History) -> View {
         let Inner {
             gateway, started, ..
         } = &*self.0;
         let counted = self.count().await;
         let now = Instant::now();
         history.note(Totals::read(&gateway.expose(Exposition::Prometheus), now));
-        Picture::draw(gateway, *started, history, &counted, now)
+        View::draw(gateway, *started, history, &counted, now)
     }
 
     /// Goes over the store, unless that was done not long ago.
@@ -198,7 +201,7 @@ mod tests {
         let gateway = Gateway::new(&Config::default()).unwrap();
         let live = Live::new(gateway, CancellationToken::new());
         let is_sampling = || *live.0.sampling.lock().unwrap();
-        live.picture().await;
+        live.view().await;
         assert!(!is_sampling(), "a look is no watch");
         let (first, second) = (live.stream().unwrap(), live.stream().unwrap());
         assert!(is_sampling());

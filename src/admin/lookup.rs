@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use http::Method;
 use tokio::time::Instant;
 
-use super::page::Escaped;
+use super::html::Escaped;
 use super::words::{ago, span};
 use crate::cache::freshness::Rule;
 use crate::cache::{Acceptance, Remembered, Use};

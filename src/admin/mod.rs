@@ -2,20 +2,21 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `guard` | whose requests are refused |
+//! | `same_origin` | keeps other sites' pages away |
 //! | `live` | the numbers of the page, once a second while someone watches |
 //! | `totals`, `history` | what is counted, and how fast |
-//! | `picture`, `words` | that in words |
+//! | `view`, `words` | what the page shows, in words |
 //! | `lookup` | why one task is answered as it is |
-//! | `page` | the document, with `page.html`, `page.css` and `page.js` |
+//! | `html`, `page` | the document, with `page.html`, `page.css` and `page.js` |
 
-mod guard;
 mod history;
+mod html;
 mod live;
 mod lookup;
 mod page;
-mod picture;
+mod same_origin;
 mod totals;
+mod view;
 mod words;
 
 use std::convert::Infallible;
@@ -32,7 +33,7 @@ use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
-use self::live::Live;
+use self::live::{Live, PATH as LIVE};
 use self::lookup::Wanted;
 use crate::gateway::Gateway;
 use crate::message::body::Body;
@@ -51,9 +52,6 @@ pub struct Admin {
 }
 
 const TEXT: &str = "text/plain; charset=utf-8";
-
-/// Where the page's numbers are streamed.
-const LIVE: &str = "/live";
 
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
     HeaderName::from_static("cross-origin-resource-policy");
@@ -88,7 +86,7 @@ impl Admin {
             return respond(why.status(), TEXT, format!("{why}\n"));
         }
         let (head, _) = inbound.request.into_parts();
-        if let Err(refusal) = guard::examine(&head, self.bound) {
+        if let Err(refusal) = same_origin::examine(&head, self.bound) {
             return text(refusal.status(), refusal.reason());
         }
         let method = &head.method;
@@ -139,13 +137,13 @@ impl Admin {
     }
 
     async fn page(&self, wanted: Option<Wanted>) -> Response<Body> {
-        let picture = self.live.picture().await;
+        let view = self.live.view().await;
         let gateway = self.gateway.clone();
         // Looks at every entry.
         let written = tokio::task::spawn_blocking(move || {
             let found = wanted.map(|wanted| (wanted.typed().to_owned(), wanted.look(&gateway)));
             page::write(
-                &picture,
+                &view,
                 found.as_ref().map(|(typed, found)| (typed.as_str(), found)),
             )
         });

@@ -1,14 +1,14 @@
 //! Fills the page: one document with its style and script inside, which a nonce lets run and nothing else.
 
-use std::fmt;
 use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::html::Escaped;
 use super::lookup::Found;
-use super::picture::{Cell, Picture, Row, STATES};
+use super::view::{Cell, Row, STATES, View};
 use crate::answer::outcome::Verdict;
 
 const TEMPLATE: &str = include_str!("page.html");
@@ -22,30 +22,11 @@ pub(super) struct Page {
     pub policy: String,
 }
 
-/// Text within HTML, in elements and in quoted attributes.
-pub(super) struct Escaped<'t>(pub &'t str);
-
-impl fmt::Display for Escaped<'_> {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for letter in self.0.chars() {
-            match letter {
-                '&' => to.write_str("&amp;")?,
-                '<' => to.write_str("&lt;")?,
-                '>' => to.write_str("&gt;")?,
-                '"' => to.write_str("&quot;")?,
-                '\'' => to.write_str("&#39;")?,
-                letter => to.write_char(letter)?,
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Writes the page; `typed` stands in the form again, with what was found below it.
 ///
 /// # Errors
 /// The system gave no random bytes.
-pub(super) fn write(picture: &Picture, looked_up: Option<(&str, &Found)>) -> std::io::Result<Page> {
+pub(super) fn write(view: &View, looked_up: Option<(&str, &Found)>) -> std::io::Result<Page> {
     let mut nonce = [0; 16];
     getrandom::fill(&mut nonce).map_err(std::io::Error::other)?;
     let nonce = STANDARD.encode(nonce);
@@ -64,11 +45,11 @@ pub(super) fn write(picture: &Picture, looked_up: Option<(&str, &Found)>) -> std
                 to.push_str(&found.to_html());
             }
         }
-        "outcomes" => outcomes(to, picture),
-        "states" => states(to, picture),
+        "outcomes" => outcomes(to, view),
+        "states" => states(to, view),
         name => match name.strip_prefix("rows ") {
-            Some(table) => rows(to, picture.tables.get(table).map_or(&[], Vec::as_slice)),
-            None => put(to, cell(picture, name)),
+            Some(table) => rows(to, view.tables.get(table).map_or(&[], Vec::as_slice)),
+            None => put(to, cell(view, name)),
         },
     });
     Ok(Page { html, policy })
@@ -92,20 +73,20 @@ fn put(to: &mut String, text: &str) {
     let _ = write!(to, "{}", Escaped(text));
 }
 
-fn cell<'p>(picture: &'p Picture, name: &str) -> &'p str {
-    picture.cells.get(name).map_or("", String::as_str)
+fn cell<'p>(view: &'p View, name: &str) -> &'p str {
+    view.cells.get(name).map_or("", String::as_str)
 }
 
 /// A table cell that the script keeps up to date.
-fn live_cell(to: &mut String, picture: &Picture, name: &str) {
+fn live_cell(to: &mut String, view: &View, name: &str) {
     let _ = write!(
         to,
         "<td data-cell=\"{name}\">{}</td>",
-        Escaped(cell(picture, name))
+        Escaped(cell(view, name))
     );
 }
 
-fn outcomes(to: &mut String, picture: &Picture) {
+fn outcomes(to: &mut String, view: &View) {
     for verdict in Verdict::ALL {
         let (word, gloss) = (verdict.as_str(), gloss(verdict));
         let _ = write!(
@@ -113,13 +94,13 @@ fn outcomes(to: &mut String, picture: &Picture) {
             "<tr data-kind=\"{word}\"><th scope=\"row\"><svg class=\"mark\" aria-hidden=\"true\"><use href=\"#mark-{word}\"/></svg>\
              {word}<small>{gloss}</small></th>"
         );
-        live_cell(to, picture, &format!("{word}.rate"));
+        live_cell(to, view, &format!("{word}.rate"));
         let _ = write!(
             to,
             "<td class=\"spark\"><svg data-spark=\"{word}\" aria-hidden=\"true\"></svg></td>"
         );
         for name in ["p50", "p99", "total"] {
-            live_cell(to, picture, &format!("{word}.{name}"));
+            live_cell(to, view, &format!("{word}.{name}"));
         }
         to.push_str("</tr>");
     }
@@ -137,7 +118,7 @@ const fn gloss(verdict: Verdict) -> &'static str {
     }
 }
 
-fn states(to: &mut String, picture: &Picture) {
+fn states(to: &mut String, view: &View) {
     for state in STATES {
         let word = if state == "missing" {
             "no such task"
@@ -145,8 +126,8 @@ fn states(to: &mut String, picture: &Picture) {
             state
         };
         let _ = write!(to, "<tr><th scope=\"row\">{word}</th>");
-        live_cell(to, picture, &format!("tasks.{state}"));
-        live_cell(to, picture, &format!("tasks.{state}.fresh"));
+        live_cell(to, view, &format!("tasks.{state}"));
+        live_cell(to, view, &format!("tasks.{state}.fresh"));
         to.push_str("</tr>");
     }
 }
@@ -183,7 +164,7 @@ mod tests {
 
     use super::*;
     use crate::admin::history::History;
-    use crate::admin::picture::Counted;
+    use crate::admin::view::Counted;
     use crate::config::Config;
     use crate::gateway::Gateway;
 
@@ -192,15 +173,15 @@ mod tests {
         let gateway = Gateway::new(&Config::default()).unwrap();
         let now = Instant::now();
         let history = History::new(now - Duration::from_secs(1));
-        let picture = Picture::draw(&gateway, now, &history, &Counted::default(), now);
+        let view = View::draw(&gateway, now, &history, &Counted::default(), now);
         let mut page = String::new();
         let mut places = BTreeSet::new();
         fill(TEMPLATE, |_, name| {
             places.insert(name.to_owned());
         });
-        outcomes(&mut page, &picture);
-        states(&mut page, &picture);
-        for name in picture.cells.keys() {
+        outcomes(&mut page, &view);
+        states(&mut page, &view);
+        for name in view.cells.keys() {
             let there = places.contains(name) || page.contains(&format!("data-cell=\"{name}\""));
             assert!(there, "{name} is shown nowhere");
         }
@@ -210,10 +191,10 @@ mod tests {
         for place in places {
             let table = place
                 .strip_prefix("rows ")
-                .map(|table| picture.tables.contains_key(table));
+                .map(|table| view.tables.contains_key(table));
             assert!(
                 table.unwrap_or_else(
-                    || special.contains(&&*place) || picture.cells.contains_key(&place)
+                    || special.contains(&&*place) || view.cells.contains_key(&place)
                 ),
                 "nothing for {place}"
             );

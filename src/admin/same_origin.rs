@@ -47,7 +47,7 @@ pub(super) fn examine(head: &Parts, bound: SocketAddr) -> Result<(), Refusal> {
         return Err(Refusal::ForeignName);
     }
     let harmless = head.method == Method::GET || head.method == Method::HEAD;
-    let streams = head.uri.path() == super::LIVE;
+    let streams = head.uri.path() == super::live::PATH;
     if (!harmless || streams) && is_foreign(&head.headers, host) {
         return Err(Refusal::ForeignPage);
     }

@@ -17,7 +17,7 @@ use crate::upstream::health;
 
 /// See the module.
 #[derive(Debug, Clone, Default, Serialize)]
-pub(super) struct Picture {
+pub(super) struct View {
     /// Texts, by the name of the place where they stand.
     pub cells: BTreeMap<String, String>,
     /// Rows, by the name of their table.
@@ -67,7 +67,7 @@ pub(super) struct Counted {
 /// The words for the five kinds of [`Census::tasks`].
 pub(super) const STATES: [&str; 5] = ["queued", "processing", "succeeded", "failed", "missing"];
 
-impl Picture {
+impl View {
     /// Draws it, of a gateway that has been running since `started`.
     pub(super) fn draw(
         gateway: &Gateway,
@@ -76,16 +76,16 @@ impl Picture {
         counted: &Counted,
         now: Instant,
     ) -> Self {
-        let mut picture = Self::default();
-        picture.set("version", env!("CARGO_PKG_VERSION"));
-        picture.set("uptime", span(now.saturating_duration_since(started)));
-        picture.traffic(history);
-        picture.upstream(gateway, history, counted.paused_callers, now);
-        picture.cache(gateway, history.latest());
-        picture.tasks(counted);
-        picture.errors(&gateway.polls().recent_errors.latest(), now);
-        picture.charts = history.charts();
-        picture
+        let mut view = Self::default();
+        view.set("version", env!("CARGO_PKG_VERSION"));
+        view.set("uptime", span(now.saturating_duration_since(started)));
+        view.traffic(history);
+        view.upstream(gateway, history, counted.paused_callers, now);
+        view.cache(gateway, history.latest());
+        view.tasks(counted);
+        view.errors(&gateway.polls().recent_errors.latest(), now);
+        view.charts = history.charts();
+        view
     }
 
     fn set(&mut self, name: impl Into<String>, text: impl Into<String>) {
