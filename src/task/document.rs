@@ -3,9 +3,9 @@
 //! The shape is told by content, never by path: every shape turns up on both paths.
 
 use std::cell::OnceCell;
+use std::fmt;
 
 use super::json::{Json, Object};
-use super::snapshot::NotATask;
 
 /// Wrappers opened one inside the other, and vendor documents one behind the other: a channel that
 /// is itself a new-api stores its upstream's whole envelope.
@@ -13,6 +13,54 @@ const LAYERS: usize = 4;
 
 /// The objects inside a task that fields are read from.
 const PARTS: [&str; 5] = ["metadata", "properties", "output", "content", "error"];
+
+/// Why a body is no task. Says nothing of what the body holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NotATask {
+    /// There is no body.
+    Empty,
+    /// A page for people, most often of something in front of upstream.
+    Html,
+    /// Anything else that is not JSON, or is cut short.
+    NotJson,
+    /// JSON, but no object.
+    NotAnObject,
+    /// A wrapper around nothing: `data` is null.
+    NoData,
+    /// An object without any status.
+    NoStatus,
+    /// A status, but of no task: there is neither a wrapper nor an id.
+    NoId,
+}
+
+impl fmt::Display for NotATask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "the body is empty",
+            Self::Html => "the body is HTML, not JSON",
+            Self::NotJson => "the body is not JSON",
+            Self::NotAnObject => "the body is JSON, but not an object",
+            Self::NoData => "the wrapper holds no task",
+            Self::NoStatus => "the body tells no status",
+            Self::NoId => "the body tells a status, but of no task",
+        })
+    }
+}
+
+impl std::error::Error for NotATask {}
+
+/// Opens a body, or says why it holds no JSON object.
+pub(super) fn layers(body: &[u8]) -> Result<Layers<'_>, NotATask> {
+    let start = body.trim_ascii_start().first();
+    let text = std::str::from_utf8(body);
+    match (start, text) {
+        (None, _) => Err(NotATask::Empty),
+        (Some(b'<'), _) => Err(NotATask::Html),
+        (Some(b'{'), Ok(text)) => Layers::open(text).ok_or(NotATask::NotJson),
+        (Some(_), Ok(text)) if Json::parse(text).is_some() => Err(NotATask::NotAnObject),
+        _ => Err(NotATask::NotJson),
+    }
+}
 
 /// A body's outermost object and, one inside the other, what it wraps; never empty.
 pub(super) struct Layers<'a>(Vec<Object<'a>>);

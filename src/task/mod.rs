@@ -11,28 +11,30 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `snapshot` | one task's state and fields |
-//! | `status` | the four states and the words for them |
-//! | `reader` | the table of where each field is read from |
+//! | `dialect`, `status` | the two dialects; the four states and the words for them |
+//! | `json` | JSON in the spelling it came in |
+//! | `values`, `url`, `signed_url` | what counts as a time, a length, a URL, and when its signature expires |
 //! | `document` | which part of a body is the task, and which the vendor's |
-//! | `values` | what counts as a time, a percentage, a length, a size, a format |
-//! | `link`, `expiry` | what counts as a URL, and when its signature runs out |
-//! | `unified`, `openai` | one writer per dialect |
-//! | `metadata` | what of `metadata` is passed on |
-//! | `fault` | error documents |
-//! | `json`, `writer` | JSON in the spelling it came in |
+//! | `fields` | the table of where each field is read from |
+//! | `writer`, `metadata` | JSON, member by member; what of `metadata` is passed on |
+//! | `openai`, `unified` | one writer per dialect |
+//! | `snapshot` | one task's state and fields |
+//! | `error_document` | error documents |
+//!
+//! Each line imports only from those above it.
 
+mod dialect;
 mod document;
-mod expiry;
-mod fault;
+mod error_document;
+mod fields;
 mod json;
-mod link;
 mod metadata;
 mod openai;
-mod reader;
+mod signed_url;
 mod snapshot;
 mod status;
 mod unified;
+mod url;
 mod values;
 mod writer;
 
@@ -41,45 +43,9 @@ mod cases;
 #[cfg(test)]
 mod properties;
 
-pub use expiry::url_expiry;
-pub use fault::{Fault, is_task_not_exist, render_error};
-pub use snapshot::{NotATask, TaskSnapshot, convert};
+pub use dialect::{Dialect, Rendering};
+pub use document::NotATask;
+pub use error_document::{Fault, is_task_not_exist, render_error};
+pub use signed_url::url_expiry;
+pub use snapshot::{TaskSnapshot, convert};
 pub use status::State;
-
-/// The language that a path speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Dialect {
-    /// The wrapper `{"code","message","data"}` of `/v1/video/generations/{task_id}`.
-    Unified,
-    /// The video object of `/v1/videos/{task_id}`.
-    OpenAi,
-}
-
-impl Dialect {
-    /// The one of the other path.
-    #[must_use]
-    pub const fn other(self) -> Self {
-        match self {
-            Self::Unified => Self::OpenAi,
-            Self::OpenAi => Self::Unified,
-        }
-    }
-
-    /// The word for it in configuration, metrics and logs.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Unified => "unified",
-            Self::OpenAi => "openai",
-        }
-    }
-}
-
-/// How much of upstream's own spelling a client gets to see.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Rendering {
-    /// Upstream's bytes where they already are what was asked for, else as [`Rendering::Documented`].
-    Faithful,
-    /// Always written anew, in the documented shape.
-    Documented,
-}

@@ -2,9 +2,9 @@
 
 use super::Dialect;
 use super::document::Layers;
+use super::fields::Fields;
 use super::json::Json;
 use super::metadata::PassedOn;
-use super::reader::Fields;
 use super::writer::Writer;
 
 /// The only words that the SDKs know: openai-python stops polling at any other, as if done.

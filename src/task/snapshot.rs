@@ -4,9 +4,11 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use super::reader::{self, Fields};
+use super::document::{Layers, NotATask, layers};
+use super::fields::Fields;
+use super::json::Json;
 use super::writer::object;
-use super::{Dialect, Rendering, State, openai, unified};
+use super::{Dialect, Rendering, State, openai, unified, url_expiry};
 
 /// One task as upstream told of it once. Immutable; clones share their memory.
 ///
@@ -16,16 +18,16 @@ use super::{Dialect, Rendering, State, openai, unified};
 /// more when that is written.
 #[derive(Clone)]
 pub struct TaskSnapshot {
-    pub(super) source: Bytes,
-    pub(super) native: Option<Dialect>,
+    source: Bytes,
+    native: Option<Dialect>,
     /// The id that the client asked for, whatever upstream calls the task.
-    pub(super) id: Box<str>,
-    pub(super) state: State,
-    pub(super) has_url: bool,
-    pub(super) url_expires_at: Option<i64>,
-    pub(super) progress: u8,
-    pub(super) created_at: i64,
-    pub(super) model: Box<str>,
+    id: Box<str>,
+    state: State,
+    has_url: bool,
+    url_expires_at: Option<i64>,
+    progress: u8,
+    created_at: i64,
+    model: Box<str>,
 }
 
 impl TaskSnapshot {
@@ -38,7 +40,25 @@ impl TaskSnapshot {
     ///
     /// [`NotATask`] if no task can be found in the body: it must never be shown as one.
     pub fn read(asked_id: &str, body: &Bytes, first_seen: i64) -> Result<Self, NotATask> {
-        reader::read(asked_id, body, first_seen)
+        let layers = layers(body)?;
+        let native = native(&layers, asked_id);
+        let task = Fields::find(layers)?;
+        let url = task.url();
+        Ok(TaskSnapshot {
+            source: body.clone(),
+            native,
+            id: asked_id.into(),
+            state: task.state,
+            has_url: url.is_some(),
+            url_expires_at: url.and_then(|(_, address)| url_expiry(&address)),
+            progress: task.progress(),
+            created_at: task.created_at().unwrap_or(first_seen),
+            model: task
+                .model()
+                .map(Json::text_or_escapes)
+                .unwrap_or_default()
+                .into(),
+        })
     }
 
     /// The task in `dialect`: the source's own bytes, shared, if `rendering` allows it and they
@@ -129,6 +149,17 @@ pub fn convert(
     Ok(out.into())
 }
 
+/// The dialect in which the body already is what could be asked for.
+fn native(body: &Layers<'_>, asked_id: &str) -> Option<Dialect> {
+    if unified::is_native(body) {
+        Some(Dialect::Unified)
+    } else if openai::is_native(body, asked_id) {
+        Some(Dialect::OpenAi)
+    } else {
+        None
+    }
+}
+
 impl fmt::Debug for TaskSnapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TaskSnapshot")
@@ -142,41 +173,6 @@ impl fmt::Debug for TaskSnapshot {
             .finish_non_exhaustive()
     }
 }
-
-/// Why a body is no task. Says nothing of what the body holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum NotATask {
-    /// There is no body.
-    Empty,
-    /// A page for people, most often of something in front of upstream.
-    Html,
-    /// Anything else that is not JSON, or is cut short.
-    NotJson,
-    /// JSON, but no object.
-    NotAnObject,
-    /// A wrapper around nothing: `data` is null.
-    NoData,
-    /// An object without any status.
-    NoStatus,
-    /// A status, but of no task: there is neither a wrapper nor an id.
-    NoId,
-}
-
-impl fmt::Display for NotATask {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Empty => "the body is empty",
-            Self::Html => "the body is HTML, not JSON",
-            Self::NotJson => "the body is not JSON",
-            Self::NotAnObject => "the body is JSON, but not an object",
-            Self::NoData => "the wrapper holds no task",
-            Self::NoStatus => "the body tells no status",
-            Self::NoId => "the body tells a status, but of no task",
-        })
-    }
-}
-
-impl std::error::Error for NotATask {}
 
 #[cfg(test)]
 mod tests {

@@ -2,8 +2,8 @@
 
 use super::Dialect;
 use super::document::Layers;
+use super::fields::Fields;
 use super::metadata::PassedOn;
-use super::reader::Fields;
 use super::writer::Writer;
 
 /// Whether a body may be served as it is: a wrapper whose `data` has a status.

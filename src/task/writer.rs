@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::io::Write;
 use std::mem;
 
-use super::reader::TaskError;
+use super::fields::TaskError;
 
 /// An object that is being written.
 pub(super) struct Writer<'o> {

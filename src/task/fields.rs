@@ -1,14 +1,12 @@
-//! Reads a snapshot: one table of where each field is found, for every shape and every vendor.
+//! The fields of a task: one table of where each is found, for every shape and every vendor.
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
-
-use super::document::{Document, Layers};
+use super::State;
+use super::document::{Document, Layers, NotATask, layers};
 use super::json::{Json, Object, Spelled, quote};
-use super::snapshot::{NotATask, TaskSnapshot};
 use super::values::{self, Size};
-use super::{Dialect, State, link, openai, unified, url_expiry};
+use super::{url, url_expiry};
 
 type Places = &'static [&'static str];
 
@@ -67,56 +65,6 @@ const ERROR: [(Places, Places); 2] = [
     ),
 ];
 
-/// Reads the task that `body` tells of; see [`TaskSnapshot::read`].
-pub(super) fn read(
-    asked_id: &str,
-    body: &Bytes,
-    first_seen: i64,
-) -> Result<TaskSnapshot, NotATask> {
-    let layers = layers(body)?;
-    let native = native(&layers, asked_id);
-    let task = Fields::find(layers)?;
-    let url = task.url();
-    Ok(TaskSnapshot {
-        source: body.clone(),
-        native,
-        id: asked_id.into(),
-        state: task.state,
-        has_url: url.is_some(),
-        url_expires_at: url.and_then(|(_, address)| url_expiry(&address)),
-        progress: task.progress(),
-        created_at: task.created_at().unwrap_or(first_seen),
-        model: task
-            .model()
-            .map(Json::text_or_escapes)
-            .unwrap_or_default()
-            .into(),
-    })
-}
-
-fn layers(body: &[u8]) -> Result<Layers<'_>, NotATask> {
-    let start = body.trim_ascii_start().first();
-    let text = std::str::from_utf8(body);
-    match (start, text) {
-        (None, _) => Err(NotATask::Empty),
-        (Some(b'<'), _) => Err(NotATask::Html),
-        (Some(b'{'), Ok(text)) => Layers::open(text).ok_or(NotATask::NotJson),
-        (Some(_), Ok(text)) if Json::parse(text).is_some() => Err(NotATask::NotAnObject),
-        _ => Err(NotATask::NotJson),
-    }
-}
-
-/// The dialect in which the body already is what could be asked for.
-fn native(body: &Layers<'_>, asked_id: &str) -> Option<Dialect> {
-    if unified::is_native(body) {
-        Some(Dialect::Unified)
-    } else if openai::is_native(body, asked_id) {
-        Some(Dialect::OpenAi)
-    } else {
-        None
-    }
-}
-
 /// The fields of one task, each read when it is asked for.
 pub(super) struct Fields<'a> {
     task: Document<'a>,
@@ -135,7 +83,7 @@ impl<'a> Fields<'a> {
         Self::find(layers(body)?)
     }
 
-    fn find(layers: Layers<'a>) -> Result<Self, NotATask> {
+    pub(super) fn find(layers: Layers<'a>) -> Result<Self, NotATask> {
         let (task, status) = Document::find(layers)?;
         let word = status.text();
         let state = word.map_or(State::Processing, |word| State::read(&word));
@@ -146,14 +94,14 @@ impl<'a> Fields<'a> {
     pub(super) fn url(&self) -> Option<(Json<'a>, Cow<'a, str>)> {
         let url = |value: Json<'a>| {
             let address = value.text()?;
-            link::is_url(&address).then_some((value, address))
+            url::is_url(&address).then_some((value, address))
         };
         self.succeeded().then(|| self.task.first(URL, url))?
     }
 
     /// As it is told, or else as the URL tells it.
     pub(super) fn format(&self) -> Spelled<'a> {
-        let of_url = || Some(quote(&link::format(&self.url()?.1)?));
+        let of_url = || Some(quote(&url::format(&self.url()?.1)?));
         let told = self.task.first(FORMAT, values::format).or_else(of_url);
         told.unwrap_or(Cow::Borrowed("\"mp4\""))
     }
