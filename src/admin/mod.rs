@@ -107,13 +107,13 @@ impl Admin {
                     self.gateway.expose(format),
                 )
             }
-            "/cache" if *method == Method::DELETE => forgot(self.gateway.store().forget_all()),
+            "/cache" if *method == Method::DELETE => forgot(self.gateway.store().purge_all()),
             "/" | LIVE | "/healthz" | "/readyz" | "/metrics" => not_allowed("GET, HEAD"),
             "/cache" => not_allowed("DELETE"),
             path => match path.strip_prefix("/cache/") {
                 Some("") | None => text(StatusCode::NOT_FOUND, INDEX),
                 Some(task) if *method == Method::DELETE => {
-                    forgot(self.gateway.store().forget_task(&TaskId::new(task)))
+                    forgot(self.gateway.store().purge_task(&TaskId::new(task)))
                 }
                 Some(_) => not_allowed("DELETE"),
             },

@@ -104,7 +104,7 @@ mod tests {
         remember(&store, &key("short"), arrival, Duration::from_secs(1));
         remember(&store, &key("long"), arrival, HOUR);
         advance(Duration::from_secs(1)).await;
-        assert_eq!(store.forget_all(), 1);
+        assert_eq!(store.purge_all(), 1);
         let causes: Vec<_> = told.try_iter().collect();
         assert_eq!(causes.len(), 2);
         for cause in [RemovalCause::Expired, RemovalCause::Explicit] {

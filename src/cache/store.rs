@@ -1,7 +1,7 @@
 //! What is remembered: answers within a budget of bytes, and which callers may be shown them.
 //!
 //! Freshness and expiry are decided here, on tokio's clock; moka only decides what has to go when there is no room. Three
-//! things must hold before a remembered answer is shown: nothing changed the task since ([`Store::forget_task`]), upstream
+//! things must hold before a remembered answer is shown: nothing changed the task since ([`Store::purge_task`]), upstream
 //! has not refused the caller since ([`Store::refuse`]), and upstream has accepted the caller's credential recently.
 
 use std::sync::Arc;
@@ -227,23 +227,23 @@ impl Store {
     /// Forgets a task for every caller and in both dialects; polls under way will not bring it back.
     /// Says how many answers that were.
     #[expect(clippy::must_use_candidate, reason = "done for its effect")]
-    pub fn forget_task(&self, task: &TaskId) -> usize {
-        self.touch(task);
-        self.forget_where(|entry| entry.task() == task.as_str())
+    pub fn purge_task(&self, task: &TaskId) -> usize {
+        self.invalidate(task);
+        self.purge_where(|entry| entry.task() == task.as_str())
     }
 
-    /// As [`Store::forget_task`], without looking for the entries, which age out unseen.
-    pub fn touch(&self, task: &TaskId) {
+    /// As [`Store::purge_task`], without looking for the entries, which age out unseen.
+    pub fn invalidate(&self, task: &TaskId) {
         self.epochs[usize::from(self.slot(task))].fetch_add(1, Ordering::AcqRel);
     }
 
     /// Forgets everything; polls under way will not bring it back. Says how many answers that were.
     #[expect(clippy::must_use_candidate, reason = "done for its effect")]
-    pub fn forget_all(&self) -> usize {
+    pub fn purge_all(&self) -> usize {
         for epoch in &self.epochs {
             epoch.fetch_add(1, Ordering::AcqRel);
         }
-        self.forget_where(|_| true)
+        self.purge_where(|_| true)
     }
 
     /// How many answers are remembered.
@@ -283,7 +283,7 @@ impl Store {
         }
     }
 
-    fn forget_where(&self, doomed: impl Fn(&Entry) -> bool) -> usize {
+    fn purge_where(&self, doomed: impl Fn(&Entry) -> bool) -> usize {
         let keys: Vec<_> = self
             .answers
             .iter()
@@ -421,7 +421,7 @@ pub(super) mod tests {
         }
         assert!((10..100).contains(&store.len()), "{}", store.len());
         assert!(matches!(store.find(&key("1"), now, HOUR), Found::Nothing));
-        store.forget_all();
+        store.purge_all();
         assert_eq!(store.index.len(), 0);
     }
 

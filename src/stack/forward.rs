@@ -132,13 +132,13 @@ struct ForgetsTwice {
 
 impl ForgetsTwice {
     fn new(store: Arc<Store>, task: crate::request::route::TaskId) -> Self {
-        store.touch(&task);
+        store.invalidate(&task);
         Self { store, task }
     }
 }
 
 impl Drop for ForgetsTwice {
     fn drop(&mut self) {
-        self.store.touch(&self.task);
+        self.store.invalidate(&self.task);
     }
 }

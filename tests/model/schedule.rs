@@ -292,7 +292,7 @@ impl Schedule {
             }
         };
         let mut world = lock(&self.world);
-        self.polls.store.touch(&world.keys.tasks[one]);
+        self.polls.store.invalidate(&world.keys.tasks[one]);
         let when = world.moment();
         world.forgets.push((when, one));
         world.tasks[one].version += 1;
@@ -303,11 +303,11 @@ impl Schedule {
     fn forget(&mut self) {
         let mut world = lock(&self.world);
         let which = if self.dice.bool() {
-            self.polls.store.forget_all();
+            self.polls.store.purge_all();
             0..TASKS
         } else {
             let one = self.dice.usize(..TASKS);
-            self.polls.store.forget_task(&world.keys.tasks[one]);
+            self.polls.store.purge_task(&world.keys.tasks[one]);
             one..one + 1
         };
         let when = world.moment();
@@ -461,7 +461,7 @@ fn keys(store: &Store) -> Keys {
     for number in 0.. {
         let next = TaskId::new(&format!("t{number}"));
         let before: Vec<_> = tasks.iter().map(|task| store.epoch(task)).collect();
-        store.touch(&next);
+        store.invalidate(&next);
         if tasks.iter().map(|task| store.epoch(task)).eq(before) {
             tasks.push(next);
         }

@@ -113,7 +113,7 @@ async fn a_poll_after_a_write_does_not_board_a_flight_from_before_it() {
     });
     let early = tokio::spawn(gateway.ask("me", Dialect::OpenAi, "t", Demand::Fresh));
     settle().await;
-    gateway.state.store.touch(&TaskId::new("t"));
+    gateway.state.store.invalidate(&TaskId::new("t"));
     gateway
         .upstream
         .now(|fetch| (AT_ONCE, task(fetch, "queued")));
