@@ -57,7 +57,7 @@ impl Index {
         let _one_at_a_time = lock(&shard.changes);
         let earlier = {
             let (mut held, entry) = (shard.write(), Arc::clone(&entry));
-            held.expect(entry.useful_until());
+            held.note_expiry(entry.useful_until());
             if let Some(earlier) = held.entries.find_mut(digest, |held| held.is_of(key)) {
                 Some(std::mem::replace(earlier, entry))
             } else {
@@ -126,7 +126,7 @@ impl Shard {
             }
         }
         if let Some(soonest) = soonest {
-            self.write().expect(soonest);
+            self.write().note_expiry(soonest);
         }
         useless
     }
@@ -142,7 +142,7 @@ impl Shard {
 
 impl Held {
     /// Notes that an entry's time is over then.
-    fn expect(&mut self, end: Instant) {
+    fn note_expiry(&mut self, end: Instant) {
         self.soonest = Some(self.soonest.map_or(end, |soonest| soonest.min(end)));
     }
 }
