@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::totals::Totals;
 use super::words::span;
-use crate::answer::outcome::Verdict;
+use crate::answer::outcome::Outcome;
 
 /// How far back the charts go, in seconds.
 const CHARTED: usize = 120;
@@ -21,7 +21,7 @@ pub(super) struct History {
     /// When all counts were zero.
     zero: Totals,
     totals: VecDeque<Totals>,
-    rates: VecDeque<[f64; Verdict::ALL.len() + 2]>,
+    rates: VecDeque<[f64; Outcome::ALL.len() + 2]>,
 }
 
 impl History {
@@ -38,7 +38,7 @@ impl History {
     pub(super) fn note(&mut self, totals: Totals) {
         if let Some(before) = self.totals.back() {
             let seconds = seconds_between(before, &totals);
-            let mut rates = [0.0; Verdict::ALL.len() + 2];
+            let mut rates = [0.0; Outcome::ALL.len() + 2];
             let [client, upstream, outcomes @ ..] = &mut rates;
             *client = (totals.client_polls - before.client_polls) / seconds;
             *upstream = (totals.upstream_polls - before.upstream_polls) / seconds;
@@ -108,7 +108,7 @@ impl History {
     pub(super) fn charts(&self) -> BTreeMap<&'static str, Vec<f64>> {
         ["client", "upstream"]
             .into_iter()
-            .chain(Verdict::ALL.map(Verdict::as_str))
+            .chain(Outcome::ALL.map(Outcome::as_str))
             .enumerate()
             .map(|(place, name)| (name, self.rates.iter().map(|rates| rates[place]).collect()))
             .collect()

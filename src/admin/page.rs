@@ -9,7 +9,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use super::html::Escaped;
 use super::lookup::Found;
 use super::view::{Cell, Row, STATES, View};
-use crate::answer::outcome::Verdict;
+use crate::answer::outcome::Outcome;
 
 const TEMPLATE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
@@ -87,8 +87,8 @@ fn live_cell(to: &mut String, view: &View, name: &str) {
 }
 
 fn outcomes(to: &mut String, view: &View) {
-    for verdict in Verdict::ALL {
-        let (word, gloss) = (verdict.as_str(), gloss(verdict));
+    for outcome in Outcome::ALL {
+        let (word, gloss) = (outcome.as_str(), gloss(outcome));
         let _ = write!(
             to,
             "<tr data-kind=\"{word}\"><th scope=\"row\"><svg class=\"mark\" aria-hidden=\"true\"><use href=\"#mark-{word}\"/></svg>\
@@ -106,15 +106,15 @@ fn outcomes(to: &mut String, view: &View) {
     }
 }
 
-const fn gloss(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Hit => "from memory, fresh",
-        Verdict::Shared => "by another client’s poll",
-        Verdict::Fetched => "by a poll of its own",
-        Verdict::Stale => "last known state, upstream failing",
-        Verdict::Forwarded => "passed on unread",
-        Verdict::Shed => "refused here",
-        Verdict::Failed => "not answered as asked",
+const fn gloss(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Hit => "from memory, fresh",
+        Outcome::Shared => "by another client’s poll",
+        Outcome::Fetched => "by a poll of its own",
+        Outcome::Stale => "last known state, upstream failing",
+        Outcome::Forwarded => "passed on unread",
+        Outcome::Shed => "refused here",
+        Outcome::Failed => "not answered as asked",
     }
 }
 

@@ -5,16 +5,16 @@ use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
-use crate::answer::outcome::Verdict;
+use crate::answer::outcome::Outcome;
 
 /// Everything counted since the start.
 #[derive(Debug, Clone)]
 pub(super) struct Totals {
     pub at: Instant,
     /// Client requests, by outcome.
-    pub requests: [f64; Verdict::ALL.len()],
+    pub requests: [f64; Outcome::ALL.len()],
     /// How long they took, by outcome.
-    pub latency: [Buckets; Verdict::ALL.len()],
+    pub latency: [Buckets; Outcome::ALL.len()],
     /// Status polls of clients.
     pub client_polls: f64,
     /// Of these, the ones that cost upstream nothing.
@@ -62,9 +62,9 @@ impl Totals {
         let value = sample.value;
         let outcome = || {
             let word = sample.label("outcome");
-            Verdict::ALL
+            Outcome::ALL
                 .iter()
-                .position(|verdict| verdict.as_str() == word)
+                .position(|outcome| outcome.as_str() == word)
         };
         let is_poll = || sample.label("kind") == "poll";
         match sample.name {

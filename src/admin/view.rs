@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::history::History;
 use super::totals::{Buckets, Totals};
 use super::words::{NOTHING, ago, bytes, count, latency, percent, rate, span};
-use crate::answer::outcome::Verdict;
+use crate::answer::outcome::Outcome;
 use crate::cache::{Acceptance, Census};
 use crate::gateway::Gateway;
 use crate::telemetry::{ErrorRecord, SeenBy};
@@ -114,8 +114,8 @@ impl View {
             per_second(now.upstream_polls, soon.upstream_polls),
         );
         self.set("upstream.total", count(now.upstream_polls));
-        for (place, verdict) in Verdict::ALL.iter().enumerate() {
-            let word = verdict.as_str();
+        for (place, outcome) in Outcome::ALL.iter().enumerate() {
+            let word = outcome.as_str();
             let took = now.latency[place].since(&minute.latency[place]);
             let all = now.requests[place];
             self.set(

@@ -2,7 +2,7 @@
 
 use http::Response;
 
-use super::outcome::Verdict;
+use super::outcome::Outcome;
 use crate::message::body::Body;
 use crate::task::State;
 
@@ -19,7 +19,7 @@ pub struct Handled {
 #[derive(Debug, Clone, Copy)]
 pub struct Facts {
     /// How it was answered.
-    pub verdict: Verdict,
+    pub outcome: Outcome,
     /// The task's state, where there is one.
     pub state: Option<State>,
 }
@@ -27,9 +27,9 @@ pub struct Facts {
 impl Facts {
     /// Nothing is known but how it was answered.
     #[must_use]
-    pub fn only(verdict: Verdict) -> Self {
+    pub fn only(outcome: Outcome) -> Self {
         Self {
-            verdict,
+            outcome,
             state: None,
         }
     }

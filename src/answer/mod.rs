@@ -10,7 +10,7 @@ pub mod respond;
 
 use tokio::time::Instant;
 
-use self::outcome::Verdict;
+use self::outcome::Outcome;
 use self::reply::{Headers, SharedReply};
 
 /// What a client is told, and how it came about.
@@ -21,7 +21,7 @@ pub struct Answer {
     /// Its headers that may leave with the answer; none where it is from memory.
     pub headers: Headers,
     /// How the answer came about.
-    pub verdict: Verdict,
+    pub outcome: Outcome,
     /// Why upstream was asked; `None` where it was not.
     pub asked: Option<Asked>,
     /// When upstream said so.

@@ -2,7 +2,7 @@
 
 /// How a request was answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Verdict {
+pub enum Outcome {
     /// From memory, fresh.
     Hit,
     /// By another client's poll that was under way.
@@ -19,7 +19,7 @@ pub enum Verdict {
     Failed,
 }
 
-impl Verdict {
+impl Outcome {
     /// All of them, in the order of their declaration.
     pub const ALL: [Self; 7] = [
         Self::Hit,

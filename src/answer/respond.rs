@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::etag::names;
 use crate::answer::Answer;
 use crate::answer::handled::{Facts, Handled};
-use crate::answer::outcome::Verdict;
+use crate::answer::outcome::Outcome;
 use crate::answer::reply::Rendition;
 use crate::error::{UPSTREAM_RECOVERY, retry_after_seconds};
 use crate::message::body::Body;
@@ -53,7 +53,7 @@ impl Asker {
     pub fn facts(&self, answer: &Answer) -> Facts {
         let state = answer.reply.state();
         Facts {
-            verdict: answer.verdict,
+            outcome: answer.outcome,
             state,
         }
     }
@@ -84,7 +84,7 @@ impl Asker {
             rendition.status
         };
         let headers = response.headers_mut();
-        let fresh = matches!(answer.verdict, Verdict::Fetched | Verdict::Shared);
+        let fresh = matches!(answer.outcome, Outcome::Fetched | Outcome::Shared);
         headers.reserve(HEADERS);
         if fresh && let Some(upstreams) = answer.headers.as_deref() {
             headers.extend(upstreams.clone());
@@ -137,7 +137,7 @@ pub fn cache_status(answer: &Answer, now: Instant) -> HeaderText {
             status.push_str(asked.as_str());
         }
     }
-    if answer.verdict == Verdict::Shared && answer.asked.is_some() {
+    if answer.outcome == Outcome::Shared && answer.asked.is_some() {
         status.push_str("; collapsed");
     }
     if answer.stored {
@@ -148,7 +148,7 @@ pub fn cache_status(answer: &Answer, now: Instant) -> HeaderText {
         status.push_str("; ttl=");
         status.push_str(itoa::Buffer::new().format(left));
     }
-    if answer.verdict.is_stale() {
+    if answer.outcome.is_stale() {
         let over = now.saturating_duration_since(answer.fresh_until).as_secs();
         status.push_str(if over > 0 { "; ttl=-" } else { "; ttl=" });
         status.push_str(itoa::Buffer::new().format(over));
@@ -161,7 +161,7 @@ pub fn cache_status(answer: &Answer, now: Instant) -> HeaderText {
 fn cache_control(answer: &Answer, now: Instant) -> HeaderText {
     let left = answer.fresh_until.saturating_duration_since(now);
     let mut control = HeaderText::new();
-    if answer.verdict.is_stale() || left.is_zero() {
+    if answer.outcome.is_stale() || left.is_zero() {
         control.push_str("private, no-cache");
     } else {
         control.push_str("private, max-age=");

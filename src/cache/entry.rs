@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::cadence::Life;
 use super::credential::Standing;
 use super::freshness::Rule;
-use crate::answer::outcome::Verdict;
+use crate::answer::outcome::Outcome;
 use crate::answer::reply::{Reply, SharedReply};
 use crate::answer::{Answer, Asked};
 use crate::request::key::{Caller, TaskKey};
@@ -116,10 +116,10 @@ impl Entry {
 
     /// The answer that it gives.
     #[must_use]
-    pub fn answer(self: Arc<Self>, verdict: Verdict, asked: Option<Asked>) -> Answer {
+    pub fn answer(self: Arc<Self>, outcome: Outcome, asked: Option<Asked>) -> Answer {
         Answer {
             headers: None,
-            verdict,
+            outcome,
             asked,
             received: self.reply.received,
             fresh_until: self.fresh_until(),

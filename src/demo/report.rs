@@ -46,7 +46,7 @@ pub(super) fn moment(view: &View) -> String {
     )
 }
 
-/// All that was counted, and the verdict.
+/// All that was counted, and the outcome.
 pub(super) fn summary(view: &View, tally: &Tally, faults: u64) -> String {
     let [hit, shared, fetched, stale] = view.origins.map(number);
     let mut text = String::from("\n");
@@ -110,7 +110,7 @@ pub(super) fn summary(view: &View, tally: &Tally, faults: u64) -> String {
         );
     }
     text.push('\n');
-    text.push_str(&verdict(tally));
+    text.push_str(&outcome(tally));
     text
 }
 
@@ -125,7 +125,7 @@ pub(super) fn failure(tally: &Tally) -> Option<&'static str> {
     }
 }
 
-fn verdict(tally: &Tally) -> String {
+fn outcome(tally: &Tally) -> String {
     let found = &tally.violations;
     if tally.checked == 0 {
         return "✗ No poller got an answer that could be checked.\n".to_owned();

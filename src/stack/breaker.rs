@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::request::key::TaskKey;
 use crate::request::query::TaskFetch;
 use crate::telemetry::{ErrorContext, RecentErrors, SeenBy};
-use crate::upstream::health::{Health, Outcome};
+use crate::upstream::health::{Health, Observation};
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -57,11 +57,17 @@ where
             let caller = key.caller;
             let admission = health.admit(caller, Instant::now(), fastrand::f64())?;
             let result = inner.oneshot(fetch).await;
-            if let Some(outcome) = Outcome::of(&result) {
-                if outcome != Outcome::Answered {
+            if let Some(observation) = Observation::of(&result) {
+                if observation != Observation::Answered {
                     tell(&recent, &key, &result);
                 }
-                health.note(caller, admission, outcome, Instant::now(), fastrand::f64());
+                health.note(
+                    caller,
+                    admission,
+                    observation,
+                    Instant::now(),
+                    fastrand::f64(),
+                );
             }
             result
         })

@@ -13,7 +13,7 @@ use tower::{Service, ServiceExt as _};
 
 use super::{Departure, PollFlights};
 use crate::answer::Answer;
-use crate::answer::outcome::Verdict;
+use crate::answer::outcome::Outcome;
 use crate::cache::Store;
 use crate::error::Error;
 use crate::request::preferences::Demand;
@@ -108,11 +108,11 @@ where
                 if demand == Demand::Refetched && answer.asked.is_none() {
                     continue;
                 }
-                let verdict = match role {
-                    Role::Pilot => answer.verdict,
-                    Role::Passenger => Verdict::Shared,
+                let outcome = match role {
+                    Role::Pilot => answer.outcome,
+                    Role::Passenger => Outcome::Shared,
                 };
-                return Ok(Answer { verdict, ..answer });
+                return Ok(Answer { outcome, ..answer });
             }
         })
     }

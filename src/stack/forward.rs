@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tower::Service;
 
 use crate::answer::handled::{Facts, Handled};
-use crate::answer::outcome::Verdict;
+use crate::answer::outcome::Outcome;
 use crate::cache::Store;
 use crate::config::{Config, Forwarded};
 use crate::error::Error;
@@ -56,7 +56,7 @@ impl Forward {
         }
         let client = hyper::upgrade::on(&mut request);
         let passage = forward_request(self.upstream.url(), request, peer, self.forwarded)?;
-        let facts = Facts::only(Verdict::Forwarded);
+        let facts = Facts::only(Outcome::Forwarded);
         // Forgotten before and after (RFC 9111 §4.4): a poll in between may have seen the state from before.
         let _forgets = match route {
             Route::Write { task, .. } => Some(ForgetsTwice::new(self.store, task)),

@@ -142,7 +142,7 @@ fn is_over(hold: &request::query::Hold, answer: &Answer) -> bool {
 
 /// When the answer may have changed: once it is no longer fresh, and not too soon where it never is.
 fn next_look(answer: &Answer, now: Instant) -> Instant {
-    let pause = if answer.verdict.is_stale() {
+    let pause = if answer.outcome.is_stale() {
         STALE_PAUSE
     } else {
         PAUSE

@@ -55,7 +55,7 @@ use self::translate::Translate;
 pub use self::door::Places;
 
 /// The whole stack: an [`Inbound`](crate::request::inbound::Inbound) request in, an `http::Response` out, never an error.
-/// Cheap to clone; a connection has one of its own, so that a hit touches no reference count that others invalidate.
+/// Cheap to clone; a connection has one of its own, so that a hit touches no reference count that others touch.
 pub type Stack = Observe<Rescue<Door<Dispatch<Poll<TaskPipeline<Fetch>>, Shared<Forward>>>>>;
 
 /// The inner half, which answers status polls: plain values in and out. `F` asks upstream.

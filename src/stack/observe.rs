@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tower::Service;
 
 use crate::answer::handled::{Facts, Handled};
-use crate::answer::outcome::Verdict;
+use crate::answer::outcome::Outcome;
 use crate::config::LogRequests;
 use crate::message::body::Body;
 use crate::message::fields::append_via;
@@ -80,7 +80,7 @@ where
             route: inbound.route.clone(),
             caller: inbound.sender.map(|sender| sender.caller),
             trace: Trace::read(headers),
-            facts: Facts::only(Verdict::Failed),
+            facts: Facts::only(Outcome::Failed),
             code: CLIENT_GONE,
             request_id: headers.get(REQUEST_ID).cloned(),
             is_apart: false,
@@ -177,7 +177,7 @@ impl Watch {
     fn is_told(&self) -> bool {
         match self.log {
             LogRequests::All => true,
-            LogRequests::Upstream => !matches!(self.facts.verdict, Verdict::Hit | Verdict::Shared),
+            LogRequests::Upstream => !matches!(self.facts.outcome, Outcome::Hit | Outcome::Shared),
             LogRequests::Off => false,
         }
     }
@@ -186,16 +186,16 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         let seconds = self.started.elapsed().as_secs_f64();
-        let verdict = self.facts.verdict;
+        let outcome = self.facts.outcome;
         self.metrics
-            .request(&self.route, verdict, self.code, seconds, self.trace);
+            .request(&self.route, outcome, self.code, seconds, self.trace);
         if self.is_told() {
             let request_id = self.request_id.as_ref();
             // Clients may send any bytes.
             let request_id = request_id.map(|id| String::from_utf8_lossy(id.as_bytes()));
             RequestLine {
                 route: self.route.as_str(),
-                outcome: verdict.as_str(),
+                outcome: outcome.as_str(),
                 code: self.code,
                 state: self.facts.state.map(State::as_str),
                 task: match &self.route {

@@ -9,7 +9,7 @@ use futures_util::future::{BoxFuture, Either, Ready, ready};
 use tokio::time::Instant;
 use tower::{Service, ServiceExt as _};
 
-use crate::answer::outcome::Verdict;
+use crate::answer::outcome::Outcome;
 use crate::answer::{Answer, Asked};
 use crate::cache::{Entry, Found, Store};
 use crate::error::Error;
@@ -51,10 +51,10 @@ where
         let found = self.store.find(&query.key, query.at, self.credential_ttl);
         let asked = match (found, query.demand) {
             (Found::Fresh(entry), Demand::Fresh | Demand::Remembered) => {
-                return Either::Left(ready(Ok(entry.answer(Verdict::Hit, None))));
+                return Either::Left(ready(Ok(entry.answer(Outcome::Hit, None))));
             }
             (Found::Resting(entry), Demand::Fresh) if entry.reply.is_task() => {
-                return Either::Left(ready(Ok(entry.answer(Verdict::Stale, Some(Asked::Stale)))));
+                return Either::Left(ready(Ok(entry.answer(Outcome::Stale, Some(Asked::Stale)))));
             }
             (_, Demand::Remembered) => return Either::Left(ready(Err(Error::NotCached))),
             (_, Demand::Refetched) => Asked::Request,
@@ -77,7 +77,7 @@ where
                 .then(|| stand_in(&store, &key, credential_ttl))
                 .flatten()
             {
-                Some(entry) => Ok(entry.answer(Verdict::Stale, Some(asked))),
+                Some(entry) => Ok(entry.answer(Outcome::Stale, Some(asked))),
                 None => answer.map(|answer| Answer {
                     asked: answer.asked.map(|_| asked),
                     ..answer

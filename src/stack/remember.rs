@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tower::{Service, ServiceExt as _};
 
 use super::Departure;
-use crate::answer::outcome::Verdict;
+use crate::answer::outcome::Outcome;
 use crate::answer::reply::{Reply, SharedReply};
 use crate::answer::{Answer, Asked};
 use crate::cache::cadence::{Bounds, Cadence, Life};
@@ -82,7 +82,7 @@ where
             if query.demand == Demand::Fresh
                 && let Found::Fresh(entry) = store.find(&key, Instant::now(), cache.credential_ttl)
             {
-                return Ok(entry.answer(Verdict::Hit, None));
+                return Ok(entry.answer(Outcome::Hit, None));
             }
             let last = store.last(&key);
             let first_seen = last.as_ref().map_or_else(unix_now, |last| last.first_seen);
@@ -131,7 +131,7 @@ where
             Ok(Answer {
                 reply,
                 headers,
-                verdict: Verdict::Fetched,
+                outcome: Outcome::Fetched,
                 asked: Some(Asked::Miss),
                 received: now,
                 fresh_until: now + lifetime.map(|lifetime| lifetime.fresh).unwrap_or_default(),

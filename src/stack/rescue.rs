@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tower::Service;
 
 use crate::answer::handled::{Facts, Handled};
-use crate::answer::outcome::Verdict;
+use crate::answer::outcome::Outcome;
 use crate::error::{Error, retry_after_seconds};
 use crate::message::body::Body;
 use crate::message::fields::{JSON, RETRY_AFTER_MS};
@@ -99,10 +99,10 @@ where
 }
 
 fn rescue(error: &Error, route: &Route) -> Handled {
-    let verdict = match error {
-        Error::Overloaded(_) | Error::Draining => Verdict::Shed,
-        error if error.is_bad_request() => Verdict::Shed,
-        _ => Verdict::Failed,
+    let outcome = match error {
+        Error::Overloaded(_) | Error::Draining => Outcome::Shed,
+        error if error.is_bad_request() => Outcome::Shed,
+        _ => Outcome::Failed,
     };
     let mut response = respond(error, route.dialect());
     if let Route::Poll { .. } = route {
@@ -115,7 +115,7 @@ fn rescue(error: &Error, route: &Route) -> Handled {
     }
     Handled {
         response,
-        facts: Facts::only(verdict),
+        facts: Facts::only(outcome),
     }
 }
 
@@ -123,13 +123,13 @@ fn rescue(error: &Error, route: &Route) -> Handled {
 /// ours is between it and the client, unless it fails.
 fn tell(recent: &RecentErrors, route: &Route, caller: Option<Caller>, handled: &Handled) {
     let (status, facts) = (handled.response.status(), &handled.facts);
-    let (seen, code, detail) = match facts.verdict {
-        Verdict::Stale => (
+    let (seen, code, detail) = match facts.outcome {
+        Outcome::Stale => (
             SeenBy::Hidden,
             "stale",
             "the last known state stood in for a failing upstream",
         ),
-        Verdict::Forwarded if !status.is_server_error() => return,
+        Outcome::Forwarded if !status.is_server_error() => return,
         _ if status.is_client_error() || status.is_server_error() => (
             SeenBy::Client,
             status.as_str(),

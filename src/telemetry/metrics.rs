@@ -14,7 +14,7 @@ use prometheus::{
 use super::exemplars::Exemplars;
 use super::exposition::Exposition;
 use super::non_blocking;
-use crate::answer::outcome::Verdict;
+use crate::answer::outcome::Outcome;
 use crate::message::trace::Trace;
 use crate::request::route::Route;
 use crate::task::Dialect;
@@ -29,7 +29,7 @@ const SECONDS: [f64; 22] = [
 const USUAL_CODES: [u16; 12] = [200, 304, 404, 429, 400, 401, 403, 499, 500, 502, 503, 504];
 
 const ROUTES: usize = 3;
-const OUTCOMES: usize = Verdict::ALL.len();
+const OUTCOMES: usize = Outcome::ALL.len();
 
 /// All that is counted.
 #[derive(Debug)]
@@ -174,32 +174,32 @@ impl Metrics {
     pub fn request(
         &self,
         route: &Route,
-        verdict: Verdict,
+        outcome: Outcome,
         code: u16,
         seconds: f64,
         trace: Option<Trace>,
     ) {
-        let (route, place) = (route.as_str(), place(route));
-        let outcome = verdict.as_str();
-        let series = self.request_series[place][verdict as usize].get_or_init(|| RequestSeries {
-            duration: self.request_duration.with_label_values(&[route, outcome]),
+        let (index, route) = (index(route), route.as_str());
+        let label = outcome.as_str();
+        let series = self.request_series[index][outcome as usize].get_or_init(|| RequestSeries {
+            duration: self.request_duration.with_label_values(&[route, label]),
             codes: Default::default(),
         });
         let labelled = || {
             self.requests
-                .with_label_values(&[route, outcome, &*code_label(code)])
+                .with_label_values(&[route, label, &*code_label(code)])
         };
         match USUAL_CODES.iter().position(|usual| *usual == code) {
             Some(usual) => series.codes[usual].get_or_init(labelled).inc(),
             None => labelled().inc(),
         }
         series.duration.observe(seconds);
-        if verdict.avoided_a_poll() {
+        if outcome.avoided_a_poll() {
             self.polls_avoided.inc();
         }
         if let Some(trace) = trace.filter(|trace| trace.is_sampled()) {
             let bucket = SECONDS.partition_point(|bound| *bound < seconds);
-            self.exemplars.keep(route, outcome, bucket, trace, seconds);
+            self.exemplars.keep(route, label, bucket, trace, seconds);
         }
     }
 
@@ -249,8 +249,8 @@ impl Metrics {
     }
 }
 
-/// Where a route's series are, in the order of the names that [`Route::as_str`] gives.
-fn place(route: &Route) -> usize {
+/// The index of a route's series, in the order of the names that [`Route::as_str`] gives.
+fn index(route: &Route) -> usize {
     match route {
         Route::Poll {
             dialect: Dialect::Unified,

@@ -38,7 +38,7 @@ pub struct Health {
 
 /// What came of a poll, as far as upstream's health goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum Observation {
     /// Upstream answered, whatever it said.
     Answered,
     /// Nothing usable came back; how much that says of upstream as a whole.
@@ -49,7 +49,7 @@ pub enum Outcome {
     PausedAll(Option<Duration>),
 }
 
-impl Outcome {
+impl Observation {
     /// Reads it off what a poll came to; `None` where that says nothing of upstream's health.
     #[must_use]
     pub fn of(result: &Result<Reply, Error>) -> Option<Self> {
@@ -143,26 +143,26 @@ impl Health {
         &self,
         caller: Caller,
         admission: Admission,
-        outcome: Outcome,
+        observation: Observation,
         now: Instant,
         chance: f64,
     ) {
-        let own = match outcome {
-            Outcome::Paused(_) => Some(self.callers.get_with(caller, Arc::default)),
+        let own = match observation {
+            Observation::Paused(_) => Some(self.callers.get_with(caller, Arc::default)),
             _ => self.callers.get(&caller),
         };
         if let Some(circuit) = own {
-            with(&circuit, |circuit| match outcome {
-                Outcome::Paused(asked) => circuit.pause(asked, now, chance),
-                Outcome::Answered => circuit.close(admission),
-                Outcome::Failed(_) | Outcome::PausedAll(_) => {}
+            with(&circuit, |circuit| match observation {
+                Observation::Paused(asked) => circuit.pause(asked, now, chance),
+                Observation::Answered => circuit.close(admission),
+                Observation::Failed(_) | Observation::PausedAll(_) => {}
             });
         }
-        with(&self.everyone, |circuit| match outcome {
+        with(&self.everyone, |circuit| match observation {
             // A pause of one caller says nothing bad of the way to upstream.
-            Outcome::Answered | Outcome::Paused(_) => circuit.close(admission),
-            Outcome::Failed(weight) => circuit.fail(weight, now, chance),
-            Outcome::PausedAll(asked) => circuit.pause(asked, now, chance),
+            Observation::Answered | Observation::Paused(_) => circuit.close(admission),
+            Observation::Failed(weight) => circuit.fail(weight, now, chance),
+            Observation::PausedAll(asked) => circuit.pause(asked, now, chance),
         });
     }
 }
@@ -205,7 +205,7 @@ mod tests {
             health.note(
                 caller,
                 Admission::Probe,
-                Outcome::Failed(UNREACHABLE),
+                Observation::Failed(UNREACHABLE),
                 now,
                 0.0,
             );
@@ -219,7 +219,7 @@ mod tests {
             probes, 34,
             "four soon, then one about every 1.9 s, for a minute"
         );
-        health.note(caller, Admission::Probe, Outcome::Answered, now, 0.0);
+        health.note(caller, Admission::Probe, Observation::Answered, now, 0.0);
         assert_eq!(health.admit(other, now, 0.0), Ok(Admission::Free));
     }
 
@@ -230,7 +230,7 @@ mod tests {
             health.note(
                 caller,
                 Admission::Probe,
-                Outcome::Failed(UNREACHABLE),
+                Observation::Failed(UNREACHABLE),
                 now,
                 0.0,
             );
@@ -242,7 +242,7 @@ mod tests {
         health.note(
             caller,
             Admission::Probe,
-            Outcome::Failed(UNREACHABLE),
+            Observation::Failed(UNREACHABLE),
             now,
             0.0,
         );
@@ -251,7 +251,13 @@ mod tests {
             Err(Error::UpstreamDown),
             "one failure is enough this time"
         );
-        health.note(caller, Admission::Probe, Outcome::PausedAll(None), now, 0.0);
+        health.note(
+            caller,
+            Admission::Probe,
+            Observation::PausedAll(None),
+            now,
+            0.0,
+        );
         now += Duration::from_hours(8);
         for caller in [caller, other, caller] {
             assert_eq!(health.admit(caller, now, 0.0), Ok(Admission::Free));
@@ -261,11 +267,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn people_are_told_what_polls_would_find() {
         let (health, (caller, other), now) = (Health::new(), callers(), Instant::now());
-        let note = |outcome| health.note(caller, Admission::Probe, outcome, now, 0.0);
-        note(Outcome::Failed(UNREACHABLE));
+        let note = |observation| health.note(caller, Admission::Probe, observation, now, 0.0);
+        note(Observation::Failed(UNREACHABLE));
         let (failures, limit) = (UNREACHABLE, FAILURES);
         assert_eq!(health.standing(now), Standing::Open { failures, limit });
-        note(Outcome::Failed(FAILURES));
+        note(Observation::Failed(FAILURES));
         let probe_in = FIRST_PROBE;
         assert_eq!(health.standing(now), Standing::Down { probe_in });
         assert_eq!(health.standing(now + HOUR), Standing::Outdated);
@@ -274,13 +280,13 @@ mod tests {
             Err(Error::UpstreamDown),
             "nothing changed"
         );
-        note(Outcome::PausedAll(Some(SECOND)));
+        note(Observation::PausedAll(Some(SECOND)));
         let probe_in = SECOND;
         assert_eq!(health.standing(now), Standing::Paused { probe_in });
-        note(Outcome::Answered);
+        note(Observation::Answered);
         assert_eq!(health.standing(now), Standing::Open { failures: 0, limit });
 
-        note(Outcome::Paused(Some(SECOND)));
+        note(Observation::Paused(Some(SECOND)));
         let pauses = [caller, other].map(|caller| health.pause_of(caller, now));
         assert_eq!(
             (pauses, health.paused_callers(now)),
@@ -297,11 +303,11 @@ mod tests {
             health.note(
                 caller,
                 Admission::Probe,
-                Outcome::Failed(UNREACHABLE),
+                Observation::Failed(UNREACHABLE),
                 now,
                 0.0,
             );
-            health.note(caller, Admission::Probe, Outcome::Answered, now, 0.0);
+            health.note(caller, Admission::Probe, Observation::Answered, now, 0.0);
             assert_eq!(health.admit(caller, now, 0.0), Ok(Admission::Free));
         }
     }
@@ -312,7 +318,7 @@ mod tests {
         health.note(
             caller,
             Admission::Probe,
-            Outcome::Paused(Some(7 * SECOND)),
+            Observation::Paused(Some(7 * SECOND)),
             now,
             0.0,
         );
@@ -331,7 +337,13 @@ mod tests {
     async fn a_429_that_names_no_one_pauses_everyone_for_longer_each_time() {
         let (health, (caller, other), mut now) = (Health::new(), callers(), Instant::now());
         for seconds in [1, 2, 4, 8, 16, 30, 30] {
-            health.note(caller, Admission::Probe, Outcome::PausedAll(None), now, 0.0);
+            health.note(
+                caller,
+                Admission::Probe,
+                Observation::PausedAll(None),
+                now,
+                0.0,
+            );
             assert_eq!(
                 health.admit(other, now, 0.0),
                 Err(Error::RateLimited(seconds * SECOND))
@@ -340,8 +352,14 @@ mod tests {
             assert_eq!(health.admit(other, now, 0.0), Ok(Admission::Probe));
             assert!(health.admit(caller, now, 0.0).is_err(), "no more than one");
         }
-        health.note(other, Admission::Probe, Outcome::Answered, now, 0.0);
-        health.note(caller, Admission::Probe, Outcome::PausedAll(None), now, 0.0);
+        health.note(other, Admission::Probe, Observation::Answered, now, 0.0);
+        health.note(
+            caller,
+            Admission::Probe,
+            Observation::PausedAll(None),
+            now,
+            0.0,
+        );
         assert_eq!(
             health.admit(caller, now, 0.0),
             Err(Error::RateLimited(SECOND)),
@@ -355,7 +373,7 @@ mod tests {
         health.note(
             caller,
             Admission::Probe,
-            Outcome::Paused(Some(Duration::from_hours(24))),
+            Observation::Paused(Some(Duration::from_hours(24))),
             now,
             0.0,
         );
@@ -371,11 +389,11 @@ mod tests {
         health.note(
             caller,
             Admission::Free,
-            Outcome::Paused(Some(30 * SECOND)),
+            Observation::Paused(Some(30 * SECOND)),
             now,
             0.0,
         );
-        health.note(caller, Admission::Free, Outcome::Answered, now, 0.0);
+        health.note(caller, Admission::Free, Observation::Answered, now, 0.0);
         assert_eq!(
             health.admit(caller, now, 0.0),
             Err(Error::RateLimited(30 * SECOND))
@@ -383,11 +401,11 @@ mod tests {
         health.note(
             other,
             Admission::Free,
-            Outcome::PausedAll(Some(9 * SECOND)),
+            Observation::PausedAll(Some(9 * SECOND)),
             now,
             0.0,
         );
-        health.note(other, Admission::Free, Outcome::Answered, now, 0.0);
+        health.note(other, Admission::Free, Observation::Answered, now, 0.0);
         assert_eq!(
             health.admit(other, now, 0.0),
             Err(Error::RateLimited(9 * SECOND))

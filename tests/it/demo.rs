@@ -51,8 +51,8 @@ fn piped_it_tells_in_plain_lines_what_was_saved_and_that_all_was_well() {
         text.contains("polls with another's key, turned away"),
         "{text}"
     );
-    let verdict = text.lines().last().expect("lines");
-    assert!(verdict.starts_with(VERDICT), "{text}");
+    let outcome = text.lines().last().expect("lines");
+    assert!(outcome.starts_with(VERDICT), "{text}");
 }
 
 #[test]

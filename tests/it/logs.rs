@@ -221,7 +221,7 @@ async fn the_log_of_a_whole_life_is_one_valid_document() {
     gateway.signal("-TERM");
     gateway.ended().await;
     let samples = request_samples(&gateway);
-    for outcome in pollgate::answer::outcome::Verdict::ALL {
+    for outcome in pollgate::answer::outcome::Outcome::ALL {
         let told = |sample: &Sample| sample.labels["outcome"] == outcome.as_str();
         assert!(samples.iter().any(told), "{outcome:?}: {samples:#?}");
     }

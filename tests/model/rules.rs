@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use pollgate::answer::Answer;
-use pollgate::answer::outcome::Verdict;
+use pollgate::answer::outcome::Outcome;
 use pollgate::error::Error;
 use pollgate::request::preferences::Demand;
 use pollgate::task::{Rendering, State};
@@ -118,7 +118,7 @@ const LONGEST_BACKOFF: Duration = Duration::from_millis(100);
 /// Says what is wrong with an answer that was given just now, if anything is.
 pub(crate) fn judge(world: &mut World, poll: &Poll, result: &Result<Answer, Error>) {
     let now = world.moment();
-    let verdict = match result {
+    let outcome = match result {
         Ok(answer) => judge_answer(world, poll, answer, now),
         Err(error) => judge_error(world, poll, error, now),
     };
@@ -127,9 +127,9 @@ pub(crate) fn judge(world: &mut World, poll: &Poll, result: &Result<Answer, Erro
         && poll.demand != Demand::Refetched
         && !result
             .as_ref()
-            .is_ok_and(|answer| answer.verdict == Verdict::Hit);
+            .is_ok_and(|answer| answer.outcome == Outcome::Hit);
     let asked_anyway = asked_anyway.then_some("not from memory, though it was known and fresh");
-    for problem in [verdict.err(), late, asked_anyway].into_iter().flatten() {
+    for problem in [outcome.err(), late, asked_anyway].into_iter().flatten() {
         world.complain(format_args!("{problem}: {poll:?} got {result:?}"));
     }
 }
@@ -183,36 +183,36 @@ fn judge_answer(world: &World, poll: &Poll, answer: &Answer, now: Moment) -> Jud
         }
     );
     forbid(
-        other_path && (answer.verdict != Verdict::Stale || !terminal),
+        other_path && (answer.outcome != Outcome::Stale || !terminal),
         "the other path's answer",
     )?;
     forbid(
-        poll.demand == Demand::Remembered && answer.verdict != Verdict::Hit,
+        poll.demand == Demand::Remembered && answer.outcome != Outcome::Hit,
         "not from memory",
     )?;
 
-    match answer.verdict {
-        Verdict::Hit => {
+    match answer.outcome {
+        Outcome::Hit => {
             forbid(
                 poll.demand == Demand::Refetched,
                 "a remembered answer, though a new one was demanded",
             )?;
             judge_hit(world, poll, &fetch, fresh_until, now)
         }
-        Verdict::Fetched => forbid(landed < poll.start, "older than the poll"),
-        Verdict::Shared if landed > poll.start => Ok(()),
-        Verdict::Shared if !matches!(said, Said::Task { .. }) && still_tried(landed, poll) => {
+        Outcome::Fetched => forbid(landed < poll.start, "older than the poll"),
+        Outcome::Shared if landed > poll.start => Ok(()),
+        Outcome::Shared if !matches!(said, Said::Task { .. }) && still_tried(landed, poll) => {
             Ok(())
         }
         // The flight's own second look into the store.
-        Verdict::Shared => {
+        Outcome::Shared => {
             forbid(
                 poll.demand == Demand::Refetched,
                 "older than the poll, though a new one was demanded",
             )?;
             judge_hit(world, poll, &fetch, fresh_until, now)
         }
-        Verdict::Stale => {
+        Outcome::Stale => {
             forbid(!matches!(said, Said::Task { .. }), "an error stands in")?;
             forbid(now.at >= useful_until, "older than stale_if_error")?;
             let longer = useful_until - fresh_until;
@@ -230,7 +230,7 @@ fn judge_answer(world: &World, poll: &Poll, answer: &Answer, now: Moment) -> Jud
                 || now.at >= poll.deadline;
             forbid(!trouble, "stale, though upstream is well")
         }
-        Verdict::Forwarded | Verdict::Shed | Verdict::Failed => Err("no verdict of a poll"),
+        Outcome::Forwarded | Outcome::Shed | Outcome::Failed => Err("no outcome of a poll"),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Uri};
 use pollgate::answer::Answer;
-use pollgate::answer::outcome::Verdict;
+use pollgate::answer::outcome::Outcome;
 use pollgate::cache::Store;
 use pollgate::config::{Config, UpstreamDialect};
 use pollgate::error::Error;
@@ -211,8 +211,8 @@ impl Schedule {
             let mut world = lock(&world);
             match &result {
                 Ok(answer) => {
-                    let (fetch, verdict) = (rules::number(answer), answer.verdict);
-                    world.tell(format_args!("{} {verdict:?} {fetch:?}", poll.start.place));
+                    let (fetch, outcome) = (rules::number(answer), answer.outcome);
+                    world.tell(format_args!("{} {outcome:?} {fetch:?}", poll.start.place));
                 }
                 Err(error) => world.tell(format_args!("{} {error:?}", poll.start.place)),
             }
@@ -224,7 +224,7 @@ impl Schedule {
             summary.count(
                 result
                     .as_ref()
-                    .map_or("error", |answer| answer.verdict.as_str()),
+                    .map_or("error", |answer| answer.outcome.as_str()),
             );
             drop(summary);
             result
@@ -386,7 +386,7 @@ impl Schedule {
                 .client(asked, Dialect::Unified, Demand::Refetched, timeout)
                 .await;
             answered |= result
-                .is_ok_and(|answer| answer.verdict == Verdict::Fetched && answer.reply.is_task());
+                .is_ok_and(|answer| answer.outcome == Outcome::Fetched && answer.reply.is_task());
             sleep(Duration::from_secs(16)).await;
         }
         if !answered {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use pollgate::answer::Answer;
-use pollgate::answer::outcome::Verdict;
+use pollgate::answer::outcome::Outcome;
 use pollgate::config::{Config, UpstreamDialect};
 use pollgate::error::Error;
 use pollgate::request::preferences::Demand;
@@ -136,7 +136,7 @@ async fn the_last_known_state_stands_in_with_its_true_age_up_to_stale_if_error_a
         for after in [3, 60, 240, 298] {
             sleep(after * SECOND).await;
             let answer = gateway.poll("t").await.expect("stands in");
-            assert_eq!(answer.verdict, Verdict::Stale);
+            assert_eq!(answer.outcome, Outcome::Stale);
             assert_eq!(answer.received, known.received, "its true age");
             assert_eq!(answer.reply.body, known.reply.body);
         }
@@ -262,7 +262,7 @@ async fn known_tasks_are_answered_during_a_pause_and_unknown_ones_are_told_when_
         .now(|_| (AT_ONCE, error(429, &[("retry-after", "20")], "")));
     for _ in 0..10 {
         let answer = gateway.poll("known").await.expect("stands in");
-        assert_eq!(answer.verdict, Verdict::Stale);
+        assert_eq!(answer.outcome, Outcome::Stale);
         let error = gateway.poll("unknown").await.expect_err("nothing is known");
         assert_eq!(error.status(), 429);
         assert!(error.retry_after().is_some());
@@ -281,8 +281,8 @@ async fn an_upstream_that_is_down_is_probed_at_a_slow_pace_and_recovery_is_notic
     let before = gateway.upstream.count();
     for _ in 0..6000 {
         assert_eq!(
-            gateway.poll("t").await.expect("stands in").verdict,
-            Verdict::Stale
+            gateway.poll("t").await.expect("stands in").outcome,
+            Outcome::Stale
         );
         sleep(Duration::from_millis(10)).await;
     }
@@ -298,7 +298,7 @@ async fn an_upstream_that_is_down_is_probed_at_a_slow_pace_and_recovery_is_notic
         .upstream
         .now(|fetch| (AT_ONCE, task(fetch, "succeeded")));
     let back = Instant::now();
-    while gateway.poll("t").await.expect("an answer").verdict == Verdict::Stale {
+    while gateway.poll("t").await.expect("an answer").outcome == Outcome::Stale {
         sleep(Duration::from_millis(10)).await;
     }
     assert!(
@@ -307,8 +307,8 @@ async fn an_upstream_that_is_down_is_probed_at_a_slow_pace_and_recovery_is_notic
         back.elapsed()
     );
     assert_eq!(
-        gateway.poll("another").await.expect("an answer").verdict,
-        Verdict::Fetched
+        gateway.poll("another").await.expect("an answer").outcome,
+        Outcome::Fetched
     );
 }
 
@@ -337,7 +337,7 @@ async fn a_task_known_to_be_at_its_end_on_one_path_is_converted_for_the_other() 
             .ask("me", asked, "done", Demand::Fresh)
             .await
             .expect("its end is known");
-        assert_eq!(answer.verdict, Verdict::Stale);
+        assert_eq!(answer.outcome, Outcome::Stale);
         let rendition = answer.reply.rendition(asked, Rendering::Faithful);
         let body: serde_json::Value = serde_json::from_slice(&rendition.body).expect("JSON");
         match asked {
@@ -374,7 +374,7 @@ async fn where_one_dialect_is_always_asked_both_paths_share_what_is_known_and_wh
         let hit = gateway
             .ask("me", Dialect::Unified, "t", Demand::Fresh)
             .await;
-        assert_eq!(hit.expect("an answer").verdict, Verdict::Hit);
+        assert_eq!(hit.expect("an answer").outcome, Outcome::Hit);
         assert_eq!(gateway.upstream.count(), 1);
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pollgate::answer::outcome::Verdict;
+use pollgate::answer::outcome::Outcome;
 use pollgate::config::Config;
 use pollgate::request::preferences::Demand;
 use pollgate::request::query::TaskFetch;
@@ -85,7 +85,7 @@ async fn outage(failing: fn(&TaskFetch) -> Said, seconds_after: u64) -> (usize, 
             let poll = gateway.ask("me", Dialect::OpenAi, &format!("t{one}"), Demand::Fresh);
             let answer = poll.await.expect("no poll fails");
             assert!(answer.reply.is_task(), "no poll fails");
-            if answer.verdict != Verdict::Stale && answer.received >= back {
+            if answer.outcome != Outcome::Stale && answer.received >= back {
                 fresh.lock().unwrap()[one].get_or_insert(Instant::now() - back);
             }
         }));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pollgate::answer::Answer;
-use pollgate::answer::outcome::Verdict;
+use pollgate::answer::outcome::Outcome;
 use pollgate::config::Config;
 use pollgate::error::Error;
 use pollgate::request::preferences::Demand;
@@ -124,8 +124,8 @@ async fn a_cancelled_look_up_leaves_the_lock_behind() {
     assert_eq!(gateway.waiters(), 0);
     gateway.upstream.let_pass(100);
     assert_eq!(
-        gateway.poll("t").await.expect("an answer").verdict,
-        Verdict::Fetched
+        gateway.poll("t").await.expect("an answer").outcome,
+        Outcome::Fetched
     );
 }
 
@@ -159,7 +159,7 @@ async fn the_first_clients_hang_up_poisons_everyone_and_a_blank_page_is_cached()
         assert!(answer.reply.is_task());
     }
     let hit = gateway.poll("t").await.expect("an answer");
-    assert_eq!(hit.verdict, Verdict::Hit);
+    assert_eq!(hit.outcome, Outcome::Hit);
     assert!(!hit.reply.body.is_empty());
     assert_eq!(gateway.upstream.count(), 1);
 }
@@ -319,8 +319,8 @@ async fn a_presigned_link_is_served_after_it_died() {
     gateway.poll("t").await.expect("an answer");
     sleep(Duration::from_secs(235)).await;
     assert_eq!(
-        gateway.poll("t").await.expect("an answer").verdict,
-        Verdict::Hit
+        gateway.poll("t").await.expect("an answer").outcome,
+        Outcome::Hit
     );
     gateway.upstream.now(|_| (AT_ONCE, refused()));
     sleep(Duration::from_secs(6)).await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pollgate::answer::outcome::Verdict;
+use pollgate::answer::outcome::Outcome;
 use pollgate::config::{Config, Size};
 use pollgate::error::Error;
 use pollgate::request::preferences::Demand;
@@ -25,20 +25,20 @@ async fn a_remembered_answer_needs_a_credential_accepted_within_credential_ttl_a
     }
     sleep(300 * SECOND).await;
     assert_eq!(
-        gateway.poll("a").await.expect("an answer").verdict,
-        Verdict::Hit,
+        gateway.poll("a").await.expect("an answer").outcome,
+        Outcome::Hit,
         "within"
     );
     sleep(SECOND).await;
     assert_eq!(
-        gateway.poll("a").await.expect("an answer").verdict,
-        Verdict::Fetched,
+        gateway.poll("a").await.expect("an answer").outcome,
+        Outcome::Fetched,
         "checked"
     );
     for id in ["a", "b", "c"] {
         assert_eq!(
-            gateway.poll(id).await.expect("an answer").verdict,
-            Verdict::Hit
+            gateway.poll(id).await.expect("an answer").outcome,
+            Outcome::Hit
         );
     }
     assert_eq!(
@@ -118,13 +118,13 @@ async fn a_poll_after_a_write_does_not_board_a_flight_from_before_it() {
         .upstream
         .now(|fetch| (AT_ONCE, task(fetch, "queued")));
     let late = gateway.poll("t").await.expect("an answer");
-    assert_eq!(late.verdict, Verdict::Fetched);
+    assert_eq!(late.outcome, Outcome::Fetched);
     early.await.expect("no panic").expect("an answer");
     // The early one has landed by now, and has not taken the late one's place.
     gateway.upstream.now(|_| (AT_ONCE, refused()));
     let known = gateway.poll("t").await.expect("stands in");
     let state = known.reply.state().expect("a task");
-    assert_eq!((known.verdict, state), (Verdict::Stale, State::Queued));
+    assert_eq!((known.outcome, state), (Outcome::Stale, State::Queued));
 }
 
 #[tokio::test(start_paused = true)]
@@ -181,7 +181,7 @@ async fn only_if_cached_is_answered_from_memory_or_not_at_all_and_costs_nothing(
         Error::NotCached
     );
     gateway.poll("t").await.expect("an answer");
-    assert_eq!(remembered().await.expect("an answer").verdict, Verdict::Hit);
+    assert_eq!(remembered().await.expect("an answer").outcome, Outcome::Hit);
     sleep(2 * SECOND).await;
     assert_eq!(
         remembered().await.expect_err("is no longer fresh"),
@@ -220,8 +220,8 @@ async fn a_failed_task_that_flips_upstream_is_seen_within_failed_ttl() {
             .await
             .expect("an answer");
         assert_eq!(
-            gateway.poll("t").await.expect("an answer").verdict,
-            Verdict::Hit
+            gateway.poll("t").await.expect("an answer").outcome,
+            Outcome::Hit
         );
         sleep(60 * SECOND).await;
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use pollgate::answer::outcome::Verdict;
+use pollgate::answer::outcome::Outcome;
 use pollgate::error::{Error, retry_after_seconds};
 
 use super::{file, quoted, read, section, table};
@@ -75,7 +75,7 @@ fn errors_have_the_codes_statuses_and_pauses_that_are_listed() {
 fn outcomes_are_the_verdicts() {
     let rows = table(&section("README.md", "Watching it"), "| outcome |");
     let told: Vec<_> = rows.iter().flat_map(|row| quoted(&row[0])).collect();
-    assert_eq!(told, Verdict::ALL.map(Verdict::as_str));
+    assert_eq!(told, Outcome::ALL.map(Outcome::as_str));
 }
 
 #[tokio::test]
