@@ -38,7 +38,7 @@ pub enum Error {
     /// The request did not arrive in time.
     RequestTimeout,
     /// A bug in pollgate: a flight panicked.
-    Crashed,
+    Panicked,
 }
 
 /// When a failing upstream is worth another try: about as long as it takes until the next probe.
@@ -71,7 +71,7 @@ impl Error {
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::Crashed => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -91,7 +91,7 @@ impl Error {
             Self::BadRequest(_) | Self::HeadTooLarge | Self::UriTooLong | Self::RequestTimeout => {
                 "bad_request"
             }
-            Self::Crashed => "internal_error",
+            Self::Panicked => "internal_error",
         }
     }
 
@@ -133,7 +133,7 @@ impl Error {
             Self::HeadTooLarge => "the request's headers are too large: 64 KiB and 100 headers are the most".into(),
             Self::UriTooLong => "the request's target is too long: 16 KiB are the most".into(),
             Self::RequestTimeout => "the request did not arrive in time (limits.header_timeout, limits.idle_timeout)".into(),
-            Self::Crashed => "a defect in this gateway ended the poll; ask again".into(),
+            Self::Panicked => "a defect in this gateway ended the poll; ask again".into(),
         }
     }
 

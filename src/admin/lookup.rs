@@ -33,7 +33,7 @@ pub(super) struct Wanted {
 pub(super) struct Found {
     wanted: Wanted,
     remembered: Vec<Remembered>,
-    under_way: Vec<(TaskKey, usize)>,
+    in_flight: Vec<(TaskKey, usize)>,
     pauses: Vec<Option<Duration>>,
     standing: Standing,
     cache: std::sync::Arc<config::Cache>,
@@ -84,11 +84,11 @@ impl Wanted {
             cache.credential_ttl,
         );
         remembered.sort_by_key(|one| (format!("{:?}", one.key.caller), one.key.dialect.as_str()));
-        let under_way = polls
+        let in_flight = polls
             .flights
-            .under_way(|(key, _)| self.is(key.task.as_str()));
+            .in_flight(|(key, _)| self.is(key.task.as_str()));
         Found {
-            under_way: under_way
+            in_flight: under_way
                 .into_iter()
                 .map(|((key, _), aboard)| (key, aboard))
                 .take(MOST)
@@ -113,7 +113,7 @@ impl Found {
         let id = Escaped(self.wanted.task.as_str());
         let time = humantime::format_rfc3339_seconds(SystemTime::now());
         let only_under_way = self
-            .under_way
+            .in_flight
             .iter()
             .filter(|(key, _)| !self.remembered.iter().any(|one| one.key == *key));
         let _ = write!(

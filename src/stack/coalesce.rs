@@ -94,7 +94,7 @@ where
                     inner.clone().oneshot(Departure { query, takeoff })
                 };
                 let ticket = flights
-                    .board((key.clone(), takeoff.clone()), max_waiters.get(), depart)
+                    .join((key.clone(), takeoff.clone()), max_waiters.get(), depart)
                     .map_err(|_| Error::Overloaded("clients waiting for this task"))?;
                 let role = ticket.role();
                 let answer = tokio::select! {
@@ -103,14 +103,14 @@ where
                     }
                     () = out_of_time.cancelled() => return Err(Error::Draining),
                 };
-                let answer = answer.map_err(|_| Error::Crashed)??;
+                let answer = answer.map_err(|_| Error::Panicked)??;
                 // The flight found it in the store after all: nothing for one who demands what upstream says now.
                 if demand == Demand::Refetched && answer.asked.is_none() {
                     continue;
                 }
                 let outcome = match role {
-                    Role::Pilot => answer.outcome,
-                    Role::Passenger => Outcome::Shared,
+                    Role::Leader => answer.outcome,
+                    Role::Follower => Outcome::Shared,
                 };
                 return Ok(Answer { outcome, ..answer });
             }

@@ -16,14 +16,14 @@ use crate::answer::handled::Handled;
 use crate::error::Error;
 use crate::request::inbound::Inbound;
 use crate::request::route::Route;
-use crate::sync::permits::{Seat, Seats};
+use crate::sync::permits::{Permit, Permits};
 
 /// The places behind the door. Polls and forwarded requests have their own, so that neither keeps the other out.
 #[derive(Debug, Clone)]
 pub struct Places {
     each: usize,
-    polls: Arc<Seats>,
-    forwards: Arc<Seats>,
+    polls: Arc<Permits>,
+    forwards: Arc<Permits>,
 }
 
 impl Places {
@@ -68,7 +68,7 @@ where
             Route::Poll { .. } => &self.places.polls,
             Route::Write { .. } | Route::Forward { .. } => &self.places.forwards,
         };
-        match places.take(self.places.each) {
+        match places.try_acquire(self.places.each) {
             Some(place) => Either::Left(Admitted {
                 inner: self.inner.call(inbound),
                 place: Some(place),
@@ -83,7 +83,7 @@ pin_project! {
     pub struct Admitted<F> {
         #[pin]
         inner: F,
-        place: Option<Seat>,
+        place: Option<Permit>,
     }
 }
 

@@ -1,8 +1,20 @@
-//! Single flight: everyone who wants the same thing at the same time waits for one attempt to get it.
+//! Single flight: concurrent calls for one key share one execution.
 //!
-//! A flight is a task of its own and belongs to nobody. Whoever leaves, the one who started it included, changes
-//! nothing for the rest; when the last one leaves, it is cancelled. A panic inside becomes [`Crashed`] for those who
-//! wait. The key is free again before anyone sees the result, so a flight is never joined after it has landed.
+//! A flight runs on a task of its own and belongs to none of its waiters. A waiter that leaves, the leader included,
+//! changes nothing for the others; when the last one leaves, the flight is aborted. A panic inside becomes [`Panicked`]
+//! for every waiter. The key is free before any waiter sees the result, so a finished flight is never joined.
+//!
+//! ```
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! use pollgate::sync::flights::{Flights, Role};
+//!
+//! let flights = Flights::new();
+//! let leader = flights.join("key", 10, || async { 7 }).expect("is not full");
+//! let follower = flights.join("key", 10, || async { 8 }).expect("is not full");
+//! assert_eq!((leader.role(), follower.role()), (Role::Leader, Role::Follower));
+//! assert_eq!((leader.await, follower.await), (Ok(7), Ok(7)));
+//! # });
+//! ```
 
 use std::collections::hash_map::Entry;
 use std::fmt;
@@ -17,43 +29,43 @@ use futures_util::future::{Shared, WeakShared};
 use tokio::task::JoinHandle;
 
 use crate::sync::lock;
-use crate::sync::permits::{Seat, Seats};
+use crate::sync::permits::{Permit, Permits};
 
-/// The flights under way, by key.
+/// The flights in progress, by key.
 pub struct Flights<K, V: Clone> {
     table: Arc<Table<K, V>>,
 }
 
-type Table<K, V> = Mutex<HashMap<K, Departed<V>>>;
+type Table<K, V> = Mutex<HashMap<K, InFlight<V>>>;
 
-struct Departed<V: Clone> {
-    flight: WeakShared<Landing<V>>,
-    aboard: Arc<Seats>,
+struct InFlight<V: Clone> {
+    flight: WeakShared<AbortOnDrop<V>>,
+    waiters: Arc<Permits>,
 }
 
-/// What one has in the flight that one boarded.
+/// The part of a waiter in its flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// It took off for this one.
-    Pilot,
-    /// It was under way already.
-    Passenger,
+    /// It started the flight.
+    Leader,
+    /// It joined a flight in progress.
+    Follower,
 }
 
-/// The flight has as many aboard as the limit allows.
+/// The flight has as many waiters as the limit allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Full;
 
 /// The flight panicked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Crashed;
+pub struct Panicked;
 
 impl<K, V> Flights<K, V>
 where
     K: Hash + Eq + Clone + Send + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// None under way.
+    /// An empty table.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -61,82 +73,81 @@ where
         }
     }
 
-    /// How many are under way.
+    /// The number of flights in progress.
     #[must_use]
     pub fn len(&self) -> usize {
         lock(&self.table).len()
     }
 
-    /// Those under way that are `wanted`, and how many are aboard of each.
-    pub fn under_way(&self, wanted: impl Fn(&K) -> bool) -> Vec<(K, usize)> {
+    /// The flights whose keys are `wanted`, each with its number of waiters.
+    pub fn in_flight(&self, wanted: impl Fn(&K) -> bool) -> Vec<(K, usize)> {
         lock(&self.table)
             .iter()
             .filter(|(key, _)| wanted(key))
-            .map(|(key, departed)| (key.clone(), departed.aboard.taken()))
+            .map(|(key, in_flight)| (key.clone(), in_flight.waiters.in_use()))
             .collect()
     }
 
-    /// Whether none is under way.
+    /// Whether no flight is in progress.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Boards the flight under way for `key`, or lets the one that `depart` makes take off.
+    /// Joins the flight in progress for `key`, or leads the one that `start` returns.
     ///
     /// # Errors
-    /// [`Full`] if the flight under way has `seats` aboard already.
+    /// [`Full`] if the flight in progress already has `limit` waiters.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn board<F>(
+    pub fn join<F>(
         &self,
         key: K,
-        seats: usize,
-        depart: impl FnOnce() -> F,
-    ) -> Result<Ticket<V>, Full>
+        limit: usize,
+        start: impl FnOnce() -> F,
+    ) -> Result<Waiter<V>, Full>
     where
         F: Future<Output = V> + Send + 'static,
     {
         let mut table = lock(&self.table);
         let entry = table.entry(key);
-        if let Entry::Occupied(departed) = &entry
-            && let departed = departed.get()
-            && let Some(flight) = departed.flight.upgrade()
+        if let Entry::Occupied(in_flight) = &entry
+            && let in_flight = in_flight.get()
+            && let Some(flight) = in_flight.flight.upgrade()
         {
-            // A flight that cannot be reached any more was left by everyone: it is being cancelled, and replaced here.
-            let seat = departed.aboard.take(seats).ok_or(Full)?;
-            return Ok(Ticket {
+            // Where the upgrade fails, all waiters have left: the flight is being aborted and is replaced below.
+            let permit = in_flight.waiters.try_acquire(limit).ok_or(Full)?;
+            return Ok(Waiter {
                 flight,
-                role: Role::Passenger,
-                _seat: seat,
+                role: Role::Follower,
+                _permit: permit,
             });
         }
-        let aboard = Arc::new(Seats::default());
-        let seat = aboard.take(seats.max(1)).ok_or(Full)?;
-        let leave = Leave {
+        let waiters = Arc::new(Permits::default());
+        let permit = waiters.try_acquire(limit.max(1)).ok_or(Full)?;
+        let remove = RemoveOnDrop {
             table: Arc::clone(&self.table),
             key: entry.key().clone(),
-            aboard: Arc::clone(&aboard),
+            waiters: Arc::clone(&waiters),
         };
-        let flight = depart();
+        let flight = start();
         let handle = tokio::spawn(async move {
-            // Dropped after the flight has landed and before its result is handed out, and as well when it is
-            // cancelled or panics.
-            let _leave = leave;
+            // Dropped between the end of the flight and the delivery of its result, and also on abort and panic.
+            let _remove = remove;
             flight.await
         });
-        let flight = Landing(handle).shared();
+        let flight = AbortOnDrop(handle).shared();
         if let Some(weak) = flight.downgrade() {
-            entry.insert_entry(Departed {
+            entry.insert_entry(InFlight {
                 flight: weak,
-                aboard,
+                waiters,
             });
         }
-        Ok(Ticket {
+        Ok(Waiter {
             flight,
-            role: Role::Pilot,
-            _seat: seat,
+            role: Role::Leader,
+            _permit: permit,
         })
     }
 }
@@ -165,68 +176,68 @@ impl<K, V: Clone> fmt::Debug for Flights<K, V> {
     }
 }
 
-/// A place in a flight: resolves to what the flight brings. Dropping it is leaving.
-#[must_use = "a ticket that is dropped has left the flight"]
-pub struct Ticket<V: Clone> {
-    flight: Shared<Landing<V>>,
+/// A waiter on a flight: resolves to the result of the flight. Dropping it leaves the flight.
+#[must_use = "a waiter that is dropped has left the flight"]
+pub struct Waiter<V: Clone> {
+    flight: Shared<AbortOnDrop<V>>,
     role: Role,
-    _seat: Seat,
+    _permit: Permit,
 }
 
-impl<V: Clone> Ticket<V> {
-    /// Whether the flight took off for this one.
+impl<V: Clone> Waiter<V> {
+    /// Whether it leads the flight or follows.
     #[must_use]
     pub fn role(&self) -> Role {
         self.role
     }
 }
 
-impl<V: Clone> Future for Ticket<V> {
-    type Output = Result<V, Crashed>;
+impl<V: Clone> Future for Waiter<V> {
+    type Output = Result<V, Panicked>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.flight.poll_unpin(cx)
     }
 }
 
-impl<V: Clone> fmt::Debug for Ticket<V> {
+impl<V: Clone> fmt::Debug for Waiter<V> {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        to.debug_struct("Ticket")
+        to.debug_struct("Waiter")
             .field("role", &self.role)
             .finish_non_exhaustive()
     }
 }
 
-/// The flight's task; dropped, it cancels it.
-struct Landing<V>(JoinHandle<V>);
+/// The task of a flight; aborts it when dropped.
+struct AbortOnDrop<V>(JoinHandle<V>);
 
-impl<V> Future for Landing<V> {
-    type Output = Result<V, Crashed>;
+impl<V> Future for AbortOnDrop<V> {
+    type Output = Result<V, Panicked>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let landed = ready!(self.0.poll_unpin(cx));
-        Poll::Ready(landed.map_err(|_| Crashed))
+        Poll::Ready(landed.map_err(|_| Panicked))
     }
 }
 
-impl<V> Drop for Landing<V> {
+impl<V> Drop for AbortOnDrop<V> {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
-/// Frees the key when dropped, unless another flight has taken it since.
-struct Leave<K: Hash + Eq, V: Clone> {
+/// Removes the flight from the table when dropped, unless a later flight has its key.
+struct RemoveOnDrop<K: Hash + Eq, V: Clone> {
     table: Arc<Table<K, V>>,
     key: K,
-    aboard: Arc<Seats>,
+    waiters: Arc<Permits>,
 }
 
-impl<K: Hash + Eq, V: Clone> Drop for Leave<K, V> {
+impl<K: Hash + Eq, V: Clone> Drop for RemoveOnDrop<K, V> {
     fn drop(&mut self) {
         let mut table = lock(&self.table);
-        if let Some(departed) = table.get(&self.key)
-            && Arc::ptr_eq(&departed.aboard, &self.aboard)
+        if let Some(in_flight) = table.get(&self.key)
+            && Arc::ptr_eq(&in_flight.waiters, &self.waiters)
         {
             table.remove(&self.key);
         }
@@ -242,7 +253,7 @@ mod tests {
 
     use super::*;
 
-    const SEATS: usize = 100;
+    const LIMIT: usize = 100;
 
     /// Lets every task run until it waits for something.
     async fn settle() {
@@ -252,37 +263,37 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_who_board_share_one_flight() {
+    async fn concurrent_calls_share_one_flight() {
         let flights = Flights::new();
         let (land, landing) = oneshot::channel::<u32>();
         let first = flights
-            .board("k", SEATS, || async { landing.await.expect("is sent") })
-            .expect("seats");
+            .join("k", LIMIT, || async { landing.await.expect("is sent") })
+            .expect("limit");
         let rest: Vec<_> = (0..10)
             .map(|_| {
                 flights
-                    .board("k", SEATS, || async { unreachable!("one is under way") })
-                    .expect("seats")
+                    .join("k", LIMIT, || async { unreachable!("one is under way") })
+                    .expect("limit")
             })
             .collect();
-        assert_eq!(first.role(), Role::Pilot);
-        assert!(rest.iter().all(|ticket| ticket.role() == Role::Passenger));
+        assert_eq!(first.role(), Role::Leader);
+        assert!(rest.iter().all(|waiter| waiter.role() == Role::Follower));
         land.send(7).expect("is awaited");
         assert_eq!(first.await, Ok(7));
-        for ticket in rest {
-            assert_eq!(ticket.await, Ok(7));
+        for waiter in rest {
+            assert_eq!(waiter.await, Ok(7));
         }
         assert!(flights.is_empty());
     }
 
     #[tokio::test]
-    async fn the_first_one_leaving_changes_nothing_for_the_rest() {
+    async fn a_leader_that_leaves_changes_nothing_for_its_followers() {
         let flights = Flights::new();
         let (land, landing) = oneshot::channel::<u32>();
         let first = flights
-            .board("k", SEATS, || async { landing.await.expect("is sent") })
-            .expect("seats");
-        let second = flights.board("k", SEATS, || ready(0)).expect("seats");
+            .join("k", LIMIT, || async { landing.await.expect("is sent") })
+            .expect("limit");
+        let second = flights.join("k", LIMIT, || ready(0)).expect("limit");
         drop(first);
         settle().await;
         land.send(7).expect("is still awaited");
@@ -290,21 +301,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_flight_that_everyone_left_is_cancelled_and_its_key_is_free() {
+    async fn a_flight_without_waiters_is_aborted_and_its_key_is_free() {
         let flights = Flights::new();
         let (sender, receiver) = oneshot::channel::<()>();
-        let ticket = flights
-            .board("k", SEATS, || async move {
+        let waiter = flights
+            .join("k", LIMIT, || async move {
                 let _held = receiver;
                 pending::<u32>().await
             })
-            .expect("seats");
+            .expect("limit");
         settle().await;
-        drop(ticket);
-        let next = flights.board("k", SEATS, || ready(2)).expect("seats");
+        drop(waiter);
+        let next = flights.join("k", LIMIT, || ready(2)).expect("limit");
         assert_eq!(
             next.role(),
-            Role::Pilot,
+            Role::Leader,
             "the cancelled flight is not joined"
         );
         settle().await;
@@ -314,71 +325,71 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cancelled_flight_does_not_free_the_key_of_the_next() {
+    async fn an_aborted_flight_does_not_free_the_key_of_the_next() {
         let flights = Flights::new();
-        drop(flights.board("k", SEATS, pending::<u32>).expect("seats"));
+        drop(flights.join("k", LIMIT, pending::<u32>).expect("limit"));
         let (land, landing) = oneshot::channel::<u32>();
         let next = flights
-            .board("k", SEATS, || async { landing.await.expect("is sent") })
-            .expect("seats");
+            .join("k", LIMIT, || async { landing.await.expect("is sent") })
+            .expect("limit");
         settle().await;
         assert_eq!(flights.len(), 1);
-        let joined = flights.board("k", SEATS, || ready(0)).expect("seats");
-        assert_eq!(joined.role(), Role::Passenger);
+        let joined = flights.join("k", LIMIT, || ready(0)).expect("limit");
+        assert_eq!(joined.role(), Role::Follower);
         land.send(3).expect("is awaited");
         assert_eq!((next.await, joined.await), (Ok(3), Ok(3)));
     }
 
     #[tokio::test]
-    async fn a_panic_is_told_to_everyone_and_frees_the_key() {
+    async fn a_panic_reaches_every_waiter_and_frees_the_key() {
         let flights = Flights::<_, u32>::new();
         let gate = Arc::new(Semaphore::new(0));
         let held = Arc::clone(&gate);
         let first = flights
-            .board("k", SEATS, || async move {
+            .join("k", LIMIT, || async move {
                 let _ = held.acquire().await;
                 panic!("on purpose")
             })
-            .expect("seats");
-        let second = flights.board("k", SEATS, || ready(0)).expect("seats");
+            .expect("limit");
+        let second = flights.join("k", LIMIT, || ready(0)).expect("limit");
         gate.add_permits(1);
-        assert_eq!((first.await, second.await), (Err(Crashed), Err(Crashed)));
+        assert_eq!((first.await, second.await), (Err(Panicked), Err(Panicked)));
         assert_eq!(
-            flights.board("k", SEATS, || ready(1)).expect("seats").await,
+            flights.join("k", LIMIT, || ready(1)).expect("limit").await,
             Ok(1)
         );
     }
 
     #[tokio::test]
-    async fn a_landed_flight_is_not_joined_even_while_its_tickets_are_held() {
+    async fn a_finished_flight_is_not_joined_even_while_its_waiters_are_held() {
         let flights = Flights::new();
-        let mut first = flights.board("k", SEATS, || ready(1)).expect("seats");
+        let mut first = flights.join("k", LIMIT, || ready(1)).expect("limit");
         assert_eq!((&mut first).await, Ok(1));
-        let next = flights.board("k", SEATS, || ready(2)).expect("seats");
+        let next = flights.join("k", LIMIT, || ready(2)).expect("limit");
         assert_eq!(next.await, Ok(2));
     }
 
     #[tokio::test]
-    async fn a_full_flight_refuses_and_takes_again_when_one_leaves() {
+    async fn a_full_flight_refuses_until_a_waiter_leaves() {
         let flights = Flights::new();
-        let first = flights.board("k", 2, pending::<u32>).expect("seats");
-        let second = flights.board("k", 2, pending).expect("seats");
-        assert_eq!(flights.board("k", 2, pending).map(|_| ()), Err(Full));
+        let first = flights.join("k", 2, pending::<u32>).expect("limit");
+        let second = flights.join("k", 2, pending).expect("limit");
+        assert_eq!(flights.join("k", 2, pending).map(|_| ()), Err(Full));
         drop(second);
-        assert!(flights.board("k", 2, pending).is_ok());
+        assert!(flights.join("k", 2, pending).is_ok());
         drop(first);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_one_who_waits_has_its_own_deadline() {
+    async fn each_waiter_has_a_deadline_of_its_own() {
         let flights = Flights::new();
         let first = flights
-            .board("k", SEATS, || async {
+            .join("k", LIMIT, || async {
                 tokio::time::sleep(Duration::from_secs(5)).await;
                 1
             })
-            .expect("seats");
-        let hasty = flights.board("k", SEATS, || ready(0)).expect("seats");
+            .expect("limit");
+        let hasty = flights.join("k", LIMIT, || ready(0)).expect("limit");
         assert!(
             tokio::time::timeout(Duration::from_secs(1), hasty)
                 .await

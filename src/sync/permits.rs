@@ -1,35 +1,45 @@
-//! A number of seats, each free again when its holder lets go of it. One atomic number and no queue: whoever finds none
-//! free is sent away, and does not wait.
+//! A bounded number of permits without a queue: a caller that finds none free is refused at once and never waits.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use pollgate::sync::permits::Permits;
+//!
+//! let permits = Arc::new(Permits::default());
+//! let only = permits.try_acquire(1).expect("is free");
+//! assert!(permits.try_acquire(1).is_none());
+//! drop(only);
+//! assert!(permits.try_acquire(1).is_some());
+//! ```
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Counts the seats that are taken.
+/// Counts the permits in use. The limit is an argument, so that it can change on reload.
 #[derive(Debug, Default)]
-pub struct Seats(AtomicUsize);
+pub struct Permits(AtomicUsize);
 
-/// One of them; free again when dropped.
+/// A permit; released when dropped.
 #[derive(Debug)]
-pub struct Seat(Arc<Seats>);
+pub struct Permit(Arc<Permits>);
 
-impl Seats {
-    /// Takes one, unless `limit` are taken already.
+impl Permits {
+    /// Takes a permit, unless `limit` are in use.
     #[must_use]
-    pub fn take(self: &Arc<Self>, limit: usize) -> Option<Seat> {
-        // Counted first: its drop takes it back where it was one too many.
+    pub fn try_acquire(self: &Arc<Self>, limit: usize) -> Option<Permit> {
+        // Increment before checking; dropping the surplus permit undoes it.
         let before = self.0.fetch_add(1, Ordering::Relaxed);
-        let seat = Seat(Arc::clone(self));
-        (before < limit).then_some(seat)
+        let permit = Permit(Arc::clone(self));
+        (before < limit).then_some(permit)
     }
 
-    /// How many are taken.
+    /// The number of permits in use.
     #[must_use]
-    pub fn taken(&self) -> usize {
+    pub fn in_use(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-impl Drop for Seat {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -40,29 +50,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_are_so_many_and_no_more_until_one_is_free() {
-        let seats = Arc::new(Seats::default());
-        let first = seats.take(2).expect("one of two");
-        let second = seats.take(2).expect("two of two");
+    fn at_most_limit_are_in_use_until_one_is_released() {
+        let permits = Arc::new(Permits::default());
+        let first = permits.try_acquire(2).expect("one of two");
+        let second = permits.try_acquire(2).expect("two of two");
         for _ in 0..3 {
-            assert!(seats.take(2).is_none());
+            assert!(permits.try_acquire(2).is_none());
         }
-        assert_eq!(seats.taken(), 2);
+        assert_eq!(permits.in_use(), 2);
         drop(first);
-        assert!(seats.take(2).is_some());
+        assert!(permits.try_acquire(2).is_some());
         drop(second);
-        assert_eq!(seats.taken(), 0);
+        assert_eq!(permits.in_use(), 0);
     }
 
     #[test]
-    fn many_threads_never_hold_more_than_there_are() {
-        let seats = Arc::new(Seats::default());
+    fn threads_never_hold_more_than_the_limit() {
+        let permits = Arc::new(Permits::default());
         let held = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..1_000 {
-                        let own: Vec<_> = (0..3).filter_map(|_| seats.take(5)).collect();
+                        let own: Vec<_> = (0..3).filter_map(|_| permits.try_acquire(5)).collect();
                         let before = held.fetch_add(own.len(), Ordering::SeqCst);
                         assert!(before + own.len() <= 5);
                         held.fetch_sub(own.len(), Ordering::SeqCst);
@@ -70,6 +80,6 @@ mod tests {
                 });
             }
         });
-        assert_eq!(seats.taken(), 0);
+        assert_eq!(permits.in_use(), 0);
     }
 }

@@ -154,7 +154,7 @@ impl Pool {
                 // Another poll has taken what this one has opened.
                 (None, Ok(Ok(()))) => {}
                 (None, Ok(Err(why))) => return Err(why),
-                (None, Err(_)) => return Err(Error::Crashed),
+                (None, Err(_)) => return Err(Error::Panicked),
             }
         }
     }

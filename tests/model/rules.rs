@@ -348,7 +348,7 @@ fn judge_error(world: &World, poll: &Poll, error: &Error, now: Moment) -> Judgem
             forbid(!waited, "gave up too early")
         }
         // A panic is a defect, not upstream failing: whoever waited for it is told.
-        Error::Crashed => return forbid(!mine(Trouble::Panic), "crashed by itself"),
+        Error::Panicked => return forbid(!mine(Trouble::Panic), "crashed by itself"),
         Error::UpstreamDown | Error::RateLimited(_) => {
             let trouble = world
                 .last_trouble

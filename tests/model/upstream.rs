@@ -246,7 +246,7 @@ fn answer(
                 Error::UpstreamUnavailable("no".into()),
             );
         }
-        Some(Fault::Panic | Fault::Hang) => return nothing(Trouble::Panic, Error::Crashed),
+        Some(Fault::Panic | Fault::Hang) => return nothing(Trouble::Panic, Error::Panicked),
         None => {}
     }
     if refused {

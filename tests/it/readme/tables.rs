@@ -25,7 +25,7 @@ fn errors() -> Vec<Error> {
         Error::HeadTooLarge,
         Error::UriTooLong,
         Error::RequestTimeout,
-        Error::Crashed,
+        Error::Panicked,
     ];
     match all[0] {
         Error::UpstreamUnavailable(_)
@@ -41,7 +41,7 @@ fn errors() -> Vec<Error> {
         | Error::HeadTooLarge
         | Error::UriTooLong
         | Error::RequestTimeout
-        | Error::Crashed => all,
+        | Error::Panicked => all,
     }
 }
 
