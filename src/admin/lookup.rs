@@ -88,9 +88,9 @@ impl Wanted {
             .flights
             .in_flight(|(key, _)| self.is(key.task.as_str()));
         Found {
-            in_flight: under_way
+            in_flight: in_flight
                 .into_iter()
-                .map(|((key, _), aboard)| (key, aboard))
+                .map(|((key, _), waiters)| (key, waiters))
                 .take(MOST)
                 .collect(),
             pauses: remembered
@@ -129,12 +129,12 @@ impl Found {
         for (one, pause) in self.remembered.iter().zip(&self.pauses) {
             self.tell(&mut html, one, *pause);
         }
-        for (key, aboard) in only_under_way {
+        for (key, waiters) in only_under_way {
             heading(&mut html, key);
             fact(
                 &mut html,
                 "Upstream is asked",
-                &format!("right now; {}", waiting(*aboard)),
+                &format!("right now; {}", waiting(*waiters)),
             );
             html.push_str("</dl></article>");
         }
@@ -205,8 +205,8 @@ impl Found {
     }
 
     fn next(&self, one: &Remembered, left: Duration, pause: Option<Duration>) -> String {
-        if let Some((_, aboard)) = self.under_way.iter().find(|(key, _)| *key == one.key) {
-            return format!("right now; {}", waiting(*aboard));
+        if let Some((_, waiters)) = self.in_flight.iter().find(|(key, _)| *key == one.key) {
+            return format!("right now; {}", waiting(*waiters));
         }
         let when = match one.good_for {
             Use::Served => format!("with the first poll after {}", span(left)),
@@ -275,8 +275,8 @@ fn fact(html: &mut String, name: &str, text: &str) {
     );
 }
 
-fn waiting(aboard: usize) -> String {
-    match aboard {
+fn waiting(waiters: usize) -> String {
+    match waiters {
         1 => "one client waits for it".into(),
         many => format!("{many} clients wait for it"),
     }
