@@ -21,7 +21,7 @@ use pollgate::cache::cadence::{Bounds, Cadence};
 use pollgate::config::Config;
 use pollgate::error::Error;
 use pollgate::request::key::{CallerKey, Credentials, TaskKey};
-use pollgate::request::preferences::Demand;
+use pollgate::request::preferences::CacheMode;
 use pollgate::request::query::{Hold, TaskFetch, TaskQuery};
 use pollgate::request::route::TaskId;
 use pollgate::stack::{PollState, task_pipeline};
@@ -160,7 +160,7 @@ impl Scene {
         }
     }
 
-    fn query(&self, task: &str, wait: Option<Duration>, demand: Demand) -> TaskQuery {
+    fn query(&self, task: &str, wait: Option<Duration>, cache_mode: CacheMode) -> TaskQuery {
         let credentials = Credentials::new(HeaderMap::new(), Uri::from_static("/"));
         let now = Instant::now();
         TaskQuery {
@@ -170,7 +170,7 @@ impl Scene {
                 task: TaskId::new(task),
             },
             credentials,
-            demand,
+            cache_mode,
             at: now,
             deadline: now + Duration::from_secs(15),
             hold: wait.map(|wait| Hold {
@@ -212,7 +212,7 @@ impl Scene {
     async fn wait(&self, task: &str) -> Duration {
         loop {
             let answer = self
-                .ask(self.query(task, Some(Duration::from_secs(30)), Demand::Fresh))
+                .ask(self.query(task, Some(Duration::from_secs(30)), CacheMode::Default))
                 .await;
             if answer.reply.is_terminal() {
                 let end = self.vendor.ends.lock().unwrap()[task];
@@ -277,19 +277,19 @@ async fn an_answer_says_how_long_it_was_chosen_to_be_fresh_and_a_refetch_asks_al
     scene.begin("t");
     let asked = || scene.vendor.polls.lock().unwrap().len();
     let before = asked();
-    let first = scene.ask(scene.query("t", None, Demand::Fresh)).await;
+    let first = scene.ask(scene.query("t", None, CacheMode::Default)).await;
     let state = first.reply.state();
     assert_eq!(state, Some(State::Processing));
     let fresh = first.fresh_until - first.received;
     assert!(fresh > Duration::from_secs(4), "{fresh:?}");
     assert_eq!(fresh, scene.chosen("m"));
     tokio::time::advance(fresh.saturating_sub(Duration::from_millis(1))).await;
-    scene.ask(scene.query("t", None, Demand::Fresh)).await;
+    scene.ask(scene.query("t", None, CacheMode::Default)).await;
     assert_eq!(asked(), before + 1);
-    scene.ask(scene.query("t", None, Demand::Refetched)).await;
+    scene.ask(scene.query("t", None, CacheMode::NoCache)).await;
     assert_eq!(asked(), before + 2);
     tokio::time::advance(Duration::from_secs(90).saturating_sub(fresh)).await;
-    let late = scene.ask(scene.query("t", None, Demand::Fresh)).await;
+    let late = scene.ask(scene.query("t", None, CacheMode::Default)).await;
     let fresh = late.fresh_until - late.received;
     assert!(fresh < Duration::from_secs(4), "{fresh:?}");
 }
@@ -300,7 +300,7 @@ async fn what_is_learnt_outlives_a_change_of_settings_and_is_of_its_model_alone(
     scene.live(0..40).await;
     scene.begin("t");
     scene.config.cache.in_flight_max = Duration::from_secs(3);
-    let answer = scene.ask(scene.query("t", None, Demand::Fresh)).await;
+    let answer = scene.ask(scene.query("t", None, CacheMode::Default)).await;
     let fresh = answer.fresh_until - answer.received;
     assert_eq!(fresh, Duration::from_secs(3));
     assert_eq!(scene.chosen("another"), Duration::from_secs(2));
@@ -316,7 +316,9 @@ async fn a_success_without_a_url_is_looked_at_as_often_as_ever() {
         .lock()
         .unwrap()
         .insert("bare".to_owned(), Instant::now());
-    let answer = scene.ask(scene.query("bare", None, Demand::Fresh)).await;
+    let answer = scene
+        .ask(scene.query("bare", None, CacheMode::Default))
+        .await;
     assert!(answer.reply.is_terminal());
     assert_eq!(answer.fresh_until - answer.received, Duration::from_secs(2));
 }

@@ -19,7 +19,7 @@ use crate::answer::handled::Handled;
 use crate::answer::respond::{self, Asker, CACHE_STATUS};
 use crate::error::Error;
 use crate::message::body::Body;
-use crate::request::preferences::Demand;
+use crate::request::preferences::CacheMode;
 use crate::request::query::{Hold, TaskQuery};
 use crate::task::Fault;
 
@@ -105,7 +105,7 @@ where
             };
             let query = TaskQuery {
                 hold: Some(hold),
-                demand: Demand::Fresh,
+                cache_mode: CacheMode::Default,
                 ..query
             };
             Some(match service.oneshot(query).await {

@@ -14,27 +14,27 @@ const READ_TIMEOUT: HeaderName = HeaderName::from_static("x-stainless-read-timeo
 
 /// What a client will take, from its `cache-control` (RFC 9111 §5.2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Demand {
+pub enum CacheMode {
     /// Whatever is fresh.
-    Fresh,
+    Default,
     /// What upstream says, not what is remembered (`no-cache`, `max-age=0`); a poll under way will do.
-    Refetched,
+    NoCache,
     /// Only what is remembered (`only-if-cached`).
-    Remembered,
+    OnlyIfCached,
 }
 
 /// What the client will take, from `cache-control` (RFC 9111 §5.2.1); other directives change nothing here.
 #[must_use]
-pub fn demand(headers: &HeaderMap) -> Demand {
-    let mut demand = Demand::Fresh;
+pub fn cache_mode(headers: &HeaderMap) -> CacheMode {
+    let mut cache_mode = CacheMode::Default;
     for directive in list(headers, &CACHE_CONTROL) {
         match directive.to_ascii_lowercase().as_str() {
-            "only-if-cached" => return Demand::Remembered,
-            "no-cache" | "max-age=0" => demand = Demand::Refetched,
+            "only-if-cached" => return CacheMode::OnlyIfCached,
+            "no-cache" | "max-age=0" => cache_mode = CacheMode::NoCache,
             _ => {}
         }
     }
-    demand
+    cache_mode
 }
 
 /// How long the client is willing to wait, from `Prefer: wait=N` (RFC 7240 §4.3), at most `limit`, and a little less
@@ -117,16 +117,16 @@ mod tests {
     #[test]
     fn cache_control_is_read_in_any_case_and_order() {
         for (value, demanded) in [
-            ("no-cache", Demand::Refetched),
-            ("Max-Age=0", Demand::Refetched),
-            ("no-transform, NO-CACHE", Demand::Refetched),
-            ("only-if-cached, no-cache", Demand::Remembered),
-            ("no-cache, only-if-cached", Demand::Remembered),
-            ("max-age=60, no-store", Demand::Fresh),
-            ("", Demand::Fresh),
+            ("no-cache", CacheMode::NoCache),
+            ("Max-Age=0", CacheMode::NoCache),
+            ("no-transform, NO-CACHE", CacheMode::NoCache),
+            ("only-if-cached, no-cache", CacheMode::OnlyIfCached),
+            ("no-cache, only-if-cached", CacheMode::OnlyIfCached),
+            ("max-age=60, no-store", CacheMode::Default),
+            ("", CacheMode::Default),
         ] {
             assert_eq!(
-                demand(&headers(&[("cache-control", value)])),
+                cache_mode(&headers(&[("cache-control", value)])),
                 demanded,
                 "{value}"
             );

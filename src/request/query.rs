@@ -6,7 +6,7 @@ use http::HeaderValue;
 use tokio::time::Instant;
 
 use super::key::{Credentials, TaskKey};
-use super::preferences::Demand;
+use super::preferences::CacheMode;
 use crate::task::{Dialect, Rendering};
 
 /// What a client wants to know.
@@ -17,7 +17,7 @@ pub struct TaskQuery {
     /// What upstream is shown of the client.
     pub credentials: Credentials,
     /// What the client will take.
-    pub demand: Demand,
+    pub cache_mode: CacheMode,
     /// When it asked.
     pub at: Instant,
     /// When the client has waited long enough for an answer.

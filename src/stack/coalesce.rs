@@ -16,7 +16,7 @@ use crate::answer::Answer;
 use crate::answer::outcome::Outcome;
 use crate::cache::Store;
 use crate::error::Error;
-use crate::request::preferences::Demand;
+use crate::request::preferences::CacheMode;
 use crate::request::query::TaskQuery;
 use crate::sync::flights::Role;
 use crate::telemetry::Gauge;
@@ -75,7 +75,7 @@ where
 
     fn call(&mut self, query: TaskQuery) -> Self::Future {
         let Self { inner, terms } = self.clone();
-        let (key, demand, deadline) = (query.key.clone(), query.demand, query.deadline);
+        let (key, cache_mode, deadline) = (query.key.clone(), query.cache_mode, query.deadline);
         // Only those who depart share it with their flight.
         let query = LazyCell::new(move || Arc::new(query));
         Box::pin(async move {
@@ -105,7 +105,7 @@ where
                 };
                 let answer = answer.map_err(|_| Error::Panicked)??;
                 // The flight found it in the store after all: nothing for one who demands what upstream says now.
-                if demand == Demand::Refetched && answer.asked.is_none() {
+                if cache_mode == CacheMode::NoCache && answer.asked.is_none() {
                     continue;
                 }
                 let outcome = match role {

@@ -16,7 +16,7 @@ use crate::answer::Answer;
 use crate::answer::etag::names;
 use crate::error::Error;
 use crate::request;
-use crate::request::preferences::Demand;
+use crate::request::preferences::CacheMode;
 use crate::request::query::TaskQuery;
 use crate::telemetry::Gauge;
 
@@ -114,7 +114,7 @@ where
                 }
                 if draining.is_cancelled() || Instant::now() >= hold.until {
                     // Others may have been told more in the meantime.
-                    query.demand = Demand::Remembered;
+                    query.cache_mode = CacheMode::OnlyIfCached;
                     query.at = Instant::now();
                     poll_fn(|cx| inner.poll_ready(cx)).await?;
                     let told = inner.call(query).await.ok();
@@ -122,7 +122,7 @@ where
                         .filter(|told| told.received > answer.received)
                         .unwrap_or(answer));
                 }
-                query.demand = Demand::Fresh;
+                query.cache_mode = CacheMode::Default;
                 known = Some(answer);
             }
         }))

@@ -22,7 +22,7 @@ use crate::error::Error;
 use crate::request::inbound::Inbound;
 use crate::request::key::{Credentials, TaskKey, apart};
 use crate::request::preferences;
-use crate::request::preferences::Demand;
+use crate::request::preferences::CacheMode;
 use crate::request::query::{Hold, TaskQuery};
 use crate::request::route::Route;
 use crate::task::Rendering;
@@ -87,9 +87,9 @@ impl Reader {
         // What an event stream told last is what its client knows.
         let name = if events { LAST_EVENT_ID } else { IF_NONE_MATCH };
         let mut known = preferences::validators(&parts.headers, &name);
-        let demand = preferences::demand(&parts.headers);
+        let cache_mode = preferences::cache_mode(&parts.headers);
         let wait = preferences::wait(&parts.headers, self.max_wait)
-            .filter(|_| !events && demand != Demand::Remembered);
+            .filter(|_| !events && cache_mode != CacheMode::OnlyIfCached);
         let mut credentials = Credentials::of(sender, parts.headers, parts.uri);
         if events || wait.is_some() {
             // Whoever waits does so without the buffer that the request was read into.
@@ -110,7 +110,7 @@ impl Reader {
                 task,
             },
             credentials,
-            demand,
+            cache_mode,
             at: now,
             deadline: now + self.timeout,
             hold,

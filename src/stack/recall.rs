@@ -14,7 +14,7 @@ use crate::answer::{Answer, Asked};
 use crate::cache::{Entry, Found, Store};
 use crate::error::Error;
 use crate::request::key::TaskKey;
-use crate::request::preferences::Demand;
+use crate::request::preferences::CacheMode;
 use crate::request::query::TaskQuery;
 
 /// See the module.
@@ -49,17 +49,17 @@ where
 
     fn call(&mut self, query: TaskQuery) -> Self::Future {
         let found = self.store.find(&query.key, query.at, self.credential_ttl);
-        let asked = match (found, query.demand) {
-            (Found::Fresh(entry), Demand::Fresh | Demand::Remembered) => {
+        let asked = match (found, query.cache_mode) {
+            (Found::Fresh(entry), CacheMode::Default | CacheMode::OnlyIfCached) => {
                 return Either::Left(ready(Ok(entry.answer(Outcome::Hit, None))));
             }
-            (Found::Resting(entry), Demand::Fresh) if entry.reply.is_task() => {
+            (Found::Resting(entry), CacheMode::Default) if entry.reply.is_task() => {
                 return Either::Left(ready(Ok(entry.answer(Outcome::Stale, Some(Asked::Stale)))));
             }
-            (_, Demand::Remembered) => return Either::Left(ready(Err(Error::NotCached))),
-            (_, Demand::Refetched) => Asked::Request,
-            (Found::Stale(_) | Found::Resting(_), Demand::Fresh) => Asked::Stale,
-            (Found::Nothing, Demand::Fresh) => Asked::Miss,
+            (_, CacheMode::OnlyIfCached) => return Either::Left(ready(Err(Error::NotCached))),
+            (_, CacheMode::NoCache) => Asked::Request,
+            (Found::Stale(_) | Found::Resting(_), CacheMode::Default) => Asked::Stale,
+            (Found::Nothing, CacheMode::Default) => Asked::Miss,
         };
         let Self {
             inner,

@@ -19,7 +19,7 @@ use crate::cache::freshness::lifetime;
 use crate::cache::{Arrival, Entry, Found, Store};
 use crate::config;
 use crate::error::Error;
-use crate::request::preferences::Demand;
+use crate::request::preferences::CacheMode;
 use crate::request::query::TaskFetch;
 
 /// How long a task is at most left alone after upstream failed on it, so that its recovery is noticed soon.
@@ -79,7 +79,7 @@ where
         } = self.clone();
         Box::pin(async move {
             let key = query.key.clone();
-            if query.demand == Demand::Fresh
+            if query.cache_mode == CacheMode::Default
                 && let Found::Fresh(entry) = store.find(&key, Instant::now(), cache.credential_ttl)
             {
                 return Ok(entry.answer(Outcome::Hit, None));

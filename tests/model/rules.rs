@@ -6,7 +6,7 @@ use http::StatusCode;
 use pollgate::answer::Answer;
 use pollgate::answer::outcome::Outcome;
 use pollgate::error::Error;
-use pollgate::request::preferences::Demand;
+use pollgate::request::preferences::CacheMode;
 use pollgate::task::{Rendering, State};
 use tokio::time::Instant;
 
@@ -124,7 +124,7 @@ pub(crate) fn judge(world: &mut World, poll: &Poll, result: &Result<Answer, Erro
     };
     let late = (now.at > poll.deadline + TICK).then_some("after its deadline");
     let asked_anyway = poll.must_hit
-        && poll.demand != Demand::Refetched
+        && poll.cache_mode != CacheMode::NoCache
         && !result
             .as_ref()
             .is_ok_and(|answer| answer.outcome == Outcome::Hit);
@@ -187,14 +187,14 @@ fn judge_answer(world: &World, poll: &Poll, answer: &Answer, now: Moment) -> Jud
         "the other path's answer",
     )?;
     forbid(
-        poll.demand == Demand::Remembered && answer.outcome != Outcome::Hit,
+        poll.cache_mode == CacheMode::OnlyIfCached && answer.outcome != Outcome::Hit,
         "not from memory",
     )?;
 
     match answer.outcome {
         Outcome::Hit => {
             forbid(
-                poll.demand == Demand::Refetched,
+                poll.cache_mode == CacheMode::NoCache,
                 "a remembered answer, though a new one was demanded",
             )?;
             judge_hit(world, poll, &fetch, fresh_until, now)
@@ -207,7 +207,7 @@ fn judge_answer(world: &World, poll: &Poll, answer: &Answer, now: Moment) -> Jud
         // The flight's own second look into the store.
         Outcome::Shared => {
             forbid(
-                poll.demand == Demand::Refetched,
+                poll.cache_mode == CacheMode::NoCache,
                 "older than the poll, though a new one was demanded",
             )?;
             judge_hit(world, poll, &fetch, fresh_until, now)
@@ -329,7 +329,7 @@ fn judge_error(world: &World, poll: &Poll, error: &Error, now: Moment) -> Judgem
                 })
         })
     };
-    if poll.demand == Demand::Remembered {
+    if poll.cache_mode == CacheMode::OnlyIfCached {
         return forbid(
             *error != Error::NotCached,
             "asked, though that was forbidden",

@@ -12,7 +12,7 @@ use pollgate::cache::Store;
 use pollgate::config::{Config, UpstreamDialect};
 use pollgate::error::Error;
 use pollgate::request::key::{CallerKey, Credentials, TaskKey};
-use pollgate::request::preferences::Demand;
+use pollgate::request::preferences::CacheMode;
 use pollgate::request::query::TaskQuery;
 use pollgate::request::route::TaskId;
 use pollgate::stack::{PollState, TaskPipeline, task_pipeline};
@@ -178,17 +178,17 @@ impl Schedule {
             task: self.dice.usize(..self.tasks),
             dialect: path,
         };
-        let demand = match self.dice.u8(..8) {
-            0 => Demand::Refetched,
-            1 => Demand::Remembered,
-            _ => Demand::Fresh,
+        let cache_mode = match self.dice.u8(..8) {
+            0 => CacheMode::NoCache,
+            1 => CacheMode::OnlyIfCached,
+            _ => CacheMode::Default,
         };
         let patience = if self.dice.u8(..4) == 0 {
             Duration::from_millis(self.dice.u64(1..5000))
         } else {
             self.config.upstream.timeout
         };
-        let client = self.client(asked, path, demand, patience);
+        let client = self.client(asked, path, cache_mode, patience);
         self.waiting.push(tokio::spawn(async move {
             let _ = client.await;
         }));
@@ -199,13 +199,13 @@ impl Schedule {
         &self,
         asked: Asked,
         path: Dialect,
-        demand: Demand,
+        cache_mode: CacheMode,
         patience: Duration,
     ) -> impl Future<Output = Result<Answer, Error>> + Send + 'static {
         let (world, pipeline) = (Arc::clone(&self.world), self.pipeline.clone());
         let (summary, dialect) = (Arc::clone(&self.summary), self.config.upstream.dialect);
         async move {
-            let (poll, query) = begin(&world, dialect, asked, path, demand, patience);
+            let (poll, query) = begin(&world, dialect, asked, path, cache_mode, patience);
             summary.lock().unwrap().count("poll");
             let result = pipeline.oneshot(query).await;
             let mut world = lock(&world);
@@ -383,7 +383,7 @@ impl Schedule {
                 dialect: Dialect::Unified,
             };
             let result = self
-                .client(asked, Dialect::Unified, Demand::Refetched, timeout)
+                .client(asked, Dialect::Unified, CacheMode::NoCache, timeout)
                 .await;
             answered |= result
                 .is_ok_and(|answer| answer.outcome == Outcome::Fetched && answer.reply.is_task());
@@ -403,7 +403,7 @@ fn begin(
     dialect: UpstreamDialect,
     asked: Asked,
     path: Dialect,
-    demand: Demand,
+    cache_mode: CacheMode,
     patience: Duration,
 ) -> (Poll, TaskQuery) {
     let mut world = lock(world);
@@ -421,14 +421,14 @@ fn begin(
     let poll = Poll {
         asked,
         path,
-        demand,
+        cache_mode,
         start,
         deadline,
         must_hit: rules::must_hit(&world, asked, start),
     };
     world.polls.push(poll);
     world.tell(format_args!(
-        "{} polls: {asked:?} on {path:?}, {demand:?}, {patience:?}",
+        "{} polls: {asked:?} on {path:?}, {cache_mode:?}, {patience:?}",
         start.place
     ));
     let (caller, credentials) = world.keys.callers[asked.caller].clone();
@@ -439,7 +439,7 @@ fn begin(
             task: world.keys.tasks[asked.task].clone(),
         },
         credentials,
-        demand,
+        cache_mode,
         at: Instant::now(),
         deadline,
         hold: None,

@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use pollgate::answer::reply::Reply;
 use pollgate::error::Error;
-use pollgate::request::preferences::Demand;
+use pollgate::request::preferences::CacheMode;
 use pollgate::request::query::TaskFetch;
 use pollgate::task::{Dialect, State, TaskSnapshot};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -118,7 +118,8 @@ fn take_off(world: &Shared, fetch: &TaskFetch) -> (Plan, UnderWay) {
     let number = this.fetches.len();
     let takeoff = this.moment();
     let first_try = this.fetches.iter().all(|other| other.flight != flight);
-    let content = fetch.query.demand == Demand::Fresh && rules::must_hit(this, asked, takeoff);
+    let content =
+        fetch.query.cache_mode == CacheMode::Default && rules::must_hit(this, asked, takeoff);
     if first_try && content {
         this.complain(format_args!(
             "{asked:?} is asked, though it is known and fresh"

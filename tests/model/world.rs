@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pollgate::config;
 use pollgate::request::key::TaskKey;
-use pollgate::request::preferences::Demand;
+use pollgate::request::preferences::CacheMode;
 use pollgate::task::{Dialect, State};
 use tokio::time::Instant;
 
@@ -95,7 +95,7 @@ pub(crate) struct Poll {
     pub asked: Asked,
     /// The path that the client used.
     pub path: Dialect,
-    pub demand: Demand,
+    pub cache_mode: CacheMode,
     pub start: Moment,
     pub deadline: Instant,
     /// Whether something fresh was known when it began, so that upstream need not be asked.

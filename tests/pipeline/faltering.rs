@@ -7,7 +7,7 @@ use pollgate::answer::Answer;
 use pollgate::answer::outcome::Outcome;
 use pollgate::config::{Config, UpstreamDialect};
 use pollgate::error::Error;
-use pollgate::request::preferences::Demand;
+use pollgate::request::preferences::CacheMode;
 use pollgate::task::{Dialect, Rendering};
 use tokio::time::{Instant, sleep};
 
@@ -183,7 +183,7 @@ async fn a_429_that_names_a_caller_pauses_that_caller_alone_for_retry_after() {
         };
         assert!(left <= 7 * SECOND, "{left:?}");
         let neighbour = gateway
-            .ask("you", Dialect::OpenAi, "t", Demand::Fresh)
+            .ask("you", Dialect::OpenAi, "t", CacheMode::Default)
             .await;
         assert_eq!(status(&neighbour), 200);
         sleep(SECOND).await;
@@ -207,7 +207,7 @@ async fn a_429_that_names_no_one_pauses_everyone() {
     assert_eq!(status(&gateway.poll("t").await), 429);
     for caller in ["me", "you", "they"] {
         let result = gateway
-            .ask(caller, Dialect::Unified, "t", Demand::Fresh)
+            .ask(caller, Dialect::Unified, "t", CacheMode::Default)
             .await;
         assert!(matches!(result, Err(Error::RateLimited(_))), "{result:?}");
     }
@@ -220,7 +220,7 @@ async fn a_429_that_names_no_one_pauses_everyone() {
         assert_eq!(
             status(
                 &gateway
-                    .ask(caller, Dialect::Unified, "t", Demand::Fresh)
+                    .ask(caller, Dialect::Unified, "t", CacheMode::Default)
                     .await
             ),
             200
@@ -328,13 +328,13 @@ async fn a_task_known_to_be_at_its_end_on_one_path_is_converted_for_the_other() 
         });
         for id in ["done", "running"] {
             gateway
-                .ask("me", known, id, Demand::Fresh)
+                .ask("me", known, id, CacheMode::Default)
                 .await
                 .expect("an answer");
         }
         gateway.upstream.now(|_| (AT_ONCE, refused()));
         let answer = gateway
-            .ask("me", asked, "done", Demand::Fresh)
+            .ask("me", asked, "done", CacheMode::Default)
             .await
             .expect("its end is known");
         assert_eq!(answer.outcome, Outcome::Stale);
@@ -347,13 +347,13 @@ async fn a_task_known_to_be_at_its_end_on_one_path_is_converted_for_the_other() 
         // What can still change is not guessed at, nor is another caller told.
         assert!(
             gateway
-                .ask("me", asked, "running", Demand::Fresh)
+                .ask("me", asked, "running", CacheMode::Default)
                 .await
                 .is_err()
         );
         assert!(
             gateway
-                .ask("you", asked, "done", Demand::Fresh)
+                .ask("you", asked, "done", CacheMode::Default)
                 .await
                 .is_err()
         );
@@ -367,12 +367,12 @@ async fn where_one_dialect_is_always_asked_both_paths_share_what_is_known_and_wh
         config.upstream.dialect = dialect;
         let gateway = Gateway::new(&config, |fetch| (SECOND, task(fetch, "processing")));
         let polls = [Dialect::Unified, Dialect::OpenAi]
-            .map(|path| tokio::spawn(gateway.ask("me", path, "t", Demand::Fresh)));
+            .map(|path| tokio::spawn(gateway.ask("me", path, "t", CacheMode::Default)));
         for poll in polls {
             poll.await.expect("no panic").expect("an answer");
         }
         let hit = gateway
-            .ask("me", Dialect::Unified, "t", Demand::Fresh)
+            .ask("me", Dialect::Unified, "t", CacheMode::Default)
             .await;
         assert_eq!(hit.expect("an answer").outcome, Outcome::Hit);
         assert_eq!(gateway.upstream.count(), 1);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pollgate::answer::outcome::Outcome;
 use pollgate::config::Config;
-use pollgate::request::preferences::Demand;
+use pollgate::request::preferences::CacheMode;
 use pollgate::request::query::TaskFetch;
 use pollgate::task::Dialect;
 use tokio::time::{Instant, interval, sleep, sleep_until};
@@ -82,7 +82,12 @@ async fn outage(failing: fn(&TaskFetch) -> Said, seconds_after: u64) -> (usize, 
             continue;
         }
         polls.push(tokio::spawn(async move {
-            let poll = gateway.ask("me", Dialect::OpenAi, &format!("t{one}"), Demand::Fresh);
+            let poll = gateway.ask(
+                "me",
+                Dialect::OpenAi,
+                &format!("t{one}"),
+                CacheMode::Default,
+            );
             let answer = poll.await.expect("no poll fails");
             assert!(answer.reply.is_task(), "no poll fails");
             if answer.outcome != Outcome::Stale && answer.received >= back {
@@ -138,7 +143,7 @@ async fn ten_thousand_clients_at_once_on_one_uncached_task_are_one_upstream_requ
         (Duration::from_millis(200), task(fetch, "queued"))
     });
     let polls: Vec<_> = (0..10_000)
-        .map(|_| tokio::spawn(gateway.ask("me", Dialect::OpenAi, "t", Demand::Fresh)))
+        .map(|_| tokio::spawn(gateway.ask("me", Dialect::OpenAi, "t", CacheMode::Default)))
         .collect();
     for poll in polls {
         assert!(

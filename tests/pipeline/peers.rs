@@ -6,7 +6,7 @@ use pollgate::answer::Answer;
 use pollgate::answer::outcome::Outcome;
 use pollgate::config::Config;
 use pollgate::error::Error;
-use pollgate::request::preferences::Demand;
+use pollgate::request::preferences::CacheMode;
 use pollgate::task::Dialect;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -15,7 +15,7 @@ use crate::support::{AT_ONCE, Gateway, error, refused, settle, task, task_with_u
 
 fn crowd(gateway: &Gateway, count: usize) -> Vec<JoinHandle<Result<Answer, Error>>> {
     (0..count)
-        .map(|_| tokio::spawn(gateway.ask("me", Dialect::OpenAi, "t", Demand::Fresh)))
+        .map(|_| tokio::spawn(gateway.ask("me", Dialect::OpenAi, "t", CacheMode::Default)))
         .collect()
 }
 
@@ -261,7 +261,7 @@ async fn an_answer_is_reused_for_another_credential() {
         let polls = ["a", "b", "c"].map(|caller| {
             (
                 caller,
-                tokio::spawn(gateway.ask(caller, Dialect::OpenAi, "t", Demand::Fresh)),
+                tokio::spawn(gateway.ask(caller, Dialect::OpenAi, "t", CacheMode::Default)),
             )
         });
         for (caller, poll) in polls {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pollgate::answer::outcome::Outcome;
 use pollgate::config::{Config, Size};
 use pollgate::error::Error;
-use pollgate::request::preferences::Demand;
+use pollgate::request::preferences::CacheMode;
 use pollgate::request::route::TaskId;
 use pollgate::task::{Dialect, State};
 use tokio::time::sleep;
@@ -73,7 +73,7 @@ async fn a_poll_after_a_refusal_does_not_board_a_flight_from_before_it() {
         };
         (if slow { 5 * SECOND } else { AT_ONCE }, result)
     });
-    let early = tokio::spawn(gateway.ask("me", Dialect::OpenAi, "slow", Demand::Fresh));
+    let early = tokio::spawn(gateway.ask("me", Dialect::OpenAi, "slow", CacheMode::Default));
     settle().await;
     assert_eq!(
         gateway
@@ -111,7 +111,7 @@ async fn a_poll_after_a_write_does_not_board_a_flight_from_before_it() {
     let gateway = Gateway::new(&Config::default(), |fetch| {
         (5 * SECOND, task(fetch, "succeeded"))
     });
-    let early = tokio::spawn(gateway.ask("me", Dialect::OpenAi, "t", Demand::Fresh));
+    let early = tokio::spawn(gateway.ask("me", Dialect::OpenAi, "t", CacheMode::Default));
     settle().await;
     gateway.state.store.invalidate(&TaskId::new("t"));
     gateway
@@ -135,13 +135,13 @@ async fn one_who_demands_a_new_answer_is_not_given_what_another_ones_flight_foun
     gateway.poll("t").await.expect("an answer");
     // The credential has to be checked; a poll of another task does so between this one's look and its flight's.
     sleep(301 * SECOND).await;
-    let check = tokio::spawn(gateway.ask("me", Dialect::OpenAi, "other", Demand::Fresh));
-    let look = tokio::spawn(gateway.ask("me", Dialect::OpenAi, "t", Demand::Fresh));
-    let demand = tokio::spawn(gateway.ask("me", Dialect::OpenAi, "t", Demand::Refetched));
+    let check = tokio::spawn(gateway.ask("me", Dialect::OpenAi, "other", CacheMode::Default));
+    let look = tokio::spawn(gateway.ask("me", Dialect::OpenAi, "t", CacheMode::Default));
+    let cache_mode = tokio::spawn(gateway.ask("me", Dialect::OpenAi, "t", CacheMode::NoCache));
     let begun = tokio::time::Instant::now();
     check.await.expect("no panic").expect("an answer");
     look.await.expect("no panic").expect("an answer");
-    let demanded = demand.await.expect("no panic").expect("an answer");
+    let demanded = cache_mode.await.expect("no panic").expect("an answer");
     assert!(demanded.received >= begun, "{demanded:?}");
 }
 
@@ -175,7 +175,7 @@ async fn only_if_cached_is_answered_from_memory_or_not_at_all_and_costs_nothing(
     let gateway = Gateway::new(&Config::default(), |fetch| {
         (AT_ONCE, task(fetch, "processing"))
     });
-    let remembered = || gateway.ask("me", Dialect::OpenAi, "t", Demand::Remembered);
+    let remembered = || gateway.ask("me", Dialect::OpenAi, "t", CacheMode::OnlyIfCached);
     assert_eq!(
         remembered().await.expect_err("nothing is there"),
         Error::NotCached
@@ -198,7 +198,7 @@ async fn demands_for_a_new_answer_are_coalesced_too() {
     });
     gateway.poll("t").await.expect("an answer");
     let polls: Vec<_> = (0..50)
-        .map(|_| tokio::spawn(gateway.ask("me", Dialect::OpenAi, "t", Demand::Refetched)))
+        .map(|_| tokio::spawn(gateway.ask("me", Dialect::OpenAi, "t", CacheMode::NoCache)))
         .collect();
     for poll in polls {
         poll.await.expect("no panic").expect("an answer");

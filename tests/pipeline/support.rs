@@ -11,7 +11,7 @@ use pollgate::answer::reply::Reply;
 use pollgate::config::Config;
 use pollgate::error::Error;
 use pollgate::request::key::{CallerKey, Credentials, TaskKey};
-use pollgate::request::preferences::Demand;
+use pollgate::request::preferences::CacheMode;
 use pollgate::request::query::{TaskFetch, TaskQuery};
 use pollgate::request::route::TaskId;
 use pollgate::stack::{PollState, TaskPipeline, task_pipeline};
@@ -134,7 +134,8 @@ impl Gateway {
 
     /// A usual poll of the usual caller.
     pub(crate) async fn poll(&self, task: &str) -> Result<Answer, Error> {
-        self.ask("me", Dialect::OpenAi, task, Demand::Fresh).await
+        self.ask("me", Dialect::OpenAi, task, CacheMode::Default)
+            .await
     }
 
     pub(crate) fn ask(
@@ -142,7 +143,7 @@ impl Gateway {
         caller: &str,
         dialect: Dialect,
         task: &str,
-        demand: Demand,
+        cache_mode: CacheMode,
     ) -> impl Future<Output = Result<Answer, Error>> + Send + 'static {
         let uri: Uri = format!("/?{caller}").parse().expect("a target");
         let credentials = Credentials::new(HeaderMap::new(), uri);
@@ -156,7 +157,7 @@ impl Gateway {
             let query = TaskQuery {
                 key,
                 credentials,
-                demand,
+                cache_mode,
                 at: Instant::now(),
                 deadline: Instant::now() + timeout,
                 hold: None,
