@@ -23,7 +23,7 @@ pub struct Answer {
     /// How the answer came about.
     pub outcome: Outcome,
     /// Why upstream was asked; `None` where it was not.
-    pub asked: Option<Asked>,
+    pub asked: Option<FwdReason>,
     /// When upstream said so.
     pub received: Instant,
     /// Until when it is served without asking again.
@@ -34,7 +34,7 @@ pub struct Answer {
 
 /// Why upstream was asked (RFC 9211 §2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
+pub enum FwdReason {
     /// Nothing was remembered.
     Miss,
     /// What was remembered was no longer fresh.
@@ -43,7 +43,7 @@ pub enum Asked {
     Request,
 }
 
-impl Asked {
+impl FwdReason {
     /// The word of RFC 9211.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

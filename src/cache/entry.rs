@@ -11,7 +11,7 @@ use super::credential::Standing;
 use super::freshness::Rule;
 use crate::answer::outcome::Outcome;
 use crate::answer::reply::{Reply, SharedReply};
-use crate::answer::{Answer, Asked};
+use crate::answer::{Answer, FwdReason};
 use crate::request::key::{Caller, TaskKey};
 use crate::request::route::TaskId;
 use crate::task::Dialect;
@@ -116,7 +116,7 @@ impl Entry {
 
     /// The answer that it gives.
     #[must_use]
-    pub fn answer(self: Arc<Self>, outcome: Outcome, asked: Option<Asked>) -> Answer {
+    pub fn answer(self: Arc<Self>, outcome: Outcome, asked: Option<FwdReason>) -> Answer {
         Answer {
             headers: None,
             outcome,

@@ -137,7 +137,7 @@ where
 {
     type Response = Handled;
     type Error = Error;
-    type Future = Either<Asked<S::Future>, BoxFuture<'static, Result<Handled, Error>>>;
+    type Future = Either<StatusFuture<S::Future>, BoxFuture<'static, Result<Handled, Error>>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Polled<Result<(), Error>> {
         Polled::Ready(Ok(()))
@@ -146,7 +146,7 @@ where
     fn call(&mut self, inbound: Inbound) -> Self::Future {
         let at = inbound.at;
         match self.reader.read(inbound) {
-            Ok((asker, query, false)) => Either::Left(Asked {
+            Ok((asker, query, false)) => Either::Left(StatusFuture {
                 waited: query.hold.is_some(),
                 now: Some(at),
                 answer: self.inner.call(query),
@@ -174,7 +174,7 @@ where
 
 pin_project! {
     /// A poll under way.
-    pub struct Asked<F> {
+    pub struct StatusFuture<F> {
         #[pin]
         answer: F,
         asker: Option<Asker>,
@@ -184,7 +184,7 @@ pin_project! {
     }
 }
 
-impl<F> Future for Asked<F>
+impl<F> Future for StatusFuture<F>
 where
     F: Future<Output = Result<Answer, Error>>,
 {

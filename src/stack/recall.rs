@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tower::{Service, ServiceExt as _};
 
 use crate::answer::outcome::Outcome;
-use crate::answer::{Answer, Asked};
+use crate::answer::{Answer, FwdReason};
 use crate::cache::{Entry, Found, Store};
 use crate::error::Error;
 use crate::request::key::TaskKey;
@@ -54,12 +54,14 @@ where
                 return Either::Left(ready(Ok(entry.answer(Outcome::Hit, None))));
             }
             (Found::Resting(entry), CacheMode::Default) if entry.reply.is_task() => {
-                return Either::Left(ready(Ok(entry.answer(Outcome::Stale, Some(Asked::Stale)))));
+                return Either::Left(ready(Ok(
+                    entry.answer(Outcome::Stale, Some(FwdReason::Stale))
+                )));
             }
             (_, CacheMode::OnlyIfCached) => return Either::Left(ready(Err(Error::NotCached))),
-            (_, CacheMode::NoCache) => Asked::Request,
-            (Found::Stale(_) | Found::Resting(_), CacheMode::Default) => Asked::Stale,
-            (Found::Nothing, CacheMode::Default) => Asked::Miss,
+            (_, CacheMode::NoCache) => FwdReason::Request,
+            (Found::Stale(_) | Found::Resting(_), CacheMode::Default) => FwdReason::Stale,
+            (Found::Nothing, CacheMode::Default) => FwdReason::Miss,
         };
         let Self {
             inner,

@@ -13,7 +13,7 @@ use tower::{Service, ServiceExt as _};
 use super::Departure;
 use crate::answer::outcome::Outcome;
 use crate::answer::reply::{Reply, SharedReply};
-use crate::answer::{Answer, Asked};
+use crate::answer::{Answer, FwdReason};
 use crate::cache::cadence::{Bounds, Cadence, Life};
 use crate::cache::freshness::lifetime;
 use crate::cache::{Arrival, Entry, Found, Store};
@@ -132,7 +132,7 @@ where
                 reply,
                 headers,
                 outcome: Outcome::Fetched,
-                asked: Some(Asked::Miss),
+                asked: Some(FwdReason::Miss),
                 received: now,
                 fresh_until: now + lifetime.map(|lifetime| lifetime.fresh).unwrap_or_default(),
                 stored,
