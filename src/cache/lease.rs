@@ -7,20 +7,20 @@ use super::credential::Standing;
 
 /// What a poll must find unchanged when it lands, or its answer is not remembered.
 #[derive(Debug, Clone)]
-pub struct Takeoff {
+pub struct Lease {
     pub(super) epoch: u32,
     pub(super) standing: Arc<Standing>,
 }
 
-impl PartialEq for Takeoff {
+impl PartialEq for Lease {
     fn eq(&self, other: &Self) -> bool {
         self.epoch == other.epoch && Arc::ptr_eq(&self.standing, &other.standing)
     }
 }
 
-impl Eq for Takeoff {}
+impl Eq for Lease {}
 
-impl Hash for Takeoff {
+impl Hash for Lease {
     fn hash<H: Hasher>(&self, to: &mut H) {
         self.epoch.hash(to);
     }

@@ -13,5 +13,5 @@ mod store;
 pub use self::credential::Acceptance;
 pub use self::entry::{Entry, Use};
 pub use self::inspect::{CallerCount, Census, Remembered};
-pub use self::lease::Takeoff;
+pub use self::lease::Lease;
 pub use self::store::{Arrival, Found, Store};

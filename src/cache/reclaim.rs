@@ -67,7 +67,7 @@ mod tests {
             },
             ..arrival
         };
-        let (_, stored) = store.remember(key, reply(), arrival, &store.takeoff(key));
+        let (_, stored) = store.remember(key, reply(), arrival, &store.lease(key));
         assert!(stored);
     }
 

@@ -19,7 +19,7 @@ use super::credential::{Acceptance, Standing};
 use super::entry::{Entry, Use};
 use super::freshness::Lifetime;
 use super::index::Index;
-use super::lease::Takeoff;
+use super::lease::Lease;
 use crate::answer::reply::{Reply, SharedReply};
 use crate::request::key::{Caller, TaskKey};
 use crate::request::route::TaskId;
@@ -122,8 +122,8 @@ impl Store {
 
     /// What has to stay as it is until a poll lands. To be taken before the poll is sent.
     #[must_use]
-    pub fn takeoff(&self, key: &TaskKey) -> Takeoff {
-        Takeoff {
+    pub fn lease(&self, key: &TaskKey) -> Lease {
+        Lease {
             epoch: self.epoch(&key.task),
             standing: self.callers.get_with(key.caller, Standing::new),
         }
@@ -135,10 +135,10 @@ impl Store {
         self.epochs[usize::from(self.slot(task))].load(Ordering::Acquire)
     }
 
-    /// Notes that upstream accepted the caller's credential, unless it has refused it since `takeoff`.
-    pub fn accept(&self, takeoff: &Takeoff, now: Instant) {
+    /// Notes that upstream accepted the caller's credential, unless it has refused it since `lease`.
+    pub fn accept(&self, lease: &Lease, now: Instant) {
         let millis = millis(now.saturating_duration_since(self.start));
-        let accepted = &takeoff.standing.accepted;
+        let accepted = &lease.standing.accepted;
         // Not over a refusal.
         let _ = accepted.fetch_update(Ordering::AcqRel, Ordering::Acquire, |accepted| {
             (accepted != Standing::OVER).then_some(millis)
@@ -155,13 +155,13 @@ impl Store {
     }
 
     /// Remembers an answer in the place of an earlier one, unless its task or its caller's standing changed since
-    /// `takeoff`. Gives back the answer as it may be shown, and says whether it is remembered.
+    /// `lease`. Gives back the answer as it may be shown, and says whether it is remembered.
     pub fn remember(
         &self,
         key: &TaskKey,
         reply: Reply,
         arrival: Arrival,
-        takeoff: &Takeoff,
+        lease: &Lease,
     ) -> (SharedReply, bool) {
         let Arrival {
             now,
@@ -169,7 +169,7 @@ impl Store {
             first_seen,
             life,
         } = arrival;
-        if takeoff.standing.is_over() || takeoff.epoch != self.epoch(&key.task) {
+        if lease.standing.is_over() || lease.epoch != self.epoch(&key.task) {
             return (SharedReply::new(Arc::new(reply)), false);
         }
         let digest = self.digest(key);
@@ -192,8 +192,8 @@ impl Store {
             caller: key.caller,
             dialect: key.dialect,
             slot: self.slot(&key.task),
-            epoch: takeoff.epoch,
-            standing: Arc::clone(&takeoff.standing),
+            epoch: lease.epoch,
+            standing: Arc::clone(&lease.standing),
             rests: AtomicU32::new(0),
             reply: reply.settled(&key.task),
         });
@@ -402,14 +402,14 @@ pub(super) mod tests {
     async fn what_has_to_go_is_what_was_not_asked_for_and_it_leaves_nothing_behind() {
         let (store, key, arrival) = store(20_000);
         let now = arrival.now;
-        let takeoff = store.takeoff(&key("first"));
-        store.accept(&takeoff, now);
+        let lease = store.lease(&key("first"));
+        store.accept(&lease, now);
         for number in 0..500 {
             let key = key(&number.to_string());
-            store.remember(&key, reply(), arrival, &store.takeoff(&key));
+            store.remember(&key, reply(), arrival, &store.lease(&key));
             if number == 0 {
                 // Again: an answer in the place of an earlier one.
-                store.remember(&key, reply(), arrival, &store.takeoff(&key));
+                store.remember(&key, reply(), arrival, &store.lease(&key));
             }
             store.settle();
             let first = TaskKey {
@@ -429,9 +429,9 @@ pub(super) mod tests {
     async fn two_tasks_of_one_digest_are_never_taken_for_each_other() {
         let (store, key, arrival) = store(1 << 20);
         let (one, other) = (key("one"), key("other"));
-        let takeoff = store.takeoff(&one);
-        store.accept(&takeoff, arrival.now);
-        store.remember(&one, reply(), arrival, &takeoff);
+        let lease = store.lease(&one);
+        store.accept(&lease, arrival.now);
+        store.remember(&one, reply(), arrival, &lease);
         let entry = store.last(&one).expect("is remembered");
         let digest = store.digest(&other);
         store.index.set(digest, &one, entry, |_| digest, |_| {});
@@ -451,10 +451,10 @@ pub(super) mod tests {
             ..arrival
         };
         let age = Duration::from_millis(90_500);
-        store.remember(&key, reply(), lived(Some(age)), &store.takeoff(&key));
+        store.remember(&key, reply(), lived(Some(age)), &store.lease(&key));
         let life = store.last(&key).and_then(|entry| entry.life());
         assert_eq!(life.map(|life| life.age(now + HOUR)), Some(age + HOUR));
-        store.remember(&key, reply(), lived(None), &store.takeoff(&key));
+        store.remember(&key, reply(), lived(None), &store.lease(&key));
         assert!(store.last(&key).is_some_and(|entry| entry.life().is_none()));
     }
 
@@ -463,9 +463,9 @@ pub(super) mod tests {
         let (store, key, arrival) = store(1 << 20);
         let (key, now) = (key("t"), arrival.now);
         let caller = key.caller;
-        let early = store.takeoff(&key);
+        let early = store.lease(&key);
         store.refuse(caller);
-        let late = store.takeoff(&key);
+        let late = store.lease(&key);
         store.accept(&early, now);
         assert!(!store.remember(&key, reply(), arrival, &early).1);
         assert!(store.remember(&key, reply(), arrival, &late).1);

@@ -11,7 +11,7 @@ use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt as _};
 
-use super::{Departure, PollFlights};
+use super::{LeasedQuery, PollFlights};
 use crate::answer::Answer;
 use crate::answer::outcome::Outcome;
 use crate::cache::Store;
@@ -63,7 +63,10 @@ impl<S> Coalesce<S> {
 
 impl<S> Service<TaskQuery> for Coalesce<S>
 where
-    S: Service<Departure, Response = Answer, Error = Error, Future: Send> + Clone + Send + 'static,
+    S: Service<LeasedQuery, Response = Answer, Error = Error, Future: Send>
+        + Clone
+        + Send
+        + 'static,
 {
     type Response = Answer;
     type Error = Error;
@@ -88,13 +91,13 @@ where
             } = &*terms;
             let _waiting = waiters.up();
             loop {
-                let takeoff = store.takeoff(&key);
+                let lease = store.lease(&key);
                 let depart = || {
-                    let (query, takeoff) = (Arc::clone(&query), takeoff.clone());
-                    inner.clone().oneshot(Departure { query, takeoff })
+                    let (query, lease) = (Arc::clone(&query), lease.clone());
+                    inner.clone().oneshot(LeasedQuery { query, lease })
                 };
                 let ticket = flights
-                    .join((key.clone(), takeoff.clone()), max_waiters.get(), depart)
+                    .join((key.clone(), lease.clone()), max_waiters.get(), depart)
                     .map_err(|_| Error::Overloaded("clients waiting for this task"))?;
                 let role = ticket.role();
                 let answer = tokio::select! {

@@ -26,7 +26,7 @@ use tower::{Service, ServiceBuilder};
 use crate::answer::Answer;
 use crate::answer::reply::Reply;
 use crate::cache::cadence::Cadence;
-use crate::cache::{Store, Takeoff};
+use crate::cache::{Lease, Store};
 use crate::config::Config;
 use crate::error::Error;
 use crate::request::key::{CallerKey, TaskKey};
@@ -66,15 +66,15 @@ type Flight<F> = Remember<Shared<Retry<Shared<Breaker<Shared<F>>>>>>;
 
 /// The flights of status polls. What changes with the task and with the caller's standing is part of the key, so that
 /// no poll that comes after a write or a refusal boards a flight that took off before it.
-pub type PollFlights = Flights<(TaskKey, Takeoff), Result<Answer, Error>>;
+pub type PollFlights = Flights<(TaskKey, Lease), Result<Answer, Error>>;
 
 /// A poll that is about to take off.
 #[derive(Debug, Clone)]
-pub struct Departure {
+pub struct LeasedQuery {
     /// What its first passenger wants to know.
     pub query: Arc<TaskQuery>,
     /// What it is boarded under, and must still be so when it lands: looked at once, so that there is no gap between.
-    pub takeoff: Takeoff,
+    pub lease: Lease,
 }
 
 /// What the stack works on, and what stays when it is assembled anew with other settings.

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 use tower::{Service, ServiceExt as _};
 
-use super::Departure;
+use super::LeasedQuery;
 use crate::answer::outcome::Outcome;
 use crate::answer::reply::{Reply, SharedReply};
 use crate::answer::{Answer, FwdReason};
@@ -57,7 +57,7 @@ impl<S> Remember<S> {
     }
 }
 
-impl<S> Service<Departure> for Remember<S>
+impl<S> Service<LeasedQuery> for Remember<S>
 where
     S: Service<TaskFetch, Response = Reply, Error = Error, Future: Send> + Clone + Send + 'static,
 {
@@ -69,7 +69,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, Departure { query, takeoff }: Departure) -> Self::Future {
+    fn call(&mut self, LeasedQuery { query, lease }: LeasedQuery) -> Self::Future {
         let Self {
             inner,
             store,
@@ -107,7 +107,7 @@ where
             if reply.is_refusal() {
                 store.refuse(key.caller);
             } else if reply.is_task() || reply.is_task_not_exist() {
-                store.accept(&takeoff, now);
+                store.accept(&lease, now);
             }
             let life = life(&reply, last.as_deref(), now);
             if let (Some(life), Some(last)) = (life, &last) {
@@ -124,7 +124,7 @@ where
                         first_seen,
                         life,
                     };
-                    store.remember(&key, reply, arrival, &takeoff)
+                    store.remember(&key, reply, arrival, &lease)
                 }
                 None => (SharedReply::new(Arc::new(reply)), false),
             };

@@ -171,7 +171,7 @@ fn judge_answer(world: &World, poll: &Poll, answer: &Answer, now: Moment) -> Jud
         "a wrong time to live",
     )?;
     forbid(
-        world.changed_between(poll.asked, fetch.takeoff, poll.start),
+        world.changed_between(poll.asked, fetch.lease, poll.start),
         "an answer from before a change that the client knew of",
     )?;
     let other_path = fetch.asked.dialect != poll.asked.dialect;
@@ -217,7 +217,7 @@ fn judge_answer(world: &World, poll: &Poll, answer: &Answer, now: Moment) -> Jud
             forbid(now.at >= useful_until, "older than stale_if_error")?;
             let longer = useful_until - fresh_until;
             forbid(
-                !accepted(world, poll.asked.caller, now, longer, |fetch| fetch.takeoff),
+                !accepted(world, poll.asked.caller, now, longer, |fetch| fetch.lease),
                 "stale, for a credential that was not accepted for too long",
             )?;
             forbid(
@@ -254,7 +254,7 @@ fn judge_hit(
     )?;
     forbid(
         !accepted(world, poll.asked.caller, now, Duration::ZERO, |fetch| {
-            fetch.takeoff
+            fetch.lease
         }),
         "remembered, though the credential was not checked",
     )
@@ -265,7 +265,7 @@ fn overtaken(world: &World, poll: &Poll, fetch: &Fetch) -> bool {
     world.fetches.iter().any(|later| {
         later.asked == fetch.asked
             && later.is_answer()
-            && later.takeoff > fetch.takeoff
+            && later.lease > fetch.lease
             && later.landed.is_some_and(|(landed, _)| landed < poll.start)
             && !world.changed_between(later.asked, later.flight, poll.start)
     })

@@ -116,10 +116,10 @@ fn take_off(world: &Shared, fetch: &TaskFetch) -> (Plan, UnderWay) {
     }
     let task = this.tasks[asked.task];
     let number = this.fetches.len();
-    let takeoff = this.moment();
+    let lease = this.moment();
     let first_try = this.fetches.iter().all(|other| other.flight != flight);
     let content =
-        fetch.query.cache_mode == CacheMode::Default && rules::must_hit(this, asked, takeoff);
+        fetch.query.cache_mode == CacheMode::Default && rules::must_hit(this, asked, lease);
     if first_try && content {
         this.complain(format_args!(
             "{asked:?} is asked, though it is known and fresh"
@@ -128,7 +128,7 @@ fn take_off(world: &Shared, fetch: &TaskFetch) -> (Plan, UnderWay) {
     this.fetches.push(Fetch {
         asked,
         flight,
-        takeoff,
+        lease,
         version: task.version,
         landed: None,
     });

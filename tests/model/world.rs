@@ -77,7 +77,7 @@ pub(crate) struct Fetch {
     pub asked: Asked,
     /// When the poll began that set off the flight which this fetch is a part of.
     pub flight: Moment,
-    pub takeoff: Moment,
+    pub lease: Moment,
     pub version: u32,
     pub landed: Option<(Moment, Said)>,
 }
