@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::cadence::Life;
-use super::credential::Standing;
+use super::credential::CredentialState;
 use super::freshness::Rule;
 use crate::answer::outcome::Outcome;
 use crate::answer::reply::{Reply, SharedReply};
@@ -41,7 +41,7 @@ pub struct Entry {
     /// How old its task was when this was received, in milliseconds; or [`AGELESS`](Self::AGELESS).
     pub(super) age: u32,
     /// Of its caller: part of the entry, so that a hit takes one look-up.
-    pub(super) standing: Arc<Standing>,
+    pub(super) credential: Arc<CredentialState>,
     /// For how long upstream is not asked again after it failed, likewise.
     pub(super) rests: AtomicU32,
 }

@@ -20,7 +20,7 @@ pub struct Lifetime {
 impl Lifetime {
     /// Whether it ends as it begins.
     #[must_use]
-    pub fn is_over(&self) -> bool {
+    pub fn is_zero(&self) -> bool {
         self.fresh.is_zero() && self.stand_in.is_zero()
     }
 }

@@ -3,18 +3,18 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use super::credential::Standing;
+use super::credential::CredentialState;
 
 /// What a poll must find unchanged when it lands, or its answer is not remembered.
 #[derive(Debug, Clone)]
 pub struct Lease {
     pub(super) epoch: u32,
-    pub(super) standing: Arc<Standing>,
+    pub(super) credential: Arc<CredentialState>,
 }
 
 impl PartialEq for Lease {
     fn eq(&self, other: &Self) -> bool {
-        self.epoch == other.epoch && Arc::ptr_eq(&self.standing, &other.standing)
+        self.epoch == other.epoch && Arc::ptr_eq(&self.credential, &other.credential)
     }
 }
 

@@ -15,7 +15,7 @@ use moka::sync::Cache;
 use tokio::time::Instant;
 
 use super::cadence::Life;
-use super::credential::{Acceptance, Standing};
+use super::credential::{Acceptance, CredentialState};
 use super::entry::{Entry, Use};
 use super::freshness::Lifetime;
 use super::index::Index;
@@ -27,7 +27,7 @@ use crate::request::route::TaskId;
 /// How many tasks' changes are told apart. Two tasks of one slot only ever cost each other a remembered answer.
 const SLOTS: u16 = 4096;
 
-/// How many callers' standings are kept; beyond it the ones unseen for longest have to be checked again.
+/// How many callers' credentials are kept; beyond it the ones unseen for longest have to be checked again.
 const CALLERS: u64 = 65_536;
 
 /// What an entry takes beside itself and its documents, in bytes; measured, not derived. moka's six records of it are 290
@@ -40,12 +40,12 @@ pub struct Store {
     pub(super) answers: Cache<u64, Arc<Entry>, RandomState>,
     /// The same entries, to be found.
     pub(super) index: Arc<Index>,
-    pub(super) callers: Cache<Caller, Arc<Standing>, RandomState>,
+    pub(super) callers: Cache<Caller, Arc<CredentialState>, RandomState>,
     /// Counts up whenever a task of that slot changes; as each entry keeps one, in few bytes.
     epochs: Box<[AtomicU32]>,
     pub(super) digests: RandomState,
     capacity: u64,
-    /// What [`Standing::accepted`] counts from.
+    /// What [`CredentialState::accepted`] counts from.
     start: Instant,
 }
 
@@ -90,7 +90,7 @@ impl Store {
         let callers = Cache::builder()
             .max_capacity(CALLERS)
             .eviction_policy(EvictionPolicy::lru())
-            .eviction_listener(|_, standing: Arc<Standing>, _| standing.end())
+            .eviction_listener(|_, credential: Arc<CredentialState>, _| credential.revoke())
             .build_with_hasher(RandomState::new());
         Self {
             answers,
@@ -125,7 +125,7 @@ impl Store {
     pub fn lease(&self, key: &TaskKey) -> Lease {
         Lease {
             epoch: self.epoch(&key.task),
-            standing: self.callers.get_with(key.caller, Standing::new),
+            credential: self.callers.get_with(key.caller, CredentialState::new),
         }
     }
 
@@ -138,23 +138,23 @@ impl Store {
     /// Notes that upstream accepted the caller's credential, unless it has refused it since `lease`.
     pub fn accept(&self, lease: &Lease, now: Instant) {
         let millis = millis(now.saturating_duration_since(self.start));
-        let accepted = &lease.standing.accepted;
+        let accepted = &lease.credential.accepted;
         // Not over a refusal.
         let _ = accepted.fetch_update(Ordering::AcqRel, Ordering::Acquire, |accepted| {
-            (accepted != Standing::OVER).then_some(millis)
+            (accepted != CredentialState::REVOKED).then_some(millis)
         });
     }
 
     /// Notes that upstream refused the caller's credential: whatever the caller had is forgotten, and no poll that
     /// took off earlier brings any of it back.
     pub fn refuse(&self, caller: Caller) {
-        // Should the caller's standing be on its way out, it is gone now, and over.
+        // Should the caller's credential be on its way out, it is gone now, and over.
         self.callers.run_pending_tasks();
-        // The listener ends the standing that this one replaces.
-        self.callers.insert(caller, Standing::new());
+        // The listener ends the credential that this one replaces.
+        self.callers.insert(caller, CredentialState::new());
     }
 
-    /// Remembers an answer in the place of an earlier one, unless its task or its caller's standing changed since
+    /// Remembers an answer in the place of an earlier one, unless its task or its caller's credential changed since
     /// `lease`. Gives back the answer as it may be shown, and says whether it is remembered.
     pub fn remember(
         &self,
@@ -169,11 +169,11 @@ impl Store {
             first_seen,
             life,
         } = arrival;
-        if lease.standing.is_over() || lease.epoch != self.epoch(&key.task) {
+        if lease.credential.is_revoked() || lease.epoch != self.epoch(&key.task) {
             return (SharedReply::new(Arc::new(reply)), false);
         }
         let digest = self.digest(key);
-        if lifetime.is_over() || self.capacity == 0 {
+        if lifetime.is_zero() || self.capacity == 0 {
             // What was known before must not come back as the last known state: upstream has gone beyond it.
             self.answers.invalidate(&digest);
             return (SharedReply::new(Arc::new(reply)), false);
@@ -193,7 +193,7 @@ impl Store {
             dialect: key.dialect,
             slot: self.slot(&key.task),
             epoch: lease.epoch,
-            standing: Arc::clone(&lease.standing),
+            credential: Arc::clone(&lease.credential),
             rests: AtomicU32::new(0),
             reply: reply.settled(&key.task),
         });
@@ -204,7 +204,7 @@ impl Store {
             |entry| self.digests.hash_one(entry.parts()),
             |entry| self.answers.insert(digest, entry),
         );
-        // A change between the check and the insertion leaves an entry that is never found, by its epoch or standing.
+        // A change between the check and the insertion leaves an entry that is never found, by its epoch or credential.
         (SharedReply::new(entry), true)
     }
 
@@ -304,12 +304,12 @@ impl Store {
     /// Whether nothing changed the task, and upstream has not refused the caller, since the answer was asked for.
     pub(super) fn is_current(&self, entry: &Entry) -> bool {
         let epoch = self.epochs[usize::from(entry.slot)].load(Ordering::Acquire);
-        entry.epoch == epoch && !entry.standing.is_over()
+        entry.epoch == epoch && !entry.credential.is_revoked()
     }
 
     pub(super) fn acceptance(&self, entry: &Entry, now: Instant) -> Acceptance {
-        match entry.standing.accepted.load(Ordering::Acquire) {
-            Standing::UNKNOWN | Standing::OVER => Acceptance::Missing,
+        match entry.credential.accepted.load(Ordering::Acquire) {
+            CredentialState::UNKNOWN | CredentialState::REVOKED => Acceptance::Missing,
             millis => {
                 let at = self.start + Duration::from_millis(millis);
                 Acceptance::Accepted(now.saturating_duration_since(at))
