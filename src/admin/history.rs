@@ -35,7 +35,7 @@ impl History {
     }
 
     /// Notes what is counted now.
-    pub(super) fn note(&mut self, totals: Totals) {
+    pub(super) fn record(&mut self, totals: Totals) {
         if let Some(before) = self.totals.back() {
             let seconds = seconds_between(before, &totals);
             let mut rates = [0.0; Outcome::ALL.len() + 2];
@@ -144,18 +144,18 @@ mod tests {
             let then = history.window(window);
             history.per_second(history.latest().client_polls, then.client_polls, then)
         };
-        history.note(counted(at(100), 500.0));
+        history.record(counted(at(100), 500.0));
         assert_eq!(
             (rate(&history), history.name(window)),
             (5.0, "since the start".into())
         );
-        history.note(counted(at(101), 520.0));
+        history.record(counted(at(101), 520.0));
         assert_eq!(
             (rate(&history), history.name(window)),
             (20.0, "last 1\u{a0}s".into())
         );
         for second in 102..300_u32 {
-            history.note(counted(
+            history.record(counted(
                 at(second.into()),
                 520.0 + 30.0 * f64::from(second - 101),
             ));

@@ -161,7 +161,7 @@ impl Live {
         } = &*self.0;
         let counted = self.count().await;
         let now = Instant::now();
-        history.note(Totals::read(&gateway.expose(Exposition::Prometheus), now));
+        history.record(Totals::read(&gateway.expose(Exposition::Prometheus), now));
         View::draw(gateway, *started, history, &counted, now)
     }
 
@@ -178,7 +178,7 @@ impl Live {
             let now = Instant::now();
             let counted = Counted {
                 census: gateway.store().census(now),
-                paused_callers: gateway.polls().health.paused_callers(now),
+                paused_callers: gateway.polls().breakers.paused_callers(now),
             };
             let cost = now.elapsed().saturating_mul(CENSUS_SHARE);
             (now + cost.max(CENSUS), Arc::new(counted))

@@ -16,7 +16,7 @@ use crate::gateway::Gateway;
 use crate::request::key::TaskKey;
 use crate::request::route::{self, Route, TaskId};
 use crate::task::Dialect;
-use crate::upstream::health::Standing;
+use crate::upstream::breakers::CircuitStatus;
 
 /// How many callers' answers are told of one task.
 const MOST: usize = 24;
@@ -35,7 +35,7 @@ pub(super) struct Found {
     remembered: Vec<Remembered>,
     in_flight: Vec<(TaskKey, usize)>,
     pauses: Vec<Option<Duration>>,
-    standing: Standing,
+    status: CircuitStatus,
     cache: std::sync::Arc<config::Cache>,
     now: Instant,
 }
@@ -95,9 +95,9 @@ impl Wanted {
                 .collect(),
             pauses: remembered
                 .iter()
-                .map(|one| polls.health.pause_of(one.key.caller, now))
+                .map(|one| polls.breakers.pause_of(one.key.caller, now))
                 .collect(),
-            standing: polls.health.standing(now),
+            status: polls.breakers.status(now),
             wanted: self,
             remembered,
             cache,
@@ -156,7 +156,7 @@ impl Found {
         let stand_in = entry.useful_until().saturating_duration_since(self.now);
         fact(html, "Good for", &match one.good_for {
             Use::Served => format!("being served from memory for another {}, without asking upstream", span(left)),
-            Use::Rested | Use::StandIn => format!("standing in for {} more if upstream fails; it is no longer fresh", span(stand_in)),
+            Use::Rested | Use::StandIn => format!("status in for {} more if upstream fails; it is no longer fresh", span(stand_in)),
             Use::Outlived => "nothing: since it was asked for, the task was changed or forgotten here, or upstream refused the caller".into(),
             Use::Expired => "nothing: its time is over".into(),
         });
@@ -218,20 +218,20 @@ impl Found {
             }
             _ => "with the next poll".into(),
         };
-        let health = match (pause, self.standing) {
+        let health = match (pause, self.status) {
             (Some(pause), _) => {
                 format!("; it asked this caller for a pause of {} more", span(pause))
             }
-            (None, Standing::Paused { probe_in }) => {
+            (None, CircuitStatus::Paused { probe_in }) => {
                 format!("; it asked everyone for a pause of {} more", span(probe_in))
             }
-            (None, Standing::Down { probe_in }) => {
+            (None, CircuitStatus::Open { probe_in }) => {
                 format!(
                     "; it is down, and the next probe may go in {}",
                     span(probe_in)
                 )
             }
-            (None, Standing::Open { .. } | Standing::Outdated) => String::new(),
+            (None, CircuitStatus::Closed { .. } | CircuitStatus::Stale) => String::new(),
         };
         when + &health
     }

@@ -13,7 +13,7 @@ use crate::answer::outcome::Outcome;
 use crate::cache::{Acceptance, Census};
 use crate::gateway::Gateway;
 use crate::telemetry::{ErrorRecord, SeenBy};
-use crate::upstream::health;
+use crate::upstream::breakers::CircuitStatus;
 
 /// See the module.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -189,7 +189,7 @@ impl View {
             },
         );
         let rows = census.largest.iter().map(|one| {
-            let standing = match one.acceptance {
+            let status = match one.acceptance {
                 Acceptance::Accepted(since) => format!("accepted {}", ago(since)),
                 Acceptance::Missing => "not accepted".into(),
             };
@@ -201,7 +201,7 @@ impl View {
                     tasks,
                     running,
                     ago(one.heard),
-                    standing,
+                    status,
                 ],
             )
         });
@@ -304,17 +304,16 @@ fn health_in_words(
     totals: &Totals,
     now: Instant,
 ) -> (&'static str, &'static str, String) {
-    use health::Standing;
-    match gateway.polls().health.standing(now) {
-        Standing::Open { .. } if totals.upstream_polls <= 0.0 => (
+    match gateway.polls().breakers.status(now) {
+        CircuitStatus::Closed { .. } if totals.upstream_polls <= 0.0 => (
             "not asked yet",
             "unknown",
             "No status poll went to it so far.".into(),
         ),
-        Standing::Open { failures: 0, .. } => {
+        CircuitStatus::Closed { failures: 0, .. } => {
             ("answering", "fine", "The last poll got an answer.".into())
         }
-        Standing::Open { failures, limit } => (
+        CircuitStatus::Closed { failures, limit } => (
             "faltering",
             "trouble",
             format!(
@@ -322,7 +321,7 @@ fn health_in_words(
                 percent(failures.into(), limit.into())
             ),
         ),
-        Standing::Down { probe_in } => (
+        CircuitStatus::Open { probe_in } => (
             "down",
             "down",
             format!(
@@ -330,7 +329,7 @@ fn health_in_words(
                 soon(probe_in)
             ),
         ),
-        Standing::Paused { probe_in } => (
+        CircuitStatus::Paused { probe_in } => (
             "asked for a pause",
             "trouble",
             format!(
@@ -338,7 +337,7 @@ fn health_in_words(
                 soon(probe_in)
             ),
         ),
-        Standing::Outdated => (
+        CircuitStatus::Stale => (
             "failed when last asked",
             "trouble",
             "That was a while ago; the next poll finds out how it is now.".into(),

@@ -14,21 +14,21 @@ use crate::error::Error;
 use crate::request::key::TaskKey;
 use crate::request::query::TaskFetch;
 use crate::telemetry::{ErrorContext, RecentErrors, SeenBy};
-use crate::upstream::health::{Health, Observation};
+use crate::upstream::breakers::{CircuitBreakers, Observation};
 
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct Breaker<S> {
     inner: S,
-    health: Arc<Health>,
+    breakers: Arc<CircuitBreakers>,
     recent: Arc<RecentErrors>,
 }
 
 impl<S> Breaker<S> {
-    pub(super) fn new(inner: S, health: Arc<Health>, recent: Arc<RecentErrors>) -> Self {
+    pub(super) fn new(inner: S, breakers: Arc<CircuitBreakers>, recent: Arc<RecentErrors>) -> Self {
         Self {
             inner,
-            health,
+            breakers,
             recent,
         }
     }
@@ -49,19 +49,19 @@ where
     fn call(&mut self, fetch: TaskFetch) -> Self::Future {
         let Self {
             inner,
-            health,
+            breakers,
             recent,
         } = self.clone();
         Box::pin(async move {
             let key = fetch.query.key.clone();
             let caller = key.caller;
-            let admission = health.admit(caller, Instant::now(), fastrand::f64())?;
+            let admission = breakers.admit(caller, Instant::now(), fastrand::f64())?;
             let result = inner.oneshot(fetch).await;
             if let Some(observation) = Observation::of(&result) {
                 if observation != Observation::Answered {
                     tell(&recent, &key, &result);
                 }
-                health.note(
+                breakers.record(
                     caller,
                     admission,
                     observation,
@@ -85,8 +85,8 @@ fn tell(recent: &RecentErrors, key: &TaskKey, result: &Result<Reply, Error>) {
     match result {
         Ok(reply) => {
             let reason = reply.status.canonical_reason().unwrap_or_default();
-            recent.note(circumstances, reply.status.as_str(), reason, now);
+            recent.record(circumstances, reply.status.as_str(), reason, now);
         }
-        Err(error) => recent.note(circumstances, error.code(), &error.reason(), now),
+        Err(error) => recent.record(circumstances, error.code(), &error.reason(), now),
     }
 }

@@ -34,7 +34,7 @@ use crate::request::query::{TaskFetch, TaskQuery};
 use crate::sync::flights::Flights;
 use crate::telemetry::{Gauge, Metrics, RecentErrors};
 use crate::upstream::Upstream;
-use crate::upstream::health::Health;
+use crate::upstream::breakers::CircuitBreakers;
 
 use self::breaker::Breaker;
 use self::coalesce::Coalesce;
@@ -64,7 +64,7 @@ pub type TaskPipeline<F> = Hold<Translate<Recall<Shared<Coalesce<Shared<Flight<F
 /// What happens once for all who wait.
 type Flight<F> = Remember<Shared<Retry<Shared<Breaker<Shared<F>>>>>>;
 
-/// The flights of status polls. What changes with the task and with the caller's standing is part of the key, so that
+/// The flights of status polls. What changes with the task and with the caller's status is part of the key, so that
 /// no poll that comes after a write or a refusal boards a flight that took off before it.
 pub type PollFlights = Flights<(TaskKey, Lease), Result<Answer, Error>>;
 
@@ -104,7 +104,7 @@ pub struct PollState {
     /// What was learnt of when tasks end.
     pub cadence: Arc<Cadence>,
     /// How upstream is doing.
-    pub health: Arc<Health>,
+    pub breakers: Arc<CircuitBreakers>,
     /// What went wrong lately.
     pub recent_errors: Arc<RecentErrors>,
     /// How many retries there may be.
@@ -126,7 +126,7 @@ impl PollState {
             store: Arc::new(Store::new(capacity, move |cause| evictions.evicted(cause))),
             flights: Flights::new(),
             cadence: Arc::new(Cadence::new()),
-            health: Arc::new(Health::new()),
+            breakers: Arc::new(CircuitBreakers::new()),
             recent_errors: Arc::default(),
             retries: Arc::new(retry::budget()),
             waiters: metrics.waiters(),
@@ -179,7 +179,7 @@ where
         store,
         flights,
         cadence,
-        health,
+        breakers,
         recent_errors,
         retries,
         waiters,
@@ -228,7 +228,7 @@ where
         .layer_fn(|inner| Retry::new(inner, Arc::clone(retries)))
         .layer_fn(Shared::new)
         // Below Retry, so that every single request is admitted and judged.
-        .layer_fn(|inner| Breaker::new(inner, Arc::clone(health), Arc::clone(recent_errors)))
+        .layer_fn(|inner| Breaker::new(inner, Arc::clone(breakers), Arc::clone(recent_errors)))
         .layer_fn(Shared::new)
         .service(fetch)
 }

@@ -90,7 +90,7 @@ where
                     let circumstances = circumstances(this.route, SeenBy::Client, *this.caller);
                     let (code, reason) = (error.code(), error.reason());
                     this.recent
-                        .note(circumstances, code, &reason, Instant::now());
+                        .record(circumstances, code, &reason, Instant::now());
                     rescue(&error, this.route)
                 }
             })
@@ -138,7 +138,7 @@ fn tell(recent: &RecentErrors, route: &Route, caller: Option<Caller>, handled: &
         _ => return,
     };
     let circumstances = circumstances(route, seen, caller);
-    recent.note(circumstances, code, detail, Instant::now());
+    recent.record(circumstances, code, detail, Instant::now());
 }
 
 fn circumstances(route: &Route, seen: SeenBy, caller: Option<Caller>) -> ErrorContext<'_> {

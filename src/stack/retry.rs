@@ -14,7 +14,7 @@ use tower::{Service, ServiceExt as _};
 use crate::answer::reply::Reply;
 use crate::error::Error;
 use crate::request::query::TaskFetch;
-use crate::upstream::health::is_gateway_failure;
+use crate::upstream::breakers::is_gateway_failure;
 
 /// The most tries of one poll.
 const TRIES: u32 = 3;

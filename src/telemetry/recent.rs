@@ -68,7 +68,7 @@ pub struct ErrorContext<'a> {
 
 impl RecentErrors {
     /// Notes one: its `code` tells kinds apart, `detail` explains the latest.
-    pub fn note(&self, circumstances: ErrorContext<'_>, code: &str, detail: &str, now: Instant) {
+    pub fn record(&self, circumstances: ErrorContext<'_>, code: &str, detail: &str, now: Instant) {
         let ErrorContext {
             seen,
             route,
@@ -116,21 +116,21 @@ fn cut(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn note(recent: &RecentErrors, code: &str, task: &str) {
+    fn record(recent: &RecentErrors, code: &str, task: &str) {
         let circumstances = ErrorContext {
             seen: SeenBy::Client,
             route: "openai",
             task: Some(task),
             caller: None,
         };
-        recent.note(circumstances, code, "detail", Instant::now());
+        recent.record(circumstances, code, "detail", Instant::now());
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_same_trouble_is_counted_and_comes_to_the_top() {
         let recent = RecentErrors::default();
         for (code, task) in [("502", "a"), ("504", "b"), ("502", "c")] {
-            note(&recent, code, task);
+            record(&recent, code, task);
         }
         let seen: Vec<_> = recent
             .latest()
@@ -151,7 +151,7 @@ mod tests {
         let recent = RecentErrors::default();
         let long = "ä".repeat(100_000);
         for code in 0..1000 {
-            note(&recent, &code.to_string(), &long);
+            record(&recent, &code.to_string(), &long);
         }
         let latest = recent.latest();
         assert_eq!((latest.len(), latest[0].code.as_str()), (KINDS, "999"));

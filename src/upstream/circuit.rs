@@ -34,16 +34,16 @@ const LONGEST_GUESS: Duration = Duration::from_secs(30);
 
 /// How upstream is doing, for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum CircuitStatus {
     /// Everyone may ask.
-    Open {
+    Closed {
         /// How much failed in a row lately.
         failures: u32,
         /// With how much it is taken to be down.
         limit: u32,
     },
     /// It is down, and only probed.
-    Down {
+    Open {
         /// How long until the next probe may go.
         probe_in: Duration,
     },
@@ -53,14 +53,14 @@ pub enum Standing {
         probe_in: Duration,
     },
     /// It failed when it was last asked, which was some time ago.
-    Outdated,
+    Stale,
 }
 
 /// As what a poll may go to upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Admission {
     /// As any other.
-    Free,
+    Normal,
     /// To find out whether it is over.
     Probe,
 }
@@ -69,7 +69,7 @@ pub enum Admission {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Circuit {
     Closed { failures: u32 },
-    Down { probes: u32, probe_at: Instant },
+    Open { probes: u32, probe_at: Instant },
     Paused { times: u32, probe_at: Instant },
 }
 
@@ -85,7 +85,7 @@ impl Circuit {
     pub(super) fn admit(&mut self, now: Instant, chance: f64) -> Result<Admission, Error> {
         match *self {
             // One more failure, and it is down again.
-            Self::Down { probe_at, .. } if now >= probe_at + OUTDATED => {
+            Self::Open { probe_at, .. } if now >= probe_at + OUTDATED => {
                 let failures = FAILURES - UNREACHABLE;
                 *self = Self::Closed { failures };
             }
@@ -93,8 +93,8 @@ impl Circuit {
             _ => {}
         }
         match self {
-            Self::Closed { .. } => Ok(Admission::Free),
-            Self::Down { probes, probe_at } if now >= *probe_at => {
+            Self::Closed { .. } => Ok(Admission::Normal),
+            Self::Open { probes, probe_at } if now >= *probe_at => {
                 *probes += 1;
                 *probe_at = now + pace(*probes, chance);
                 Ok(Admission::Probe)
@@ -103,26 +103,26 @@ impl Circuit {
                 *probe_at = now + PROBE.mul_f64(1.0 + chance);
                 Ok(Admission::Probe)
             }
-            Self::Down { .. } => Err(Error::UpstreamDown),
+            Self::Open { .. } => Err(Error::UpstreamDown),
             Self::Paused { probe_at, .. } => Err(Error::RateLimited(*probe_at - now)),
         }
     }
 
-    pub(super) fn standing(&self, now: Instant) -> Standing {
+    pub(super) fn status(&self, now: Instant) -> CircuitStatus {
         match *self {
-            Self::Closed { failures } => Standing::Open {
+            Self::Closed { failures } => CircuitStatus::Closed {
                 failures,
                 limit: FAILURES,
             },
-            Self::Down { probe_at, .. } | Self::Paused { probe_at, .. }
+            Self::Open { probe_at, .. } | Self::Paused { probe_at, .. }
                 if now >= probe_at + OUTDATED =>
             {
-                Standing::Outdated
+                CircuitStatus::Stale
             }
-            Self::Down { probe_at, .. } => Standing::Down {
+            Self::Open { probe_at, .. } => CircuitStatus::Open {
                 probe_in: probe_at.saturating_duration_since(now),
             },
-            Self::Paused { probe_at, .. } => Standing::Paused {
+            Self::Paused { probe_at, .. } => CircuitStatus::Paused {
                 probe_in: probe_at.saturating_duration_since(now),
             },
         }
@@ -136,7 +136,7 @@ impl Circuit {
     }
 
     pub(super) fn fail(&mut self, weight: u32, now: Instant, chance: f64) {
-        let down = |probes| Self::Down {
+        let down = |probes| Self::Open {
             probes,
             probe_at: now + pace(probes, chance),
         };
@@ -145,7 +145,7 @@ impl Circuit {
                 failures: failures + weight,
             },
             Self::Closed { .. } => down(0),
-            Self::Down { probes, .. } => down(probes),
+            Self::Open { probes, .. } => down(probes),
             paused @ Self::Paused { .. } => paused,
         };
     }
@@ -153,7 +153,7 @@ impl Circuit {
     pub(super) fn pause(&mut self, asked: Option<Duration>, now: Instant, chance: f64) {
         let times = match self {
             Self::Paused { times, .. } => *times + 1,
-            Self::Closed { .. } | Self::Down { .. } => 0,
+            Self::Closed { .. } | Self::Open { .. } => 0,
         };
         let guess = PAUSE
             .saturating_mul(1 << times.min(10))

@@ -1,12 +1,12 @@
 //! The API behind pollgate: what is sent there, over which connections.
 
+pub mod breakers;
 mod circuit;
 mod client;
 mod connect;
 mod expect;
 mod failure;
 pub mod headers;
-pub mod health;
 mod http1;
 pub mod interim;
 mod pool;

@@ -170,7 +170,7 @@ const FIGURES: &[(&str, &str, &str, &str)] = &[
         "after 8 in a row",
     ),
     (
-        "upstream/health",
+        "upstream/breakers",
         "const UNREACHED: u32 = 2;",
         "README",
         "after 20 in a row",

@@ -12,7 +12,7 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tokio::time::Instant;
 
-pub use super::circuit::{Admission, Standing};
+pub use super::circuit::{Admission, CircuitStatus};
 use super::circuit::{Circuit, LONGEST_PAUSE, UNREACHABLE};
 use crate::answer::reply::Reply;
 use crate::error::Error;
@@ -30,13 +30,13 @@ const CALLERS: u64 = 65_536;
 
 /// How upstream is doing.
 #[derive(Debug)]
-pub struct Health {
+pub struct CircuitBreakers {
     everyone: Mutex<Circuit>,
     /// Only those whom upstream asked for a pause.
     callers: Cache<Caller, Arc<Mutex<Circuit>>>,
 }
 
-/// What came of a poll, as far as upstream's health goes.
+/// What came of a poll, as far as upstream's breakers goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Observation {
     /// Upstream answered, whatever it said.
@@ -50,7 +50,7 @@ pub enum Observation {
 }
 
 impl Observation {
-    /// Reads it off what a poll came to; `None` where that says nothing of upstream's health.
+    /// Reads it off what a poll came to; `None` where that says nothing of upstream's breakers.
     #[must_use]
     pub fn of(result: &Result<Reply, Error>) -> Option<Self> {
         match result {
@@ -82,7 +82,7 @@ pub fn is_gateway_failure(status: StatusCode) -> bool {
     )
 }
 
-impl Health {
+impl CircuitBreakers {
     /// Well, as far as is known.
     #[must_use]
     pub fn new() -> Self {
@@ -103,7 +103,7 @@ impl Health {
     pub fn admit(&self, caller: Caller, now: Instant, chance: f64) -> Result<Admission, Error> {
         let own = match self.callers.get(&caller) {
             Some(circuit) => with(&circuit, |circuit| circuit.admit(now, chance))?,
-            None => Admission::Free,
+            None => Admission::Normal,
         };
         let everyone = with(&self.everyone, |circuit| circuit.admit(now, chance))?;
         Ok(own.max(everyone))
@@ -111,16 +111,16 @@ impl Health {
 
     /// How upstream is doing, for everyone; changes nothing.
     #[must_use]
-    pub fn standing(&self, now: Instant) -> Standing {
-        with(&self.everyone, |circuit| circuit.standing(now))
+    pub fn status(&self, now: Instant) -> CircuitStatus {
+        with(&self.everyone, |circuit| circuit.status(now))
     }
 
     /// How long `caller` itself was asked to stay away; none where it was not.
     #[must_use]
     pub fn pause_of(&self, caller: Caller, now: Instant) -> Option<Duration> {
         let circuit = self.callers.get(&caller)?;
-        match with(&circuit, |circuit| circuit.standing(now)) {
-            Standing::Paused { probe_in } => Some(probe_in),
+        match with(&circuit, |circuit| circuit.status(now)) {
+            CircuitStatus::Paused { probe_in } => Some(probe_in),
             _ => None,
         }
     }
@@ -129,8 +129,8 @@ impl Health {
     #[must_use]
     pub fn paused_callers(&self, now: Instant) -> usize {
         let is_paused = |circuit: &Arc<Mutex<Circuit>>| {
-            let standing = with(circuit, |circuit| circuit.standing(now));
-            matches!(standing, Standing::Paused { probe_in } if !probe_in.is_zero())
+            let status = with(circuit, |circuit| circuit.status(now));
+            matches!(status, CircuitStatus::Paused { probe_in } if !probe_in.is_zero())
         };
         self.callers
             .iter()
@@ -139,7 +139,7 @@ impl Health {
     }
 
     /// Notes what came of a poll. An answer ends a pause only where it was asked for after that pause.
-    pub fn note(
+    pub fn record(
         &self,
         caller: Caller,
         admission: Admission,
@@ -167,7 +167,7 @@ impl Health {
     }
 }
 
-impl Default for Health {
+impl Default for CircuitBreakers {
     fn default() -> Self {
         Self::new()
     }
@@ -199,10 +199,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_upstream_that_is_down_is_probed_at_its_pace_and_open_again_after_one_answer() {
-        let (health, (caller, other), mut now) = (Health::new(), callers(), Instant::now());
+        let (breakers, (caller, other), mut now) =
+            (CircuitBreakers::new(), callers(), Instant::now());
         for _ in 0..FAILURES / UNREACHABLE {
-            assert_eq!(health.admit(caller, now, 0.0), Ok(Admission::Free));
-            health.note(
+            assert_eq!(breakers.admit(caller, now, 0.0), Ok(Admission::Normal));
+            breakers.record(
                 caller,
                 Admission::Probe,
                 Observation::Failed(UNREACHABLE),
@@ -213,21 +214,22 @@ mod tests {
         let mut probes = 0;
         for _ in 0..600 {
             now += SECOND / 10;
-            probes += u32::from(health.admit(other, now, 0.5).is_ok());
+            probes += u32::from(breakers.admit(other, now, 0.5).is_ok());
         }
         assert_eq!(
             probes, 34,
             "four soon, then one about every 1.9 s, for a minute"
         );
-        health.note(caller, Admission::Probe, Observation::Answered, now, 0.0);
-        assert_eq!(health.admit(other, now, 0.0), Ok(Admission::Free));
+        breakers.record(caller, Admission::Probe, Observation::Answered, now, 0.0);
+        assert_eq!(breakers.admit(other, now, 0.0), Ok(Admission::Normal));
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_outage_that_nobody_asked_about_since_refuses_no_one() {
-        let (health, (caller, other), mut now) = (Health::new(), callers(), Instant::now());
+        let (breakers, (caller, other), mut now) =
+            (CircuitBreakers::new(), callers(), Instant::now());
         for _ in 0..FAILURES / UNREACHABLE {
-            health.note(
+            breakers.record(
                 caller,
                 Admission::Probe,
                 Observation::Failed(UNREACHABLE),
@@ -237,9 +239,9 @@ mod tests {
         }
         now += Duration::from_hours(8);
         for caller in [caller, other, caller] {
-            assert_eq!(health.admit(caller, now, 0.0), Ok(Admission::Free));
+            assert_eq!(breakers.admit(caller, now, 0.0), Ok(Admission::Normal));
         }
-        health.note(
+        breakers.record(
             caller,
             Admission::Probe,
             Observation::Failed(UNREACHABLE),
@@ -247,11 +249,11 @@ mod tests {
             0.0,
         );
         assert_eq!(
-            health.admit(other, now, 0.0),
+            breakers.admit(other, now, 0.0),
             Err(Error::UpstreamDown),
             "one failure is enough this time"
         );
-        health.note(
+        breakers.record(
             caller,
             Admission::Probe,
             Observation::PausedAll(None),
@@ -260,62 +262,71 @@ mod tests {
         );
         now += Duration::from_hours(8);
         for caller in [caller, other, caller] {
-            assert_eq!(health.admit(caller, now, 0.0), Ok(Admission::Free));
+            assert_eq!(breakers.admit(caller, now, 0.0), Ok(Admission::Normal));
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn people_are_told_what_polls_would_find() {
-        let (health, (caller, other), now) = (Health::new(), callers(), Instant::now());
-        let note = |observation| health.note(caller, Admission::Probe, observation, now, 0.0);
+        let (breakers, (caller, other), now) = (CircuitBreakers::new(), callers(), Instant::now());
+        let note = |observation| breakers.record(caller, Admission::Probe, observation, now, 0.0);
         note(Observation::Failed(UNREACHABLE));
         let (failures, limit) = (UNREACHABLE, FAILURES);
-        assert_eq!(health.standing(now), Standing::Open { failures, limit });
+        assert_eq!(
+            breakers.status(now),
+            CircuitStatus::Closed { failures, limit }
+        );
         note(Observation::Failed(FAILURES));
         let probe_in = FIRST_PROBE;
-        assert_eq!(health.standing(now), Standing::Down { probe_in });
-        assert_eq!(health.standing(now + HOUR), Standing::Outdated);
+        assert_eq!(breakers.status(now), CircuitStatus::Open { probe_in });
+        assert_eq!(breakers.status(now + HOUR), CircuitStatus::Stale);
         assert_eq!(
-            health.admit(other, now, 0.0),
+            breakers.admit(other, now, 0.0),
             Err(Error::UpstreamDown),
             "nothing changed"
         );
         note(Observation::PausedAll(Some(SECOND)));
         let probe_in = SECOND;
-        assert_eq!(health.standing(now), Standing::Paused { probe_in });
+        assert_eq!(breakers.status(now), CircuitStatus::Paused { probe_in });
         note(Observation::Answered);
-        assert_eq!(health.standing(now), Standing::Open { failures: 0, limit });
+        assert_eq!(
+            breakers.status(now),
+            CircuitStatus::Closed { failures: 0, limit }
+        );
 
         note(Observation::Paused(Some(SECOND)));
-        let pauses = [caller, other].map(|caller| health.pause_of(caller, now));
+        let pauses = [caller, other].map(|caller| breakers.pause_of(caller, now));
         assert_eq!(
-            (pauses, health.paused_callers(now)),
+            (pauses, breakers.paused_callers(now)),
             ([Some(SECOND), None], 1)
         );
-        assert_eq!(health.paused_callers(now + HOUR), 0);
-        assert_eq!(health.standing(now), Standing::Open { failures: 0, limit });
+        assert_eq!(breakers.paused_callers(now + HOUR), 0);
+        assert_eq!(
+            breakers.status(now),
+            CircuitStatus::Closed { failures: 0, limit }
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn failures_between_answers_are_a_tasks_own_affair() {
-        let (health, (caller, _), now) = (Health::new(), callers(), Instant::now());
+        let (breakers, (caller, _), now) = (CircuitBreakers::new(), callers(), Instant::now());
         for _ in 0..100 {
-            health.note(
+            breakers.record(
                 caller,
                 Admission::Probe,
                 Observation::Failed(UNREACHABLE),
                 now,
                 0.0,
             );
-            health.note(caller, Admission::Probe, Observation::Answered, now, 0.0);
-            assert_eq!(health.admit(caller, now, 0.0), Ok(Admission::Free));
+            breakers.record(caller, Admission::Probe, Observation::Answered, now, 0.0);
+            assert_eq!(breakers.admit(caller, now, 0.0), Ok(Admission::Normal));
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_429_that_names_a_caller_pauses_that_one_for_as_long_as_it_says() {
-        let (health, (caller, other), now) = (Health::new(), callers(), Instant::now());
-        health.note(
+        let (breakers, (caller, other), now) = (CircuitBreakers::new(), callers(), Instant::now());
+        breakers.record(
             caller,
             Admission::Probe,
             Observation::Paused(Some(7 * SECOND)),
@@ -323,21 +334,22 @@ mod tests {
             0.0,
         );
         assert_eq!(
-            health.admit(caller, now + 2 * SECOND, 0.0),
+            breakers.admit(caller, now + 2 * SECOND, 0.0),
             Err(Error::RateLimited(5 * SECOND))
         );
-        assert_eq!(health.admit(other, now, 0.0), Ok(Admission::Free));
+        assert_eq!(breakers.admit(other, now, 0.0), Ok(Admission::Normal));
         assert_eq!(
-            health.admit(caller, now + 7 * SECOND, 0.0),
+            breakers.admit(caller, now + 7 * SECOND, 0.0),
             Ok(Admission::Probe)
         );
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_429_that_names_no_one_pauses_everyone_for_longer_each_time() {
-        let (health, (caller, other), mut now) = (Health::new(), callers(), Instant::now());
+        let (breakers, (caller, other), mut now) =
+            (CircuitBreakers::new(), callers(), Instant::now());
         for seconds in [1, 2, 4, 8, 16, 30, 30] {
-            health.note(
+            breakers.record(
                 caller,
                 Admission::Probe,
                 Observation::PausedAll(None),
@@ -345,15 +357,18 @@ mod tests {
                 0.0,
             );
             assert_eq!(
-                health.admit(other, now, 0.0),
+                breakers.admit(other, now, 0.0),
                 Err(Error::RateLimited(seconds * SECOND))
             );
             now += seconds * SECOND;
-            assert_eq!(health.admit(other, now, 0.0), Ok(Admission::Probe));
-            assert!(health.admit(caller, now, 0.0).is_err(), "no more than one");
+            assert_eq!(breakers.admit(other, now, 0.0), Ok(Admission::Probe));
+            assert!(
+                breakers.admit(caller, now, 0.0).is_err(),
+                "no more than one"
+            );
         }
-        health.note(other, Admission::Probe, Observation::Answered, now, 0.0);
-        health.note(
+        breakers.record(other, Admission::Probe, Observation::Answered, now, 0.0);
+        breakers.record(
             caller,
             Admission::Probe,
             Observation::PausedAll(None),
@@ -361,7 +376,7 @@ mod tests {
             0.0,
         );
         assert_eq!(
-            health.admit(caller, now, 0.0),
+            breakers.admit(caller, now, 0.0),
             Err(Error::RateLimited(SECOND)),
             "starts small again"
         );
@@ -369,8 +384,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn no_answer_silences_a_caller_for_hours() {
-        let (health, (caller, _), now) = (Health::new(), callers(), Instant::now());
-        health.note(
+        let (breakers, (caller, _), now) = (CircuitBreakers::new(), callers(), Instant::now());
+        breakers.record(
             caller,
             Admission::Probe,
             Observation::Paused(Some(Duration::from_hours(24))),
@@ -378,36 +393,36 @@ mod tests {
             0.0,
         );
         assert_eq!(
-            health.admit(caller, now + LONGEST_PAUSE, 0.0),
+            breakers.admit(caller, now + LONGEST_PAUSE, 0.0),
             Ok(Admission::Probe)
         );
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_was_under_way_does_not_end_a_pause() {
-        let (health, (caller, other), now) = (Health::new(), callers(), Instant::now());
-        health.note(
+        let (breakers, (caller, other), now) = (CircuitBreakers::new(), callers(), Instant::now());
+        breakers.record(
             caller,
-            Admission::Free,
+            Admission::Normal,
             Observation::Paused(Some(30 * SECOND)),
             now,
             0.0,
         );
-        health.note(caller, Admission::Free, Observation::Answered, now, 0.0);
+        breakers.record(caller, Admission::Normal, Observation::Answered, now, 0.0);
         assert_eq!(
-            health.admit(caller, now, 0.0),
+            breakers.admit(caller, now, 0.0),
             Err(Error::RateLimited(30 * SECOND))
         );
-        health.note(
+        breakers.record(
             other,
-            Admission::Free,
+            Admission::Normal,
             Observation::PausedAll(Some(9 * SECOND)),
             now,
             0.0,
         );
-        health.note(other, Admission::Free, Observation::Answered, now, 0.0);
+        breakers.record(other, Admission::Normal, Observation::Answered, now, 0.0);
         assert_eq!(
-            health.admit(other, now, 0.0),
+            breakers.admit(other, now, 0.0),
             Err(Error::RateLimited(9 * SECOND))
         );
     }
