@@ -22,7 +22,7 @@ use pollgate::config::Config;
 use pollgate::error::Error;
 use pollgate::request::key::{CallerKey, Credentials, TaskKey};
 use pollgate::request::preferences::CacheMode;
-use pollgate::request::query::{Hold, TaskFetch, TaskQuery};
+use pollgate::request::query::{TaskFetch, TaskQuery, Wait};
 use pollgate::request::route::TaskId;
 use pollgate::stack::{PollState, task_pipeline};
 use pollgate::task::{Dialect, Rendering, State, TaskSnapshot};
@@ -173,7 +173,7 @@ impl Scene {
             cache_mode,
             at: now,
             deadline: now + Duration::from_secs(15),
-            hold: wait.map(|wait| Hold {
+            wait: wait.map(|wait| Wait {
                 known: None,
                 until: now + wait,
                 dialect: Dialect::OpenAi,

@@ -20,7 +20,7 @@ use crate::answer::respond::{self, Asker, CACHE_STATUS};
 use crate::error::Error;
 use crate::message::body::Body;
 use crate::request::preferences::CacheMode;
-use crate::request::query::{Hold, TaskQuery};
+use crate::request::query::{TaskQuery, Wait};
 use crate::task::Fault;
 
 /// How long nothing is sent before a comment is, so that proxies and clients see that the stream lives.
@@ -97,14 +97,14 @@ where
             }
             let told = told?;
             let until = Instant::now() + HEARTBEAT;
-            let hold = Hold {
+            let wait = Wait {
                 known: Some(told.clone()),
                 until,
                 dialect: asker.dialect,
                 rendering: asker.rendering,
             };
             let query = TaskQuery {
-                hold: Some(hold),
+                wait: Some(wait),
                 cache_mode: CacheMode::Default,
                 ..query
             };

@@ -23,12 +23,12 @@ pub struct TaskQuery {
     /// When the client has waited long enough for an answer.
     pub deadline: Instant,
     /// What the client waits for, if it does.
-    pub hold: Option<Hold>,
+    pub wait: Option<Wait>,
 }
 
 /// What a client waits for: an answer other than the one it knows, or else the end of the task.
 #[derive(Debug, Clone)]
-pub struct Hold {
+pub struct Wait {
     /// The validators of what it knows.
     pub known: Option<HeaderValue>,
     /// When it takes whatever there is.

@@ -15,9 +15,8 @@ use tower::Service;
 use crate::answer::Answer;
 use crate::answer::etag::names;
 use crate::error::Error;
-use crate::request;
 use crate::request::preferences::CacheMode;
-use crate::request::query::TaskQuery;
+use crate::request::query::{TaskQuery, Wait};
 use crate::telemetry::Gauge;
 
 /// The least time between two looks of one who waits, where nothing stays fresh.
@@ -73,7 +72,7 @@ where
     }
 
     fn call(&mut self, mut query: TaskQuery) -> Self::Future {
-        let Some(hold) = query.hold.take() else {
+        let Some(wait) = query.wait.take() else {
             return Either::Left(self.inner.call(query));
         };
         let Self { mut inner, terms } = self.clone();
@@ -90,29 +89,29 @@ where
                 // The first look may take as long as any poll; those after it end with the wait.
                 query.deadline = match known {
                     None => now + timeout,
-                    Some(_) => (now + timeout).min(hold.until),
+                    Some(_) => (now + timeout).min(wait.until),
                 };
                 query.at = now;
                 // `oneshot` would keep room for the query.
                 poll_fn(|cx| inner.poll_ready(cx)).await?;
                 let looked = inner.call(query.clone()).await;
-                let over = Instant::now() >= hold.until;
+                let over = Instant::now() >= wait.until;
                 let answer = match (known, looked) {
                     // Cut off by the end of the wait, which says nothing of upstream.
                     (Some(known), Err(_)) if over => known,
                     (Some(known), Ok(answer)) if over && answer.received <= known.received => known,
                     (_, looked) => looked?,
                 };
-                if is_over(&hold, &answer) || draining.is_cancelled() {
+                if is_over(&wait, &answer) || draining.is_cancelled() {
                     return Ok(answer);
                 }
                 let next = next_look(&answer, Instant::now());
                 let _waiting = waiters.up();
                 tokio::select! {
-                    () = sleep_until(next.min(hold.until)) => {}
+                    () = sleep_until(next.min(wait.until)) => {}
                     () = draining.cancelled() => {}
                 }
-                if draining.is_cancelled() || Instant::now() >= hold.until {
+                if draining.is_cancelled() || Instant::now() >= wait.until {
                     // Others may have been told more in the meantime.
                     query.cache_mode = CacheMode::OnlyIfCached;
                     query.at = Instant::now();
@@ -130,12 +129,12 @@ where
 }
 
 /// Whether an answer is worth ending the wait: it is new, it is the end, or it is no task at all.
-fn is_over(hold: &request::query::Hold, answer: &Answer) -> bool {
+fn is_over(wait: &Wait, answer: &Answer) -> bool {
     if !answer.reply.is_task() || answer.reply.is_terminal() {
         return true;
     }
-    let rendition = answer.reply.rendition(hold.dialect, hold.rendering);
-    hold.known
+    let rendition = answer.reply.rendition(wait.dialect, wait.rendering);
+    wait.known
         .as_ref()
         .is_some_and(|known| !names(known, &rendition.etag))
 }

@@ -23,7 +23,7 @@ use crate::request::inbound::Inbound;
 use crate::request::key::{Credentials, TaskKey, apart};
 use crate::request::preferences;
 use crate::request::preferences::CacheMode;
-use crate::request::query::{Hold, TaskQuery};
+use crate::request::query::{TaskQuery, Wait};
 use crate::request::route::Route;
 use crate::task::Rendering;
 
@@ -96,7 +96,7 @@ impl Reader {
             credentials = credentials.apart();
             known = known.as_ref().map(apart);
         }
-        let hold = wait.map(|wait| Hold {
+        let wait = wait.map(|wait| Wait {
             known: known.clone(),
             until: now + wait,
             dialect,
@@ -113,7 +113,7 @@ impl Reader {
             cache_mode,
             at: now,
             deadline: now + self.timeout,
-            hold,
+            wait,
         };
         let asker = Asker {
             dialect,
@@ -147,7 +147,7 @@ where
         let at = inbound.at;
         match self.reader.read(inbound) {
             Ok((asker, query, false)) => Either::Left(StatusFuture {
-                waited: query.hold.is_some(),
+                waited: query.wait.is_some(),
                 now: Some(at),
                 answer: self.inner.call(query),
                 asker: Some(asker),

@@ -442,7 +442,7 @@ fn begin(
         cache_mode,
         at: Instant::now(),
         deadline,
-        hold: None,
+        wait: None,
     };
     (poll, query)
 }

@@ -160,7 +160,7 @@ impl Gateway {
                 cache_mode,
                 at: Instant::now(),
                 deadline: Instant::now() + timeout,
-                hold: None,
+                wait: None,
             };
             pipeline.oneshot(query).await
         }
