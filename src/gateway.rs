@@ -15,14 +15,14 @@ use crate::config::{self, Config, UpstreamUrl};
 use crate::message::body::Body;
 use crate::request::inbound::Inbound;
 use crate::request::key::CallerKey;
-use crate::stack::{Parts, Places, PollState, Stack, assemble};
+use crate::stack::{Places, PollState, Resources, Stack, assemble};
 use crate::telemetry::{Exposition, Metrics};
 use crate::upstream::Upstream;
 
 /// A gateway. Cheap to clone; clones are one gateway, each with a copy of the stack to itself: one per connection.
 #[derive(Debug, Clone)]
 pub struct Gateway {
-    parts: Arc<Parts>,
+    parts: Arc<Resources>,
     assembled: Arc<ArcSwap<Stack>>,
     cache: Arc<ArcSwap<config::Cache>>,
     /// What `stack` is a copy of.
@@ -40,7 +40,7 @@ impl Gateway {
     /// The CA file cannot be used, or the system gives no random bytes.
     pub fn new(config: &Config) -> Result<Self, Problem> {
         let metrics = Arc::new(Metrics::new()?);
-        let parts = Parts {
+        let parts = Resources {
             caller_key: CallerKey::random()?,
             polls: PollState::new(config.cache.capacity.bytes(), &metrics),
             upstream: Upstream::new(&config.upstream, Arc::clone(&metrics))?,
@@ -63,7 +63,7 @@ impl Gateway {
     pub fn reload(&self, config: &Config) {
         self.cache.store(Arc::new(config.cache.clone()));
         self.assembled
-            .store(Arc::new(assemble(Parts::clone(&self.parts), config)));
+            .store(Arc::new(assemble(Resources::clone(&self.parts), config)));
     }
 
     /// Answers all who wait with what there is, from now on.

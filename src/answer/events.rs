@@ -16,7 +16,7 @@ use tower::{Service, ServiceExt as _};
 use super::etag::names;
 use crate::answer::Answer;
 use crate::answer::handled::Handled;
-use crate::answer::respond::{self, Asker, CACHE_STATUS};
+use crate::answer::respond::{self, CACHE_STATUS, Responder};
 use crate::error::Error;
 use crate::message::body::Body;
 use crate::request::preferences::CacheMode;
@@ -30,16 +30,16 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 const RETRY: &str = "retry: 2000\n";
 
 /// Streams a task's changes, `answer` being the first. The caller has seen to it that it is a task.
-pub fn stream<S>(service: S, query: TaskQuery, asker: Asker, answer: &Answer) -> Handled
+pub fn stream<S>(service: S, query: TaskQuery, responder: Responder, answer: &Answer) -> Handled
 where
     S: Service<TaskQuery, Response = Answer, Error = Error, Future: Send> + Clone + Send + 'static,
 {
-    let facts = asker.facts(answer);
-    let vary = asker.vary.clone();
-    let known = asker
+    let facts = responder.facts(answer);
+    let vary = responder.vary.clone();
+    let known = responder
         .known
         .as_ref()
-        .is_some_and(|known| names(known, &asker.rendition(answer).etag));
+        .is_some_and(|known| names(known, &responder.rendition(answer).etag));
     if known && answer.reply.is_terminal() {
         // There is nothing to come: 204 is what makes an EventSource stop reconnecting.
         let mut response = Response::new(Body::empty());
@@ -48,7 +48,7 @@ where
         respond::insert(response.headers_mut(), CACHE_STATUS, &status);
         return Handled { response, facts };
     }
-    let frames = frames(service, query, asker, answer, known);
+    let frames = frames(service, query, responder, answer, known);
     let mut response = Response::new(Body::boxed(StreamBody::new(
         frames.map(Ok::<_, Infallible>),
     )));
@@ -74,7 +74,7 @@ where
 fn frames<S>(
     service: S,
     query: TaskQuery,
-    asker: Asker,
+    responder: Responder,
     answer: &Answer,
     known: bool,
 ) -> impl Stream<Item = Frame<Bytes>> + Send + use<S>
@@ -84,12 +84,12 @@ where
     let first = if known {
         format!("{RETRY}: known\n\n")
     } else {
-        format!("{RETRY}{}", event(&asker, answer))
+        format!("{RETRY}{}", event(&responder, answer))
     };
-    let told = asker.rendition(answer).etag;
+    let told = responder.rendition(answer).etag;
     let next = (!answer.reply.is_terminal()).then_some(told);
     unfold(Some((Some(first), next)), move |state| {
-        let (service, query, asker) = (service.clone(), query.clone(), asker.clone());
+        let (service, query, responder) = (service.clone(), query.clone(), responder.clone());
         async move {
             let (first, told) = state?;
             if let Some(first) = first {
@@ -100,8 +100,8 @@ where
             let wait = Wait {
                 known: Some(told.clone()),
                 until,
-                dialect: asker.dialect,
-                rendering: asker.rendering,
+                dialect: responder.dialect,
+                rendering: responder.rendering,
             };
             let query = TaskQuery {
                 wait: Some(wait),
@@ -110,33 +110,35 @@ where
             };
             Some(match service.oneshot(query).await {
                 Ok(answer) if !answer.reply.is_task() => {
-                    (frame(failure(&asker.rendition(&answer).body)), None)
+                    (frame(failure(&responder.rendition(&answer).body)), None)
                 }
                 // Back early and without news: this gateway is about to stop, and the client will find another.
-                Ok(answer) if asker.rendition(&answer).etag == told && Instant::now() < until => {
+                Ok(answer)
+                    if responder.rendition(&answer).etag == told && Instant::now() < until =>
+                {
                     return None;
                 }
                 Ok(answer) => {
-                    let etag = asker.rendition(&answer).etag;
+                    let etag = responder.rendition(&answer).etag;
                     let text = if etag == told {
                         ": still here\n\n".to_owned()
                     } else {
-                        event(&asker, &answer)
+                        event(&responder, &answer)
                     };
                     let next = (!answer.reply.is_terminal()).then_some((None, Some(etag)));
                     (frame(text), next)
                 }
                 Err(error) => {
                     let fault = Fault::new(error.code(), error.message(), error.kind());
-                    (frame(failure(&fault.write(asker.dialect))), None)
+                    (frame(failure(&fault.write(responder.dialect))), None)
                 }
             })
         }
     })
 }
 
-fn event(asker: &Asker, answer: &Answer) -> String {
-    let rendition = asker.rendition(answer);
+fn event(responder: &Responder, answer: &Answer) -> String {
+    let rendition = responder.rendition(answer);
     let etag = rendition.etag.to_str().unwrap_or_default();
     format!(
         "event: status\nid: {etag}\ndata: {}\n\n",

@@ -26,7 +26,7 @@ const POLL_AFTER: HeaderName = HeaderName::from_static("openai-poll-after-ms");
 
 /// Whom an answer is for.
 #[derive(Debug, Clone)]
-pub struct Asker {
+pub struct Responder {
     /// The path that was asked.
     pub dialect: Dialect,
     /// How documents are written.
@@ -41,7 +41,7 @@ pub struct Asker {
     pub pace: HeaderValue,
 }
 
-impl Asker {
+impl Responder {
     /// The answer's document for this client.
     #[must_use]
     pub fn rendition(&self, answer: &Answer) -> Rendition {

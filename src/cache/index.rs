@@ -11,7 +11,7 @@ use super::entry::Entry;
 use crate::request::key::TaskKey;
 use crate::sync::{lock, read, write};
 
-/// Parts that are locked apart.
+/// Resources that are locked apart.
 const SHARDS: u64 = 64;
 
 /// See the module.

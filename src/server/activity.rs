@@ -42,7 +42,7 @@ struct State {
     since: Instant,
     /// Since when the client has taken nothing of what there is for it.
     not_taken_since: Option<Instant>,
-    /// Parts of answers that the client was offered and has not made room for.
+    /// Resources of answers that the client was offered and has not made room for.
     offered: usize,
     /// When the client last made room for such a part.
     taken: Instant,

@@ -79,7 +79,7 @@ pub struct LeasedQuery {
 
 /// What the stack works on, and what stays when it is assembled anew with other settings.
 #[derive(Debug, Clone)]
-pub struct Parts {
+pub struct Resources {
     /// Whose poll it is.
     pub caller_key: CallerKey,
     /// What status polls share.
@@ -138,7 +138,7 @@ impl PollState {
 
 /// Assembles the stack.
 #[must_use]
-pub fn assemble(parts: Parts, config: &Config) -> Stack {
+pub fn assemble(parts: Resources, config: &Config) -> Stack {
     let fetch = Fetch::new(parts.upstream.clone(), parts.places, &config.upstream);
     let task_pipeline = task_pipeline(&parts.polls, config, fetch);
     let recent_errors = Arc::clone(&parts.polls.recent_errors);

@@ -16,7 +16,7 @@ use tower::{Service, ServiceExt as _};
 use crate::answer::Answer;
 use crate::answer::events;
 use crate::answer::handled::Handled;
-use crate::answer::respond::Asker;
+use crate::answer::respond::Responder;
 use crate::config::Config;
 use crate::error::Error;
 use crate::request::inbound::Inbound;
@@ -70,7 +70,7 @@ impl<S> Poll<S> {
 
 impl Reader {
     /// Reads the request: who asks, for what, and how long they wait.
-    fn read(&self, inbound: Inbound) -> Result<(Asker, TaskQuery, bool), Error> {
+    fn read(&self, inbound: Inbound) -> Result<(Responder, TaskQuery, bool), Error> {
         let Inbound {
             route,
             request,
@@ -115,7 +115,7 @@ impl Reader {
             deadline: now + self.timeout,
             wait,
         };
-        let asker = Asker {
+        let responder = Responder {
             dialect,
             rendering: self.rendering,
             known,
@@ -123,7 +123,7 @@ impl Reader {
             head,
             pace: self.pace.clone(),
         };
-        Ok((asker, query, events))
+        Ok((responder, query, events))
     }
 }
 
@@ -146,29 +146,29 @@ where
     fn call(&mut self, inbound: Inbound) -> Self::Future {
         let at = inbound.at;
         match self.reader.read(inbound) {
-            Ok((asker, query, false)) => Either::Left(StatusFuture {
+            Ok((responder, query, false)) => Either::Left(StatusFuture {
                 waited: query.wait.is_some(),
                 now: Some(at),
                 answer: self.inner.call(query),
-                asker: Some(asker),
+                responder: Some(responder),
             }),
-            Ok((asker, query, true)) => {
-                Either::Right(Box::pin(stream(self.inner.clone(), query, asker)))
+            Ok((responder, query, true)) => {
+                Either::Right(Box::pin(stream(self.inner.clone(), query, responder)))
             }
             Err(error) => Either::Right(Box::pin(ready(Err(error)))),
         }
     }
 }
 
-async fn stream<S>(inner: S, query: TaskQuery, asker: Asker) -> Result<Handled, Error>
+async fn stream<S>(inner: S, query: TaskQuery, responder: Responder) -> Result<Handled, Error>
 where
     S: Service<TaskQuery, Response = Answer, Error = Error, Future: Send> + Clone + Send + 'static,
 {
     let answer = inner.clone().oneshot(query.clone()).await?;
     Ok(if answer.reply.is_task() {
-        events::stream(inner, query, asker, &answer)
+        events::stream(inner, query, responder, &answer)
     } else {
-        asker.respond(&answer, Instant::now())
+        responder.respond(&answer, Instant::now())
     })
 }
 
@@ -177,7 +177,7 @@ pin_project! {
     pub struct StatusFuture<F> {
         #[pin]
         answer: F,
-        asker: Option<Asker>,
+        responder: Option<Responder>,
         waited: bool,
         // Known for as long as nothing had to be waited for.
         now: Option<Instant>,
@@ -194,11 +194,11 @@ where
         let this = self.project();
         let now = this.now.take();
         let answer = ready!(this.answer.poll(cx))?;
-        let asker = this
-            .asker
+        let responder = this
+            .responder
             .take()
             .expect("is polled no more once it is ready");
-        let mut handled = asker.respond(&answer, now.unwrap_or_else(Instant::now));
+        let mut handled = responder.respond(&answer, now.unwrap_or_else(Instant::now));
         if *this.waited {
             handled
                 .response
