@@ -156,7 +156,7 @@ impl Found {
         let stand_in = entry.useful_until().saturating_duration_since(self.now);
         fact(html, "Good for", &match one.good_for {
             Use::Served => format!("being served from memory for another {}, without asking upstream", span(left)),
-            Use::Rested | Use::StandIn => format!("status in for {} more if upstream fails; it is no longer fresh", span(stand_in)),
+            Use::Rested | Use::StandIn => format!("standing in for {} more if upstream fails; it is no longer fresh", span(stand_in)),
             Use::Outlived => "nothing: since it was asked for, the task was changed or forgotten here, or upstream refused the caller".into(),
             Use::Expired => "nothing: its time is over".into(),
         });

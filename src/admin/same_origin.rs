@@ -95,7 +95,7 @@ fn is_foreign(headers: &HeaderMap, host: Option<&str>) -> bool {
 mod tests {
     use super::*;
 
-    fn request(method: Method, path: &str, headers: &[(&str, &str)]) -> Resources {
+    fn request(method: Method, path: &str, headers: &[(&str, &str)]) -> Parts {
         let mut request = http::Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);

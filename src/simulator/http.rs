@@ -85,13 +85,7 @@ impl Simulator {
         Ok(reply.into_response(Some(visit), fault, slow))
     }
 
-    async fn route(
-        &self,
-        route: Route,
-        head: Resources,
-        body: Incoming,
-        request_id: &str,
-    ) -> Reply {
+    async fn route(&self, route: Route, head: Parts, body: Incoming, request_id: &str) -> Reply {
         match &route {
             Route::File(id) => return self.file(id, &head),
             Route::Page | Route::Control(_) => {

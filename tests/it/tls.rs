@@ -116,15 +116,15 @@ async fn hangup_reads_the_certificate_again_and_keeps_the_old_one_where_it_canno
         })
         .await;
     };
-    let status = client(first.clone(), Version::HTTP_2);
-    assert!(status.get(url.clone()).await.is_ok());
+    let open = client(first.clone(), Version::HTTP_2);
+    assert!(open.get(url.clone()).await.is_ok());
 
     identity.turn_into(&next);
     gateway.signal("-HUP");
     told("reloaded: no setting changed; the files of listen.tls were read again").await;
     assert!(serves(&next.certificates()).await && !serves(&first).await);
     assert!(
-        status.get(url.clone()).await.is_ok(),
+        open.get(url.clone()).await.is_ok(),
         "connections that stand live on"
     );
     std::fs::write(&identity.key, "no key\n").unwrap();
