@@ -122,7 +122,7 @@ impl Gateway {
     #[must_use]
     pub fn expose(&self, format: Exposition) -> String {
         let PollState { store, flights, .. } = &self.parts.polls;
-        store.settle();
+        store.flush();
         self.parts
             .metrics
             .expose(format, store.len(), store.bytes(), flights.len())

@@ -153,11 +153,11 @@ impl Found {
         };
         fact(html, "State", &state);
         let left = entry.fresh_until().saturating_duration_since(self.now);
-        let stand_in = entry.useful_until().saturating_duration_since(self.now);
+        let stale_if_error = entry.usable_until().saturating_duration_since(self.now);
         fact(html, "Good for", &match one.good_for {
-            Use::Served => format!("being served from memory for another {}, without asking upstream", span(left)),
-            Use::Rested | Use::StandIn => format!("standing in for {} more if upstream fails; it is no longer fresh", span(stand_in)),
-            Use::Outlived => "nothing: since it was asked for, the task was changed or forgotten here, or upstream refused the caller".into(),
+            Use::Fresh => format!("being served from memory for another {}, without asking upstream", span(left)),
+            Use::CoolingDown | Use::StaleIfError => format!("standing in for {} more if upstream fails; it is no longer fresh", span(stale_if_error)),
+            Use::Invalidated => "nothing: since it was asked for, the task was changed or forgotten here, or upstream refused the caller".into(),
             Use::Expired => "nothing: its time is over".into(),
         });
         let kept = entry
@@ -209,11 +209,11 @@ impl Found {
             return format!("right now; {}", waiting(*waiters));
         }
         let when = match one.good_for {
-            Use::Served => format!("with the first poll after {}", span(left)),
-            _ if !one.rest.is_zero() => {
+            Use::Fresh => format!("with the first poll after {}", span(left)),
+            _ if !one.cooldown.is_zero() => {
                 format!(
                     "with the first poll after {}: it failed on this task a moment ago",
-                    span(one.rest)
+                    span(one.cooldown)
                 )
             }
             _ => "with the next poll".into(),

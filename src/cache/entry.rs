@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::cadence::Life;
+use super::cadence::TaskAge;
 use super::credential::CredentialState;
 use super::freshness::Rule;
 use crate::answer::outcome::Outcome;
@@ -25,7 +25,7 @@ pub struct Entry {
     /// For how long it is served without asking again, in milliseconds since it was received.
     pub(super) fresh: u64,
     /// For how long it may stand in for a failing upstream, likewise.
-    pub(super) useful: u64,
+    pub(super) usable: u64,
     /// When the task was first seen, in Unix seconds.
     pub first_seen: i64,
     /// What decided until when it is fresh.
@@ -43,7 +43,7 @@ pub struct Entry {
     /// Of its caller: part of the entry, so that a hit takes one look-up.
     pub(super) credential: Arc<CredentialState>,
     /// For how long upstream is not asked again after it failed, likewise.
-    pub(super) rests: AtomicU32,
+    pub(super) cooldown: AtomicU32,
 }
 
 /// One field more, and each answer takes 16 bytes more: allocators give memory in such steps.
@@ -53,13 +53,13 @@ const _: () = assert!(size_of::<Entry>() <= 184);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
     /// It is served without asking.
-    Served,
+    Fresh,
     /// Upstream failed on it a moment ago: it stands in, without asking again already.
-    Rested,
+    CoolingDown,
     /// It stands in if upstream fails.
-    StandIn,
+    StaleIfError,
     /// The task was changed through this gateway since, or the caller refused: it is not shown again.
-    Outlived,
+    Invalidated,
     /// Its time is over.
     Expired,
 }
@@ -97,9 +97,9 @@ impl Entry {
 
     /// The life of its task, where it is running.
     #[must_use]
-    pub fn life(&self) -> Option<Life> {
+    pub fn life(&self) -> Option<TaskAge> {
         let age = Duration::from_millis(self.age.into());
-        (self.age != Self::AGELESS).then(|| Life::begun(self.reply.received, age))
+        (self.age != Self::AGELESS).then(|| TaskAge::begun(self.reply.received, age))
     }
 
     /// Until when it is served without asking again.
@@ -110,8 +110,8 @@ impl Entry {
 
     /// Until when it may stand in for a failing upstream.
     #[must_use]
-    pub fn useful_until(&self) -> Instant {
-        self.reply.received + Duration::from_millis(self.useful)
+    pub fn usable_until(&self) -> Instant {
+        self.reply.received + Duration::from_millis(self.usable)
     }
 
     /// The answer that it gives.
@@ -129,14 +129,14 @@ impl Entry {
     }
 
     /// How long upstream is still left alone after it failed on this.
-    pub(super) fn rest(&self, now: Instant) -> Duration {
-        let rests = Duration::from_millis(self.rests.load(Ordering::Relaxed).into());
+    pub(super) fn cooldown(&self, now: Instant) -> Duration {
+        let rests = Duration::from_millis(self.cooldown.load(Ordering::Relaxed).into());
         rests.saturating_sub(now.saturating_duration_since(self.reply.received))
     }
 
     /// Whether its time is over, whatever became of its task and its caller.
-    pub(super) fn is_useless(&self, now: Instant) -> bool {
-        now >= self.useful_until()
+    pub(super) fn is_expired(&self, now: Instant) -> bool {
+        now >= self.usable_until()
     }
 
     /// What it is good for while nothing changed its task, to a caller whose credential upstream accepted so long ago.
@@ -148,18 +148,18 @@ impl Entry {
         now: Instant,
         credential_ttl: Duration,
     ) -> Use {
-        let stand_in = Duration::from_millis(self.useful - self.fresh);
-        if self.is_useless(now) || unchecked > credential_ttl.saturating_add(stand_in) {
+        let stale_if_error = Duration::from_millis(self.usable - self.fresh);
+        if self.is_expired(now) || unchecked > credential_ttl.saturating_add(stale_if_error) {
             // A key that upstream has not seen for so long may be anybody's by now.
             Use::Expired
         } else if unchecked > credential_ttl {
-            Use::StandIn
+            Use::StaleIfError
         } else if now < self.fresh_until() {
-            Use::Served
-        } else if self.rest(now).is_zero() {
-            Use::StandIn
+            Use::Fresh
+        } else if self.cooldown(now).is_zero() {
+            Use::StaleIfError
         } else {
-            Use::Rested
+            Use::CoolingDown
         }
     }
 }

@@ -12,7 +12,7 @@ pub struct Lifetime {
     /// Served without asking again.
     pub fresh: Duration,
     /// After that, served only while upstream is failing.
-    pub stand_in: Duration,
+    pub stale_if_error: Duration,
     /// What decided it.
     pub rule: Rule,
 }
@@ -21,7 +21,7 @@ impl Lifetime {
     /// Whether it ends as it begins.
     #[must_use]
     pub fn is_zero(&self) -> bool {
-        self.fresh.is_zero() && self.stand_in.is_zero()
+        self.fresh.is_zero() && self.stale_if_error.is_zero()
     }
 }
 
@@ -60,13 +60,13 @@ pub fn lifetime(
     let Some(snapshot) = reply.snapshot() else {
         return reply.is_task_not_exist().then_some(Lifetime {
             fresh: cache.missing_ttl,
-            stand_in: Duration::ZERO,
+            stale_if_error: Duration::ZERO,
             rule: Rule::Missing,
         });
     };
     let kept = |fresh, rule| Lifetime {
         fresh,
-        stand_in: cache.stale_if_error,
+        stale_if_error: cache.stale_if_error,
         rule,
     };
     Some(match snapshot.state() {
@@ -95,7 +95,7 @@ impl Lifetime {
         let is_cut = fresh < self.fresh;
         Self {
             fresh,
-            stand_in: self.stand_in.min(limit.saturating_sub(fresh)),
+            stale_if_error: self.stale_if_error.min(limit.saturating_sub(fresh)),
             rule: if is_cut { Rule::UrlExpiry } else { self.rule },
         }
     }

@@ -57,7 +57,7 @@ impl Index {
         let _one_at_a_time = lock(&shard.changes);
         let earlier = {
             let (mut held, entry) = (shard.write(), Arc::clone(&entry));
-            held.note_expiry(entry.useful_until());
+            held.note_expiry(entry.usable_until());
             if let Some(earlier) = held.entries.find_mut(digest, |held| held.is_of(key)) {
                 Some(std::mem::replace(earlier, entry))
             } else {
@@ -107,28 +107,28 @@ impl Index {
 
 impl Shard {
     /// The entries whose time is over. Looks at all where there may be one, and does not ask about that one again.
-    pub(super) fn useless(&self, now: Instant) -> Vec<Arc<Entry>> {
-        let mut useless = Vec::new();
+    pub(super) fn expired(&self, now: Instant) -> Vec<Arc<Entry>> {
+        let mut expired = Vec::new();
         if self
             .write()
             .soonest
             .take_if(|soonest| *soonest <= now)
             .is_none()
         {
-            return useless;
+            return expired;
         }
         let mut soonest = None;
         for entry in &self.read().entries {
-            if entry.is_useless(now) {
-                useless.push(Arc::clone(entry));
+            if entry.is_expired(now) {
+                expired.push(Arc::clone(entry));
             } else {
-                soonest = soonest.into_iter().chain([entry.useful_until()]).min();
+                soonest = soonest.into_iter().chain([entry.usable_until()]).min();
             }
         }
         if let Some(soonest) = soonest {
             self.write().note_expiry(soonest);
         }
-        useless
+        expired
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Held> {

@@ -28,7 +28,7 @@ pub struct Remembered {
     /// How upstream last judged the caller's credential.
     pub acceptance: Acceptance,
     /// How long upstream is not asked again after it failed on this task.
-    pub rest: Duration,
+    pub cooldown: Duration,
 }
 
 /// All that is remembered, counted.
@@ -73,7 +73,7 @@ impl Store {
             .map(|(_, entry)| Remembered {
                 good_for: self.good_for(&entry, now, credential_ttl),
                 acceptance: self.acceptance(&entry, now),
-                rest: entry.rest(now),
+                cooldown: entry.cooldown(now),
                 key: entry.key(),
                 entry,
             })
@@ -86,7 +86,7 @@ impl Store {
     pub fn census(&self, now: Instant) -> Census {
         let mut tasks: HashMap<(Caller, u64), Heard> = HashMap::new();
         for (_, entry) in &self.answers {
-            if !self.is_current(&entry) || entry.is_useless(now) {
+            if !self.is_current(&entry) || entry.is_expired(now) {
                 continue;
             }
             let state = entry.reply.state();

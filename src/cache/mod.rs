@@ -14,4 +14,4 @@ pub use self::credential::Acceptance;
 pub use self::entry::{Entry, Use};
 pub use self::inspect::{CallerCount, Census, Remembered};
 pub use self::lease::Lease;
-pub use self::store::{Arrival, Found, Store};
+pub use self::store::{Found, Store, StoreMeta};

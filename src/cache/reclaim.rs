@@ -16,25 +16,25 @@ impl Store {
     /// between. To be run to its end: what it has found is not looked for again.
     pub async fn reclaim(&self) {
         for shard in self.index.shards() {
-            for some in shard.useless(Instant::now()).chunks(AT_ONCE) {
+            for some in shard.expired(Instant::now()).chunks(AT_ONCE) {
                 for entry in some {
-                    self.let_go(entry);
+                    self.remove(entry);
                 }
                 tokio::task::yield_now().await;
             }
             tokio::task::yield_now().await;
         }
-        self.settle();
+        self.flush();
     }
 
     /// Does what moka puts off for a while: lets go what there is no room for, and counts what is left.
-    pub fn settle(&self) {
+    pub fn flush(&self) {
         self.answers.run_pending_tasks();
         self.callers.run_pending_tasks();
     }
 
     /// Not what has taken the entry's place.
-    fn let_go(&self, entry: &Arc<Entry>) {
+    fn remove(&self, entry: &Arc<Entry>) {
         let digest = self.digests.hash_one(entry.parts());
         self.index
             .while_held(digest, entry, || self.answers.invalidate(&digest));
@@ -51,18 +51,18 @@ mod tests {
     use tokio::time::advance;
 
     use super::super::freshness::Lifetime;
-    use super::super::store::Arrival;
+    use super::super::store::StoreMeta;
     use super::super::store::tests::{HOUR, circumstances, reply};
     use super::*;
     use crate::request::key::TaskKey;
 
     /// Remembers something for so long.
-    fn remember(store: &Store, key: &TaskKey, arrival: Arrival, fresh: Duration) {
-        let arrival = Arrival {
+    fn remember(store: &Store, key: &TaskKey, arrival: StoreMeta, fresh: Duration) {
+        let arrival = StoreMeta {
             now: Instant::now(),
             lifetime: Lifetime {
                 fresh,
-                stand_in: Duration::ZERO,
+                stale_if_error: Duration::ZERO,
                 ..arrival.lifetime
             },
             ..arrival
@@ -124,7 +124,7 @@ mod tests {
         advance(Duration::from_secs(1)).await;
         for number in 10..100 {
             remember(&store, &key(&number.to_string()), arrival, HOUR);
-            store.settle();
+            store.flush();
         }
         let causes: Vec<_> = told.try_iter().collect();
         let (over, rest) = causes.split_at(10);
@@ -141,8 +141,8 @@ mod tests {
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
                     for shard in store.index.shards() {
-                        for entry in shard.useless(Instant::now()) {
-                            store.let_go(&entry);
+                        for entry in shard.expired(Instant::now()) {
+                            store.remove(&entry);
                         }
                     }
                 }
@@ -150,13 +150,13 @@ mod tests {
             let lost = (0..20_000).filter(|_| {
                 remember(&store, &key, arrival, over);
                 remember(&store, &key, arrival, HOUR);
-                store.last(&key).is_none()
+                store.peek(&key).is_none()
             });
             let lost = lost.count();
             done.store(true, Ordering::Relaxed);
             assert_eq!(lost, 0);
         });
-        store.settle();
+        store.flush();
         assert_eq!((store.index.len(), store.len()), (1, 1));
     }
 }

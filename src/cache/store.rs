@@ -14,7 +14,7 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tokio::time::Instant;
 
-use super::cadence::Life;
+use super::cadence::TaskAge;
 use super::credential::{Acceptance, CredentialState};
 use super::entry::{Entry, Use};
 use super::freshness::Lifetime;
@@ -55,7 +55,7 @@ pub enum Found {
     /// It may be served without asking.
     Fresh(Arc<Entry>),
     /// Upstream failed on it a moment ago: this stands in, without asking again already.
-    Resting(Arc<Entry>),
+    CoolingDown(Arc<Entry>),
     /// Upstream must be asked; should it fail, this may stand in.
     Stale(Arc<Entry>),
     /// Nothing that may be shown.
@@ -79,7 +79,7 @@ impl Store {
                 indexed.remove(*digest, &entry);
                 evicted(match cause {
                     RemovalCause::Explicit | RemovalCause::Size
-                        if entry.is_useless(Instant::now()) =>
+                        if entry.is_expired(Instant::now()) =>
                     {
                         RemovalCause::Expired
                     }
@@ -111,12 +111,12 @@ impl Store {
         let Some(entry) = self.index.get(digest, key) else {
             return Found::Nothing;
         };
-        self.used(digest);
+        self.record_use(digest);
         match self.good_for(&entry, now, credential_ttl) {
-            Use::Served => Found::Fresh(entry),
-            Use::Rested => Found::Resting(entry),
-            Use::StandIn => Found::Stale(entry),
-            Use::Outlived | Use::Expired => Found::Nothing,
+            Use::Fresh => Found::Fresh(entry),
+            Use::CoolingDown => Found::CoolingDown(entry),
+            Use::StaleIfError => Found::Stale(entry),
+            Use::Invalidated | Use::Expired => Found::Nothing,
         }
     }
 
@@ -160,10 +160,10 @@ impl Store {
         &self,
         key: &TaskKey,
         reply: Reply,
-        arrival: Arrival,
+        arrival: StoreMeta,
         lease: &Lease,
     ) -> (SharedReply, bool) {
-        let Arrival {
+        let StoreMeta {
             now,
             lifetime,
             first_seen,
@@ -181,7 +181,7 @@ impl Store {
         let (since, fresh) = (now.duration_since(reply.received), lifetime.fresh);
         let entry = Arc::new(Entry {
             fresh: millis(since + fresh),
-            useful: millis(since + fresh + lifetime.stand_in),
+            usable: millis(since + fresh + lifetime.stale_if_error),
             first_seen,
             age: life
                 .filter(|_| !reply.is_terminal())
@@ -194,7 +194,7 @@ impl Store {
             slot: self.slot(&key.task),
             epoch: lease.epoch,
             credential: Arc::clone(&lease.credential),
-            rests: AtomicU32::new(0),
+            cooldown: AtomicU32::new(0),
             reply: reply.settled(&key.task),
         });
         self.index.set(
@@ -210,17 +210,17 @@ impl Store {
 
     /// Notes that upstream failed to answer for what is remembered under `key`, and is not to be asked again for that
     /// long: a failing upstream gets no more polls than one that is well.
-    pub fn rest(&self, key: &TaskKey, now: Instant, pause: Duration) {
-        if let Some(entry) = self.last(key) {
-            let rests = millis(now.duration_since(entry.reply.received) + pause);
-            let rests = u32::try_from(rests).unwrap_or(u32::MAX);
-            entry.rests.store(rests, Ordering::Relaxed);
+    pub fn back_off(&self, key: &TaskKey, now: Instant, pause: Duration) {
+        if let Some(entry) = self.peek(key) {
+            let cooldown = millis(now.duration_since(entry.reply.received) + pause);
+            let cooldown = u32::try_from(cooldown).unwrap_or(u32::MAX);
+            entry.cooldown.store(cooldown, Ordering::Relaxed);
         }
     }
 
     /// What was last remembered of a task, whether or not it may still be shown: only to learn from.
     #[must_use]
-    pub fn last(&self, key: &TaskKey) -> Option<Arc<Entry>> {
+    pub fn peek(&self, key: &TaskKey) -> Option<Arc<Entry>> {
         self.index.get(self.digest(key), key)
     }
 
@@ -277,7 +277,7 @@ impl Store {
 
     /// Tells moka that an entry is in use; while there is plenty of room, in what order entries were used tells nothing
     /// about which will have to go.
-    fn used(&self, digest: u64) {
+    fn record_use(&self, digest: u64) {
         if self.bytes() >= self.capacity / 2 {
             self.answers.get(&digest);
         }
@@ -293,7 +293,7 @@ impl Store {
         let now = Instant::now();
         keys.iter()
             .filter_map(|key| self.answers.remove(&**key))
-            .filter(|entry| !entry.is_useless(now))
+            .filter(|entry| !entry.is_expired(now))
             .count()
     }
 
@@ -323,7 +323,7 @@ impl Store {
             Acceptance::Accepted(unchecked) if self.is_current(entry) => {
                 entry.good_for(unchecked, now, credential_ttl)
             }
-            _ => Use::Outlived,
+            _ => Use::Invalidated,
         }
     }
 }
@@ -338,7 +338,7 @@ impl std::fmt::Debug for Store {
 
 /// The circumstances of an answer.
 #[derive(Debug, Clone, Copy)]
-pub struct Arrival {
+pub struct StoreMeta {
     /// When it arrived.
     pub now: Instant,
     /// How long it is kept.
@@ -346,7 +346,7 @@ pub struct Arrival {
     /// When its task was first seen, in Unix seconds.
     pub first_seen: i64,
     /// The task's life, where it is one.
-    pub life: Option<Life>,
+    pub life: Option<TaskAge>,
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -366,12 +366,12 @@ pub(super) mod tests {
     pub(in super::super) const HOUR: Duration = Duration::from_hours(1);
 
     /// A store, and what is to be said of tasks of one caller whose credential is accepted.
-    fn store(capacity: u64) -> (Store, impl Fn(&str) -> TaskKey, Arrival) {
+    fn store(capacity: u64) -> (Store, impl Fn(&str) -> TaskKey, StoreMeta) {
         let (key, arrival) = circumstances();
         (Store::new(capacity, |_| {}), key, arrival)
     }
 
-    pub(in super::super) fn circumstances() -> (impl Fn(&str) -> TaskKey, Arrival) {
+    pub(in super::super) fn circumstances() -> (impl Fn(&str) -> TaskKey, StoreMeta) {
         let credentials = Credentials::new(HeaderMap::new(), Uri::from_static("/"));
         let caller = CallerKey::random()
             .expect("random bytes")
@@ -381,11 +381,11 @@ pub(super) mod tests {
             dialect: Dialect::Unified,
             task: TaskId::new(task),
         };
-        let arrival = Arrival {
+        let arrival = StoreMeta {
             now: Instant::now(),
             lifetime: Lifetime {
                 fresh: HOUR,
-                stand_in: HOUR,
+                stale_if_error: HOUR,
                 rule: Rule::Succeeded,
             },
             first_seen: 0,
@@ -411,7 +411,7 @@ pub(super) mod tests {
                 // Again: an answer in the place of an earlier one.
                 store.remember(&key, reply(), arrival, &store.lease(&key));
             }
-            store.settle();
+            store.flush();
             let first = TaskKey {
                 task: TaskId::new("0"),
                 ..key
@@ -432,10 +432,10 @@ pub(super) mod tests {
         let lease = store.lease(&one);
         store.accept(&lease, arrival.now);
         store.remember(&one, reply(), arrival, &lease);
-        let entry = store.last(&one).expect("is remembered");
+        let entry = store.peek(&one).expect("is remembered");
         let digest = store.digest(&other);
         store.index.set(digest, &one, entry, |_| digest, |_| {});
-        assert!(store.last(&other).is_none());
+        assert!(store.peek(&other).is_none());
         assert!(matches!(
             store.find(&other, arrival.now, HOUR),
             Found::Nothing
@@ -446,16 +446,16 @@ pub(super) mod tests {
     async fn a_running_task_grows_older_where_it_is_remembered() {
         let (store, key, arrival) = store(1 << 20);
         let (key, now) = (key("t"), arrival.now);
-        let lived = |age: Option<Duration>| Arrival {
-            life: age.map(|age| Life::begun(now, age)),
+        let lived = |age: Option<Duration>| StoreMeta {
+            life: age.map(|age| TaskAge::begun(now, age)),
             ..arrival
         };
         let age = Duration::from_millis(90_500);
         store.remember(&key, reply(), lived(Some(age)), &store.lease(&key));
-        let life = store.last(&key).and_then(|entry| entry.life());
+        let life = store.peek(&key).and_then(|entry| entry.life());
         assert_eq!(life.map(|life| life.age(now + HOUR)), Some(age + HOUR));
         store.remember(&key, reply(), lived(None), &store.lease(&key));
-        assert!(store.last(&key).is_some_and(|entry| entry.life().is_none()));
+        assert!(store.peek(&key).is_some_and(|entry| entry.life().is_none()));
     }
 
     #[tokio::test(start_paused = true)]

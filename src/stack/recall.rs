@@ -53,14 +53,14 @@ where
             (Found::Fresh(entry), CacheMode::Default | CacheMode::OnlyIfCached) => {
                 return Either::Left(ready(Ok(entry.answer(Outcome::Hit, None))));
             }
-            (Found::Resting(entry), CacheMode::Default) if entry.reply.is_task() => {
+            (Found::CoolingDown(entry), CacheMode::Default) if entry.reply.is_task() => {
                 return Either::Left(ready(Ok(
                     entry.answer(Outcome::Stale, Some(FwdReason::Stale))
                 )));
             }
             (_, CacheMode::OnlyIfCached) => return Either::Left(ready(Err(Error::NotCached))),
             (_, CacheMode::NoCache) => FwdReason::Request,
-            (Found::Stale(_) | Found::Resting(_), CacheMode::Default) => FwdReason::Stale,
+            (Found::Stale(_) | Found::CoolingDown(_), CacheMode::Default) => FwdReason::Stale,
             (Found::Nothing, CacheMode::Default) => FwdReason::Miss,
         };
         let Self {
@@ -94,7 +94,7 @@ where
 fn stand_in(store: &Store, key: &TaskKey, credential_ttl: Duration) -> Option<Arc<Entry>> {
     let now = Instant::now();
     let known = |key: &TaskKey| match store.find(key, now, credential_ttl) {
-        Found::Fresh(entry) | Found::Resting(entry) | Found::Stale(entry) => Some(entry),
+        Found::Fresh(entry) | Found::CoolingDown(entry) | Found::Stale(entry) => Some(entry),
         Found::Nothing => None,
     };
     let own = known(key).filter(|entry| entry.reply.is_task());

@@ -14,9 +14,9 @@ use super::LeasedQuery;
 use crate::answer::outcome::Outcome;
 use crate::answer::reply::{Reply, SharedReply};
 use crate::answer::{Answer, FwdReason};
-use crate::cache::cadence::{Bounds, Cadence, Life};
+use crate::cache::cadence::{Bounds, Cadence, TaskAge};
 use crate::cache::freshness::lifetime;
-use crate::cache::{Arrival, Entry, Found, Store};
+use crate::cache::{Entry, Found, Store, StoreMeta};
 use crate::config;
 use crate::error::Error;
 use crate::request::preferences::CacheMode;
@@ -84,7 +84,7 @@ where
             {
                 return Ok(entry.answer(Outcome::Hit, None));
             }
-            let last = store.last(&key);
+            let last = store.peek(&key);
             let first_seen = last.as_ref().map_or_else(unix_now, |last| last.first_seen);
             let deadline = Instant::now() + timeout.mul_f64(FLIGHT_SHARE);
             let fetch = TaskFetch {
@@ -99,7 +99,7 @@ where
                 Err(error) => error.was_asked_in_vain(),
             };
             if failed {
-                store.rest(&key, now, cache.in_flight_ttl.min(LONGEST_REST));
+                store.back_off(&key, now, cache.in_flight_ttl.min(LONGEST_REST));
             }
             let reply = result?;
             // A failure that no further try mended is from before the last of them.
@@ -118,7 +118,7 @@ where
             let headers = reply.headers.clone();
             let (reply, stored) = match lifetime {
                 Some(lifetime) => {
-                    let arrival = Arrival {
+                    let arrival = StoreMeta {
                         now,
                         lifetime,
                         first_seen,
@@ -142,16 +142,16 @@ where
 }
 
 /// The task's life, from where it was first seen on.
-fn life(reply: &Reply, last: Option<&Entry>, now: Instant) -> Option<Life> {
+fn life(reply: &Reply, last: Option<&Entry>, now: Instant) -> Option<TaskAge> {
     let snapshot = reply.snapshot()?;
     let age = || u64::try_from(unix_now().saturating_sub(snapshot.created_at())).unwrap_or(0);
-    let begun = || Life::begun(now, Duration::from_secs(age()));
+    let begun = || TaskAge::begun(now, Duration::from_secs(age()));
     Some(last.and_then(Entry::life).unwrap_or_else(begun))
 }
 
 /// Learns from a task that was running when it was last seen, and is over. Under the model it was told with while it
 /// ran, since that is the one that will be asked for.
-fn learn(cadence: &Cadence, reply: &Reply, last: &Entry, life: Life, now: Instant) {
+fn learn(cadence: &Cadence, reply: &Reply, last: &Entry, life: TaskAge, now: Instant) {
     if reply.is_terminal()
         && !last.reply.is_terminal()
         && let Some(before) = last.reply.snapshot()
@@ -164,7 +164,7 @@ fn learn(cadence: &Cadence, reply: &Reply, last: &Entry, life: Life, now: Instan
 fn pace(
     cadence: &Cadence,
     reply: &Reply,
-    life: Option<Life>,
+    life: Option<TaskAge>,
     now: Instant,
     cache: &config::Cache,
 ) -> Duration {

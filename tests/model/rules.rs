@@ -51,7 +51,7 @@ struct Known {
     said: Said,
     landed: Moment,
     fresh_until: Instant,
-    useful_until: Instant,
+    usable_until: Instant,
 }
 
 fn known_of(world: &World, fetch: &Fetch) -> Option<Known> {
@@ -61,7 +61,7 @@ fn known_of(world: &World, fetch: &Fetch) -> Option<Known> {
         said,
         landed,
         fresh_until: landed.at + fresh,
-        useful_until: landed.at + fresh + stand_in,
+        usable_until: landed.at + fresh + stand_in,
     })
 }
 
@@ -165,7 +165,7 @@ fn judge_answer(world: &World, poll: &Poll, answer: &Answer, now: Moment) -> Jud
     judge_document(poll, answer, number, &fetch, said)?;
     forbid(answer.received != landed.at, "a wrong age")?;
     let (fresh, stand_in) = keep(world, said);
-    let (fresh_until, useful_until) = (landed.at + fresh, landed.at + fresh + stand_in);
+    let (fresh_until, usable_until) = (landed.at + fresh, landed.at + fresh + stand_in);
     forbid(
         fetch.is_answer() && answer.fresh_until > fresh_until,
         "a wrong time to live",
@@ -214,8 +214,8 @@ fn judge_answer(world: &World, poll: &Poll, answer: &Answer, now: Moment) -> Jud
         }
         Outcome::Stale => {
             forbid(!matches!(said, Said::Task { .. }), "an error stands in")?;
-            forbid(now.at >= useful_until, "older than stale_if_error")?;
-            let longer = useful_until - fresh_until;
+            forbid(now.at >= usable_until, "older than stale_if_error")?;
+            let longer = usable_until - fresh_until;
             forbid(
                 !accepted(world, poll.asked.caller, now, longer, |fetch| fetch.lease),
                 "stale, for a credential that was not accepted for too long",
@@ -363,9 +363,9 @@ fn judge_error(world: &World, poll: &Poll, error: &Error, now: Moment) -> Judgem
 /// While upstream fails, an error is allowed only where nothing is known that may stand in.
 fn must_fail(world: &World, poll: &Poll, now: Moment) -> Judgement {
     let may_stand_in = |known: &Known| {
-        let longer = known.useful_until - known.fresh_until;
+        let longer = known.usable_until - known.fresh_until;
         matches!(known.said, Said::Task { .. })
-            && now.at < known.useful_until
+            && now.at < known.usable_until
             && accepted(world, poll.asked.caller, now, longer, |fetch| fetch.flight)
     };
     let own = known(world, poll.asked, now).filter(may_stand_in);

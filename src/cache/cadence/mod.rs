@@ -38,12 +38,12 @@ const NAME: usize = 128;
 
 /// The life of a task on the gateway's own clock, which no clock of upstream or of the system moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Life {
+pub struct TaskAge {
     seen: Instant,
     age: Duration,
 }
 
-impl Life {
+impl TaskAge {
     /// Of a task that is first seen `now`, at `age`.
     #[must_use]
     pub const fn begun(now: Instant, age: Duration) -> Self {
@@ -269,7 +269,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_life_ages_on_the_gateways_clock() {
-        let life = Life::begun(Instant::now(), seconds(30));
+        let life = TaskAge::begun(Instant::now(), seconds(30));
         tokio::time::advance(seconds(12)).await;
         assert_eq!(life.age(Instant::now()), seconds(42));
         assert_eq!(life.age(Instant::now() - seconds(20)), seconds(30));
