@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::message::body::Body;
 use crate::request::preferences::CacheMode;
 use crate::request::query::{TaskQuery, Wait};
-use crate::task::Fault;
+use crate::task::ErrorDocument;
 
 /// How long nothing is sent before a comment is, so that proxies and clients see that the stream lives.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -129,7 +129,7 @@ where
                     (frame(text), next)
                 }
                 Err(error) => {
-                    let fault = Fault::new(error.code(), error.message(), error.kind());
+                    let fault = ErrorDocument::new(error.code(), error.message(), error.kind());
                     (frame(failure(&fault.write(responder.dialect))), None)
                 }
             })

@@ -84,7 +84,7 @@ enum Task {
     /// As it was read.
     Read(Box<TaskSnapshot>),
     /// What is kept in memory: the rest can be read from the body again.
-    Settled {
+    Compact {
         created_at: i64,
         state: State,
         native: Option<Dialect>,
@@ -178,7 +178,7 @@ impl Reply {
     fn converted(&self, dialect: Dialect) -> Option<Bytes> {
         match self.task.as_ref()? {
             Task::Read(snapshot) => Some(snapshot.render(dialect, Rendering::Documented)),
-            Task::Settled { created_at, .. } => {
+            Task::Compact { created_at, .. } => {
                 let asked = route::decoded(self.body.task());
                 task::convert(&asked, &self.body.bytes(), *created_at, dialect).ok()
             }
@@ -196,16 +196,16 @@ impl Reply {
     pub fn state(&self) -> Option<State> {
         match self.task.as_ref()? {
             Task::Read(snapshot) => Some(snapshot.state()),
-            Task::Settled { state, .. } => Some(*state),
+            Task::Compact { state, .. } => Some(*state),
         }
     }
 
-    /// All that was read of the task; read once more where it is settled.
+    /// All that was read of the task; read once more where it is compact.
     #[must_use]
     pub fn snapshot(&self) -> Option<Cow<'_, TaskSnapshot>> {
         match self.task.as_ref()? {
             Task::Read(snapshot) => Some(Cow::Borrowed(snapshot)),
-            Task::Settled { created_at, .. } => {
+            Task::Compact { created_at, .. } => {
                 let asked = route::decoded(self.body.task());
                 let snapshot = TaskSnapshot::read(&asked, &self.body.bytes(), *created_at);
                 snapshot.ok().map(Cow::Owned)
@@ -217,17 +217,17 @@ impl Reply {
     fn native(&self) -> Option<Dialect> {
         match self.task.as_ref()? {
             Task::Read(snapshot) => snapshot.native(),
-            Task::Settled { native, .. } => *native,
+            Task::Compact { native, .. } => *native,
         }
     }
 
     /// To be remembered as what was said of `task`: only what a hit needs stays in memory beside the body.
     #[must_use]
-    pub fn settled(mut self, task: &TaskId) -> Self {
+    pub fn for_storage(mut self, task: &TaskId) -> Self {
         self.headers = None;
         self.body = self.body.labelled(task);
         if let Some(Task::Read(snapshot)) = &self.task {
-            self.task = Some(Task::Settled {
+            self.task = Some(Task::Compact {
                 created_at: snapshot.created_at(),
                 state: snapshot.state(),
                 native: snapshot.native(),

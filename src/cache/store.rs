@@ -195,7 +195,7 @@ impl Store {
             epoch: lease.epoch,
             credential: Arc::clone(&lease.credential),
             cooldown: AtomicU32::new(0),
-            reply: reply.settled(&key.task),
+            reply: reply.for_storage(&key.task),
         });
         self.index.set(
             digest,

@@ -21,7 +21,7 @@ use crate::message::fields::{JSON, RETRY_AFTER_MS};
 use crate::request::inbound::Inbound;
 use crate::request::key::Caller;
 use crate::request::route::Route;
-use crate::task::{Dialect, Fault};
+use crate::task::{Dialect, ErrorDocument};
 use crate::telemetry::{ErrorContext, RecentErrors, SeenBy};
 
 /// See the module.
@@ -157,7 +157,7 @@ fn circumstances(route: &Route, seen: SeenBy, caller: Option<Caller>) -> ErrorCo
 /// An error as a client of this path reads it.
 #[must_use]
 pub(super) fn respond(error: &Error, dialect: Dialect) -> Response<Body> {
-    let fault = Fault::new(error.code(), error.message(), error.kind());
+    let fault = ErrorDocument::new(error.code(), error.message(), error.kind());
     let mut response = Response::new(Body::full(fault.write(dialect)));
     *response.status_mut() = error.status();
     let headers = response.headers_mut();

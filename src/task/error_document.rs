@@ -11,7 +11,7 @@ const TASK_NOT_EXIST: &str = "task_not_exist";
 
 /// An error that the gateway answers with.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct ErrorDocument {
     /// What programs compare, such as `upstream_timeout`.
     pub code: String,
     /// What people read.
@@ -20,7 +20,7 @@ pub struct Fault {
     pub kind: String,
 }
 
-impl Fault {
+impl ErrorDocument {
     /// An error of the gateway's own making.
     #[must_use]
     pub fn new(
@@ -39,7 +39,7 @@ impl Fault {
     /// `{"error":{"message","type","param":null,"code"}}`.
     #[must_use]
     pub fn write(&self, dialect: Dialect) -> Bytes {
-        Told {
+        ErrorParts {
             code: Some(quote(&self.code)),
             message: quote(&self.message),
             kind: quote(&self.kind),
@@ -74,13 +74,13 @@ pub fn render_error(
         (400, Dialect::OpenAi) if is_missing => 404,
         _ => status,
     };
-    let told = Told::read(status, &object, envelope.as_ref());
+    let told = ErrorParts::read(status, &object, envelope.as_ref());
     (answered, told.write(dialect))
 }
 
 /// Whether upstream says that there is no such task, on either path.
 ///
-/// Told by the code: texts are translated. It may be early rather than final, since upstream stores
+/// ErrorParts by the code: texts are translated. It may be early rather than final, since upstream stores
 /// a task only after it has answered the submission.
 #[must_use]
 pub fn is_task_not_exist(status: u16, body: &[u8]) -> bool {
@@ -97,13 +97,13 @@ fn has_code(object: &Object<'_>, code: &str) -> bool {
 }
 
 /// An error's parts in upstream's spelling.
-struct Told<'a> {
+struct ErrorParts<'a> {
     code: Option<Spelled<'a>>,
     message: Spelled<'a>,
     kind: Spelled<'a>,
 }
 
-impl<'a> Told<'a> {
+impl<'a> ErrorParts<'a> {
     /// Reads an error document, `envelope` being its object `error`, if it has one.
     fn read(status: u16, outer: &Object<'a>, envelope: Option<&Object<'a>>) -> Self {
         let said = |object: &Object<'a>, name| {
@@ -144,8 +144,8 @@ impl<'a> Told<'a> {
 }
 
 /// What stands in for an error body that says nothing, or says it to a browser.
-fn unreadable(status: u16) -> Fault {
-    Fault::new("upstream_error", meaning(status), kind_of(status))
+fn unreadable(status: u16) -> ErrorDocument {
+    ErrorDocument::new("upstream_error", meaning(status), kind_of(status))
 }
 
 fn kind_of(status: u16) -> &'static str {
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn own_faults_are_written_in_either_dialect() {
-        let fault = Fault::new("upstream_timeout", "say \"later\"", "server_error");
+        let fault = ErrorDocument::new("upstream_timeout", "say \"later\"", "server_error");
         assert_eq!(
             fault.write(Dialect::Unified),
             r#"{"code":"upstream_timeout","message":"say \"later\"","data":null}"#

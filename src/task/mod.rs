@@ -3,7 +3,7 @@
 //! Upstream answers the same question in many shapes: the documented wrapper, a task row, a bare
 //! task, an OpenAI video object, each on either path and each with a vendor's document inside it.
 //! [`TaskSnapshot::read`] takes any of them, and [`TaskSnapshot::render`] answers in the dialect
-//! that the client speaks. [`Fault`] and [`render_error`] do the same for errors.
+//! that the client speaks. [`ErrorDocument`] and [`render_error`] do the same for errors.
 //!
 //! Everything here is pure: no clock, no I/O, no HTTP types. Work and memory grow with the size of
 //! the body, which the caller bounds, and with nothing else: only a constant number of levels is
@@ -45,7 +45,7 @@ mod properties;
 
 pub use dialect::{Dialect, Rendering};
 pub use document::NotATask;
-pub use error_document::{Fault, is_task_not_exist, render_error};
+pub use error_document::{ErrorDocument, is_task_not_exist, render_error};
 pub use signed_url::url_expiry;
 pub use snapshot::{TaskSnapshot, convert};
 pub use status::State;

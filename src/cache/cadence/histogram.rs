@@ -7,7 +7,7 @@ use std::time::Duration;
 pub(super) const ALLOWANCE: f64 = 0.2;
 
 /// How many tasks the doubt counts for.
-pub(super) const DOUBT: f64 = 3.0;
+pub(super) const PRIOR_WEIGHT: f64 = 3.0;
 
 /// How many tasks must have ended before anything is stretched: fewer are an anecdote.
 const ENOUGH: u32 = 3;
@@ -16,7 +16,7 @@ const ENOUGH: u32 = 3;
 const DECAY: f64 = 0.97;
 
 /// By how much of its age an end is smeared both ways, since no two tasks take equally long.
-const SMEAR: f64 = 0.2;
+const BANDWIDTH: f64 = 0.2;
 
 /// Beyond the age that all but this share of the tasks ended before, nothing is known.
 const UNKNOWN: f64 = 0.005;
@@ -38,7 +38,7 @@ pub struct Bounds {
 
 /// What was learnt of one model.
 #[derive(Debug)]
-pub(super) struct Model {
+pub(super) struct EndTimes {
     /// The weight of the ends at each age.
     weights: [f32; AGES],
     /// How many ends were learnt, as far as that matters.
@@ -47,7 +47,7 @@ pub(super) struct Model {
     plan: Option<(Bounds, Box<[f32; AGES]>)>,
 }
 
-impl Model {
+impl EndTimes {
     pub(super) const fn new() -> Self {
         Self {
             weights: [0.0; AGES],
@@ -59,8 +59,8 @@ impl Model {
     /// Spreads the weight of one end evenly over the time in which it may have been.
     #[expect(clippy::cast_possible_truncation, reason = "weights need no precision")]
     pub(super) fn learn(&mut self, from: f64, to: f64) {
-        let from = (from * (1.0 - SMEAR)).min(starts(AGES - 1));
-        let to = (to * (1.0 + SMEAR)).clamp(from + 1.0, starts(AGES));
+        let from = (from * (1.0 - BANDWIDTH)).min(starts(AGES - 1));
+        let to = (to * (1.0 + BANDWIDTH)).clamp(from + 1.0, starts(AGES));
         for (place, weight) in self.weights.iter_mut().enumerate() {
             let within = (starts(place + 1).min(to) - starts(place).max(from)).max(0.0);
             *weight = (f64::from(*weight) * DECAY + within / (to - from)) as f32;
@@ -115,7 +115,7 @@ fn plan(weights: &[f32; AGES], bounds: Bounds) -> [f32; AGES] {
     let (mut older, mut known, mut oldest) = (0.0, 0.0, 0);
     for place in (0..AGES).rev() {
         known += f64::from(weights[place]);
-        weight[place] = f64::from(weights[place]) + DOUBT / AGES as f64;
+        weight[place] = f64::from(weights[place]) + PRIOR_WEIGHT / AGES as f64;
         let width = starts(place + 1) - starts(place);
         hazard[place] = weight[place] / width / (older + weight[place] / 2.0);
         older += weight[place];

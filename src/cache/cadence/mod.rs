@@ -7,7 +7,7 @@
 //! [`ALLOWANCE`](histogram::ALLOWANCE) of the fixed cadence's.
 //!
 //! What is not known is not stretched: a model of which fewer than three tasks ended yet, and a task that is older than those did
-//! get, have the fixed cadence. Some weight spread over all ages ([`DOUBT`](histogram::DOUBT)) stands for what was not
+//! get, have the fixed cadence. Some weight spread over all ages ([`PRIOR_WEIGHT`](histogram::PRIOR_WEIGHT)) stands for what was not
 //! seen yet, so that few samples stretch little. A failure is an end like any other. Time spent queued is part of the
 //! age, since upstream learns of vendors in rounds and may tell of the whole rest of a task at once; progress is
 //! believed only near 100.
@@ -24,7 +24,7 @@ use tokio::time::Instant;
 
 pub use self::histogram::Bounds;
 
-use self::histogram::Model;
+use self::histogram::EndTimes;
 use crate::sync::lock;
 
 /// From this progress on, in percent, the end is taken to be near.
@@ -67,7 +67,7 @@ struct Models {
     /// How many ends were learnt.
     ends: u64,
     /// With each model, how many that were when the last of its own was.
-    by_name: HashMap<Box<str>, (u64, Model)>,
+    by_name: HashMap<Box<str>, (u64, EndTimes)>,
 }
 
 impl Cadence {
@@ -86,7 +86,7 @@ impl Cadence {
             if models.by_name.len() >= MODELS {
                 models.forget_oldest();
             }
-            models.by_name.insert(name.into(), (0, Model::new()));
+            models.by_name.insert(name.into(), (0, EndTimes::new()));
         }
         if let Some((last, model)) = models.by_name.get_mut(name) {
             model.learn(from.as_secs_f64(), to.as_secs_f64());
@@ -248,7 +248,7 @@ mod tests {
         let models = cadence.models();
         assert_eq!(models.by_name.len(), MODELS);
         assert!(models.by_name.contains_key("m"));
-        assert!(size_of::<Model>() < 1024);
+        assert!(size_of::<EndTimes>() < 1024);
     }
 
     #[test]
