@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::ambiguous::{BROKEN_CHUNKS, PASSED, REFUSED};
+use crate::request_smuggling::{BROKEN_CHUNKS, PASSED, REFUSED};
 use crate::support::raw::{RawUpstream, Received, whole_request};
 use crate::support::{Gateway, PATIENCE, eventually};
 
