@@ -1,4 +1,4 @@
-//! The admin listener: health, metrics, forgetting; never on the clients' port.
+//! The admin listener: health, metrics and purges, never on the clients' port.
 
 use http::Request;
 use http_body_util::Full;
@@ -75,7 +75,7 @@ async fn neither_listener_answers_for_the_other() {
 }
 
 #[tokio::test]
-async fn forgetting_says_how_many_and_the_next_poll_asks_upstream() {
+async fn a_purge_says_how_many_and_the_next_poll_goes_upstream() {
     let upstream = Upstream::saying(row("SUCCESS")).await;
     let gateway = Gateway::start(&upstream.url(), &[]).await;
     let admin = Client::new(gateway.admin);

@@ -4,7 +4,7 @@
     clippy::unwrap_used,
     clippy::float_cmp,
     clippy::print_stdout,
-    reason = "a test that cannot go on has failed; gauges are whole numbers; figures are for reading"
+    reason = "a panic is a failed test; gauges are whole numbers; figures are for reading"
 )]
 
 mod support;
