@@ -217,7 +217,7 @@ const FIGURES: &[(&str, &str, &str, &str)] = &[
         "0.15 s at most in all",
     ),
     (
-        "stack/retry",
+        "stack/state",
         "TpsBudget::new(Duration::from_secs(10), 1, 0.2)",
         "docs/reference",
         "a fifth of all polls and one a second",
