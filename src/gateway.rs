@@ -15,14 +15,14 @@ use crate::config::{self, Config, UpstreamUrl};
 use crate::message::body::Body;
 use crate::request::inbound::Inbound;
 use crate::request::key::CallerKey;
-use crate::stack::{Places, PollState, Resources, Stack, assemble};
+use crate::stack::{Limits, PollState, Resources, Stack, assemble};
 use crate::telemetry::{Exposition, Metrics};
 use crate::upstream::Upstream;
 
 /// A gateway. Cheap to clone; clones are one gateway, each with a copy of the stack to itself: one per connection.
 #[derive(Debug, Clone)]
 pub struct Gateway {
-    parts: Arc<Resources>,
+    resources: Arc<Resources>,
     assembled: Arc<ArcSwap<Stack>>,
     cache: Arc<ArcSwap<config::Cache>>,
     /// What `stack` is a copy of.
@@ -40,17 +40,17 @@ impl Gateway {
     /// The CA file cannot be used, or the system gives no random bytes.
     pub fn new(config: &Config) -> Result<Self, Problem> {
         let metrics = Arc::new(Metrics::new()?);
-        let parts = Resources {
+        let resources = Resources {
             caller_key: CallerKey::random()?,
             polls: PollState::new(config.cache.capacity.bytes(), &metrics),
             upstream: Upstream::new(&config.upstream, Arc::clone(&metrics))?,
             metrics,
-            door: Places::new(config.limits.max_connections.get()),
-            places: Arc::new(Semaphore::new(config.limits.max_upstream.get())),
+            limits: Limits::new(config.limits.max_connections.get()),
+            upstream_permits: Arc::new(Semaphore::new(config.limits.max_upstream.get())),
         };
-        let seen = Arc::new(assemble(parts.clone(), config));
+        let seen = Arc::new(assemble(&resources, config));
         Ok(Self {
-            parts: Arc::new(parts),
+            resources: Arc::new(resources),
             assembled: Arc::new(ArcSwap::new(Arc::clone(&seen))),
             cache: Arc::new(ArcSwap::from_pointee(config.cache.clone())),
             stack: Stack::clone(&seen),
@@ -63,41 +63,41 @@ impl Gateway {
     pub fn reload(&self, config: &Config) {
         self.cache.store(Arc::new(config.cache.clone()));
         self.assembled
-            .store(Arc::new(assemble(Resources::clone(&self.parts), config)));
+            .store(Arc::new(assemble(&self.resources, config)));
     }
 
     /// Answers all who wait with what there is, from now on.
     pub fn drain(&self) {
-        self.parts.polls.draining.cancel();
+        self.resources.polls.draining.cancel();
     }
 
     /// Sends all away who still wait for upstream: there is no more time for it.
     pub fn give_up(&self) {
-        self.parts.polls.out_of_time.cancel();
+        self.resources.polls.out_of_time.cancel();
     }
 
     /// What is remembered.
     #[must_use]
     pub fn store(&self) -> &Store {
-        &self.parts.polls.store
+        &self.resources.polls.store
     }
 
     /// What status polls share: what is remembered, what is under way, how upstream is doing.
     #[must_use]
     pub fn polls(&self) -> &PollState {
-        &self.parts.polls
+        &self.resources.polls
     }
 
     /// Who is asked.
     #[must_use]
     pub fn upstream_url(&self) -> &UpstreamUrl {
-        self.parts.upstream.url()
+        self.resources.upstream.url()
     }
 
     /// How many more polls of upstream may be under way at once.
     #[must_use]
     pub fn free_places(&self) -> usize {
-        self.parts.places.available_permits()
+        self.resources.upstream_permits.available_permits()
     }
 
     /// By which settings answers are remembered right now.
@@ -109,21 +109,21 @@ impl Gateway {
     /// What is counted.
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
-        &self.parts.metrics
+        &self.resources.metrics
     }
 
     /// Gives back memory and connections that are of no use any more. To be called now and then.
     pub async fn reclaim(&self) {
-        self.parts.polls.store.reclaim().await;
-        self.parts.upstream.reclaim();
+        self.resources.polls.store.reclaim().await;
+        self.resources.upstream.reclaim();
     }
 
     /// All metrics as text, as of now.
     #[must_use]
     pub fn expose(&self, format: Exposition) -> String {
-        let PollState { store, flights, .. } = &self.parts.polls;
+        let PollState { store, flights, .. } = &self.resources.polls;
         store.flush();
-        self.parts
+        self.resources
             .metrics
             .expose(format, store.len(), store.bytes(), flights.len())
     }

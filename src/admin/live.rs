@@ -137,7 +137,7 @@ impl Live {
             let view = Arc::new(self.draw(&mut history).await);
             // Neither names nor numbers can fail to be written as JSON.
             let json = serde_json::to_string(&*view).unwrap_or_default();
-            let event = Bytes::from(format!("retry: 2000\nevent: view\ndata: {json}\n\n"));
+            let event = Bytes::from(format!("retry: 2000\nevent: picture\ndata: {json}\n\n"));
             self.0
                 .latest
                 .send_replace(Some(Arc::new(Moment { view, event })));

@@ -192,8 +192,8 @@ impl Found {
             }
             Rule::InFlight => "the task is under way (cache.in_flight_ttl)".into(),
             Rule::Cadence => {
-                let life = one.entry.life();
-                let age = life.map(|life| life.age(one.entry.reply.received));
+                let age = one.entry.task_age();
+                let age = age.map(|age| age.at(one.entry.reply.received));
                 let age = age
                     .map(|age| format!(", {},", span(age)))
                     .unwrap_or_default();

@@ -82,7 +82,7 @@ impl Admin {
     }
 
     async fn answer(self, inbound: Inbound) -> Response<Body> {
-        if let Some(why) = inbound.refusal() {
+        if let Some(why) = &inbound.refusal {
             return respond(why.status(), TEXT, format!("{why}\n"));
         }
         let (head, _) = inbound.request.into_parts();

@@ -13,38 +13,87 @@ use tokio::time::Instant;
 use self::outcome::Outcome;
 use self::reply::{Headers, SharedReply};
 
-/// What a client is told, and how it came about.
+/// The answer to one client's query: the way out of the narrow waist.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// What upstream said.
     pub reply: SharedReply,
-    /// Its headers that may leave with the answer; none where it is from memory.
+    /// Upstream's headers that may leave with the answer; none where it comes from memory.
     pub headers: Headers,
     /// How the answer came about.
     pub outcome: Outcome,
     /// Why upstream was asked; `None` where it was not.
-    pub asked: Option<FwdReason>,
+    pub fwd: Option<FwdReason>,
     /// When upstream said so.
     pub received: Instant,
     /// Until when it is served without asking again.
     pub fresh_until: Instant,
-    /// Whether it is remembered.
+    /// Whether it was stored just now.
     pub stored: bool,
 }
 
-/// Why upstream was asked (RFC 9211 §2.2).
+/// The result of a flight, the same for its leader and its followers.
+#[derive(Debug, Clone)]
+pub struct Landed {
+    /// What upstream said.
+    pub reply: SharedReply,
+    /// Upstream's headers that may leave with the answer.
+    pub headers: Headers,
+    /// When upstream said so.
+    pub received: Instant,
+    /// Until when it is served without asking again.
+    pub fresh_until: Instant,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+/// Where the result of a flight comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// Memory: another flight had landed between the miss and the start of this one.
+    Memory,
+    /// Upstream, and whether it was stored.
+    Upstream {
+        /// Whether it was stored.
+        stored: bool,
+    },
+}
+
+impl Landed {
+    /// The answer for a client whose query went upstream for this reason. `own` is the outcome where upstream was
+    /// asked: fetched for the leader, shared for followers.
+    #[must_use]
+    pub fn answer(self, reason: FwdReason, own: Outcome) -> Answer {
+        let (outcome, fwd, stored) = match self.origin {
+            Origin::Memory if own == Outcome::Fetched => (Outcome::Hit, None, false),
+            Origin::Memory => (own, None, false),
+            Origin::Upstream { stored } => (own, Some(reason), stored),
+        };
+        Answer {
+            reply: self.reply,
+            headers: self.headers,
+            outcome,
+            fwd,
+            received: self.received,
+            fresh_until: self.fresh_until,
+            stored,
+        }
+    }
+}
+
+/// Why a query went upstream: the `fwd` parameter of `cache-status` (RFC 9211 §2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FwdReason {
-    /// Nothing was remembered.
+    /// Nothing was stored.
     Miss,
-    /// What was remembered was no longer fresh.
+    /// What was stored was no longer fresh.
     Stale,
-    /// The client demanded it.
+    /// The client's `cache-control` demanded it.
     Request,
 }
 
 impl FwdReason {
-    /// The word of RFC 9211.
+    /// The token of RFC 9211.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

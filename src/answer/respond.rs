@@ -37,8 +37,8 @@ pub struct Responder {
     pub vary: Option<HeaderValue>,
     /// Whether only the head is wanted.
     pub head: bool,
-    /// What is told of when asking again is worth it, in milliseconds.
-    pub pace: HeaderValue,
+    /// The value of `openai-poll-after-ms`.
+    pub poll_after_ms: HeaderValue,
 }
 
 impl Responder {
@@ -116,7 +116,7 @@ impl Responder {
             }
         }
         if ok && facts.state.is_some_and(|state| !state.is_terminal()) {
-            headers.insert(POLL_AFTER, self.pace);
+            headers.insert(POLL_AFTER, self.poll_after_ms);
         }
         Handled { response, facts }
     }
@@ -125,34 +125,34 @@ impl Responder {
 /// Room for the longest text that is made here.
 pub type HeaderText = ArrayString<160>;
 
-/// A hit has a time to live; what went forward says why, with whom, and whether it stayed.
+/// `cache-status` of an answer: `hit` where upstream was not asked, else why it was and whether the answer was shared and
+/// stored; `ttl` is what is left of its freshness, negative where it is stale.
 #[must_use]
 pub fn cache_status(answer: &Answer, now: Instant) -> HeaderText {
     let mut status = HeaderText::new();
     status.push_str("pollgate");
-    match answer.asked {
+    match answer.fwd {
         None => status.push_str("; hit"),
-        Some(asked) => {
+        Some(reason) => {
             status.push_str("; fwd=");
-            status.push_str(asked.as_str());
+            status.push_str(reason.as_str());
+            if answer.outcome == Outcome::Shared {
+                status.push_str("; collapsed");
+            }
         }
-    }
-    if answer.outcome == Outcome::Shared && answer.asked.is_some() {
-        status.push_str("; collapsed");
     }
     if answer.stored {
         status.push_str("; stored");
-    }
-    let left = seconds(answer.fresh_until.saturating_duration_since(now));
-    if answer.stored || answer.asked.is_none() {
-        status.push_str("; ttl=");
-        status.push_str(itoa::Buffer::new().format(left));
     }
     if answer.outcome.is_stale() {
         let over = now.saturating_duration_since(answer.fresh_until).as_secs();
         status.push_str(if over > 0 { "; ttl=-" } else { "; ttl=" });
         status.push_str(itoa::Buffer::new().format(over));
         status.push_str("; detail=stale_if_error");
+    } else if answer.stored || answer.fwd.is_none() {
+        let left = seconds(answer.fresh_until.saturating_duration_since(now));
+        status.push_str("; ttl=");
+        status.push_str(itoa::Buffer::new().format(left));
     }
     status
 }

@@ -11,7 +11,7 @@ use super::credential::CredentialState;
 use super::freshness::Rule;
 use crate::answer::outcome::Outcome;
 use crate::answer::reply::{Reply, SharedReply};
-use crate::answer::{Answer, FwdReason};
+use crate::answer::{Answer, FwdReason, Landed, Origin};
 use crate::request::key::{Caller, TaskKey};
 use crate::request::route::TaskId;
 use crate::task::Dialect;
@@ -64,6 +64,23 @@ pub enum Use {
     Expired,
 }
 
+/// An entry, and what it is good for.
+#[derive(Debug, Clone)]
+pub struct Looked {
+    /// The entry.
+    pub entry: Arc<Entry>,
+    /// What it is good for.
+    pub good_for: Use,
+}
+
+impl Use {
+    /// Whether the entry is shown while upstream is failing.
+    #[must_use]
+    pub const fn is_shown_while_failing(self) -> bool {
+        matches!(self, Self::Fresh | Self::CoolingDown | Self::StaleIfError)
+    }
+}
+
 impl Entry {
     /// Of no task, or of one that is over.
     pub(super) const AGELESS: u32 = u32::MAX;
@@ -95,9 +112,9 @@ impl Entry {
         self.caller == key.caller && self.dialect == key.dialect && self.reply.body.is_of(&key.task)
     }
 
-    /// The life of its task, where it is running.
+    /// The age of its task, where it is running.
     #[must_use]
-    pub fn life(&self) -> Option<TaskAge> {
+    pub fn task_age(&self) -> Option<TaskAge> {
         let age = Duration::from_millis(self.age.into());
         (self.age != Self::AGELESS).then(|| TaskAge::begun(self.reply.received, age))
     }
@@ -116,14 +133,26 @@ impl Entry {
 
     /// The answer that it gives.
     #[must_use]
-    pub fn answer(self: Arc<Self>, outcome: Outcome, asked: Option<FwdReason>) -> Answer {
+    pub fn answer(self: Arc<Self>, outcome: Outcome, fwd: Option<FwdReason>) -> Answer {
         Answer {
             headers: None,
             outcome,
-            asked,
+            fwd,
             received: self.reply.received,
             fresh_until: self.fresh_until(),
             stored: false,
+            reply: SharedReply::new(self),
+        }
+    }
+
+    /// The entry as the result of a flight that found it in memory.
+    #[must_use]
+    pub fn landed(self: Arc<Self>) -> Landed {
+        Landed {
+            headers: None,
+            received: self.reply.received,
+            fresh_until: self.fresh_until(),
+            origin: Origin::Memory,
             reply: SharedReply::new(self),
         }
     }

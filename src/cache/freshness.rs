@@ -1,10 +1,144 @@
-//! How long an answer is kept, as a pure function of the answer, the time and the settings.
+//! What becomes of a reply: how long it is kept, what it says of the caller's credential, and what is learnt from it. One
+//! pure function of the reply, what was known before, the time and the settings.
 
 use std::time::Duration;
 
+use super::cadence::{Bounds, Cadence, TaskAge};
 use crate::answer::reply::Reply;
 use crate::config;
 use crate::task::State;
+
+/// The longest time for which a task is left alone after upstream failed on it, so that its recovery is noticed soon.
+const LONGEST_COOL_DOWN: Duration = Duration::from_secs(2);
+
+/// What was known of a task before.
+#[derive(Debug, Clone, Copy)]
+pub struct Known<'a> {
+    /// What upstream said last.
+    pub reply: &'a Reply,
+    /// The age of the task, where it was running then.
+    pub age: Option<TaskAge>,
+}
+
+/// What becomes of a reply.
+#[derive(Debug, Clone)]
+pub struct Decision {
+    /// How long it is kept; `None` for not at all.
+    pub lifetime: Option<Lifetime>,
+    /// The age of its task, if it tells of one.
+    pub age: Option<TaskAge>,
+    /// What it says of the caller's credential; `None` for nothing.
+    pub credential: Option<CredentialVerdict>,
+    /// How long upstream is not asked for this task again, since it failed on it.
+    pub cool_down: Option<Duration>,
+    /// The end of a task that was seen running before.
+    pub ended: Option<End>,
+}
+
+/// What a reply says of the credential that it was asked with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CredentialVerdict {
+    /// Upstream told of the caller's own tasks.
+    Accepted,
+    /// Upstream refused it: an unknown, spent or banned key.
+    Refused,
+}
+
+/// When a task was seen to end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    /// Its model, as it was told while the task ran: that is the name which will be asked for.
+    pub model: Box<str>,
+    /// The age at which it was last seen running.
+    pub seen_running_at: Duration,
+    /// The age at which it was first seen ended.
+    pub seen_ended_at: Duration,
+}
+
+impl Decision {
+    /// How long the reply is served without asking again.
+    #[must_use]
+    pub fn fresh_for(&self) -> Duration {
+        self.lifetime
+            .map(|lifetime| lifetime.fresh)
+            .unwrap_or_default()
+    }
+}
+
+/// Decides what becomes of `reply`; `unix_now` is the time in Unix seconds.
+#[must_use]
+pub fn decide(
+    reply: &Reply,
+    known: Option<Known<'_>>,
+    unix_now: i64,
+    cache: &config::Cache,
+    cadence: &Cadence,
+) -> Decision {
+    let age = task_age(reply, known, unix_now);
+    let in_flight = in_flight_ttl(reply, age, cache, cadence);
+    Decision {
+        lifetime: lifetime(reply, unix_now, cache, in_flight),
+        age,
+        credential: credential(reply),
+        cool_down: reply.is_upstream_failing().then(|| cool_down(cache)),
+        ended: known.and_then(|known| ended(reply, known, age?)),
+    }
+}
+
+/// How long upstream is not asked for a task again after it failed on it: a failing upstream gets no more polls than a
+/// healthy one.
+#[must_use]
+pub fn cool_down(cache: &config::Cache) -> Duration {
+    cache.in_flight_ttl.min(LONGEST_COOL_DOWN)
+}
+
+/// Counts on from where the task was first seen; a task that is new here is as old as upstream says.
+fn task_age(reply: &Reply, known: Option<Known<'_>>, unix_now: i64) -> Option<TaskAge> {
+    let snapshot = reply.snapshot()?;
+    let told = || u64::try_from(unix_now.saturating_sub(snapshot.created_at())).unwrap_or(0);
+    let begun = || TaskAge::begun(reply.received, Duration::from_secs(told()));
+    Some(known.and_then(|known| known.age).unwrap_or_else(begun))
+}
+
+/// How long the state of a running task is served without asking again.
+fn in_flight_ttl(
+    reply: &Reply,
+    age: Option<TaskAge>,
+    cache: &config::Cache,
+    cadence: &Cadence,
+) -> Duration {
+    match (reply.snapshot(), age) {
+        (Some(snapshot), Some(age)) if cache.adaptive && !snapshot.state().is_terminal() => {
+            let bounds = Bounds {
+                least: cache.in_flight_ttl,
+                most: cache.in_flight_max,
+            };
+            let age = age.at(reply.received);
+            cadence.interval(snapshot.model(), age, snapshot.progress(), bounds)
+        }
+        _ => cache.in_flight_ttl,
+    }
+}
+
+fn credential(reply: &Reply) -> Option<CredentialVerdict> {
+    if reply.is_refusal() {
+        Some(CredentialVerdict::Refused)
+    } else {
+        let told = reply.is_task() || reply.is_task_not_exist();
+        told.then_some(CredentialVerdict::Accepted)
+    }
+}
+
+fn ended(reply: &Reply, known: Known<'_>, age: TaskAge) -> Option<End> {
+    if !reply.is_terminal() || known.reply.is_terminal() {
+        return None;
+    }
+    Some(End {
+        model: known.reply.snapshot()?.model().into(),
+        seen_running_at: age.at(known.reply.received),
+        seen_ended_at: age.at(reply.received),
+    })
+}
 
 /// How long an answer is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,4 +237,130 @@ impl Lifetime {
 
 fn until(time: i64, now: i64) -> Duration {
     Duration::from_secs(u64::try_from(time.saturating_sub(now)).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::{HeaderMap, StatusCode};
+    use tokio::time::{Instant, advance};
+
+    use super::*;
+    use crate::task::TaskSnapshot;
+
+    const CREATED: i64 = 1_000_000;
+
+    fn task(status: &str, url: &str) -> Reply {
+        let body = format!(
+            r#"{{"id":"t","object":"video","status":"{status}","model":"m","created_at":{CREATED},"video_url":"{url}"}}"#
+        );
+        let body = Bytes::from(body);
+        let snapshot = TaskSnapshot::read("t", &body, CREATED).expect("is a task");
+        Reply::new(StatusCode::OK, &HeaderMap::new(), body, Some(snapshot))
+    }
+
+    fn error(status: StatusCode, body: &'static str) -> Reply {
+        Reply::new(status, &HeaderMap::new(), body.into(), None)
+    }
+
+    fn decided(reply: &Reply, known: Option<Known<'_>>) -> Decision {
+        decide(
+            reply,
+            known,
+            CREATED + 30,
+            &config::Cache::default(),
+            &Cadence::new(),
+        )
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_kind_of_reply_has_its_lifetime_and_its_verdict_on_the_credential() {
+        use CredentialVerdict::{Accepted, Refused};
+        let cache = config::Cache::default();
+        let missing = r#"{"code":"task_not_exist","message":"task_not_exist","data":null}"#;
+        for (reply, fresh, rule, credential) in [
+            (
+                task("queued", ""),
+                Some(cache.in_flight_ttl),
+                Some(Rule::InFlight),
+                Some(Accepted),
+            ),
+            (
+                task("failed", ""),
+                Some(cache.failed_ttl),
+                Some(Rule::Failed),
+                Some(Accepted),
+            ),
+            (
+                task("completed", "https://cdn.example/v.mp4"),
+                Some(cache.succeeded_ttl),
+                Some(Rule::Succeeded),
+                Some(Accepted),
+            ),
+            (
+                error(StatusCode::BAD_REQUEST, missing),
+                Some(cache.missing_ttl),
+                Some(Rule::Missing),
+                Some(Accepted),
+            ),
+            (
+                error(StatusCode::UNAUTHORIZED, "{}"),
+                None,
+                None,
+                Some(Refused),
+            ),
+            (
+                error(StatusCode::INTERNAL_SERVER_ERROR, "{}"),
+                None,
+                None,
+                None,
+            ),
+        ] {
+            let decision = decided(&reply, None);
+            let lifetime = decision.lifetime;
+            assert_eq!(lifetime.map(|lifetime| lifetime.fresh), fresh, "{reply:?}");
+            assert_eq!(lifetime.map(|lifetime| lifetime.rule), rule, "{reply:?}");
+            assert_eq!(decision.credential, credential, "{reply:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failing_reply_leaves_its_task_alone_for_a_while_and_is_not_kept() {
+        let decision = decided(&error(StatusCode::BAD_GATEWAY, ""), None);
+        assert_eq!(decision.cool_down, Some(LONGEST_COOL_DOWN));
+        assert!(decision.lifetime.is_none() && decision.age.is_none());
+        assert_eq!(decided(&task("queued", ""), None).cool_down, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_end_is_learnt_from_the_age_at_which_it_was_seen() {
+        let running = task("in_progress", "");
+        let before = decided(&running, None);
+        assert_eq!(
+            before.age.map(|age| age.at(Instant::now())),
+            Some(Duration::from_secs(30))
+        );
+        assert_eq!(before.ended, None);
+        advance(Duration::from_secs(5)).await;
+        let known = Known {
+            reply: &running,
+            age: before.age,
+        };
+        let end = decided(&task("failed", ""), Some(known))
+            .ended
+            .expect("is an end");
+        assert_eq!(end.model.as_ref(), "m");
+        assert_eq!(end.seen_running_at, Duration::from_secs(30));
+        assert_eq!(end.seen_ended_at, Duration::from_secs(35));
+        let ended = task("failed", "");
+        let known = Known {
+            reply: &ended,
+            age: None,
+        };
+        assert_eq!(
+            decided(&task("failed", ""), Some(known)).ended,
+            None,
+            "only once"
+        );
+    }
 }

@@ -11,7 +11,7 @@ use super::entry::Entry;
 use crate::request::key::TaskKey;
 use crate::sync::{lock, read, write};
 
-/// Resources that are locked apart.
+/// Parts that are locked separately.
 const SHARDS: u64 = 64;
 
 /// See the module.

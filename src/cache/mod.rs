@@ -11,7 +11,7 @@ mod reclaim;
 mod store;
 
 pub use self::credential::Acceptance;
-pub use self::entry::{Entry, Use};
+pub use self::entry::{Entry, Looked, Use};
 pub use self::inspect::{CallerCount, Census, Remembered};
 pub use self::lease::Lease;
-pub use self::store::{Found, Store, StoreMeta};
+pub use self::store::{Kept, Store};

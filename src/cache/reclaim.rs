@@ -50,36 +50,35 @@ mod tests {
     use moka::notification::RemovalCause;
     use tokio::time::advance;
 
-    use super::super::freshness::Lifetime;
-    use super::super::store::StoreMeta;
+    use super::super::freshness::{Decision, Lifetime};
     use super::super::store::tests::{HOUR, circumstances, reply};
     use super::*;
     use crate::request::key::TaskKey;
 
     /// Remembers something for so long.
-    fn remember(store: &Store, key: &TaskKey, arrival: StoreMeta, fresh: Duration) {
-        let arrival = StoreMeta {
-            now: Instant::now(),
-            lifetime: Lifetime {
-                fresh,
-                stale_if_error: Duration::ZERO,
-                ..arrival.lifetime
-            },
-            ..arrival
+    fn remember(store: &Store, key: &TaskKey, decision: &Decision, fresh: Duration) {
+        let lifetime = decision.lifetime.map(|lifetime| Lifetime {
+            fresh,
+            stale_if_error: Duration::ZERO,
+            ..lifetime
+        });
+        let decision = Decision {
+            lifetime,
+            ..decision.clone()
         };
-        let (_, stored) = store.remember(key, reply(), arrival, &store.lease(key));
-        assert!(stored);
+        let kept = store.keep(key, reply(), &decision, 0, &store.lease(key));
+        assert!(kept.stored);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_over_goes_as_expired_and_nothing_goes_before() {
         let (tell, told) = mpsc::channel();
-        let (key, arrival) = circumstances();
+        let (key, decision) = circumstances();
         let store = Store::new(1 << 30, move |cause| tell.send(cause).expect("is heard"));
         for number in 0..1000 {
             let seconds = if number % 10 == 0 { 20 } else { 10 };
             let lifetime = Duration::from_secs(seconds);
-            remember(&store, &key(&number.to_string()), arrival, lifetime);
+            remember(&store, &key(&number.to_string()), &decision, lifetime);
         }
         let left = async |after: Duration| {
             advance(after).await;
@@ -99,10 +98,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_over_is_not_counted_as_forgotten() {
         let (tell, told) = mpsc::channel();
-        let (key, arrival) = circumstances();
+        let (key, decision) = circumstances();
         let store = Store::new(1 << 30, move |cause| tell.send(cause).expect("is heard"));
-        remember(&store, &key("short"), arrival, Duration::from_secs(1));
-        remember(&store, &key("long"), arrival, HOUR);
+        remember(&store, &key("short"), &decision, Duration::from_secs(1));
+        remember(&store, &key("long"), &decision, HOUR);
         advance(Duration::from_secs(1)).await;
         assert_eq!(store.purge_all(), 1);
         let causes: Vec<_> = told.try_iter().collect();
@@ -115,15 +114,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_over_is_not_counted_as_gone_for_room() {
         let (tell, told) = mpsc::channel();
-        let (key, arrival) = circumstances();
+        let (key, decision) = circumstances();
         let store = Store::new(20_000, move |cause| tell.send(cause).expect("is heard"));
         for number in 0..10 {
             let second = Duration::from_secs(1);
-            remember(&store, &key(&number.to_string()), arrival, second);
+            remember(&store, &key(&number.to_string()), &decision, second);
         }
         advance(Duration::from_secs(1)).await;
         for number in 10..100 {
-            remember(&store, &key(&number.to_string()), arrival, HOUR);
+            remember(&store, &key(&number.to_string()), &decision, HOUR);
             store.flush();
         }
         let causes: Vec<_> = told.try_iter().collect();
@@ -134,7 +133,7 @@ mod tests {
 
     #[test]
     fn what_takes_the_place_of_what_is_over_stays() {
-        let (key, arrival) = circumstances();
+        let (key, decision) = circumstances();
         let (store, key) = (Store::new(1 << 30, |_| {}), key("t"));
         let (over, done) = (Duration::from_micros(1), AtomicBool::new(false));
         std::thread::scope(|scope| {
@@ -148,8 +147,8 @@ mod tests {
                 }
             });
             let lost = (0..20_000).filter(|_| {
-                remember(&store, &key, arrival, over);
-                remember(&store, &key, arrival, HOUR);
+                remember(&store, &key, &decision, over);
+                remember(&store, &key, &decision, HOUR);
                 store.peek(&key).is_none()
             });
             let lost = lost.count();

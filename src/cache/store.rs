@@ -14,10 +14,9 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tokio::time::Instant;
 
-use super::cadence::TaskAge;
 use super::credential::{Acceptance, CredentialState};
-use super::entry::{Entry, Use};
-use super::freshness::Lifetime;
+use super::entry::{Entry, Looked, Use};
+use super::freshness::{CredentialVerdict, Decision};
 use super::index::Index;
 use super::lease::Lease;
 use crate::answer::reply::{Reply, SharedReply};
@@ -49,17 +48,22 @@ pub struct Store {
     start: Instant,
 }
 
-/// What is remembered of a task.
-#[derive(Debug, Clone)]
-pub enum Found {
-    /// It may be served without asking.
-    Fresh(Arc<Entry>),
-    /// Upstream failed on it a moment ago: this stands in, without asking again already.
-    CoolingDown(Arc<Entry>),
-    /// Upstream must be asked; should it fail, this may stand in.
-    Stale(Arc<Entry>),
-    /// Nothing that may be shown.
-    Nothing,
+/// A reply as it may be shown, and whether it was stored.
+#[derive(Debug)]
+pub struct Kept {
+    /// As it may be shown.
+    pub reply: SharedReply,
+    /// Whether it was stored.
+    pub stored: bool,
+}
+
+impl Kept {
+    fn not_stored(reply: Reply) -> Self {
+        Self {
+            reply: SharedReply::new(Arc::new(reply)),
+            stored: false,
+        }
+    }
 }
 
 impl Store {
@@ -103,21 +107,14 @@ impl Store {
         }
     }
 
-    /// What is remembered under `key` for a caller whose credential was accepted within `credential_ttl`; to stand in
-    /// while upstream fails, and so cannot be asked about the credential either, for as much longer as an answer may.
+    /// Looks at what is remembered under `key`, for a caller whose credential was accepted within `credential_ttl`.
     #[must_use]
-    pub fn find(&self, key: &TaskKey, now: Instant, credential_ttl: Duration) -> Found {
+    pub fn look(&self, key: &TaskKey, now: Instant, credential_ttl: Duration) -> Option<Looked> {
         let digest = self.digest(key);
-        let Some(entry) = self.index.get(digest, key) else {
-            return Found::Nothing;
-        };
+        let entry = self.index.get(digest, key)?;
         self.record_use(digest);
-        match self.good_for(&entry, now, credential_ttl) {
-            Use::Fresh => Found::Fresh(entry),
-            Use::CoolingDown => Found::CoolingDown(entry),
-            Use::StaleIfError => Found::Stale(entry),
-            Use::Invalidated | Use::Expired => Found::Nothing,
-        }
+        let good_for = self.good_for(&entry, now, credential_ttl);
+        Some(Looked { entry, good_for })
     }
 
     /// What has to stay as it is until a poll lands. To be taken before the poll is sent.
@@ -135,7 +132,7 @@ impl Store {
         self.epochs[usize::from(self.slot(task))].load(Ordering::Acquire)
     }
 
-    /// Notes that upstream accepted the caller's credential, unless it has refused it since `lease`.
+    /// Records that upstream accepted the caller's credential, unless it has refused it since the lease was taken.
     pub fn accept(&self, lease: &Lease, now: Instant) {
         let millis = millis(now.saturating_duration_since(self.start));
         let accepted = &lease.credential.accepted;
@@ -145,49 +142,51 @@ impl Store {
         });
     }
 
-    /// Notes that upstream refused the caller's credential: whatever the caller had is forgotten, and no poll that
-    /// took off earlier brings any of it back.
+    /// Records that upstream refused the caller's credential: everything remembered for the caller is purged, and no poll
+    /// that is in progress brings any of it back.
     pub fn refuse(&self, caller: Caller) {
-        // Should the caller's credential be on its way out, it is gone now, and over.
+        // A state that moka is about to evict is evicted, and so revoked, now.
         self.callers.run_pending_tasks();
-        // The listener ends the credential that this one replaces.
+        // The listener revokes the state that this one replaces.
         self.callers.insert(caller, CredentialState::new());
     }
 
-    /// Remembers an answer in the place of an earlier one, unless its task or its caller's credential changed since
-    /// `lease`. Gives back the answer as it may be shown, and says whether it is remembered.
-    pub fn remember(
+    /// Carries out what was decided about a reply. It replaces what was remembered under `key`, unless its task or its
+    /// caller's credential changed since the lease was taken.
+    pub fn keep(
         &self,
         key: &TaskKey,
         reply: Reply,
-        arrival: StoreMeta,
+        decision: &Decision,
+        first_seen: i64,
         lease: &Lease,
-    ) -> (SharedReply, bool) {
-        let StoreMeta {
-            now,
-            lifetime,
-            first_seen,
-            life,
-        } = arrival;
-        if lease.credential.is_revoked() || lease.epoch != self.epoch(&key.task) {
-            return (SharedReply::new(Arc::new(reply)), false);
+    ) -> Kept {
+        match decision.credential {
+            Some(CredentialVerdict::Refused) => self.refuse(key.caller),
+            Some(CredentialVerdict::Accepted) => self.accept(lease, reply.received),
+            None => {}
         }
+        if let Some(pause) = decision.cool_down {
+            self.back_off(key, reply.received, pause);
+        }
+        let unchanged = !lease.credential.is_revoked() && lease.epoch == self.epoch(&key.task);
+        let Some(lifetime) = decision.lifetime.filter(|_| unchanged) else {
+            return Kept::not_stored(reply);
+        };
         let digest = self.digest(key);
         if lifetime.is_zero() || self.capacity == 0 {
             // What was known before must not come back as the last known state: upstream has gone beyond it.
             self.answers.invalidate(&digest);
-            return (SharedReply::new(Arc::new(reply)), false);
+            return Kept::not_stored(reply);
         }
-        let (since, fresh) = (now.duration_since(reply.received), lifetime.fresh);
+        let age = decision.age.filter(|_| !reply.is_terminal());
         let entry = Arc::new(Entry {
-            fresh: millis(since + fresh),
-            usable: millis(since + fresh + lifetime.stale_if_error),
+            fresh: millis(lifetime.fresh),
+            usable: millis(lifetime.fresh + lifetime.stale_if_error),
             first_seen,
-            age: life
-                .filter(|_| !reply.is_terminal())
-                .map_or(Entry::AGELESS, |life| {
-                    u32::try_from(millis(life.age(reply.received))).unwrap_or(Entry::AGELESS - 1)
-                }),
+            age: age.map_or(Entry::AGELESS, |age| {
+                u32::try_from(millis(age.at(reply.received))).unwrap_or(Entry::AGELESS - 1)
+            }),
             rule: lifetime.rule,
             caller: key.caller,
             dialect: key.dialect,
@@ -205,11 +204,13 @@ impl Store {
             |entry| self.answers.insert(digest, entry),
         );
         // A change between the check and the insertion leaves an entry that is never found, by its epoch or credential.
-        (SharedReply::new(entry), true)
+        Kept {
+            reply: SharedReply::new(entry),
+            stored: true,
+        }
     }
 
-    /// Notes that upstream failed to answer for what is remembered under `key`, and is not to be asked again for that
-    /// long: a failing upstream gets no more polls than one that is well.
+    /// Records that upstream failed on what is remembered under `key`, and is not asked for it again for `pause`.
     pub fn back_off(&self, key: &TaskKey, now: Instant, pause: Duration) {
         if let Some(entry) = self.peek(key) {
             let cooldown = millis(now.duration_since(entry.reply.received) + pause);
@@ -336,19 +337,6 @@ impl std::fmt::Debug for Store {
     }
 }
 
-/// The circumstances of an answer.
-#[derive(Debug, Clone, Copy)]
-pub struct StoreMeta {
-    /// When it arrived.
-    pub now: Instant,
-    /// How long it is kept.
-    pub lifetime: Lifetime,
-    /// When its task was first seen, in Unix seconds.
-    pub first_seen: i64,
-    /// The task's life, where it is one.
-    pub life: Option<TaskAge>,
-}
-
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -359,19 +347,20 @@ pub(super) mod tests {
     use http::{HeaderMap, StatusCode, Uri};
 
     use super::*;
-    use crate::cache::freshness::Rule;
+    use crate::cache::cadence::TaskAge;
+    use crate::cache::freshness::{Lifetime, Rule};
     use crate::request::key::{CallerKey, Credentials};
     use crate::task::Dialect;
 
     pub(in super::super) const HOUR: Duration = Duration::from_hours(1);
 
     /// A store, and what is to be said of tasks of one caller whose credential is accepted.
-    fn store(capacity: u64) -> (Store, impl Fn(&str) -> TaskKey, StoreMeta) {
-        let (key, arrival) = circumstances();
-        (Store::new(capacity, |_| {}), key, arrival)
+    fn store(capacity: u64) -> (Store, impl Fn(&str) -> TaskKey, Decision) {
+        let (key, decision) = circumstances();
+        (Store::new(capacity, |_| {}), key, decision)
     }
 
-    pub(in super::super) fn circumstances() -> (impl Fn(&str) -> TaskKey, StoreMeta) {
+    pub(in super::super) fn circumstances() -> (impl Fn(&str) -> TaskKey, Decision) {
         let credentials = Credentials::new(HeaderMap::new(), Uri::from_static("/"));
         let caller = CallerKey::random()
             .expect("random bytes")
@@ -381,96 +370,110 @@ pub(super) mod tests {
             dialect: Dialect::Unified,
             task: TaskId::new(task),
         };
-        let arrival = StoreMeta {
-            now: Instant::now(),
-            lifetime: Lifetime {
+        let decision = Decision {
+            lifetime: Some(Lifetime {
                 fresh: HOUR,
                 stale_if_error: HOUR,
                 rule: Rule::Succeeded,
-            },
-            first_seen: 0,
-            life: None,
+            }),
+            age: None,
+            credential: None,
+            cool_down: None,
+            ended: None,
         };
-        (key, arrival)
+        (key, decision)
     }
 
     pub(in super::super) fn reply() -> Reply {
         Reply::new(StatusCode::OK, &HeaderMap::new(), Bytes::new(), None)
     }
 
+    fn use_of(store: &Store, key: &TaskKey, now: Instant) -> Option<Use> {
+        store.look(key, now, HOUR).map(|looked| looked.good_for)
+    }
+
+    fn is_fresh(store: &Store, key: &TaskKey, now: Instant) -> bool {
+        use_of(store, key, now) == Some(Use::Fresh)
+    }
+
+    fn is_shown(store: &Store, key: &TaskKey, now: Instant) -> bool {
+        use_of(store, key, now).is_some_and(Use::is_shown_while_failing)
+    }
+
     #[tokio::test(start_paused = true)]
     async fn what_has_to_go_is_what_was_not_asked_for_and_it_leaves_nothing_behind() {
-        let (store, key, arrival) = store(20_000);
-        let now = arrival.now;
+        let (store, key, decision) = store(20_000);
+        let now = Instant::now();
         let lease = store.lease(&key("first"));
         store.accept(&lease, now);
         for number in 0..500 {
             let key = key(&number.to_string());
-            store.remember(&key, reply(), arrival, &store.lease(&key));
+            store.keep(&key, reply(), &decision, 0, &store.lease(&key));
             if number == 0 {
                 // Again: an answer in the place of an earlier one.
-                store.remember(&key, reply(), arrival, &store.lease(&key));
+                store.keep(&key, reply(), &decision, 0, &store.lease(&key));
             }
             store.flush();
             let first = TaskKey {
                 task: TaskId::new("0"),
                 ..key
             };
-            assert!(matches!(store.find(&first, now, HOUR), Found::Fresh(_)));
+            assert!(is_fresh(&store, &first, now));
             assert_eq!(store.index.len() as u64, store.len());
         }
         assert!((10..100).contains(&store.len()), "{}", store.len());
-        assert!(matches!(store.find(&key("1"), now, HOUR), Found::Nothing));
+        assert!(!is_shown(&store, &key("1"), now));
         store.purge_all();
         assert_eq!(store.index.len(), 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn two_tasks_of_one_digest_are_never_taken_for_each_other() {
-        let (store, key, arrival) = store(1 << 20);
+        let (store, key, decision) = store(1 << 20);
         let (one, other) = (key("one"), key("other"));
         let lease = store.lease(&one);
-        store.accept(&lease, arrival.now);
-        store.remember(&one, reply(), arrival, &lease);
+        store.accept(&lease, Instant::now());
+        store.keep(&one, reply(), &decision, 0, &lease);
         let entry = store.peek(&one).expect("is remembered");
         let digest = store.digest(&other);
         store.index.set(digest, &one, entry, |_| digest, |_| {});
         assert!(store.peek(&other).is_none());
-        assert!(matches!(
-            store.find(&other, arrival.now, HOUR),
-            Found::Nothing
-        ));
+        assert!(!is_shown(&store, &other, Instant::now()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_running_task_grows_older_where_it_is_remembered() {
-        let (store, key, arrival) = store(1 << 20);
-        let (key, now) = (key("t"), arrival.now);
-        let lived = |age: Option<Duration>| StoreMeta {
-            life: age.map(|age| TaskAge::begun(now, age)),
-            ..arrival
+        let (store, key, decision) = store(1 << 20);
+        let (key, now) = (key("t"), Instant::now());
+        let aged = |age: Option<Duration>| Decision {
+            age: age.map(|age| TaskAge::begun(now, age)),
+            ..decision.clone()
         };
         let age = Duration::from_millis(90_500);
-        store.remember(&key, reply(), lived(Some(age)), &store.lease(&key));
-        let life = store.peek(&key).and_then(|entry| entry.life());
-        assert_eq!(life.map(|life| life.age(now + HOUR)), Some(age + HOUR));
-        store.remember(&key, reply(), lived(None), &store.lease(&key));
-        assert!(store.peek(&key).is_some_and(|entry| entry.life().is_none()));
+        store.keep(&key, reply(), &aged(Some(age)), 0, &store.lease(&key));
+        let grown = store.peek(&key).and_then(|entry| entry.task_age());
+        assert_eq!(grown.map(|age| age.at(now + HOUR)), Some(age + HOUR));
+        store.keep(&key, reply(), &aged(None), 0, &store.lease(&key));
+        assert!(
+            store
+                .peek(&key)
+                .is_some_and(|entry| entry.task_age().is_none())
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_poll_from_before_a_refusal_does_not_accept_the_caller_again() {
-        let (store, key, arrival) = store(1 << 20);
-        let (key, now) = (key("t"), arrival.now);
+        let (store, key, decision) = store(1 << 20);
+        let (key, now) = (key("t"), Instant::now());
         let caller = key.caller;
         let early = store.lease(&key);
         store.refuse(caller);
         let late = store.lease(&key);
         store.accept(&early, now);
-        assert!(!store.remember(&key, reply(), arrival, &early).1);
-        assert!(store.remember(&key, reply(), arrival, &late).1);
-        assert!(matches!(store.find(&key, now, HOUR), Found::Nothing));
+        assert!(!store.keep(&key, reply(), &decision, 0, &early).stored);
+        assert!(store.keep(&key, reply(), &decision, 0, &late).stored);
+        assert!(!is_shown(&store, &key, now));
         store.accept(&late, now);
-        assert!(matches!(store.find(&key, now, HOUR), Found::Fresh(_)));
+        assert!(is_fresh(&store, &key, now));
     }
 }

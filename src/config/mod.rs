@@ -27,7 +27,7 @@ pub use load::{Loaded, Sources, load};
 pub use problem::Problem;
 pub use proxy::Proxy;
 
-use crate::task::Rendering;
+use crate::task::{Dialect, Rendering};
 
 /// Everything that can be set, section by section.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,6 +126,18 @@ pub enum UpstreamDialect {
     Unified,
     /// Always `/v1/videos/{id}`, converted for clients of the other path.
     OpenAi,
+}
+
+impl UpstreamDialect {
+    /// The dialect in which upstream is asked for a client of this one.
+    #[must_use]
+    pub const fn choose(self, client: Dialect) -> Dialect {
+        match self {
+            Self::Match => client,
+            Self::Unified => Dialect::Unified,
+            Self::OpenAi => Dialect::OpenAi,
+        }
+    }
 }
 
 /// How answers are written.

@@ -1,4 +1,4 @@
-//! What travels down the outer half of the stack: a request with its route.
+//! A client's request as the server hands it over, before anything was decided about it.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -9,78 +9,58 @@ use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::message::body::Body;
-use crate::request::key::Identity;
-use crate::request::route::Route;
 
-/// A client's request, as it comes in. Its route is read once, here.
+/// A client's request.
 #[derive(Debug)]
 pub struct Inbound {
-    /// What kind of request it is.
-    pub route: Route,
-    /// The request itself.
+    /// The request itself. Where it is refused, it may be synthetic but for its method and target.
     pub request: Request<Body>,
-    /// Who is at the other end of the connection.
+    /// The other end of the connection.
     pub peer: Peer,
-    /// When its head had arrived.
-    pub at: Instant,
-    /// Takes what upstream says before it answers, where the client's connection can carry it.
+    /// When the whole head had arrived.
+    pub received_at: Instant,
+    /// Passes interim responses on to the client, where its connection can carry them.
     pub interim: Option<Interim>,
-    /// Who sent it, once that was looked at: only of status polls.
-    pub sender: Option<Identity>,
+    /// Why the server refuses the request. It goes through the stack all the same, to be counted, logged and answered
+    /// in the language of its path.
+    pub refusal: Option<Error>,
+}
+
+impl Inbound {
+    /// A request that has just arrived and is not refused.
+    #[must_use]
+    pub fn new(request: Request<Body>, peer: Peer) -> Self {
+        Self {
+            request,
+            peer,
+            received_at: Instant::now(),
+            interim: None,
+            refusal: None,
+        }
+    }
 }
 
 /// The other end of a client's connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer {
-    /// Its address.
+    /// The client's address, or that of the last proxy before pollgate.
     pub address: SocketAddr,
-    /// Whether it speaks TLS with us.
+    /// Whether the connection uses TLS.
     pub tls: bool,
 }
 
-/// Among a request's extensions: why it goes nowhere. All else that the request says may be of our own making.
-#[derive(Debug, Clone)]
-pub struct Refusal(pub Error);
-
-/// The way of interim answers (1xx, RFC 9110 §15.2) to a client.
+/// Passes interim responses (1xx, RFC 9110 §15.2) on to a client.
 #[derive(Clone)]
-pub struct Interim(pub Arc<dyn TellInterim>);
+pub struct Interim(pub Arc<dyn SendInterim>);
 
-/// Tells a client what comes before the answer that it waits for.
-pub trait TellInterim: Send + Sync {
-    /// Tells it, unless the answer has begun.
-    fn tell(&self, status: StatusCode, headers: &HeaderMap);
+/// A connection that can carry interim responses.
+pub trait SendInterim: Send + Sync {
+    /// Sends one, unless the final response has begun.
+    fn send(&self, status: StatusCode, headers: &HeaderMap);
 }
 
 impl fmt::Debug for Interim {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        to.write_str("Interim")
-    }
-}
-
-impl Inbound {
-    /// Reads the request's route.
-    #[must_use]
-    pub fn new(request: Request<Body>, peer: Peer) -> Self {
-        let mut route = Route::read(request.method(), request.uri().path());
-        if request.extensions().get::<Refusal>().is_some() {
-            let dialect = route.dialect();
-            route = Route::Forward { dialect };
-        }
-        Self {
-            route,
-            request,
-            peer,
-            at: Instant::now(),
-            interim: None,
-            sender: None,
-        }
-    }
-
-    /// Why it goes nowhere, where that is so.
-    #[must_use]
-    pub fn refusal(&self) -> Option<&Error> {
-        let Refusal(why) = self.request.extensions().get()?;
-        Some(why)
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Interim")
     }
 }

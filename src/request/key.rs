@@ -140,11 +140,11 @@ impl Credentials {
     /// A copy of no more than what counts, in memory of its own. Headers and target are slices of the buffer that their
     /// connection is read into: kept for long, they keep all of it.
     #[must_use]
-    pub fn apart(&self) -> Self {
+    pub fn detached(&self) -> Self {
         let mut headers = HeaderMap::with_capacity(1);
         for (_, name) in self.used.names() {
             for value in self.headers.get_all(name) {
-                headers.append(name.clone(), apart(value));
+                headers.append(name.clone(), detached(value));
             }
         }
         let target = self.query().map(|query| format!("/?{query}"));
@@ -187,9 +187,9 @@ impl Credentials {
     }
 }
 
-/// A copy of a header's value in memory of its own, for who keeps it longer than its request takes to read.
+/// A copy of a header value in memory of its own, for holders that outlive the request's read buffer.
 #[must_use]
-pub fn apart(value: &HeaderValue) -> HeaderValue {
+pub fn detached(value: &HeaderValue) -> HeaderValue {
     HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone())
 }
 
@@ -301,11 +301,11 @@ mod tests {
             let all = [("api-key", "1"), ("api-key", "2"), ("cookie", "c")];
             for sent in [&all[..], &all[2..], &[]] {
                 let sent = credentials(sent, uri);
-                let apart = sent.apart();
-                assert_eq!(key.caller(&apart), key.caller(&sent), "{uri}");
-                assert_eq!((apart.query(), apart.vary()), (sent.query(), sent.vary()));
+                let copy = sent.detached();
+                assert_eq!(key.caller(&copy), key.caller(&sent), "{uri}");
+                assert_eq!((copy.query(), copy.vary()), (sent.query(), sent.vary()));
                 let (mut copied, mut as_sent) = (HeaderMap::new(), HeaderMap::new());
-                apart.copy_into(&mut copied);
+                copy.copy_into(&mut copied);
                 sent.copy_into(&mut as_sent);
                 assert_eq!(copied, as_sent);
             }

@@ -5,3 +5,4 @@ pub mod key;
 pub mod preferences;
 pub mod query;
 pub mod route;
+pub mod routed;

@@ -76,13 +76,39 @@ impl Route {
             | Self::Forward { dialect } => *dialect,
         }
     }
+}
 
-    /// The name of the route in metrics and logs.
+/// The label of a route in metrics and logs: a closed list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RouteLabel {
+    /// Status polls on `/v1/video/generations/{task_id}`.
+    Unified,
+    /// Status polls on `/v1/videos/{task_id}`.
+    OpenAi,
+    /// Everything that is passed on.
+    Forward,
+}
+
+impl RouteLabel {
+    /// All of them, in the order of their declaration.
+    pub const ALL: [Self; 3] = [Self::Unified, Self::OpenAi, Self::Forward];
+
+    /// Of status polls in this dialect.
     #[must_use]
-    pub fn as_str(&self) -> &'static str {
+    pub const fn of(dialect: Dialect) -> Self {
+        match dialect {
+            Dialect::Unified => Self::Unified,
+            Dialect::OpenAi => Self::OpenAi,
+        }
+    }
+
+    /// As metrics and logs spell it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Poll { dialect, .. } => dialect.as_str(),
-            Self::Write { .. } | Self::Forward { .. } => "forward",
+            Self::Unified => Dialect::Unified.as_str(),
+            Self::OpenAi => Dialect::OpenAi.as_str(),
+            Self::Forward => "forward",
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::guard::Guard;
 use crate::error::Error;
-use crate::request::inbound::TellInterim;
+use crate::request::inbound::SendInterim;
 use crate::sync::lock;
 
 /// Bytes of interim answers that may wait for a client, before more of them are dropped.
@@ -42,7 +42,7 @@ struct State {
     since: Instant,
     /// Since when the client has taken nothing of what there is for it.
     not_taken_since: Option<Instant>,
-    /// Resources of answers that the client was offered and has not made room for.
+    /// Parts of answers that the client was offered and has not made room for.
     offered: usize,
     /// When the client last made room for such a part.
     taken: Instant,
@@ -269,8 +269,8 @@ impl Activity {
 }
 
 /// For HTTP/1.1, where one request at a time is under way.
-impl TellInterim for Activity {
-    fn tell(&self, status: StatusCode, headers: &HeaderMap) {
+impl SendInterim for Activity {
+    fn send(&self, status: StatusCode, headers: &HeaderMap) {
         self.with(|state| {
             let hints = &mut state.hints;
             if hints.len() > MAX_HINTS {
@@ -318,7 +318,7 @@ mod tests {
         let activity = Activity::new();
         let hint = |times: usize| {
             for _ in 0..times {
-                activity.tell(StatusCode::EARLY_HINTS, &HeaderMap::new());
+                activity.send(StatusCode::EARLY_HINTS, &HeaderMap::new());
             }
         };
         let _first = activity.request();

@@ -134,7 +134,7 @@ impl Download {
         Poll::Ready(Some(Ok(Frame::data(portion))))
     }
 
-    /// FwdReason for more, the client's side has made room for what there was.
+    /// Asked for more, the client's side has made room for what there was.
     fn note_taken(&mut self) {
         if std::mem::take(&mut self.offered) {
             self.activity.taken();

@@ -17,8 +17,7 @@ use super::bodies::{Download, Upload};
 use super::{Keeping, guard};
 use crate::error::Error;
 use crate::message::body::Body;
-use crate::request::inbound::{Inbound, Interim, Peer, Refusal};
-use crate::request::route::Route;
+use crate::request::inbound::{Inbound, Interim, Peer};
 use crate::sync::lock;
 use crate::telemetry::Counted;
 
@@ -79,22 +78,23 @@ where
     /// Answers one request, or says why it is refused.
     pub(super) fn answer(
         self: Arc<Self>,
-        mut request: Request<Incoming>,
+        request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<Body>, Infallible>> + use<S> {
         let is_http_2 = request.version() == Version::HTTP_2;
         let (busy, refused) = self.activity.request();
         if is_http_2 {
             self.speaks_http_2.store(true, Ordering::Relaxed);
         }
-        if let Some(why) = refused.or_else(|| refuse_http_2(&request)) {
+        let refusal = refused.or_else(|| refuse_http_2(&request));
+        if let Some(why) = &refusal {
             tracing::debug!("a client's request is refused: {why}");
-            request.extensions_mut().insert(Refusal(why));
         }
         let request =
             request.map(|body| Upload::watch(body, &self.activity, self.keeping.idle_timeout));
         let speaks_http_11 = request.version() == Version::HTTP_11;
         let mut inbound = Inbound::new(request, self.peer);
-        if speaks_http_11 && !matches!(inbound.route, Route::Poll { .. }) {
+        inbound.refusal = refusal;
+        if speaks_http_11 {
             inbound.interim = Some(Interim(Arc::clone(&self.activity) as _));
         }
         let answer = lock(&self.service).call(inbound);

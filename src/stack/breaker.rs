@@ -1,6 +1,6 @@
-//! Keeps polls from an upstream that asked for a pause or is down, but for a probe now and then. Below Retry, so that
-//! every single request is admitted and judged: an upstream that is gone is known by the first few, and a probe that
-//! failed is not tried again at once.
+//! Keeps polls from an upstream that asked for a pause or is down, but for a probe now and then. Below Retry, so that every
+//! single try is admitted and recorded: the first few failures are known at once, and a probe that failed is not repeated
+//! immediately.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,6 +9,8 @@ use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 use tower::{Service, ServiceExt as _};
 
+use super::shared::Shared;
+use super::state::PollState;
 use crate::answer::reply::Reply;
 use crate::error::Error;
 use crate::request::key::TaskKey;
@@ -17,26 +19,40 @@ use crate::telemetry::{ErrorContext, RecentErrors, SeenBy};
 use crate::upstream::breakers::{CircuitBreakers, Observation};
 
 /// See the module.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Breaker<S> {
-    inner: S,
+    inner: Shared<S>,
     breakers: Arc<CircuitBreakers>,
     recent: Arc<RecentErrors>,
 }
 
 impl<S> Breaker<S> {
-    pub(super) fn new(inner: S, breakers: Arc<CircuitBreakers>, recent: Arc<RecentErrors>) -> Self {
+    pub(super) fn new(inner: S, state: &PollState) -> Self {
         Self {
-            inner,
-            breakers,
-            recent,
+            inner: Shared::new(inner),
+            breakers: Arc::clone(&state.breakers),
+            recent: Arc::clone(&state.recent_errors),
+        }
+    }
+}
+
+impl<S> Clone for Breaker<S> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            breakers: Arc::clone(&self.breakers),
+            recent: Arc::clone(&self.recent),
         }
     }
 }
 
 impl<S> Service<TaskFetch> for Breaker<S>
 where
-    S: Service<TaskFetch, Response = Reply, Error = Error, Future: Send> + Clone + Send + 'static,
+    S: Service<TaskFetch, Response = Reply, Error = Error, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
 {
     type Response = Reply;
     type Error = Error;
@@ -59,7 +75,7 @@ where
             let result = inner.oneshot(fetch).await;
             if let Some(observation) = Observation::of(&result) {
                 if observation != Observation::Answered {
-                    tell(&recent, &key, &result);
+                    record(&recent, &key, &result);
                 }
                 breakers.record(
                     caller,
@@ -74,8 +90,8 @@ where
     }
 }
 
-fn tell(recent: &RecentErrors, key: &TaskKey, result: &Result<Reply, Error>) {
-    let circumstances = ErrorContext {
+fn record(recent: &RecentErrors, key: &TaskKey, result: &Result<Reply, Error>) {
+    let context = ErrorContext {
         seen: SeenBy::Upstream,
         route: key.dialect.as_str(),
         task: Some(key.task.as_str()),
@@ -85,8 +101,8 @@ fn tell(recent: &RecentErrors, key: &TaskKey, result: &Result<Reply, Error>) {
     match result {
         Ok(reply) => {
             let reason = reply.status.canonical_reason().unwrap_or_default();
-            recent.record(circumstances, reply.status.as_str(), reason, now);
+            recent.record(context, reply.status.as_str(), reason, now);
         }
-        Err(error) => recent.record(circumstances, error.code(), &error.reason(), now),
+        Err(error) => recent.record(context, error.code(), &error.reason(), now),
     }
 }

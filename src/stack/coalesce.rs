@@ -1,5 +1,5 @@
-//! Lets everyone who wants the same task at the same time wait for one poll. Below Recall, which answers most
-//! without one, and above Remember, whose work is then done once for all.
+//! Lets concurrent polls of one task share one flight. Below Recall, which answers most polls without one, and above
+//! Remember, whose work is then done once for all waiters.
 
 use std::cell::LazyCell;
 use std::num::NonZeroUsize;
@@ -11,26 +11,26 @@ use tokio::time::timeout_at;
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt as _};
 
-use super::{LeasedQuery, PollFlights};
-use crate::answer::Answer;
+use super::shared::Shared;
+use super::state::{LeasedQuery, Miss, PollFlights, PollState};
 use crate::answer::outcome::Outcome;
+use crate::answer::{Answer, Landed, Origin};
 use crate::cache::Store;
+use crate::config;
 use crate::error::Error;
 use crate::request::preferences::CacheMode;
-use crate::request::query::TaskQuery;
 use crate::sync::flights::Role;
 use crate::telemetry::Gauge;
 
 /// See the module.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Coalesce<S> {
-    inner: S,
-    terms: Arc<Terms>,
+    inner: Shared<S>,
+    shared: Arc<Config>,
 }
 
-/// What all polls have in common.
 #[derive(Debug)]
-struct Terms {
+struct Config {
     flights: PollFlights,
     store: Arc<Store>,
     waiters: Gauge,
@@ -39,33 +39,36 @@ struct Terms {
 }
 
 impl<S> Coalesce<S> {
-    pub(super) fn new(
-        inner: S,
-        flights: PollFlights,
-        store: Arc<Store>,
-        waiters: Gauge,
-        out_of_time: CancellationToken,
-        max_waiters: NonZeroUsize,
-    ) -> Self {
-        let terms = Terms {
-            flights,
-            store,
-            waiters,
-            out_of_time,
-            max_waiters,
+    pub(super) fn new(inner: S, state: &PollState, config: &config::Config) -> Self {
+        let shared = Config {
+            flights: state.flights.clone(),
+            store: Arc::clone(&state.store),
+            waiters: state.waiters.clone(),
+            out_of_time: state.out_of_time.clone(),
+            max_waiters: config.limits.max_waiters,
         };
         Self {
-            inner,
-            terms: Arc::new(terms),
+            inner: Shared::new(inner),
+            shared: Arc::new(shared),
         }
     }
 }
 
-impl<S> Service<TaskQuery> for Coalesce<S>
+impl<S> Clone for Coalesce<S> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+impl<S> Service<Miss> for Coalesce<S>
 where
-    S: Service<LeasedQuery, Response = Answer, Error = Error, Future: Send>
+    S: Service<LeasedQuery, Response = Landed, Error = Error, Future: Send>
         + Clone
         + Send
+        + Sync
         + 'static,
 {
     type Response = Answer;
@@ -76,46 +79,46 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, query: TaskQuery) -> Self::Future {
-        let Self { inner, terms } = self.clone();
+    fn call(&mut self, Miss { query, reason }: Miss) -> Self::Future {
+        let Self { inner, shared } = self.clone();
         let (key, cache_mode, deadline) = (query.key.clone(), query.cache_mode, query.deadline);
-        // Only those who depart share it with their flight.
+        // Only leaders share it with their flight.
         let query = LazyCell::new(move || Arc::new(query));
         Box::pin(async move {
-            let Terms {
+            let Config {
                 flights,
                 store,
                 waiters,
                 out_of_time,
                 max_waiters,
-            } = &*terms;
+            } = &*shared;
             let _waiting = waiters.up();
             loop {
                 let lease = store.lease(&key);
-                let depart = || {
+                let start = || {
                     let (query, lease) = (Arc::clone(&query), lease.clone());
                     inner.clone().oneshot(LeasedQuery { query, lease })
                 };
-                let ticket = flights
-                    .join((key.clone(), lease.clone()), max_waiters.get(), depart)
+                let waiter = flights
+                    .join((key.clone(), lease.clone()), max_waiters.get(), start)
                     .map_err(|_| Error::Overloaded("clients waiting for this task"))?;
-                let role = ticket.role();
-                let answer = tokio::select! {
-                    answer = timeout_at(deadline, ticket) => {
-                        answer.map_err(|_| Error::UpstreamTimeout)?
+                let role = waiter.role();
+                let landed = tokio::select! {
+                    landed = timeout_at(deadline, waiter) => {
+                        landed.map_err(|_| Error::UpstreamTimeout)?
                     }
                     () = out_of_time.cancelled() => return Err(Error::Draining),
                 };
-                let answer = answer.map_err(|_| Error::Panicked)??;
-                // The flight found it in the store after all: nothing for one who demands what upstream says now.
-                if cache_mode == CacheMode::NoCache && answer.asked.is_none() {
+                let landed = landed.map_err(|_| Error::Panicked)??;
+                // The flight was answered from memory, which is not enough for a client that demands a new answer.
+                if cache_mode == CacheMode::NoCache && landed.origin == Origin::Memory {
                     continue;
                 }
-                let outcome = match role {
-                    Role::Leader => answer.outcome,
+                let own = match role {
+                    Role::Leader => Outcome::Fetched,
                     Role::Follower => Outcome::Shared,
                 };
-                return Ok(Answer { outcome, ..answer });
+                return Ok(landed.answer(reason, own));
             }
         })
     }

@@ -1,32 +1,44 @@
-//! Sends status polls one way and everything else the other. Below the door, which counts them.
+//! Sends status polls one way and everything else the other. Below Shed, which counts them apart.
 
 use std::task::{Context, Poll};
 
 use futures_util::future::{Either, Ready, ready};
 use tower::Service;
 
+use super::shared::Shared;
 use crate::answer::handled::Handled;
 use crate::error::Error;
-use crate::request::inbound::Inbound;
-use crate::request::route::Route;
+use crate::request::routed::{Forwardable, Kind, StatusPoll};
 
 /// See the module.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Dispatch<P, F> {
-    polls: P,
-    forward: F,
+    status: P,
+    forward: Shared<F>,
 }
 
 impl<P, F> Dispatch<P, F> {
-    pub(super) fn new(polls: P, forward: F) -> Self {
-        Self { polls, forward }
+    pub(super) fn new(status: P, forward: F) -> Self {
+        Self {
+            status,
+            forward: Shared::new(forward),
+        }
     }
 }
 
-impl<P, F> Service<Inbound> for Dispatch<P, F>
+impl<P: Clone, F> Clone for Dispatch<P, F> {
+    fn clone(&self) -> Self {
+        Self {
+            status: self.status.clone(),
+            forward: self.forward.clone(),
+        }
+    }
+}
+
+impl<P, F> Service<Kind> for Dispatch<P, F>
 where
-    P: Service<Inbound, Response = Handled, Error = Error>,
-    F: Service<Inbound, Response = Handled, Error = Error>,
+    P: Service<StatusPoll, Response = Handled, Error = Error>,
+    F: Service<Forwardable, Response = Handled, Error = Error> + Clone,
 {
     type Response = Handled;
     type Error = Error;
@@ -36,15 +48,11 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, inbound: Inbound) -> Self::Future {
-        if let Some(why) = inbound.refusal() {
-            return Either::Right(Either::Right(ready(Err(why.clone()))));
-        }
-        match inbound.route {
-            Route::Poll { .. } => Either::Left(self.polls.call(inbound)),
-            Route::Write { .. } | Route::Forward { .. } => {
-                Either::Right(Either::Left(self.forward.call(inbound)))
-            }
+    fn call(&mut self, kind: Kind) -> Self::Future {
+        match kind {
+            Kind::Poll(poll) => Either::Left(self.status.call(poll)),
+            Kind::Forward(request) => Either::Right(Either::Left(self.forward.call(request))),
+            Kind::Refused(error) => Either::Right(Either::Right(ready(Err(error)))),
         }
     }
 }

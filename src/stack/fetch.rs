@@ -1,4 +1,4 @@
-//! Asks upstream for a task's status: within the limits of time, size and number. Innermost.
+//! Asks upstream for a task's status, within the limits of time, size and number. Innermost.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -9,8 +9,9 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 use tower::Service;
 
+use super::state::Resources;
 use crate::answer::reply::Reply;
-use crate::config;
+use crate::config::Config;
 use crate::error::Error;
 use crate::request::query::TaskFetch;
 use crate::task::TaskSnapshot;
@@ -20,30 +21,27 @@ use crate::upstream::{Upstream, status_request};
 #[derive(Debug, Clone)]
 pub struct Fetch {
     upstream: Upstream,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     max_body: usize,
 }
 
 impl Fetch {
-    pub(super) fn new(
-        upstream: Upstream,
-        places: Arc<Semaphore>,
-        config: &config::Upstream,
-    ) -> Self {
+    pub(super) fn new(resources: &Resources, config: &Config) -> Self {
+        let max_body = config.upstream.max_status_body.bytes();
         Self {
-            upstream,
-            places,
-            max_body: usize::try_from(config.max_status_body.bytes()).unwrap_or(usize::MAX),
+            upstream: resources.upstream.clone(),
+            permits: Arc::clone(&resources.upstream_permits),
+            max_body: usize::try_from(max_body).unwrap_or(usize::MAX),
         }
     }
 
     async fn fetch(self, fetch: TaskFetch) -> Result<Reply, Error> {
         let deadline = fetch.deadline;
-        let _place = timeout_at(deadline, self.places.acquire())
+        let _permit = timeout_at(deadline, self.permits.acquire())
             .await
             .map_err(|_| Error::Overloaded("status polls of the video API"))?
             .map_err(|_| Error::Draining)?;
-        // Pinned here, and so not moved once more.
+        // Pinned in place: the future is too large to move.
         timeout_at(deadline, pin!(self.ask(&fetch)))
             .await
             .map_err(|_| Error::UpstreamTimeout)?

@@ -1,26 +1,23 @@
-//! Passes everything that is no status poll through, streamed both ways and unread. Beside the task pipeline, since
-//! nothing of it is remembered or shared; only a write to a task makes the store forget that task.
+//! Passes everything that is not a status poll on to upstream, streamed both ways and unread. Beside the task pipeline,
+//! since nothing of it is remembered or shared; but a write to a task invalidates what is remembered of it.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use http::{Method, StatusCode};
-use tokio::sync::mpsc;
+use http::Method;
 use tower::Service;
 
+use super::state::Resources;
 use crate::answer::handled::{Facts, Handled};
 use crate::answer::outcome::Outcome;
 use crate::cache::Store;
 use crate::config::{Config, Forwarded};
 use crate::error::Error;
-use crate::message::body::Body;
-use crate::request::inbound::{Inbound, Interim};
-use crate::request::route::Route;
-use crate::upstream::interim::{self, Hint};
-use crate::upstream::{Upstream, expect_continue, forward_request, headers, tunnel};
+use crate::request::route::TaskId;
+use crate::request::routed::Forwardable;
+use crate::upstream::{Upstream, forward_request};
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -28,89 +25,46 @@ pub struct Forward {
     upstream: Upstream,
     store: Arc<Store>,
     forwarded: Forwarded,
-    idle: Duration,
+    idle_timeout: Duration,
 }
 
 impl Forward {
-    pub(super) fn new(upstream: Upstream, store: Arc<Store>, config: &Config) -> Self {
+    pub(super) fn new(resources: &Resources, config: &Config) -> Self {
         Self {
-            upstream,
-            store,
+            upstream: resources.upstream.clone(),
+            store: Arc::clone(&resources.polls.store),
             forwarded: config.listen.forwarded,
-            idle: config.limits.idle_timeout,
+            idle_timeout: config.limits.idle_timeout,
         }
     }
 
-    async fn forward(self, inbound: Inbound) -> Result<Handled, Error> {
-        let Inbound {
-            route,
+    async fn forward(self, forwardable: Forwardable) -> Result<Handled, Error> {
+        let Forwardable {
+            writes,
             mut request,
             peer,
             interim,
-            ..
-        } = inbound;
+        } = forwardable;
         if request.method() == Method::CONNECT {
             return Err(Error::BadRequest(
                 "CONNECT is not for this gateway; name a path of the video API",
             ));
         }
         let client = hyper::upgrade::on(&mut request);
-        let passage = forward_request(self.upstream.url(), request, peer, self.forwarded)?;
-        let facts = Facts::only(Outcome::Forwarded);
-        // Forgotten before and after (RFC 9111 §4.4): a poll in between may have seen the state from before.
-        let _forgets = match route {
-            Route::Write { task, .. } => Some(ForgetsTwice::new(self.store, task)),
-            Route::Poll { .. } | Route::Forward { .. } => None,
-        };
-        let (mut request, expectation) = expect_continue(passage.request);
-        let hints = interim::listen(&mut request, expectation.clone());
-        let answer = async {
-            if passage.upgrades {
-                self.upstream.upgrade(request).await
-            } else {
-                self.upstream.forward(request).await
-            }
-        };
-        let mut response = passing_on(hints, interim, answer).await?;
-        let status = response.status();
-        headers::strip_response(response.headers_mut(), status);
-        if status == StatusCode::SWITCHING_PROTOCOLS {
-            if !passage.upgrades {
-                return Err(Error::UpstreamInvalid("a 101 that nobody asked for".into()));
-            }
-            let upstream = hyper::upgrade::on(&mut response);
-            let bytes = Body::lasting(tunnel(client, upstream, self.idle));
-            let response = response.map(|_| bytes);
-            return Ok(Handled { response, facts });
-        }
-        // An upstream that falls silent in the middle is as good as dead; before the head it may take its time.
-        let mut response = response.map(|body| body.never_silent_for(self.idle));
-        if let Some(expectation) = expectation {
-            expectation.answered();
-            response = response.map(|body| body.guarded(expectation));
-        }
-        Ok(Handled { response, facts })
+        let request = forward_request(self.upstream.url(), request, peer, self.forwarded)?;
+        let _guard = writes.map(|task| InvalidatesTwice::new(self.store, task));
+        let response = self
+            .upstream
+            .exchange(request, client, interim, self.idle_timeout)
+            .await?;
+        Ok(Handled {
+            response,
+            facts: Facts::only(Outcome::Forwarded),
+        })
     }
 }
 
-/// Passes on what upstream says before it answers.
-async fn passing_on<T>(
-    mut hints: mpsc::Receiver<Hint>,
-    client: Option<Interim>,
-    answer: impl Future<Output = T>,
-) -> T {
-    let mut answer = pin!(answer);
-    loop {
-        tokio::select! {
-            answer = answer.as_mut() => return answer,
-            Some((status, headers)) = hints.recv() => if let Some(Interim(client)) = &client {
-                client.tell(status, &headers);
-            },
-        }
-    }
-}
-
-impl Service<Inbound> for Forward {
+impl Service<Forwardable> for Forward {
     type Response = Handled;
     type Error = Error;
     type Future = BoxFuture<'static, Result<Handled, Error>>;
@@ -119,25 +73,26 @@ impl Service<Inbound> for Forward {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, inbound: Inbound) -> Self::Future {
-        Box::pin(self.clone().forward(inbound))
+    fn call(&mut self, forwardable: Forwardable) -> Self::Future {
+        Box::pin(self.clone().forward(forwardable))
     }
 }
 
-/// A write to a task under way: the task is forgotten when it starts, and when it ends, however it ends.
-struct ForgetsTwice {
+/// A write to a task in progress: the task is invalidated when it starts and when it ends, however it ends (RFC 9111
+/// §4.4), since a poll in between may have seen the state from before.
+struct InvalidatesTwice {
     store: Arc<Store>,
-    task: crate::request::route::TaskId,
+    task: TaskId,
 }
 
-impl ForgetsTwice {
-    fn new(store: Arc<Store>, task: crate::request::route::TaskId) -> Self {
+impl InvalidatesTwice {
+    fn new(store: Arc<Store>, task: TaskId) -> Self {
         store.invalidate(&task);
         Self { store, task }
     }
 }
 
-impl Drop for ForgetsTwice {
+impl Drop for InvalidatesTwice {
     fn drop(&mut self) {
         self.store.invalidate(&self.task);
     }

@@ -1,6 +1,6 @@
-//! Holds a poll until there is news (RFC 7240 `wait`, and every event of a stream). Above Translate, and so above all
-//! that remembers and shares: it only sleeps until what it was told stops being fresh, and then asks like anyone else.
-//! All who wait for a task cost upstream one poll per freshness, and nobody waiting means no polling.
+//! Holds a poll until there is news (RFC 7240 `wait`, and every event of a stream). Above everything that remembers and
+//! shares: it sleeps until the answer it was given stops being fresh, and asks again like any other client. Waiters of a
+//! task share one upstream poll per freshness period; without waiters there is no polling.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -12,14 +12,16 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
+use super::state::PollState;
 use crate::answer::Answer;
 use crate::answer::etag::names;
+use crate::config;
 use crate::error::Error;
 use crate::request::preferences::CacheMode;
 use crate::request::query::{TaskQuery, Wait};
 use crate::telemetry::Gauge;
 
-/// The least time between two looks of one who waits, where nothing stays fresh.
+/// The least time between two looks, where nothing stays fresh.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The same while upstream is failing.
@@ -29,32 +31,26 @@ const STALE_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub struct Hold<S> {
     inner: S,
-    terms: Arc<Terms>,
+    shared: Arc<Config>,
 }
 
-/// What those who wait have in common.
 #[derive(Debug)]
-struct Terms {
+struct Config {
     timeout: Duration,
     waiters: Gauge,
     draining: CancellationToken,
 }
 
 impl<S> Hold<S> {
-    pub(super) fn new(
-        inner: S,
-        timeout: Duration,
-        waiters: Gauge,
-        draining: CancellationToken,
-    ) -> Self {
-        let terms = Terms {
-            timeout,
-            waiters,
-            draining,
+    pub(super) fn new(inner: S, state: &PollState, config: &config::Config) -> Self {
+        let shared = Config {
+            timeout: config.upstream.timeout,
+            waiters: state.waiters.clone(),
+            draining: state.draining.clone(),
         };
         Self {
             inner,
-            terms: Arc::new(terms),
+            shared: Arc::new(shared),
         }
     }
 }
@@ -75,13 +71,13 @@ where
         let Some(wait) = query.wait.take() else {
             return Either::Left(self.inner.call(query));
         };
-        let Self { mut inner, terms } = self.clone();
+        let Self { mut inner, shared } = self.clone();
         Either::Right(Box::pin(async move {
-            let Terms {
+            let Config {
                 timeout,
                 waiters,
                 draining,
-            } = &*terms;
+            } = &*shared;
             let timeout = *timeout;
             let mut known: Option<Answer> = None;
             loop {
@@ -97,7 +93,7 @@ where
                 let looked = inner.call(query.clone()).await;
                 let over = Instant::now() >= wait.until;
                 let answer = match (known, looked) {
-                    // Cut off by the end of the wait, which says nothing of upstream.
+                    // Cut off by the end of the wait, which says nothing about upstream.
                     (Some(known), Err(_)) if over => known,
                     (Some(known), Ok(answer)) if over && answer.received <= known.received => known,
                     (_, looked) => looked?,
@@ -112,7 +108,7 @@ where
                     () = draining.cancelled() => {}
                 }
                 if draining.is_cancelled() || Instant::now() >= wait.until {
-                    // Others may have been told more in the meantime.
+                    // Another client may have learnt more in the meantime.
                     query.cache_mode = CacheMode::OnlyIfCached;
                     query.at = Instant::now();
                     poll_fn(|cx| inner.poll_ready(cx)).await?;
@@ -128,7 +124,7 @@ where
     }
 }
 
-/// Whether an answer is worth ending the wait: it is new, it is the end, or it is no task at all.
+/// Whether an answer ends the wait: it is new, terminal, or not a task.
 fn is_over(wait: &Wait, answer: &Answer) -> bool {
     if !answer.reply.is_task() || answer.reply.is_terminal() {
         return true;
@@ -139,7 +135,7 @@ fn is_over(wait: &Wait, answer: &Answer) -> bool {
         .is_some_and(|known| !names(known, &rendition.etag))
 }
 
-/// When the answer may have changed: once it is no longer fresh, and not too soon where it never is.
+/// When the answer may have changed: once it is no longer fresh, but not at once where it never was.
 fn next_look(answer: &Answer, now: Instant) -> Instant {
     let pause = if answer.outcome.is_stale() {
         STALE_PAUSE

@@ -1,4 +1,4 @@
-//! Counts, logs and signs every request. Outermost, so that nothing that happens below goes unseen.
+//! Counts, logs and signs every request, once its route is read. Outermost, so that nothing below goes unseen.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -10,23 +10,25 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::Service;
 
+use super::state::Resources;
 use crate::answer::handled::{Facts, Handled};
 use crate::answer::outcome::Outcome;
-use crate::config::LogRequests;
+use crate::config::{Config, LogRequests};
 use crate::message::body::Body;
 use crate::message::fields::append_via;
 use crate::message::request_id;
 use crate::message::trace::Trace;
 use crate::request::inbound::Inbound;
-use crate::request::key::{Caller, CallerKey, apart};
-use crate::request::route::Route;
+use crate::request::key::{CallerKey, detached};
+use crate::request::route::TaskId;
+use crate::request::routed::{Routed, Subject};
 use crate::task::State;
 use crate::telemetry::{Metrics, RequestLine};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const UPSTREAM_REQUEST_ID: HeaderName = HeaderName::from_static("x-oneapi-request-id");
 
-/// What nginx counts a client as that went away before its answer was ready.
+/// nginx's status for a client that went away before its answer was ready.
 const CLIENT_GONE: u16 = 499;
 
 /// See the module.
@@ -39,24 +41,19 @@ pub struct Observe<S> {
 }
 
 impl<S> Observe<S> {
-    pub(super) fn new(
-        inner: S,
-        metrics: Arc<Metrics>,
-        caller_key: CallerKey,
-        log: LogRequests,
-    ) -> Self {
+    pub(super) fn new(inner: S, resources: &Resources, config: &Config) -> Self {
         Self {
             inner,
-            metrics,
-            caller_key,
-            log,
+            metrics: Arc::clone(&resources.metrics),
+            caller_key: resources.caller_key.clone(),
+            log: config.log.requests,
         }
     }
 }
 
 impl<S> Service<Inbound> for Observe<S>
 where
-    S: Service<Inbound, Response = Handled, Error = Infallible>,
+    S: Service<Routed, Response = Handled, Error = Infallible>,
 {
     type Response = Response<Body>;
     type Error = Infallible;
@@ -66,34 +63,31 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut inbound: Inbound) -> Self::Future {
+    fn call(&mut self, inbound: Inbound) -> Self::Future {
         let headers = inbound.request.headers();
-        // Looked at here already, so that it is told of those as well who are refused or go away.
-        if let Route::Poll { .. } = inbound.route {
-            let query = inbound.request.uri().query();
-            inbound.sender = Some(self.caller_key.identify(headers, query));
-        }
+        let (trace, request_id) = (Trace::read(headers), headers.get(REQUEST_ID).cloned());
+        let started = inbound.received_at;
+        let routed = Routed::read(inbound, &self.caller_key);
         let watch = Watch {
             metrics: Arc::clone(&self.metrics),
             log: self.log,
-            started: inbound.at,
-            route: inbound.route.clone(),
-            caller: inbound.sender.map(|sender| sender.caller),
-            trace: Trace::read(headers),
+            started,
+            subject: routed.subject.clone(),
+            trace,
             facts: Facts::only(Outcome::Failed),
             code: CLIENT_GONE,
-            request_id: headers.get(REQUEST_ID).cloned(),
-            is_apart: false,
+            request_id,
+            is_detached: false,
         };
         Observed {
-            inner: self.inner.call(inbound),
+            inner: self.inner.call(routed),
             watch: Some(watch),
         }
     }
 }
 
 pin_project! {
-    /// A request under way, under observation.
+    /// A request in progress, under observation.
     pub struct Observed<F> {
         #[pin]
         inner: F,
@@ -111,7 +105,7 @@ where
         let this = self.project();
         let Poll::Ready(handled) = this.inner.poll(cx) else {
             if let Some(watch) = this.watch {
-                watch.keep_apart();
+                watch.detach();
             }
             return Poll::Pending;
         };
@@ -124,11 +118,11 @@ where
             watch.facts = facts;
             watch.code = response.status().as_u16();
             sign(response.headers_mut(), watch.request_id.take());
-            if watch.is_told() {
+            if watch.is_logged() {
                 watch.request_id = response.headers().get(REQUEST_ID).cloned();
             }
         }
-        // A streamed answer is over when its body is: only then the watch is dropped, and tells.
+        // A streamed answer ends with its body: only then is the watch dropped, and reports.
         Poll::Ready(Ok(if response.body().is_buffered() {
             response
         } else {
@@ -149,32 +143,31 @@ fn sign(headers: &mut HeaderMap, client_id: Option<HeaderValue>) {
     }
 }
 
-/// One request under way; tells of it when it is dropped.
+/// One request in progress; counts and logs it when dropped.
 struct Watch {
     metrics: Arc<Metrics>,
     log: LogRequests,
     started: Instant,
-    route: Route,
-    caller: Option<Caller>,
+    subject: Subject,
     trace: Option<Trace>,
     facts: Facts,
     code: u16,
-    /// The client's name for it, until the answer has one.
+    /// The client's, until the answer has one.
     request_id: Option<HeaderValue>,
-    is_apart: bool,
+    is_detached: bool,
 }
 
 impl Watch {
-    /// Whatever waits does so without the buffer that its request was read into.
-    fn keep_apart(&mut self) {
-        if !self.is_apart {
-            self.is_apart = true;
-            self.request_id = self.request_id.as_ref().map(apart);
+    /// Copies what would keep the request's read buffer alive while the request waits.
+    fn detach(&mut self) {
+        if !self.is_detached {
+            self.is_detached = true;
+            self.request_id = self.request_id.as_ref().map(detached);
         }
     }
 
-    /// Whether it gets a line of the log.
-    fn is_told(&self) -> bool {
+    /// Whether the log gets a line for it.
+    fn is_logged(&self) -> bool {
         match self.log {
             LogRequests::All => true,
             LogRequests::Upstream => !matches!(self.facts.outcome, Outcome::Hit | Outcome::Shared),
@@ -188,21 +181,18 @@ impl Drop for Watch {
         let seconds = self.started.elapsed().as_secs_f64();
         let outcome = self.facts.outcome;
         self.metrics
-            .request(&self.route, outcome, self.code, seconds, self.trace);
-        if self.is_told() {
+            .request(self.subject.route, outcome, self.code, seconds, self.trace);
+        if self.is_logged() {
             let request_id = self.request_id.as_ref();
             // Clients may send any bytes.
             let request_id = request_id.map(|id| String::from_utf8_lossy(id.as_bytes()));
             RequestLine {
-                route: self.route.as_str(),
+                route: self.subject.route.as_str(),
                 outcome: outcome.as_str(),
                 code: self.code,
                 state: self.facts.state.map(State::as_str),
-                task: match &self.route {
-                    Route::Poll { task, .. } | Route::Write { task, .. } => Some(task.as_str()),
-                    Route::Forward { .. } => None,
-                },
-                caller: self.caller,
+                task: self.subject.task.as_ref().map(TaskId::as_str),
+                caller: self.subject.caller,
                 request_id: request_id.as_deref(),
                 trace: self.trace,
                 seconds,

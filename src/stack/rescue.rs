@@ -1,6 +1,5 @@
-//! Turns errors into responses in the dialect of the path, and keeps the latest of what went wrong for people. Below
-//! Observe, so that what it counts is what the client sees; above the door, so that refusals there are worded like
-//! everything else.
+//! Turns errors into responses in the dialect of the path, and keeps the latest errors for people. Below Observe, so that
+//! what it counts is what the client sees; above Shed, so that its refusals are worded like all others.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -8,19 +7,20 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::header::{CONNECTION, RETRY_AFTER};
-use http::{HeaderName, HeaderValue, Response};
+use http::{HeaderValue, Response};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::Service;
 
+use super::state::Resources;
 use crate::answer::handled::{Facts, Handled};
 use crate::answer::outcome::Outcome;
+use crate::answer::respond::CACHE_STATUS;
 use crate::error::{Error, retry_after_seconds};
 use crate::message::body::Body;
 use crate::message::fields::{JSON, RETRY_AFTER_MS};
-use crate::request::inbound::Inbound;
-use crate::request::key::Caller;
-use crate::request::route::Route;
+use crate::request::route::{RouteLabel, TaskId};
+use crate::request::routed::{Kind, Routed, Subject};
 use crate::task::{Dialect, ErrorDocument};
 use crate::telemetry::{ErrorContext, RecentErrors, SeenBy};
 
@@ -32,14 +32,17 @@ pub struct Rescue<S> {
 }
 
 impl<S> Rescue<S> {
-    pub(super) fn new(inner: S, recent: Arc<RecentErrors>) -> Self {
-        Self { inner, recent }
+    pub(super) fn new(inner: S, resources: &Resources) -> Self {
+        Self {
+            inner,
+            recent: Arc::clone(&resources.polls.recent_errors),
+        }
     }
 }
 
-impl<S> Service<Inbound> for Rescue<S>
+impl<S> Service<Routed> for Rescue<S>
 where
-    S: Service<Inbound, Response = Handled, Error = Error>,
+    S: Service<Kind, Response = Handled, Error = Error>,
 {
     type Response = Handled;
     type Error = Infallible;
@@ -49,25 +52,21 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, inbound: Inbound) -> Self::Future {
-        let route = inbound.route.clone();
-        let caller = inbound.sender.map(|sender| sender.caller);
+    fn call(&mut self, routed: Routed) -> Self::Future {
         Rescued {
-            inner: self.inner.call(inbound),
-            route,
-            caller,
+            inner: self.inner.call(routed.kind),
+            subject: routed.subject,
             recent: Arc::clone(&self.recent),
         }
     }
 }
 
 pin_project! {
-    /// A request under way that cannot fail.
+    /// A request in progress that cannot fail.
     pub struct Rescued<F> {
         #[pin]
         inner: F,
-        route: Route,
-        caller: Option<Caller>,
+        subject: Subject,
         recent: Arc<RecentErrors>,
     }
 }
@@ -80,37 +79,34 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        this.inner.poll(cx).map(|handled| {
-            Ok(match handled {
+        this.inner.poll(cx).map(|result| {
+            Ok(match result {
                 Ok(handled) => {
-                    tell(this.recent, this.route, *this.caller, &handled);
+                    record(this.recent, this.subject, &handled);
                     handled
                 }
                 Err(error) => {
-                    let circumstances = circumstances(this.route, SeenBy::Client, *this.caller);
+                    let context = context(this.subject, SeenBy::Client);
                     let (code, reason) = (error.code(), error.reason());
-                    this.recent
-                        .record(circumstances, code, &reason, Instant::now());
-                    rescue(&error, this.route)
+                    this.recent.record(context, code, &reason, Instant::now());
+                    rescue(&error, this.subject)
                 }
             })
         })
     }
 }
 
-fn rescue(error: &Error, route: &Route) -> Handled {
+fn rescue(error: &Error, subject: &Subject) -> Handled {
     let outcome = match error {
         Error::Overloaded(_) | Error::Draining => Outcome::Shed,
         error if error.is_bad_request() => Outcome::Shed,
         _ => Outcome::Failed,
     };
-    let mut response = respond(error, route.dialect());
-    if let Route::Poll { .. } = route {
+    let mut response = respond(error, subject.dialect);
+    if subject.route != RouteLabel::Forward {
         let detail = format!("pollgate; detail={}", error.code());
         if let Ok(value) = HeaderValue::from_maybe_shared(detail) {
-            response
-                .headers_mut()
-                .insert(HeaderName::from_static("cache-status"), value);
+            response.headers_mut().insert(CACHE_STATUS, value);
         }
     }
     Handled {
@@ -119,9 +115,9 @@ fn rescue(error: &Error, route: &Route) -> Handled {
     }
 }
 
-/// Keeps what is worth it: errors, and answers that stood in for one. What upstream says of requests that are none of
-/// ours is between it and the client, unless it fails.
-fn tell(recent: &RecentErrors, route: &Route, caller: Option<Caller>, handled: &Handled) {
+/// Records errors, and answers that stood in for one. What upstream says of forwarded requests is between it and the
+/// client, unless it is failing.
+fn record(recent: &RecentErrors, subject: &Subject, handled: &Handled) {
     let (status, facts) = (handled.response.status(), &handled.facts);
     let (seen, code, detail) = match facts.outcome {
         Outcome::Stale => (
@@ -137,28 +133,23 @@ fn tell(recent: &RecentErrors, route: &Route, caller: Option<Caller>, handled: &
         ),
         _ => return,
     };
-    let circumstances = circumstances(route, seen, caller);
-    recent.record(circumstances, code, detail, Instant::now());
+    recent.record(context(subject, seen), code, detail, Instant::now());
 }
 
-fn circumstances(route: &Route, seen: SeenBy, caller: Option<Caller>) -> ErrorContext<'_> {
-    let task = match route {
-        Route::Poll { task, .. } | Route::Write { task, .. } => Some(task.as_str()),
-        Route::Forward { .. } => None,
-    };
+fn context(subject: &Subject, seen: SeenBy) -> ErrorContext<'_> {
     ErrorContext {
         seen,
-        route: route.as_str(),
-        task,
-        caller,
+        route: subject.route.as_str(),
+        task: subject.task.as_ref().map(TaskId::as_str),
+        caller: subject.caller,
     }
 }
 
 /// An error as a client of this path reads it.
 #[must_use]
 pub(super) fn respond(error: &Error, dialect: Dialect) -> Response<Body> {
-    let fault = ErrorDocument::new(error.code(), error.message(), error.kind());
-    let mut response = Response::new(Body::full(fault.write(dialect)));
+    let document = ErrorDocument::new(error.code(), error.message(), error.kind());
+    let mut response = Response::new(Body::full(document.write(dialect)));
     *response.status_mut() = error.status();
     let headers = response.headers_mut();
     let (name, value) = JSON;
@@ -168,7 +159,7 @@ pub(super) fn respond(error: &Error, dialect: Dialect) -> Response<Body> {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         headers.insert(RETRY_AFTER_MS, HeaderValue::from(seconds * 1000));
     }
-    // After a request that is not what it should be, the next one is not to be trusted either.
+    // What follows a bad request on its connection is not trusted either.
     if error.is_bad_request() || *error == Error::Draining {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }

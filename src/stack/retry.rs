@@ -1,6 +1,6 @@
-//! Tries again where that can help, within the poll's time and a budget (but for the one try at once). Inside the flight, which it is a part of;
-//! above the breaker, which every try has to pass, and above Fetch, so that no place of `limits.max_upstream` is held
-//! between two tries.
+//! Tries again where that can help, within the poll's deadline and a budget; one try at once is outside the budget. Inside
+//! the flight; above Breaker, which every try has to pass, and above Fetch, so that no permit of `limits.max_upstream` is
+//! held between two tries.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,38 +11,51 @@ use tokio::time::{Instant, sleep_until};
 use tower::retry::budget::{Budget as _, TpsBudget};
 use tower::{Service, ServiceExt as _};
 
+use super::shared::Shared;
+use super::state::PollState;
 use crate::answer::reply::Reply;
 use crate::error::Error;
 use crate::request::query::TaskFetch;
 use crate::upstream::breakers::is_gateway_failure;
 
-/// The most tries of one poll.
+/// The most tries of a poll.
 const TRIES: u32 = 3;
 
-/// The pause before the second try, doubled for the third; half of it by chance.
+/// The pause before the second try, doubled for the third; half of it is random.
 const BACKOFF: Duration = Duration::from_millis(50);
 
 /// See the module.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Retry<S> {
-    inner: S,
+    inner: Shared<S>,
     budget: Arc<TpsBudget>,
 }
 
 impl<S> Retry<S> {
-    pub(super) fn new(inner: S, budget: Arc<TpsBudget>) -> Self {
-        Self { inner, budget }
+    pub(super) fn new(inner: S, state: &PollState) -> Self {
+        Self {
+            inner: Shared::new(inner),
+            budget: Arc::clone(&state.retries),
+        }
     }
 }
 
-/// A budget for retries: a fifth of all polls, and one a second besides, counted over ten seconds.
-pub(super) fn budget() -> TpsBudget {
-    TpsBudget::new(Duration::from_secs(10), 1, 0.2)
+impl<S> Clone for Retry<S> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            budget: Arc::clone(&self.budget),
+        }
+    }
 }
 
 impl<S> Service<TaskFetch> for Retry<S>
 where
-    S: Service<TaskFetch, Response = Reply, Error = Error, Future: Send> + Clone + Send + 'static,
+    S: Service<TaskFetch, Response = Reply, Error = Error, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
 {
     type Response = Reply;
     type Error = Error;
@@ -58,7 +71,7 @@ where
             budget.deposit();
             let mut last = inner.clone().oneshot(fetch.clone()).await;
             for further in 1..TRIES {
-                // Once at once: most likely the connection had died while it stood idle.
+                // Once at once: most likely the connection had been closed while it was idle.
                 let at_once = further == 1
                     && last
                         .as_ref()
@@ -71,7 +84,7 @@ where
                     sleep_until(next).await;
                 }
                 let result = inner.clone().oneshot(fetch.clone()).await;
-                // Not let through any more: what upstream said before says more.
+                // The breaker has opened meanwhile: the result before says more.
                 if result.as_ref().is_err_and(Error::is_refusal_to_ask) {
                     return last;
                 }
@@ -86,8 +99,8 @@ fn backoff(further: u32) -> Duration {
     BACKOFF.mul_f64(f64::from(1 << (further - 1)) * (0.5 + fastrand::f64() / 2.0))
 }
 
-/// Whether it may be over by the next try: no connection, a broken one or a broken answer, or a gateway's 502 to 504.
-/// Not a timeout, which took all the time there is.
+/// Whether the next try may succeed: no connection, a broken one or a broken answer, or a gateway's 502 to 504. Not a
+/// timeout, which has used up the poll's deadline.
 fn may_pass(result: &Result<Reply, Error>) -> bool {
     match result {
         Ok(reply) => is_gateway_failure(reply.status),

@@ -1,14 +1,14 @@
-//! One service for all requests, by reference. Stands between the layers, so that a request under way holds a pointer
-//! to the rest of its way instead of a copy of it: a copy in each layer's future would come to kilobytes a request.
+//! One service for all requests, by reference: a layer that holds its inner service in here keeps a pointer to it in each
+//! request's future instead of a copy, which would come to kilobytes a request over all layers.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tower::Service;
 
-/// See the module. Only for services that are always ready, as all here are below the door.
+/// See the module. Only for services that are always ready, as all of them are below Shed.
 #[derive(Debug)]
-pub struct Shared<S>(Arc<S>);
+pub(super) struct Shared<S>(Arc<S>);
 
 impl<S> Shared<S> {
     pub(super) fn new(inner: S) -> Self {

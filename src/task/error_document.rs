@@ -80,7 +80,7 @@ pub fn render_error(
 
 /// Whether upstream says that there is no such task, on either path.
 ///
-/// ErrorParts by the code: texts are translated. It may be early rather than final, since upstream stores
+/// Told by the code: texts are translated. It may be early rather than final, since upstream stores
 /// a task only after it has answered the submission.
 #[must_use]
 pub fn is_task_not_exist(status: u16, body: &[u8]) -> bool {

@@ -16,8 +16,7 @@ use super::exposition::Exposition;
 use super::non_blocking;
 use crate::answer::outcome::Outcome;
 use crate::message::trace::Trace;
-use crate::request::route::Route;
-use crate::task::Dialect;
+use crate::request::route::RouteLabel;
 
 /// Fits a hit of 50 µs, an upstream poll of 10 s, `upstream.timeout`, and the longest `Prefer: wait`.
 const SECONDS: [f64; 22] = [
@@ -28,7 +27,7 @@ const SECONDS: [f64; 22] = [
 /// The codes that answers usually have, the most frequent first: their counters are looked up once.
 const USUAL_CODES: [u16; 12] = [200, 304, 404, 429, 400, 401, 403, 499, 500, 502, 503, 504];
 
-const ROUTES: usize = 3;
+const ROUTES: usize = RouteLabel::ALL.len();
 const OUTCOMES: usize = Outcome::ALL.len();
 
 /// All that is counted.
@@ -173,13 +172,13 @@ impl Metrics {
     /// A client's request is over.
     pub fn request(
         &self,
-        route: &Route,
+        route: RouteLabel,
         outcome: Outcome,
         code: u16,
         seconds: f64,
         trace: Option<Trace>,
     ) {
-        let (index, route) = (index(route), route.as_str());
+        let (index, route) = (route as usize, route.as_str());
         let label = outcome.as_str();
         let series = self.request_series[index][outcome as usize].get_or_init(|| RequestSeries {
             duration: self.request_duration.with_label_values(&[route, label]),
@@ -246,21 +245,6 @@ impl Metrics {
             .set(i64::try_from(bytes).unwrap_or(i64::MAX));
         self.flights.set(i64::try_from(flights).unwrap_or(i64::MAX));
         format.write(&self.registry.gather(), &self.exemplars.kept())
-    }
-}
-
-/// The index of a route's series, in the order of the names that [`Route::as_str`] gives.
-fn index(route: &Route) -> usize {
-    match route {
-        Route::Poll {
-            dialect: Dialect::Unified,
-            ..
-        } => 0,
-        Route::Poll {
-            dialect: Dialect::OpenAi,
-            ..
-        } => 1,
-        Route::Write { .. } | Route::Forward { .. } => 2,
     }
 }
 

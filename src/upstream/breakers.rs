@@ -174,7 +174,7 @@ impl Default for CircuitBreakers {
 }
 
 fn with<T>(circuit: &Mutex<Circuit>, change: impl FnOnce(&mut Circuit) -> T) -> T {
-    change(&mut lock(&circuit))
+    change(&mut lock(circuit))
 }
 
 #[cfg(test)]

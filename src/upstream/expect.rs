@@ -26,7 +26,7 @@ enum Word {
 
 /// A request whose body waits for upstream's word. To be kept until the answer's body has ended.
 #[derive(Clone)]
-pub struct Expectation(Arc<watch::Sender<Word>>);
+pub(super) struct Expectation(Arc<watch::Sender<Word>>);
 
 impl Expectation {
     /// Upstream wants the body.
@@ -35,7 +35,7 @@ impl Expectation {
     }
 
     /// The head of the answer is here: a body that has not been asked for by now will not be.
-    pub fn answered(&self) {
+    pub(super) fn answered(&self) {
         self.0.send_if_modified(|word| {
             let undecided = *word == Word::Nothing;
             if undecided {
@@ -55,7 +55,7 @@ impl fmt::Debug for Expectation {
 /// Lets the body of a request that expects it wait for upstream's word. Nothing of it is read from the client before,
 /// and so the client is not told to continue either.
 #[must_use]
-pub fn expect_continue(request: Request<Body>) -> (Request<Body>, Option<Expectation>) {
+pub(super) fn expect_continue(request: Request<Body>) -> (Request<Body>, Option<Expectation>) {
     if !expects_continue(request.headers()) {
         return (request, None);
     }

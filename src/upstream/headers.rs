@@ -38,7 +38,7 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
 /// Drops what is for one connection from a request, but for the two things that the next one is told of its own
 /// accord: that trailers are welcome (RFC 9110 §10.1.4), and the protocols that the client would rather speak
 /// (RFC 9110 §7.8). Whether there are any of those.
-pub fn strip_request(headers: &mut HeaderMap, version: Version) -> bool {
+pub(super) fn strip_request(headers: &mut HeaderMap, version: Version) -> bool {
     let trailers = list(headers, &TE).any(|coding| coding.eq_ignore_ascii_case("trailers"));
     let protocols = protocols(headers, version);
     strip_hop_by_hop(headers);
@@ -57,7 +57,7 @@ pub fn strip_request(headers: &mut HeaderMap, version: Version) -> bool {
 }
 
 /// Drops what is for one connection from an answer, but for the protocol that a 101 switches to.
-pub fn strip_response(headers: &mut HeaderMap, status: StatusCode) {
+pub(super) fn strip_response(headers: &mut HeaderMap, status: StatusCode) {
     let protocol = headers
         .get(UPGRADE)
         .filter(|_| status == StatusCode::SWITCHING_PROTOCOLS)
@@ -83,7 +83,7 @@ fn protocols(headers: &HeaderMap, version: Version) -> Option<HeaderValue> {
 
 /// Tells upstream where the request came from, as the configuration wants it: behind what the client sent of the same
 /// field, in one line, so that upstream can count from the end how many proxies it believes.
-pub fn append_forwarded(headers: &mut HeaderMap, peer: Peer, uri: &Uri, how: Forwarded) {
+pub(super) fn append_forwarded(headers: &mut HeaderMap, peer: Peer, uri: &Uri, how: Forwarded) {
     let host = headers
         .get(HOST)
         .and_then(|host| host.to_str().ok())

@@ -13,11 +13,11 @@ use crate::message::fields::append_via;
 const WAITING: usize = 8;
 
 /// An interim answer.
-pub type Hint = (StatusCode, HeaderMap);
+pub(super) type Hint = (StatusCode, HeaderMap);
 
 /// Listens to what upstream says before its answer to `request`; what is for the client comes out of the receiver.
 /// HTTP/2 upstreams are not heard: hyper keeps their interim answers to itself.
-pub fn listen(
+pub(super) fn listen(
     request: &mut Request<Body>,
     expectation: Option<Expectation>,
 ) -> mpsc::Receiver<Hint> {

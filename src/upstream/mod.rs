@@ -4,11 +4,12 @@ pub mod breakers;
 mod circuit;
 mod client;
 mod connect;
+mod exchange;
 mod expect;
 mod failure;
-pub mod headers;
+mod headers;
 mod http1;
-pub mod interim;
+mod interim;
 mod pool;
 mod request;
 mod tunnel;
@@ -17,9 +18,7 @@ use std::time::Duration;
 
 pub use client::Upstream;
 pub use connect::UpstreamProblem;
-pub use expect::{Expectation, expect_continue};
-pub use request::{Passage, forward_request, status_request};
-pub use tunnel::tunnel;
+pub use request::{ForwardRequest, forward_request, status_request};
 
 /// How long an unused connection is kept; below the 60 s that proxies in front of upstream usually allow.
 const POOL_IDLE: Duration = Duration::from_secs(50);

@@ -43,7 +43,7 @@ pub fn status_request(upstream: &UpstreamUrl, query: &TaskQuery) -> Result<Reque
 
 /// A client's request, ready to be passed on.
 #[derive(Debug)]
-pub struct Passage {
+pub struct ForwardRequest {
     /// The request as upstream gets it.
     pub request: Request<Body>,
     /// Whether the client would rather speak another protocol.
@@ -59,7 +59,7 @@ pub fn forward_request(
     request: Request<Body>,
     peer: Peer,
     forwarded: Forwarded,
-) -> Result<Passage, Error> {
+) -> Result<ForwardRequest, Error> {
     let (mut parts, body) = request.into_parts();
     let upgrades = strip_request(&mut parts.headers, parts.version);
     append_forwarded(&mut parts.headers, peer, &parts.uri, forwarded);
@@ -74,7 +74,7 @@ pub fn forward_request(
     uri.path_and_query = Some(target(upstream, path)?);
     parts.uri = Uri::from_parts(uri).map_err(|_| NOT_VALID)?;
     parts.version = Version::HTTP_11;
-    Ok(Passage {
+    Ok(ForwardRequest {
         request: Request::from_parts(parts, body),
         upgrades,
     })

@@ -14,7 +14,7 @@ const BUFFER: usize = 16 << 10;
 
 /// Carries bytes both ways until both ends have finished, one of them breaks, or nothing has moved for `idle`. An end
 /// that has only finished sending still receives.
-pub async fn tunnel(client: OnUpgrade, upstream: OnUpgrade, idle: Duration) {
+pub(super) async fn tunnel(client: OnUpgrade, upstream: OnUpgrade, idle: Duration) {
     let ended = match tokio::try_join!(client, upstream) {
         Ok((client, upstream)) => carry(TokioIo::new(client), TokioIo::new(upstream), idle).await,
         Err(error) => Err(io::Error::other(error)),

@@ -52,7 +52,7 @@ impl TaskAge {
 
     /// How old the task is.
     #[must_use]
-    pub fn age(&self, now: Instant) -> Duration {
+    pub fn at(&self, now: Instant) -> Duration {
         self.age
             .saturating_add(now.saturating_duration_since(self.seen))
     }
@@ -271,8 +271,8 @@ mod tests {
     async fn a_life_ages_on_the_gateways_clock() {
         let life = TaskAge::begun(Instant::now(), seconds(30));
         tokio::time::advance(seconds(12)).await;
-        assert_eq!(life.age(Instant::now()), seconds(42));
-        assert_eq!(life.age(Instant::now() - seconds(20)), seconds(30));
+        assert_eq!(life.at(Instant::now()), seconds(42));
+        assert_eq!(life.at(Instant::now() - seconds(20)), seconds(30));
     }
 
     fn any_duration() -> impl Strategy<Value = Duration> {

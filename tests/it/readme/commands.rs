@@ -2,12 +2,12 @@
 
 use std::process::Command;
 
-use super::{PAGES, blocks, file, read, section};
+use super::{blocks, file, pages, read, section};
 use crate::support::{Gateway, Upstream, binary, row};
 
 /// All lines to be typed; those that end in a backslash go on in the next.
 fn commands() -> Vec<String> {
-    PAGES
+    pages()
         .iter()
         .flat_map(|page| blocks(&read(page), "console"))
         .flat_map(|block| {
@@ -84,7 +84,7 @@ async fn the_curl_lines_run_against_a_gateway() {
     let gateway = Gateway::start(&upstream.url(), &[]).await;
     let pages = [
         section("README.md", "Use it"),
-        section("README.md", "Waiting instead of polling"),
+        section("docs/reference.md", "Waiting instead of polling"),
         read("docs/observing.md"),
     ];
     let mut seen = 0;

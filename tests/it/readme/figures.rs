@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
-use super::{PAGES, read};
+use super::{pages, read, section};
 use crate::support::binary;
 
 fn defaults() -> Table {
@@ -93,8 +93,8 @@ fn means_the_same(told: &str, value: &Value) -> bool {
 fn settings_that_are_named_exist_and_have_the_defaults_that_are_told() {
     let defaults = defaults();
     let mut checked = BTreeSet::new();
-    for page in PAGES {
-        for (key, before, after) in named(&read(page)) {
+    for page in pages() {
+        for (key, before, after) in named(&read(&page)) {
             if OPTIONAL.contains(&key.as_str()) {
                 continue;
             }
@@ -116,7 +116,7 @@ fn settings_that_are_named_exist_and_have_the_defaults_that_are_told() {
 #[test]
 fn the_table_of_what_is_remembered_is_what_the_defaults_say() {
     let defaults = defaults();
-    let readme = read("README.md");
+    let reference = read("docs/reference.md");
     for (key, setting, told) in [
         ("in_flight_ttl", "2s", "| 2 s | `cache.in_flight_ttl` |"),
         ("in_flight_max", "10s", "2 s, up to 10 s where"),
@@ -131,7 +131,7 @@ fn the_table_of_what_is_remembered_is_what_the_defaults_say() {
     ] {
         let value = &defaults["cache"][key];
         assert!(means_the_same(setting, value), "{key}: {value}");
-        assert!(readme.contains(told), "{told}");
+        assert!(reference.contains(told), "{told}");
     }
 }
 
@@ -148,11 +148,22 @@ fn the_figures_of_the_cadence_are_those_that_were_simulated() {
     };
     let (polls, lag) = row("adaptive, 2–10 s, 100 ends learnt");
     let (before, lag_before) = row("fixed, 2 s");
-    let readme = read("README.md").replace('\n', " ");
-    assert!(readme.contains(&format!("{polls} polls instead of {before},")));
-    assert!(readme.contains(&format!(
-        "{lag} after upstream tells it instead of {lag_before};"
+    let reference = read("docs/reference.md").replace('\n', " ");
+    assert!(reference.contains(&format!("{polls} polls instead of {before},")));
+    assert!(reference.contains(&format!(
+        "{lag} after upstream reports it instead of {lag_before}."
     )));
+}
+
+#[test]
+fn the_figure_beside_nginx_is_the_one_of_the_table() {
+    let speed = section("docs/performance.md", "Speed");
+    let hit = super::table(&speed, "| server | CPU per hit |");
+    let ours = hit.iter().find(|row| row[0] == "pollgate").expect("a row");
+    let (cpu, beside_nginx) = (&ours[1], &ours[3]);
+    let readme = read("README.md").replace('\n', " ");
+    let told = format!("{cpu} of CPU on a hit: {beside_nginx} × what nginx spends");
+    assert!(readme.contains(&told), "{told}");
 }
 
 /// Which file has which figure in its code, and which page tells of it how.
@@ -160,74 +171,74 @@ const FIGURES: &[(&str, &str, &str, &str)] = &[
     (
         "upstream/circuit",
         "const FAILURES: u32 = 40;",
-        "README",
-        "after 40 in a row",
+        "docs/reference",
+        "the circuit opens after 40 in a row",
     ),
     (
         "upstream/circuit",
         "const UNREACHABLE: u32 = 5;",
-        "README",
-        "after 8 in a row",
+        "docs/reference",
+        "the circuit opens after 8 in a row",
     ),
     (
         "upstream/breakers",
         "const UNREACHED: u32 = 2;",
-        "README",
-        "after 20 in a row",
+        "docs/reference",
+        "the circuit opens after 20 in a row",
     ),
     (
         "upstream/circuit",
         "PROBE: Duration = Duration::from_millis(1250);",
-        "README",
-        "at least every 2.5 s",
+        "docs/reference",
+        "at least every 2.5 s while",
     ),
     (
         "upstream/circuit",
         "FIRST_PROBE: Duration = Duration::from_millis(100);",
-        "README",
-        "first after 0.1 to 0.2 s",
+        "docs/reference",
+        "the first after 0.1 to 0.2 s",
     ),
     (
         "upstream/circuit",
         "LONGEST_PAUSE: Duration = Duration::from_mins(5);",
-        "README",
+        "docs/reference",
         "at most 5 min",
     ),
     (
         "stack/retry",
         "const TRIES: u32 = 3;",
-        "README",
+        "docs/reference",
         "up to three tries",
     ),
     (
         "stack/retry",
         "BACKOFF: Duration = Duration::from_millis(50);",
-        "README",
+        "docs/reference",
         "0.15 s at most in all",
     ),
     (
-        "stack/retry",
+        "stack/state",
         "TpsBudget::new(Duration::from_secs(10), 1, 0.2)",
-        "README",
+        "docs/reference",
         "a fifth of all polls and one a second",
     ),
     (
         "server/guard/head",
         "const MAX_TARGET: usize = 16 * 1024;",
-        "README",
-        "a target over 16 KiB",
+        "docs/security",
+        "A target over 16 KiB",
     ),
     (
         "server/guard/head",
         "const MAX_HEAD: usize = 64 * 1024;",
-        "README",
-        "over 64 KiB or",
+        "docs/security",
+        "over 64 KiB or with more than",
     ),
     (
         "server/guard/head",
         "const MAX_HEADERS: usize = 100;",
-        "README",
-        "100 headers 431",
+        "docs/security",
+        "100 headers with 431",
     ),
     (
         "admin/live",
@@ -269,7 +280,7 @@ const FIGURES: &[(&str, &str, &str, &str)] = &[
         "cli/health",
         "PATIENCE: Duration = Duration::from_secs(2);",
         "docs/operations",
-        "within two seconds for each step",
+        "up to two seconds for each step",
     ),
 ];
 

@@ -1,4 +1,4 @@
-//! What the README and `docs/` say and show holds.
+//! The README and `docs/` are held to the truth: every command, table, figure and link.
 
 mod commands;
 mod figures;
@@ -8,14 +8,19 @@ mod tables;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// All that is written for users.
-const PAGES: [&str; 5] = [
-    "README.md",
-    "docs/observing.md",
-    "docs/operations.md",
-    "docs/performance.md",
-    "deploy/README.md",
-];
+/// Every page for users: three beside the code, and all of `docs/`.
+fn pages() -> Vec<String> {
+    let docs = std::fs::read_dir(file("docs")).expect("a folder");
+    let names = docs.map(|entry| entry.expect("an entry").file_name());
+    let names = names.map(|name| name.into_string().expect("is UTF-8"));
+    let mut pages: Vec<_> = names
+        .filter(|name| Path::new(name).extension().is_some_and(|end| end == "md"))
+        .map(|name| format!("docs/{name}"))
+        .collect();
+    pages.extend(["README.md", "SECURITY.md", "deploy/README.md"].map(str::to_owned));
+    pages.sort();
+    pages
+}
 
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
@@ -83,16 +88,16 @@ fn anchor(heading: &str) -> String {
 #[test]
 fn links_lead_somewhere() {
     let mut seen = BTreeSet::new();
-    for page in PAGES {
-        for link in read(page).split("](").skip(1) {
+    for page in pages() {
+        for link in read(&page).split("](").skip(1) {
             let link = link.split(')').next().expect("a link");
             if link.starts_with("http") {
                 continue;
             }
             let (name, place) = link.split_once('#').unwrap_or((link, ""));
-            let folder = Path::new(page).parent().expect("a folder");
+            let folder = Path::new(&page).parent().expect("a folder");
             let target = match name {
-                "" => PathBuf::from(page),
+                "" => PathBuf::from(&page),
                 name => folder.join(name),
             };
             let target = target.to_str().expect("is UTF-8");
@@ -110,6 +115,29 @@ fn links_lead_somewhere() {
 }
 
 #[test]
+fn the_readme_is_short_and_leads_to_every_page() {
+    let readme = read("README.md");
+    let lines = readme.lines().count();
+    assert!(lines <= 150, "{lines} lines");
+    for page in pages().iter().filter(|page| *page != "README.md") {
+        assert!(readme.contains(&format!("]({page})")), "{page}");
+    }
+}
+
+#[test]
+fn the_supported_versions_are_those_of_this_release() {
+    let (major, minor) = (
+        env!("CARGO_PKG_VERSION_MAJOR"),
+        env!("CARGO_PKG_VERSION_MINOR"),
+    );
+    let told = section("SECURITY.md", "Supported versions");
+    assert!(
+        told.contains(&format!("the {major}.{minor} line")),
+        "{told}"
+    );
+}
+
+#[test]
 fn programs_and_files_that_are_named_are_there() {
     for name in [
         "benches/compare/run",
@@ -118,14 +146,14 @@ fn programs_and_files_that_are_named_are_there() {
         "tests/run",
     ] {
         let short = Path::new(name).file_name().and_then(|name| name.to_str());
-        let named = PAGES
+        let named = pages()
             .iter()
             .any(|page| read(page).contains(name) || read(page).contains(short.expect("a name")));
         assert!(named && file(name).exists(), "{name}");
     }
     let benches = read("Cargo.toml");
-    for page in PAGES {
-        for command in quoted(&read(page)) {
+    for page in pages() {
+        for command in quoted(&read(&page)) {
             if let Some(bench) = command.strip_prefix("cargo bench --bench ") {
                 assert!(benches.contains(&format!("name = \"{bench}\"")), "{bench}");
             }

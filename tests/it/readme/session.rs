@@ -1,4 +1,4 @@
-//! "Try it without a key", as it is typed, against the simulator.
+//! The tutorial, as it is typed, against the simulator.
 
 use std::process::Command;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use pollgate::simulator::{Settings, Simulator};
 use tokio::net::TcpListener;
 
-use super::{blocks, section, table};
+use super::{blocks, read, table};
 use crate::support::{Client, Gateway, eventually};
 
 struct Session {
@@ -46,7 +46,7 @@ impl Session {
 /// The blocks that are typed into the third terminal: making a task and polling, the metrics, breaking the upstream.
 /// The SDK's in between is run by `tests/clients/run`.
 fn typed() -> [String; 3] {
-    let blocks = blocks(&section("README.md", "Try it without a key"), "console");
+    let blocks = blocks(&read("docs/tutorial.md"), "console");
     let [_, first, _, metrics, broken] = blocks.try_into().expect("five blocks");
     [first, metrics, broken]
 }
@@ -93,7 +93,7 @@ async fn a_broken_upstream_looks_as_the_table_says() {
     assert!(unknown.contains("retry-after: 2\r\n"), "{unknown}");
     assert!(unknown.contains(r#""code":"upstream_error""#), "{unknown}");
 
-    let rows = table(&section("README.md", "Try it without a key"), "| seen in |");
+    let rows = table(&read("docs/tutorial.md"), "| seen in |");
     let log = |cell: &str| cell.trim_matches('`').to_owned();
     for cell in [&rows[2][1], &rows[2][2]] {
         let wanted = log(cell);
@@ -126,6 +126,6 @@ async fn a_broken_upstream_looks_as_the_table_says() {
 fn what_a_hit_says_at_the_defaults_is_what_is_told() {
     let fresh = pollgate::config::Cache::default().in_flight_ttl;
     assert_eq!(fresh, Duration::from_secs(2));
-    let told = section("README.md", "Try it without a key");
+    let told = read("docs/tutorial.md");
     assert!(told.contains("`pollgate; hit; ttl=2`"));
 }

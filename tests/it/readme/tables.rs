@@ -47,7 +47,7 @@ fn errors() -> Vec<Error> {
 
 #[test]
 fn errors_have_the_codes_statuses_and_pauses_that_are_listed() {
-    let rows = table(&section("README.md", "Errors"), "| code |");
+    let rows = table(&section("docs/reference.md", "Errors"), "| code |");
     let codes: BTreeSet<_> = rows.iter().flat_map(|row| quoted(&row[0])).collect();
     let errors = errors();
     let mut known: BTreeSet<_> = errors.iter().map(|error| error.code().to_owned()).collect();
@@ -73,7 +73,7 @@ fn errors_have_the_codes_statuses_and_pauses_that_are_listed() {
 
 #[test]
 fn outcomes_are_the_verdicts() {
-    let rows = table(&section("README.md", "Watching it"), "| outcome |");
+    let rows = table(&section("docs/observing.md", "Outcomes"), "| outcome |");
     let told: Vec<_> = rows.iter().flat_map(|row| quoted(&row[0])).collect();
     assert_eq!(told, Outcome::ALL.map(Outcome::as_str));
 }
@@ -109,7 +109,7 @@ async fn status_answers_have_the_headers_that_are_listed_and_no_others() {
         .flat_map(|answer| answer.headers.keys().map(ToString::to_string))
         .filter(|name| !["content-type", "content-length", "date"].contains(&name.as_str()))
         .collect();
-    let rows = table(&section("README.md", "Headers"), "| header |");
+    let rows = table(&section("docs/reference.md", "Headers"), "| header |");
     let told: BTreeSet<_> = rows.iter().flat_map(|row| quoted(&row[0])).collect();
     assert_eq!(seen, told);
 }
@@ -230,7 +230,10 @@ fn keys_that_wait_for_a_restart_are_listed() {
 
 #[test]
 fn the_figures_of_speed_are_what_the_benchmark_wrote() {
-    let (written, told) = (read("benches/compare.md"), section("README.md", "Speed"));
+    let (written, told) = (
+        read("benches/compare.md"),
+        section("docs/performance.md", "Speed"),
+    );
     let rows: Vec<_> = told.lines().filter(|line| line.starts_with('|')).collect();
     assert!(rows.len() > 10, "the tables are there");
     for row in rows {

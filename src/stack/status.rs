@@ -1,100 +1,102 @@
-//! The narrow waist: turns a status request into a [`TaskQuery`], and an [`Answer`] into a response. Nothing below
-//! looks into a request any more.
+//! The status endpoint, and the narrow waist: turns a status poll into a [`TaskQuery`], and an [`Answer`] into a response.
+//! Nothing below looks at an HTTP request. It also chooses the dialect in which upstream is asked: above everything that
+//! is remembered or shared, so that where one dialect is always asked, the clients of both paths share what is known.
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll as Polled, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures_util::future::{BoxFuture, Either, ready};
+use futures_util::future::{BoxFuture, Either};
 use http::header::IF_NONE_MATCH;
-use http::{HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::{Service, ServiceExt as _};
 
-use crate::answer::Answer;
-use crate::answer::events;
 use crate::answer::handled::Handled;
 use crate::answer::respond::Responder;
-use crate::config::Config;
+use crate::answer::{Answer, events};
+use crate::config::{Config, UpstreamDialect};
 use crate::error::Error;
-use crate::request::inbound::Inbound;
-use crate::request::key::{Credentials, TaskKey, apart};
-use crate::request::preferences;
-use crate::request::preferences::CacheMode;
+use crate::request::key::{Credentials, TaskKey, detached};
+use crate::request::preferences::{self, CacheMode};
 use crate::request::query::{TaskQuery, Wait};
-use crate::request::route::Route;
+use crate::request::routed::StatusPoll;
 use crate::task::Rendering;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
+/// The least that clients are told to wait between two polls.
+const LEAST_POLL_AFTER: Duration = Duration::from_millis(500);
+
 /// See the module.
 #[derive(Debug, Clone)]
-pub struct Poll<S> {
+pub struct Status<S> {
     inner: S,
-    reader: Arc<Reader>,
+    settings: Arc<Settings>,
 }
 
-/// Reads requests.
 #[derive(Debug)]
-struct Reader {
+struct Settings {
+    dialect: UpstreamDialect,
     rendering: Rendering,
     timeout: Duration,
     max_wait: Duration,
-    pace: HeaderValue,
+    poll_after_ms: HeaderValue,
 }
 
-impl<S> Poll<S> {
+/// A poll that was read.
+struct Reading {
+    responder: Responder,
+    query: TaskQuery,
+    /// Whether the client wants a stream of events.
+    events: bool,
+}
+
+impl<S> Status<S> {
     pub(super) fn new(inner: S, config: &Config) -> Self {
         // openai-python takes the first value it sees for the whole task, and crashes on anything but a positive
         // integer.
-        let pace = config
-            .cache
-            .in_flight_ttl
-            .max(Duration::from_millis(500))
-            .as_millis();
-        let reader = Reader {
+        let poll_after = config.cache.in_flight_ttl.max(LEAST_POLL_AFTER).as_millis();
+        let settings = Settings {
+            dialect: config.upstream.dialect,
             rendering: config.answers.rendering,
             timeout: config.upstream.timeout,
             max_wait: config.limits.max_wait,
-            pace: HeaderValue::from(u64::try_from(pace).unwrap_or(u64::MAX)),
+            poll_after_ms: HeaderValue::from(u64::try_from(poll_after).unwrap_or(u64::MAX)),
         };
         Self {
             inner,
-            reader: Arc::new(reader),
+            settings: Arc::new(settings),
         }
     }
 }
 
-impl Reader {
-    /// Reads the request: who asks, for what, and how long they wait.
-    fn read(&self, inbound: Inbound) -> Result<(Responder, TaskQuery, bool), Error> {
-        let Inbound {
-            route,
-            request,
-            at: now,
-            sender,
-            ..
-        } = inbound;
-        let (Route::Poll { dialect, task }, Some(sender)) = (route, sender) else {
-            return Err(Error::BadRequest("this is no status poll"));
-        };
-        let (parts, _) = request.into_parts();
-        let head = parts.method == Method::HEAD;
+impl Settings {
+    /// Reads who asks, for what, and how the answer is written.
+    fn read(&self, poll: StatusPoll) -> Reading {
+        let head = poll.is_head();
+        let StatusPoll {
+            dialect,
+            task,
+            identity,
+            head: parts,
+            received_at: now,
+        } = poll;
         let events = !head && preferences::wants_events(&parts.headers);
-        // What an event stream told last is what its client knows.
+        // A client of an event stream knows the event that it saw last.
         let name = if events { LAST_EVENT_ID } else { IF_NONE_MATCH };
         let mut known = preferences::validators(&parts.headers, &name);
         let cache_mode = preferences::cache_mode(&parts.headers);
         let wait = preferences::wait(&parts.headers, self.max_wait)
             .filter(|_| !events && cache_mode != CacheMode::OnlyIfCached);
-        let mut credentials = Credentials::of(sender, parts.headers, parts.uri);
+        let mut credentials = Credentials::of(identity, parts.headers, parts.uri);
         if events || wait.is_some() {
-            // Whoever waits does so without the buffer that the request was read into.
-            credentials = credentials.apart();
-            known = known.as_ref().map(apart);
+            // A poll that waits must not keep the buffer alive that its request was read into.
+            credentials = credentials.detached();
+            known = known.as_ref().map(detached);
         }
         let wait = wait.map(|wait| Wait {
             known: known.clone(),
@@ -105,8 +107,8 @@ impl Reader {
         let vary = credentials.vary();
         let query = TaskQuery {
             key: TaskKey {
-                caller: sender.caller,
-                dialect,
+                caller: identity.caller,
+                dialect: self.dialect.choose(dialect),
                 task,
             },
             credentials,
@@ -121,13 +123,17 @@ impl Reader {
             known,
             vary,
             head,
-            pace: self.pace.clone(),
+            poll_after_ms: self.poll_after_ms.clone(),
         };
-        Ok((responder, query, events))
+        Reading {
+            responder,
+            query,
+            events,
+        }
     }
 }
 
-impl<S> Service<Inbound> for Poll<S>
+impl<S> Service<StatusPoll> for Status<S>
 where
     S: Service<TaskQuery, Response = Answer, Error = Error, Future: Send>
         + Clone
@@ -139,24 +145,26 @@ where
     type Error = Error;
     type Future = Either<StatusFuture<S::Future>, BoxFuture<'static, Result<Handled, Error>>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Polled<Result<(), Error>> {
-        Polled::Ready(Ok(()))
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, inbound: Inbound) -> Self::Future {
-        let at = inbound.at;
-        match self.reader.read(inbound) {
-            Ok((responder, query, false)) => Either::Left(StatusFuture {
-                waited: query.wait.is_some(),
-                now: Some(at),
-                answer: self.inner.call(query),
-                responder: Some(responder),
-            }),
-            Ok((responder, query, true)) => {
-                Either::Right(Box::pin(stream(self.inner.clone(), query, responder)))
-            }
-            Err(error) => Either::Right(Box::pin(ready(Err(error)))),
+    fn call(&mut self, poll: StatusPoll) -> Self::Future {
+        let now = poll.received_at;
+        let Reading {
+            responder,
+            query,
+            events,
+        } = self.settings.read(poll);
+        if events {
+            return Either::Right(Box::pin(stream(self.inner.clone(), query, responder)));
         }
+        Either::Left(StatusFuture {
+            waited: query.wait.is_some(),
+            now: Some(now),
+            answer: self.inner.call(query),
+            responder: Some(responder),
+        })
     }
 }
 
@@ -173,13 +181,13 @@ where
 }
 
 pin_project! {
-    /// A poll under way.
+    /// A poll in progress.
     pub struct StatusFuture<F> {
         #[pin]
         answer: F,
         responder: Option<Responder>,
         waited: bool,
-        // Known for as long as nothing had to be waited for.
+        // The time of the request, which still is the time of the answer where it is ready at once.
         now: Option<Instant>,
     }
 }
@@ -190,14 +198,14 @@ where
 {
     type Output = Result<Handled, Error>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<Self::Output> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let now = this.now.take();
         let answer = ready!(this.answer.poll(cx))?;
         let responder = this
             .responder
             .take()
-            .expect("is polled no more once it is ready");
+            .expect("a future is not polled after completion");
         let mut handled = responder.respond(&answer, now.unwrap_or_else(Instant::now));
         if *this.waited {
             handled
@@ -205,6 +213,6 @@ where
                 .headers_mut()
                 .insert(PREFERENCE_APPLIED, HeaderValue::from_static("wait"));
         }
-        Polled::Ready(Ok(handled))
+        Poll::Ready(Ok(handled))
     }
 }
