@@ -32,8 +32,8 @@ async fn every_metric_of_the_contract_moves() {
     gateway.get("/v1/video/generations/forgotten").await;
     gateway.get("/v1/models").await;
     let admin = Client::new(gateway.admin);
-    let forget = Request::delete(admin.url("/cache/forgotten")).body(Full::default());
-    admin.send(forget.unwrap()).await;
+    let purge = Request::delete(admin.url("/cache/forgotten")).body(Full::default());
+    admin.send(purge.unwrap()).await;
 
     let metrics = get(gateway.admin, "/metrics").await;
     assert_eq!(

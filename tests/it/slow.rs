@@ -170,10 +170,11 @@ async fn a_client_that_waits_for_events_may_be_silent() {
     ];
     let gateway = Gateway::start(&upstream.url(), &settings).await;
     let mut clients = Vec::new();
-    for wish in ["accept: text/event-stream", "prefer: wait=60"] {
+    for preference in ["accept: text/event-stream", "prefer: wait=60"] {
         let mut client = TcpStream::connect(gateway.address).await.unwrap();
-        let request =
-            format!("GET /v1/videos/t HTTP/1.1\r\nhost: x\r\n{wish}\r\nconnection: close\r\n\r\n");
+        let request = format!(
+            "GET /v1/videos/t HTTP/1.1\r\nhost: x\r\n{preference}\r\nconnection: close\r\n\r\n"
+        );
         client.write_all(request.as_bytes()).await.unwrap();
         clients.push(client);
     }
