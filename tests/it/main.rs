@@ -35,6 +35,7 @@ mod readme;
 mod remembering;
 mod restarting;
 mod resting;
+mod rooms;
 mod service_manager;
 mod sharing;
 mod shipped;
