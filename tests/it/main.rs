@@ -36,6 +36,7 @@ mod readme;
 mod request_smuggling;
 mod request_smuggling_http_2;
 mod restarting;
+mod rooms;
 mod service_manager;
 mod slow;
 mod streams;

@@ -435,7 +435,7 @@ fn begin(
     let query = TaskQuery {
         key: TaskKey {
             caller,
-            dialect: path,
+            dialect: asked.dialect,
             task: world.keys.tasks[asked.task].clone(),
         },
         credentials,

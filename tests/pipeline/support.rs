@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use pollgate::answer::Answer;
 use pollgate::answer::reply::Reply;
-use pollgate::config::Config;
+use pollgate::config::{Config, UpstreamDialect};
 use pollgate::error::Error;
 use pollgate::request::key::{CallerKey, Credentials, TaskKey};
 use pollgate::request::preferences::CacheMode;
@@ -105,6 +105,7 @@ pub(crate) struct Gateway {
     pipeline: TaskPipeline<Upstream>,
     metrics: Arc<Metrics>,
     caller_key: CallerKey,
+    dialect: UpstreamDialect,
     timeout: Duration,
 }
 
@@ -128,6 +129,7 @@ impl Gateway {
             state,
             metrics,
             caller_key: CallerKey::random().expect("random bytes"),
+            dialect: config.upstream.dialect,
             timeout: config.upstream.timeout,
         }
     }
@@ -148,7 +150,7 @@ impl Gateway {
         self.send(self.query(caller, dialect, task, cache_mode))
     }
 
-    /// Builds a poll that starts now.
+    /// Builds a poll on this path that starts now.
     pub(crate) fn query(
         &self,
         caller: &str,
@@ -162,7 +164,7 @@ impl Gateway {
         TaskQuery {
             key: TaskKey {
                 caller: self.caller_key.caller(&credentials),
-                dialect,
+                dialect: self.dialect.choose(dialect),
                 task: TaskId::new(task),
             },
             credentials,
@@ -183,6 +185,7 @@ impl Gateway {
     /// Reassembles the pipeline around the same state, as a reload does.
     pub(crate) fn reload(&mut self, config: &Config) {
         self.pipeline = task_pipeline(&self.state, config, self.upstream.clone());
+        self.dialect = config.upstream.dialect;
         self.timeout = config.upstream.timeout;
     }
 
