@@ -135,7 +135,7 @@ impl Entry {
     #[must_use]
     pub fn answer(self: Arc<Self>, outcome: Outcome, fwd: Option<FwdReason>) -> Answer {
         Answer {
-            headers: None,
+            headers: self.credential.cors(),
             outcome,
             fwd,
             received: self.reply.received,
@@ -149,7 +149,7 @@ impl Entry {
     #[must_use]
     pub fn landed(self: Arc<Self>) -> Landed {
         Landed {
-            headers: None,
+            headers: self.credential.cors(),
             received: self.reply.received,
             fresh_until: self.fresh_until(),
             origin: Origin::Memory,

@@ -8,6 +8,9 @@ use crate::answer::reply::Reply;
 use crate::config;
 use crate::task::State;
 
+/// A task that was seen running within this time is not believed to be missing at the first time.
+const EARLY: Duration = Duration::from_secs(30);
+
 /// The longest time for which a task is left alone after upstream failed on it, so that its recovery is noticed soon.
 const LONGEST_COOL_DOWN: Duration = Duration::from_secs(2);
 
@@ -18,6 +21,8 @@ pub struct Known<'a> {
     pub reply: &'a Reply,
     /// The age of the task, where it was running then.
     pub age: Option<TaskAge>,
+    /// Whether it is believed at once that the task does not exist any more.
+    pub may_vanish: bool,
 }
 
 /// What becomes of a reply.
@@ -29,8 +34,10 @@ pub struct Decision {
     pub age: Option<TaskAge>,
     /// What it says of the caller's credential; `None` for nothing.
     pub credential: Option<CredentialVerdict>,
-    /// How long upstream is not asked for this task again, since it failed on it.
-    pub cool_down: Option<Duration>,
+    /// What failed, where something did.
+    pub fault: Option<Fault>,
+    /// Whether what was known of the task is dropped, since upstream refuses it to the caller.
+    pub forbidden: bool,
     /// The end of a task that was seen running before.
     pub ended: Option<End>,
 }
@@ -42,6 +49,17 @@ pub enum CredentialVerdict {
     Accepted,
     /// Upstream refused it: an unknown, spent or banned key.
     Refused,
+}
+
+/// What failed on a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The way to upstream: the task is left alone for a moment, so that its recovery is noticed soon.
+    Way,
+    /// Upstream itself, on this task: it is left alone for longer each time.
+    Own,
+    /// The task was running a moment ago and is said not to exist: believed only when it is said again.
+    EarlyMissing,
 }
 
 /// When a task was seen to end.
@@ -76,11 +94,14 @@ pub fn decide(
 ) -> Decision {
     let age = task_age(reply, known, unix_now);
     let in_flight = in_flight_ttl(reply, age, cache, cadence);
+    let fault = fault(reply, known);
+    let kept = lifetime(reply, unix_now, cache, in_flight);
     Decision {
-        lifetime: lifetime(reply, unix_now, cache, in_flight),
+        lifetime: kept.filter(|_| fault.is_none()),
         age,
         credential: credential(reply),
-        cool_down: reply.is_upstream_failing().then(|| cool_down(cache)),
+        fault,
+        forbidden: reply.is_forbidden(),
         ended: known.and_then(|known| ended(reply, known, age?)),
     }
 }
@@ -117,6 +138,23 @@ fn in_flight_ttl(
             cadence.interval(snapshot.model(), age, snapshot.progress(), bounds)
         }
         _ => cache.in_flight_ttl,
+    }
+}
+
+fn fault(reply: &Reply, known: Option<Known<'_>>) -> Option<Fault> {
+    // The row is written after the submit was answered, and replicas lag: a running task does not vanish.
+    let is_early = |known: Known<'_>| {
+        let since = reply
+            .received
+            .saturating_duration_since(known.reply.received);
+        !known.may_vanish && known.age.is_some() && since < EARLY
+    };
+    if reply.is_missing() {
+        known.is_some_and(is_early).then_some(Fault::EarlyMissing)
+    } else if reply.is_own_fault() {
+        Some(Fault::Own)
+    } else {
+        reply.is_upstream_failing().then_some(Fault::Way)
     }
 }
 
@@ -325,11 +363,44 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failing_reply_leaves_its_task_alone_for_a_while_and_is_not_kept() {
+    async fn a_failing_reply_is_a_fault_of_the_way_or_its_own_and_is_not_kept() {
         let decision = decided(&error(StatusCode::BAD_GATEWAY, ""), None);
-        assert_eq!(decision.cool_down, Some(LONGEST_COOL_DOWN));
+        assert_eq!(decision.fault, Some(Fault::Way));
         assert!(decision.lifetime.is_none() && decision.age.is_none());
-        assert_eq!(decided(&task("queued", ""), None).cool_down, None);
+        assert_eq!(decided(&task("queued", ""), None).fault, None);
+        let own = error(StatusCode::NOT_IMPLEMENTED, r#"{"code":"not_implemented"}"#);
+        assert_eq!(decided(&own, None).fault, Some(Fault::Own));
+        let page = error(StatusCode::NOT_FOUND, "404 page not found");
+        let page = decided(&page, None);
+        assert_eq!((page.fault, page.credential), (Some(Fault::Way), None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_running_task_is_believed_to_be_missing_only_when_it_is_said_again_or_late() {
+        let running = task("in_progress", "");
+        let missing = r#"{"error":{"message":"Video not found","code":"video_not_found"}}"#;
+        let known = |may_vanish| Known {
+            reply: &running,
+            age: decided(&running, None).age,
+            may_vanish,
+        };
+        let missing = || error(StatusCode::NOT_FOUND, missing);
+        assert_eq!(
+            decided(&missing(), Some(known(false))).fault,
+            Some(Fault::EarlyMissing)
+        );
+        assert_eq!(decided(&missing(), Some(known(true))).fault, None);
+        assert_eq!(decided(&missing(), None).fault, None);
+        advance(EARLY).await;
+        assert_eq!(decided(&missing(), Some(known(false))).fault, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_403_in_json_is_about_the_task_and_one_in_html_about_nothing() {
+        let json = decided(&error(StatusCode::FORBIDDEN, "{}"), None);
+        assert_eq!((json.forbidden, json.credential), (true, None));
+        let html = decided(&error(StatusCode::FORBIDDEN, "<html>"), None);
+        assert_eq!((html.forbidden, html.fault), (false, Some(Fault::Way)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -345,6 +416,7 @@ mod tests {
         let known = Known {
             reply: &running,
             age: before.age,
+            may_vanish: false,
         };
         let end = decided(&task("failed", ""), Some(known))
             .ended
@@ -356,6 +428,7 @@ mod tests {
         let known = Known {
             reply: &ended,
             age: None,
+            may_vanish: false,
         };
         assert_eq!(
             decided(&task("failed", ""), Some(known)).ended,

@@ -19,7 +19,7 @@ use crate::answer::respond::Responder;
 use crate::answer::{Answer, events};
 use crate::config::{Config, UpstreamDialect};
 use crate::error::Error;
-use crate::request::key::{Credentials, TaskKey, detached};
+use crate::request::key::{TaskKey, detached};
 use crate::request::preferences::{self, CacheMode};
 use crate::request::query::{TaskQuery, Wait};
 use crate::request::routed::StatusPoll;
@@ -77,22 +77,22 @@ impl<S> Status<S> {
 impl Settings {
     /// Reads who asks, for what, and how the answer is written.
     fn read(&self, poll: StatusPoll) -> Reading {
-        let head = poll.is_head();
         let StatusPoll {
             dialect,
             task,
-            identity,
-            head: parts,
+            caller,
+            mut credentials,
+            is_head: head,
             received_at: now,
         } = poll;
-        let events = !head && preferences::wants_events(&parts.headers);
+        let headers = credentials.headers();
+        let events = !head && preferences::wants_events(headers);
         // A client of an event stream knows the event that it saw last.
         let name = if events { LAST_EVENT_ID } else { IF_NONE_MATCH };
-        let mut known = preferences::validators(&parts.headers, &name);
-        let cache_mode = preferences::cache_mode(&parts.headers);
-        let wait = preferences::wait(&parts.headers, self.max_wait)
+        let mut known = preferences::validators(headers, &name);
+        let cache_mode = preferences::cache_mode(headers);
+        let wait = preferences::wait(headers, self.max_wait)
             .filter(|_| !events && cache_mode != CacheMode::OnlyIfCached);
-        let mut credentials = Credentials::of(identity, parts.headers, parts.uri);
         if events || wait.is_some() {
             // A poll that waits must not keep the buffer alive that its request was read into.
             credentials = credentials.detached();
@@ -107,7 +107,7 @@ impl Settings {
         let vary = credentials.vary();
         let query = TaskQuery {
             key: TaskKey {
-                caller: identity.caller,
+                caller,
                 dialect: self.dialect.choose(dialect),
                 task,
             },

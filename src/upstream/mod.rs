@@ -11,6 +11,7 @@ mod headers;
 mod http1;
 mod interim;
 mod pool;
+mod received;
 mod request;
 mod tunnel;
 
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 pub use client::Upstream;
 pub use connect::UpstreamProblem;
+pub use received::{BodyLimit, Received};
 pub use request::{ForwardRequest, forward_request, status_request};
 
 /// How long an unused connection is kept; below the 60 s that proxies in front of upstream usually allow.

@@ -1,6 +1,6 @@
 //! The requests that upstream gets: a status poll made here, or a client's request passed on.
 
-use http::header::{ACCEPT, HOST, USER_AGENT};
+use http::header::{ACCEPT, ACCEPT_ENCODING, HOST, USER_AGENT};
 use http::uri::{self, PathAndQuery};
 use http::{HeaderValue, Method, Request, Uri, Version};
 
@@ -15,7 +15,8 @@ use crate::request::inbound::Peer;
 use crate::request::query::TaskQuery;
 use crate::request::route::status_path;
 
-/// A status poll, for a path of upstream. Its answer is shared, so it holds nothing of the client but what made the caller.
+/// A status poll, for a path of upstream. Its answer is shared, so it holds nothing of the client but what made the caller,
+/// and its user agent: some firewalls let known ones pass only.
 ///
 /// # Errors
 /// [`Error::BadRequest`] where the path and upstream's prefix make no valid target.
@@ -29,12 +30,13 @@ pub fn status_request(upstream: &UpstreamUrl, query: &TaskQuery) -> Result<Reque
     *request.method_mut() = Method::GET;
     *request.uri_mut() = target(upstream, &path)?.into();
     let headers = request.headers_mut();
+    // Those that follow, and `host`: the map never grows.
+    headers.reserve(8);
     query.credentials.copy_into(headers);
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-    headers.insert(
-        USER_AGENT,
-        HeaderValue::from_static(concat!("pollgate/", env!("CARGO_PKG_VERSION"))),
-    );
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    let agent = query.credentials.user_agent().cloned();
+    headers.insert(USER_AGENT, agent.unwrap_or(AGENT));
     append_via(headers);
     // A trace of its own: the answer is for many, and belongs to none of their traces.
     trace::begin(headers);
@@ -79,6 +81,10 @@ pub fn forward_request(
         upgrades,
     })
 }
+
+/// What pollgate calls itself where the client does not say who it is.
+const AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("pollgate/", env!("CARGO_PKG_VERSION")));
 
 const NOT_VALID: Error = Error::BadRequest("the request's target is not valid");
 
