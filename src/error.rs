@@ -177,8 +177,7 @@ impl Error {
         match self {
             Self::RateLimited(pause) => Some(*pause),
             Self::Overloaded(_) | Self::Draining => Some(Duration::from_secs(1)),
-            // It will not pass by itself.
-            Self::Redirected(_) | Self::TooLarge => None,
+            Self::TooLarge => Some(UPSTREAM_RECOVERY),
             error => error.is_upstream_failing().then_some(UPSTREAM_RECOVERY),
         }
     }

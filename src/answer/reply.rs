@@ -180,14 +180,11 @@ impl Reply {
             Some(snapshot) => Some(Task::Read(Box::new(snapshot))),
             None => is_page.then(|| Task::Page(Sender::of(headers, &body))),
         };
-        let headers = headers
-            .iter()
-            .filter(|(name, _)| is_allowed(name))
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect();
+        let mut allowed = HeaderMap::new();
+        copy_allowed(headers, &mut allowed);
         Self {
             status,
-            headers: Some(Arc::new(headers)),
+            headers: Some(Arc::new(allowed)),
             body: body.into(),
             task,
             received: Instant::now(),
@@ -407,6 +404,13 @@ impl Reply {
 fn is_json_object(body: &[u8]) -> bool {
     body.trim_ascii_start().starts_with(b"{")
         && serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok()
+}
+
+/// Copies those of upstream's headers that may leave with a status answer.
+pub fn copy_allowed(from: &HeaderMap, to: &mut HeaderMap) {
+    for (name, value) in from.iter().filter(|(name, _)| is_allowed(name)) {
+        to.append(name.clone(), value.clone());
+    }
 }
 
 fn is_allowed(name: &HeaderName) -> bool {

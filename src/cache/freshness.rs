@@ -11,6 +11,9 @@ use crate::task::State;
 /// A task that was seen running within this time is not believed to be missing at the first time.
 const EARLY: Duration = Duration::from_secs(30);
 
+/// A success without a URL may still get one for this long after it was first seen.
+const URL_FOLLOWS: Duration = Duration::from_mins(1);
+
 /// The longest time for which a task is left alone after upstream failed on it, so that its recovery is noticed soon.
 const LONGEST_COOL_DOWN: Duration = Duration::from_secs(2);
 
@@ -92,10 +95,15 @@ pub fn decide(
     cache: &config::Cache,
     cadence: &Cadence,
 ) -> Decision {
-    let age = task_age(reply, known, unix_now);
+    let age = match awaited_url(reply, known) {
+        Some(awaited) => Some(awaited),
+        None => task_age(reply, known, unix_now),
+    };
     let in_flight = in_flight_ttl(reply, age, cache, cadence);
     let fault = fault(reply, known);
-    let kept = lifetime(reply, unix_now, cache, in_flight);
+    let awaits_url =
+        awaited_url(reply, known).is_some_and(|since| since.at(reply.received) < URL_FOLLOWS);
+    let kept = lifetime(reply, unix_now, cache, in_flight, awaits_url);
     Decision {
         lifetime: kept.filter(|_| fault.is_none()),
         age,
@@ -113,12 +121,24 @@ pub fn cool_down(cache: &config::Cache) -> Duration {
     cache.in_flight_ttl.min(LONGEST_COOL_DOWN)
 }
 
+/// How long a success has been without a URL, where this is one.
+fn awaited_url(reply: &Reply, known: Option<Known<'_>>) -> Option<TaskAge> {
+    let awaits = |reply: &Reply| {
+        reply.state() == Some(State::Succeeded)
+            && reply.snapshot().is_some_and(|snapshot| !snapshot.has_url())
+    };
+    let since = || known.filter(|known| awaits(known.reply))?.age;
+    let begun = || TaskAge::begun(reply.received, Duration::ZERO);
+    awaits(reply).then(|| since().unwrap_or_else(begun))
+}
+
 /// Counts on from where the task was first seen; a task that is new here is as old as upstream says.
 fn task_age(reply: &Reply, known: Option<Known<'_>>, unix_now: i64) -> Option<TaskAge> {
     let snapshot = reply.snapshot()?;
     let told = || u64::try_from(unix_now.saturating_sub(snapshot.created_at())).unwrap_or(0);
     let begun = || TaskAge::begun(reply.received, Duration::from_secs(told()));
-    Some(known.and_then(|known| known.age).unwrap_or_else(begun))
+    let running = known.filter(|known| !known.reply.is_terminal());
+    Some(running.and_then(|known| known.age).unwrap_or_else(begun))
 }
 
 /// How long the state of a running task is served without asking again.
@@ -147,7 +167,7 @@ fn fault(reply: &Reply, known: Option<Known<'_>>) -> Option<Fault> {
         let since = reply
             .received
             .saturating_duration_since(known.reply.received);
-        !known.may_vanish && known.age.is_some() && since < EARLY
+        !known.may_vanish && known.age.is_some() && !known.reply.is_terminal() && since < EARLY
     };
     if reply.is_missing() {
         known.is_some_and(is_early).then_some(Fault::EarlyMissing)
@@ -217,10 +237,11 @@ pub enum Rule {
 }
 
 /// How long `reply` is kept when it arrives at `now` (Unix seconds); `None` for not at all. `in_flight` is for how long
-/// the state of a running task is served without asking again.
+/// the state of a running task is served without asking again, and `awaits_url` whether a success without a URL may still
+/// get one.
 ///
 /// A failed task is kept for less than a finished one, since live channels can flip it upstream; a success without
-/// a URL only like a task in flight, since the URL may follow; "no such task" only briefly, since the row is written
+/// a URL for a minute only like a task in flight, since the URL may follow; "no such task" only briefly, since the row is written
 /// after the submit was answered. No other error is ever kept.
 #[must_use]
 pub fn lifetime(
@@ -228,6 +249,7 @@ pub fn lifetime(
     now: i64,
     cache: &config::Cache,
     in_flight: Duration,
+    awaits_url: bool,
 ) -> Option<Lifetime> {
     let Some(snapshot) = reply.snapshot() else {
         return reply.is_task_not_exist().then_some(Lifetime {
@@ -243,7 +265,7 @@ pub fn lifetime(
     };
     Some(match snapshot.state() {
         State::Failed => kept(cache.failed_ttl, Rule::Failed),
-        State::Succeeded if snapshot.has_url() => {
+        State::Succeeded if !awaits_url => {
             let kept = kept(cache.succeeded_ttl, Rule::Succeeded);
             match snapshot.url_expires_at() {
                 Some(expires_at) => {
@@ -393,6 +415,31 @@ mod tests {
         assert_eq!(decided(&missing(), None).fault, None);
         advance(EARLY).await;
         assert_eq!(decided(&missing(), Some(known(false))).fault, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_success_without_a_url_is_final_a_minute_after_it_was_first_seen() {
+        let (bare, mut age) = (task("completed", ""), None);
+        let rule = |decision: &Decision| decision.lifetime.map(|lifetime| lifetime.rule);
+        for _ in 0..6 {
+            let known = age.map(|age| Known {
+                reply: &bare,
+                age: Some(age),
+                may_vanish: false,
+            });
+            let decision = decided(&task("completed", ""), known);
+            assert_eq!(rule(&decision), Some(Rule::UrlAwaited));
+            assert_eq!(decision.ended, None);
+            age = decision.age;
+            advance(Duration::from_secs(10)).await;
+        }
+        let known = Known {
+            reply: &bare,
+            age,
+            may_vanish: false,
+        };
+        let decision = decided(&task("completed", ""), Some(known));
+        assert_eq!(rule(&decision), Some(Rule::Succeeded));
     }
 
     #[tokio::test(start_paused = true)]

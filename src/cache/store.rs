@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::credential::{Acceptance, CredentialState};
 use super::entry::{Entry, Looked, Use};
 use super::failures::{Failure, Failures};
-use super::freshness::{CredentialVerdict, Decision};
+use super::freshness::{CredentialVerdict, Decision, Rule};
 use super::index::Index;
 use super::lease::Lease;
 use crate::answer::reply::{Headers, Reply, SharedReply};
@@ -192,7 +192,9 @@ impl Store {
             self.answers.invalidate(&digest);
             return Kept::not_stored(reply);
         }
-        let age = decision.age.filter(|_| !reply.is_terminal());
+        // Of a running task, or of a success that waits for its URL.
+        let counts = !reply.is_terminal() || lifetime.rule == Rule::UrlAwaited;
+        let age = decision.age.filter(|_| counts);
         let entry = Arc::new(Entry {
             fresh: millis(lifetime.fresh),
             usable: millis(lifetime.fresh + lifetime.stale_if_error),
@@ -408,7 +410,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::cache::cadence::TaskAge;
-    use crate::cache::freshness::{Lifetime, Rule};
+    use crate::cache::freshness::Lifetime;
     use crate::request::key::{CallerKey, Credentials};
     use crate::task::Dialect;
 

@@ -52,7 +52,11 @@ pub type TaskPipeline<F> = Hold<Recall<Coalesce<Remember<Retry<Breaker<F>>>>>>;
 #[must_use]
 pub fn assemble(resources: &Resources, config: &Config) -> Stack {
     let fetch = Fetch::new(resources, config);
-    let status = Status::new(task_pipeline(&resources.polls, config, fetch), config);
+    let status = Status::new(
+        task_pipeline(&resources.polls, config, fetch),
+        resources,
+        config,
+    );
     let forward = Forward::new(resources, config);
 
     ServiceBuilder::new()

@@ -146,6 +146,11 @@ where
 
             // Keep.
             let (received, headers) = (reply.received, reply.headers.clone());
+            let headers = if reply.is_page() {
+                lease.with_cors(headers)
+            } else {
+                headers
+            };
             let kept = store.keep(&key, reply, &decision, first_seen, &lease);
             let landed = Landed {
                 reply: kept.reply,

@@ -111,6 +111,18 @@ impl Upstream {
         self.0.polls.ask(request, limit, counted).await
     }
 
+    /// Asks for a document that is too large to be received as a whole; resolves when its head is there. Counts as a poll.
+    ///
+    /// # Errors
+    /// As [`Upstream::forward`].
+    pub async fn document(&self, request: Request<Body>) -> Result<Response<Body>, Error> {
+        let counted = self.counted(UpstreamKind::Poll);
+        let answer = self.0.forwards.request(self.authorized(request)).await;
+        counted(answer.as_ref().ok().map(Response::status));
+        let response = answer.map_err(|error| failure(&error))?;
+        Ok(response.map(Body::from))
+    }
+
     /// Sends a client's request on; resolves when the head of the answer is there, however long that takes. Never sent
     /// twice, unless its connection turned out to be closed before the first byte was written.
     ///
