@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use http::header::PROXY_AUTHORIZATION;
 use http::uri::Scheme;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -17,10 +18,10 @@ use super::UpstreamProblem;
 use super::connect::{self, Connector, Offer};
 use super::failure::failure;
 use super::headers::is_harmless;
-use super::http1::NoBody;
+use super::http1::{NoBody, is_unprocessed};
 use super::pool::Pool;
 use super::received::{BodyLimit, Received};
-use super::{PING, POOL_IDLE, READ_AHEAD, STREAM_WINDOW, STREAMS};
+use super::{PING_EVERY, PING_TIMEOUT, POOL_IDLE, READ_AHEAD, STREAM_WINDOW, STREAMS};
 use crate::config::{self, UpstreamUrl};
 use crate::error::Error;
 use crate::message::body::Body;
@@ -47,6 +48,9 @@ struct Inner {
     not_passed: Mutex<HashSet<HeaderName>>,
 }
 
+/// How often a forwarded request without a body is sent that an HTTP/2 upstream says it has not processed.
+const TRIES: usize = 3;
+
 /// How many of them are remembered.
 const MOST_NOT_PASSED: usize = 64;
 
@@ -65,8 +69,8 @@ impl Upstream {
                 .http1_max_buf_size(READ_AHEAD)
                 .http2_initial_stream_window_size(STREAM_WINDOW)
                 .http2_initial_connection_window_size(STREAM_WINDOW * STREAMS)
-                .http2_keep_alive_interval(PING.0)
-                .http2_keep_alive_timeout(PING.1)
+                .http2_keep_alive_interval(PING_EVERY)
+                .http2_keep_alive_timeout(PING_TIMEOUT)
                 .build(connect::connector(config, tls.clone(), offer))
         };
         let is_plain = *config.url.scheme() == Scheme::HTTP;
@@ -171,7 +175,21 @@ impl Upstream {
         request: Request<Body>,
     ) -> Result<Response<Incoming>, Error> {
         let counted = self.counted(UpstreamKind::Forward);
-        let answer = client.request(self.authorized(request)).await;
+        let mut request = self.authorized(request);
+        let mut tries = 0;
+        let answer = loop {
+            // What has no body can be sent again. What is not safe is not: of a goodbye, the HTTP/2 library does not tell
+            // which streams were processed before it.
+            let again = (request.body().is_end_stream() && request.method().is_safe())
+                .then(|| Request::from_parts(request_head(&request), Body::empty()));
+            tries += 1;
+            match (client.request(request).await, again) {
+                (Err(error), Some(again)) if tries < TRIES && is_unprocessed(&error) => {
+                    request = again;
+                }
+                (answer, _) => break answer,
+            }
+        };
         counted(answer.as_ref().ok().map(Response::status));
         answer.map_err(|error| failure(&error))
     }
@@ -194,6 +212,16 @@ impl Upstream {
                 .upstream(kind, code, started.elapsed().as_secs_f64());
         }
     }
+}
+
+fn request_head<B>(request: &Request<B>) -> http::request::Parts {
+    let mut copy = Request::new(());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    *copy.extensions_mut() = request.extensions().clone();
+    copy.into_parts().0
 }
 
 impl fmt::Debug for Upstream {

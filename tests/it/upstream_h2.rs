@@ -32,6 +32,8 @@ enum Fate {
     Stuck,
     /// As [`Fate::Stuck`], and the connection accepts no other stream.
     Leave,
+    /// A whole answer, and a goodbye: the connection accepts no other stream.
+    Goodbye,
 }
 
 struct H2 {
@@ -78,7 +80,7 @@ impl H2 {
                         if matches!(fate, Fate::GoAway) {
                             connection.abrupt_shutdown(Reason::INTERNAL_ERROR);
                         } else {
-                            if matches!(fate, Fate::Leave) {
+                            if matches!(fate, Fate::Leave | Fate::Goodbye) {
                                 connection.graceful_shutdown();
                             }
                             kept.push(meet(fate, request, respond, Arc::clone(&cut)));
@@ -187,6 +189,62 @@ async fn ask(
     let asked = client(version).request(request);
     let answer = tokio::time::timeout(crate::support::PATIENCE, asked).await;
     answer.expect("an answer in time").expect("an answer")
+}
+
+/// Polls of this many new tasks at once, so many times; how many were not answered with 200.
+async fn failures(gateway: &Gateway, at_once: usize, times: usize) -> usize {
+    let mut failed = 0;
+    for round in 0..times {
+        let polls = (0..at_once).map(|number| {
+            let client = gateway.client.clone();
+            async move {
+                let path = format!("/v1/videos/t{round}-{number}");
+                client.get(&path, "sk-test", &[]).await.status != 200
+            }
+        });
+        let polls = futures_util::future::join_all(polls).await;
+        failed += polls.into_iter().filter(|failed| *failed).count();
+    }
+    failed
+}
+
+#[tokio::test]
+async fn polls_that_a_goodbye_leaves_unprocessed_go_out_again_on_another_connection() {
+    // As nginx says it after keepalive_requests.
+    let upstream = H2::start(100, |number, _| match number % 40 {
+        39 => Fate::Goodbye,
+        _ => Fate::Answer,
+    })
+    .await;
+    let gateway = upstream.gateway().await;
+    assert_eq!(failures(&gateway, 50, 20).await, 0);
+    assert!(upstream.connections() > 10, "{}", upstream.connections());
+}
+
+#[tokio::test]
+async fn polls_on_refused_streams_go_out_again_outside_of_any_budget() {
+    let upstream = H2::start(100, |number, _| match number % 3 {
+        0 => Fate::Reset(Reason::REFUSED_STREAM),
+        _ => Fate::Answer,
+    })
+    .await;
+    let gateway = upstream.gateway().await;
+    assert_eq!(failures(&gateway, 1, 200).await, 0);
+}
+
+#[tokio::test]
+async fn a_get_that_is_forwarded_goes_out_again_where_its_stream_was_refused() {
+    let upstream = H2::start(100, |number, _| match number % 2 {
+        0 => Fate::Reset(Reason::REFUSED_STREAM),
+        _ => Fate::Answer,
+    })
+    .await;
+    let gateway = upstream.gateway().await;
+    for number in 1..=10 {
+        let answer = ask(&gateway, Version::HTTP_11, Method::GET, "/v1/models").await;
+        assert_eq!(answer.status(), 200);
+        assert_eq!(upstream.asked(), 2 * number);
+    }
 }
 
 #[tokio::test]
