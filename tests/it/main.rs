@@ -48,3 +48,4 @@ mod upgrades;
 mod upstream_failures;
 mod upstream_h2;
 mod waiting;
+mod writes;
