@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use super::dialect::Dialect;
 use super::dice::Dice;
-use super::rule::{Rule, When};
+use super::rule::{Rule, Scope, When};
 use crate::sync::lock;
 
 /// The most rules that can be set at a time.
@@ -49,6 +49,21 @@ impl Faults {
         lock(&self.rules).clone()
     }
 
+    /// Probability that a rule strikes a status poll, on either path. Rules for the next N requests do not count.
+    pub(crate) fn poll_rate(&self) -> f64 {
+        let rules = lock(&self.rules);
+        let spared: f64 = rules
+            .iter()
+            .filter(|rule| matches!(rule.scope, Scope::Status | Scope::All))
+            .map(|rule| match rule.when {
+                When::Always => 0.0,
+                When::Rate(rate) => 1.0 - rate,
+                When::Next(_) => 1.0,
+            })
+            .product();
+        1.0 - spared
+    }
+
     /// The rule that strikes a request, if one does.
     pub(super) fn strike(&self, status: Option<Dialect>) -> Option<Rule> {
         let mut rules = lock(&self.rules);
@@ -72,7 +87,7 @@ impl Faults {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rule::{Fault, Scope};
+    use super::super::rule::Fault;
     use super::*;
 
     fn faults(rules: &[&str]) -> Faults {
@@ -99,5 +114,15 @@ mod tests {
             .filter(|_| faults.strike(Some(Dialect::Openai)).is_some())
             .count();
         assert!((800..1200).contains(&struck), "{struck}");
+    }
+
+    #[test]
+    fn the_rate_of_several_rules_is_how_often_any_of_them_strikes() {
+        let faults = faults(&["500:0.1", "html:0.2", "503@openai:0.5", "502:next=0"]);
+        assert!((faults.poll_rate() - 0.28).abs() < 1e-9);
+        let struck = (0..10_000)
+            .filter(|_| faults.strike(Some(Dialect::Unified)).is_some())
+            .count();
+        assert!((2600..3000).contains(&struck), "{struck}");
     }
 }
