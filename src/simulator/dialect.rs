@@ -1,7 +1,7 @@
 //! The two status paths.
 
 /// One of the two status paths, and the family of documents that belongs on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
     /// `/v1/video/generations/{id}`.
     Unified,

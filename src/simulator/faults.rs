@@ -1,4 +1,4 @@
-//! The fault rules in force, and when they strike.
+//! The fault rules in force.
 
 use std::sync::{Arc, Mutex};
 
@@ -7,11 +7,11 @@ use super::dice::Dice;
 use super::rule::{Rule, Scope, When};
 use crate::sync::lock;
 
-/// The most rules that can be set at a time.
+/// Maximum number of rules.
 const MAX_RULES: usize = 1_000;
 
-/// The rules in force; a cheap handle.
-#[derive(Clone, Debug)]
+/// The fault rules in force; a cheap handle.
+#[derive(Debug, Clone)]
 pub struct Faults {
     rules: Arc<Mutex<Vec<Rule>>>,
     dice: Arc<Dice>,
@@ -25,12 +25,12 @@ impl Faults {
         }
     }
 
-    /// Puts these rules in the place of all others.
+    /// Replaces all rules.
     pub fn set(&self, rules: impl IntoIterator<Item = impl Into<Rule>>) {
         *lock(&self.rules) = rules.into_iter().map(Into::into).take(MAX_RULES).collect();
     }
 
-    /// Adds a rule after the others; the first that strikes wins. At most 1,000 are kept.
+    /// Adds a rule after the others; the first that strikes wins. Rules beyond 1,000 are ignored.
     pub fn add(&self, rule: impl Into<Rule>) {
         let mut rules = lock(&self.rules);
         if rules.len() < MAX_RULES {
@@ -38,12 +38,12 @@ impl Faults {
         }
     }
 
-    /// No more faults.
+    /// Removes all rules.
     pub fn clear(&self) {
         lock(&self.rules).clear();
     }
 
-    /// The rules in force, with what is left of each.
+    /// The rules in force, with their remaining counts.
     #[must_use]
     pub fn rules(&self) -> Vec<Rule> {
         lock(&self.rules).clone()
@@ -64,7 +64,7 @@ impl Faults {
         1.0 - spared
     }
 
-    /// The rule that strikes a request, if one does.
+    /// The rule that strikes a request, if any; counts it.
     pub(super) fn strike(&self, status: Option<Dialect>) -> Option<Rule> {
         let mut rules = lock(&self.rules);
         let struck = rules.iter_mut().find_map(|rule| {
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_n_strike_n_times_and_are_gone() {
+    fn a_rule_for_the_next_n_requests_strikes_n_times_and_is_removed() {
         let faults = faults(&["503@openai:next=2", "html@unified"]);
         let strike = |dialect| faults.strike(dialect).map(|rule| rule.fault.name());
         assert_eq!(strike(None), None);
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_strikes_about_that_often() {
+    fn a_rate_is_how_often_a_rule_strikes() {
         let faults = faults(&["500:0.1"]);
         let struck = (0..10_000)
             .filter(|_| faults.strike(Some(Dialect::Openai)).is_some())

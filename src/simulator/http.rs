@@ -1,4 +1,4 @@
-//! A request's way through the simulator: gate, latency, faults, then the route's answer.
+//! Handles a request: gate, latency, faults, then the route's answer.
 
 use hyper::body::Incoming;
 use hyper::header::{
@@ -18,19 +18,19 @@ use super::path::Route;
 use super::reply::{Broken, Outgoing, Reply};
 use super::rule::{Fault, Rule};
 use super::socket::ResetSwitch;
-use super::{Simulator, control, order, sinks};
+use super::{Simulator, control, create, sinks};
 use crate::sync::lock;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-oneapi-request-id");
 const VERSION: HeaderName = HeaderName::from_static("x-new-api-version");
-const VERSION_TOLD: HeaderValue = HeaderValue::from_static("v1.0.0-simulated");
-/// What new-api lets caches do with anything it does not know.
+const VERSION_VALUE: HeaderValue = HeaderValue::from_static("v1.0.0-simulated");
+/// `cache-control` of new-api's web pages and unknown paths.
 const A_WEEK: HeaderValue = HeaderValue::from_static("max-age=604800");
 const INDEX: &str = "<!doctype html>\n<html lang=\"en\"><head><title>OctopusX (simulated)</title></head>\
                      <body><div id=\"root\">Simulated OctopusX. See /simulator.</div></body></html>\n";
 
 impl Simulator {
-    /// Answers one request, or breaks off.
+    /// Answers a request, or breaks the connection.
     pub(super) async fn answer(
         &self,
         request: Request<Incoming>,
@@ -45,7 +45,7 @@ impl Simulator {
         }
         let mut visit = self.0.counter.arrive(route.kind());
         if let Route::Status(dialect, id) = &route {
-            self.note_poll(*dialect, id);
+            self.count_poll(*dialect, id);
             self.0.gate.pass().await;
             let latency = self.0.settings.latency.pick(self.0.dice.unit());
             if !latency.is_zero() {
@@ -58,24 +58,24 @@ impl Simulator {
             self.0.counter.struck(rule.fault);
         }
         let fault = struck.map(|rule| rule.fault);
-        // Over HTTP/2 only the stream is reset, not everyone's connection.
+        // Over HTTP/2 only the stream is reset, since other requests share the connection.
         let own_connection = head.version < Version::HTTP_2;
         if own_connection && matches!(fault, Some(Fault::Reset | Fault::ResetMidBody)) {
             switch.throw();
         }
         let cors = head.headers.contains_key(ORIGIN);
-        let instead = struck.and_then(|rule| self.instead(rule));
-        let reply = match (fault, instead) {
+        let replacement = struck.and_then(|rule| self.replacement(rule));
+        let reply = match (fault, replacement) {
             (Some(Fault::Reset), _) => return Err(Broken),
             (Some(Fault::Stall), _) => std::future::pending().await,
             (_, Some(reply)) => reply,
             (_, None) => {
-                let request_id = told_id(&head, request_id.as_ref());
+                let request_id = error_id(&head, request_id.as_ref());
                 self.route(route, head, body, &request_id).await
             }
         };
         visit.answered(reply.status.as_u16());
-        let mut reply = reply.header(VERSION, VERSION_TOLD);
+        let mut reply = reply.header(VERSION, VERSION_VALUE);
         if let Some(id) = request_id {
             reply = reply.text_header(REQUEST_ID, &id);
         }
@@ -102,9 +102,9 @@ impl Simulator {
         };
         match route {
             Route::Status(dialect, id) => self.status(dialect, &owner, &id),
-            Route::Create(dialect) => self.make(dialect, &owner, None, &head, body).await,
+            Route::Create(dialect) => self.create_from(dialect, &owner, None, &head, body).await,
             Route::Remix(id) => {
-                self.make(Dialect::Openai, &owner, Some(id), &head, body)
+                self.create_from(Dialect::Openai, &owner, Some(id), &head, body)
                     .await
             }
             Route::Content(id) => self.content(&owner, &id, &head),
@@ -113,8 +113,8 @@ impl Simulator {
         }
     }
 
-    /// What a fault answers instead of the right thing; none if it only damages that.
-    fn instead(&self, rule: Rule) -> Option<Reply> {
+    /// The answer that a fault sends instead of the right one; none if it only damages the right one.
+    fn replacement(&self, rule: Rule) -> Option<Reply> {
         let page = |status: StatusCode| {
             let title = status.to_string();
             let page = format!(
@@ -172,7 +172,7 @@ impl Simulator {
     }
 
     /// Creates a task, or a remix of one.
-    async fn make(
+    async fn create_from(
         &self,
         dialect: Dialect,
         owner: &str,
@@ -180,8 +180,8 @@ impl Simulator {
         head: &Parts,
         body: Incoming,
     ) -> Reply {
-        let mut order = match order::read(&head.headers, body).await {
-            Ok(order) => order,
+        let mut request = match create::read(&head.headers, body).await {
+            Ok(request) => request,
             Err(error) => return error.reply(),
         };
         if let Some(original) = original {
@@ -189,11 +189,11 @@ impl Simulator {
             let Some(task) = tasks.of(owner, &original) else {
                 return no_task();
             };
-            order.model.clone_from(&task.model);
-            order.options.channel.get_or_insert(task.channel);
-            order.options.remixed_from = Some(original);
+            request.model.clone_from(&task.model);
+            request.options.channel.get_or_insert(task.channel);
+            request.options.remixed_from = Some(original);
         }
-        let id = match self.create(owner, &order.model, order.options) {
+        let id = match self.create(owner, &request.model, request.options) {
             Ok(id) => id,
             Err(taken) => {
                 let message = taken.to_string();
@@ -226,7 +226,7 @@ impl Simulator {
                 let message = format!("Task is not completed yet, current status: {status}");
                 return Reply::content_error(StatusCode::BAD_REQUEST, &message);
             }
-            // The platform fetches the URL it once stored, and that one dies.
+            // The platform fetches the stored URL, which expires.
             let signed = task.channel.result_url() == ResultUrl::Signed;
             signed.then(|| View::new(task, now, self.0.clock, &links).expires)
         };
@@ -236,7 +236,7 @@ impl Simulator {
         video(&head.method, &head.headers, id, self.0.settings.video_size)
     }
 
-    /// A signed URL needs no key, only its signature.
+    /// Serves a signed URL, which needs no key.
     fn file(&self, id: &str, head: &Parts) -> Reply {
         let query = head.uri.query().unwrap_or_default();
         if is_signed(id, query, self.0.clock.unix(Instant::now())) {
@@ -247,7 +247,7 @@ impl Simulator {
         Reply::full(StatusCode::FORBIDDEN, "application/xml", denied.into())
     }
 
-    fn note_poll(&self, dialect: Dialect, id: &str) {
+    fn count_poll(&self, dialect: Dialect, id: &str) {
         if let Some(task) = lock(&self.0.tasks).find_mut(id) {
             match dialect {
                 Dialect::Unified => task.polls.unified += 1,
@@ -256,7 +256,7 @@ impl Simulator {
         }
     }
 
-    /// The id of a request that brought none along.
+    /// Generates an id for a request without one.
     fn request_id(&self, head: &Parts) -> Option<String> {
         let stamp = || self.0.clock.stamp(Instant::now()).replace(['T', 'Z'], "");
         let fresh = || format!("{}{}", stamp(), self.0.dice.text(8));
@@ -264,18 +264,18 @@ impl Simulator {
     }
 }
 
-/// The id that error texts name: the one made here, or the one that was brought along.
-fn told_id(head: &Parts, made: Option<&String>) -> String {
-    let brought = || {
+/// The request id in error messages: the generated one, or else the received one.
+fn error_id(head: &Parts, generated: Option<&String>) -> String {
+    let received = || {
         let value = head.headers.get(&REQUEST_ID);
         value
             .and_then(|value| value.to_str().ok())
             .map(str::to_owned)
     };
-    made.cloned().or_else(brought).unwrap_or_default()
+    generated.cloned().or_else(received).unwrap_or_default()
 }
 
-/// 400, not 404, and the same for another's task.
+/// 400, not 404, also for a task of another key.
 fn no_task() -> Reply {
     Reply::task_error(StatusCode::BAD_REQUEST, "task_not_exist", "task_not_exist")
 }

@@ -1,12 +1,12 @@
-//! Paths: which route a request takes, read from its raw path.
+//! Routes, matched on the raw path.
 
 use hyper::Method;
 
 use super::counts::Kind;
 use super::dialect::Dialect;
 
-/// Where a request goes. Ids are percent-decoded.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The route of a request. Ids are percent-decoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Route {
     Status(Dialect, String),
     Create(Dialect),
@@ -16,11 +16,11 @@ pub(super) enum Route {
     File(String),
     Upload,
     Chat,
-    /// What follows `/simulator`, in raw segments.
+    /// The segments after `/simulator`.
     Control(Vec<String>),
-    /// Below /v1, but nothing that there is.
+    /// An unknown path below /v1.
     UnknownApi,
-    /// The web pages.
+    /// A web page.
     Page,
 }
 
@@ -32,7 +32,7 @@ impl Route {
         let posts = method == Method::POST;
         match segments.as_slice() {
             ["simulator", rest @ ..] => Self::Control(rest.iter().map(|s| decoded(s)).collect()),
-            // gin serves HEAD only where it is registered: a HEAD on a status path is a 404.
+            // gin serves HEAD only where it is registered: a HEAD on a status path gets a 404.
             ["v1", "video", "generations", id] if gets && !id.is_empty() => {
                 Self::Status(Dialect::Unified, decoded(id))
             }
@@ -75,7 +75,7 @@ impl Route {
     }
 }
 
-/// A path segment without its percent-encoding; what is not UTF-8 becomes U+FFFD.
+/// Percent-decodes a path segment; invalid UTF-8 becomes U+FFFD.
 pub(super) fn decoded(segment: &str) -> String {
     let hex = |byte: u8| {
         char::from(byte)
@@ -98,7 +98,7 @@ pub(super) fn decoded(segment: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// A text as a path segment.
+/// Percent-encodes a string as a path segment.
 pub(super) fn encoded(text: &str) -> String {
     let mut segment = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_may_hold_anything_once_it_is_encoded() {
+    fn any_id_survives_encoding() {
         for id in ["sora-2:task_01k", "a/b c?d#e%f", "ünï", "task_X", "b64=="] {
             assert_eq!(decoded(&encoded(id)), id);
             let path = format!("/v1/videos/{}", encoded(id));
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_new_api_registers_is_served_below_v1() {
+    fn below_v1_only_the_routes_of_new_api_are_served() {
         for (method, path) in [
             (Method::HEAD, "/v1/videos/x"),
             (Method::DELETE, "/v1/videos/x"),

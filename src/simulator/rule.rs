@@ -1,4 +1,4 @@
-//! The faults that can be had, and rules for them, as flags and JSON spell them.
+//! Faults and the rules that inject them, in the syntax of flags and of JSON.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::dialect::Dialect;
 
-/// One way of not answering as one should.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// A wrong or missing answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fault {
     /// 429 with `Retry-After` and new-api's task error.
@@ -37,22 +37,22 @@ pub enum Fault {
     Empty,
     /// 200 with `{"code":"success","data":null}`.
     NoData,
-    /// 400 `task_not_exist`, for a task that does.
+    /// 400 `task_not_exist`, for a task that exists.
     TaskNotExist,
     /// The connection is reset before the answer (over HTTP/2: the stream).
     Reset,
     /// The connection is reset after half of the answer (over HTTP/2: the stream).
     ResetMidBody,
-    /// No answer at all.
+    /// No answer.
     Stall,
-    /// Half of an answer, and no more.
+    /// Half of the answer, and then nothing.
     StallMidBody,
     /// The right answer, slowly.
     SlowBody,
 }
 
-/// Which requests a rule is for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Which requests a rule covers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scope {
     /// Both status paths.
@@ -67,34 +67,34 @@ pub enum Scope {
 }
 
 /// How often a rule strikes.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub enum When {
-    /// Until told otherwise.
+    /// Every time, until the rule is removed.
     #[default]
     Always,
-    /// By chance: 0 never, 1 always.
+    /// With this probability.
     Rate(f64),
-    /// For the next so many requests that it is for.
+    /// For the next `n` requests that the rule covers.
     Next(u64),
 }
 
-/// A fault, for which requests, and how often.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+/// A fault, the requests it covers, and how often it strikes.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(into = "RuleJson", try_from = "RuleJson")]
 pub struct Rule {
-    /// What happens.
+    /// The injected fault.
     pub fault: Fault,
-    /// To which requests.
+    /// The requests that it covers.
     pub scope: Scope,
-    /// How often.
+    /// How often it strikes.
     pub when: When,
-    /// The `Retry-After` of [`Fault::RateLimited`], in seconds; without it, that of the settings.
+    /// `Retry-After` of [`Fault::RateLimited`], in seconds; by default that of the settings.
     pub retry_after: Option<u32>,
 }
 
 impl Fault {
-    /// All of them.
-    pub const ALL: [Self; 16] = [
+    /// Every fault.
+    pub(crate) const ALL: [Self; 16] = [
         Self::RateLimited,
         Self::RateLimitedEmpty,
         Self::ServerError,
@@ -113,9 +113,8 @@ impl Fault {
         Self::SlowBody,
     ];
 
-    /// Its name in flags and JSON.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
+    /// Name in flags and JSON.
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::RateLimited => "429",
             Self::RateLimitedEmpty => "429-empty",
@@ -152,7 +151,7 @@ impl FromStr for Fault {
 }
 
 impl Scope {
-    /// Whether a request is meant: `status` tells its path if it is a status poll.
+    /// Whether it covers a request; `status` is the dialect of a status poll.
     pub(super) fn covers(self, status: Option<Dialect>) -> bool {
         match self {
             Self::All => true,
@@ -164,7 +163,7 @@ impl Scope {
 }
 
 impl Rule {
-    /// `fault` for every status poll.
+    /// Creates a rule that strikes every status poll.
     #[must_use]
     pub const fn new(fault: Fault) -> Self {
         Self {
@@ -175,13 +174,13 @@ impl Rule {
         }
     }
 
-    /// For these requests instead.
+    /// Sets the requests that the rule covers.
     #[must_use]
     pub const fn on(self, scope: Scope) -> Self {
         Self { scope, ..self }
     }
 
-    /// For the next `n` requests only.
+    /// Limits the rule to the next `n` requests.
     #[must_use]
     pub const fn next(self, n: u64) -> Self {
         Self {
@@ -190,7 +189,7 @@ impl Rule {
         }
     }
 
-    /// For a share of the requests, 0 to 1.
+    /// Makes the rule strike with this probability.
     #[must_use]
     pub const fn rate(self, rate: f64) -> Self {
         Self {
@@ -199,7 +198,7 @@ impl Rule {
         }
     }
 
-    /// With this `Retry-After`, in seconds.
+    /// Sets `Retry-After`, in seconds.
     #[must_use]
     pub const fn retry_after(self, seconds: u32) -> Self {
         Self {
@@ -235,15 +234,16 @@ impl FromStr for Rule {
             }
             None => (what, Scope::Status),
         };
-        let when = match when {
-            None => When::Always,
-            Some(when) => match when.strip_prefix("next=") {
-                Some(n) => When::Next(n.parse().map_err(|_| {
-                    format!("`{when}` is not a number of requests, such as next=3")
-                })?),
-                None => When::Rate(share(when).map_err(|error| format!("{error}, or next=3"))?),
-            },
-        };
+        let when =
+            match when {
+                None => When::Always,
+                Some(when) => match when.strip_prefix("next=") {
+                    Some(n) => When::Next(n.parse().map_err(|_| {
+                        format!("`{when}` is not a count of requests such as next=3")
+                    })?),
+                    None => When::Rate(share(when).map_err(|error| format!("{error}, or next=3"))?),
+                },
+            };
         Ok(Self::new(fault.parse()?).on(scope).when(when))
     }
 }
@@ -271,8 +271,8 @@ impl fmt::Display for Rule {
     }
 }
 
-/// A [`Rule`] as people write it in JSON.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// A [`Rule`] in JSON.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RuleJson {
     fault: FaultName,
@@ -286,8 +286,8 @@ struct RuleJson {
     retry_after: Option<u32>,
 }
 
-/// People write the status codes among the names as numbers, too.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// A fault's name; a status code may be a number.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(untagged)]
 enum FaultName {
     Word(String),
@@ -333,7 +333,7 @@ impl TryFrom<RuleJson> for Rule {
     }
 }
 
-/// Reads a share from 0 to 1.
+/// Parses a share from 0 to 1.
 pub(super) fn share(text: &str) -> Result<f64, String> {
     text.parse()
         .ok()
@@ -346,10 +346,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_is_read_in_flags_and_in_json_and_written_back() {
+    fn every_rule_survives_a_round_trip_through_flags_and_json() {
         for fault in Fault::ALL {
             assert_eq!(fault.name().parse(), Ok(fault));
-            assert_eq!(serde_json::to_value(fault).expect("a text"), fault.name());
+            assert_eq!(serde_json::to_value(fault).expect("a string"), fault.name());
             for end in ["", "@openai:next=2", "@all:0.25"] {
                 let text = format!("{}{end}", fault.name());
                 let rule: Rule = text.parse().expect("a rule");
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_rules_say_what_would_be_right() {
+    fn an_invalid_rule_is_rejected_with_what_is_valid() {
         for (text, right) in [
             ("", "takes 429,"),
             ("500@moon", "takes status, unified, openai, all"),
