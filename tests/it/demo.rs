@@ -103,7 +103,7 @@ impl Drop for Running {
 }
 
 #[test]
-fn piped_it_reports_in_plain_lines_what_was_avoided_and_that_no_answer_was_wrong() {
+fn piped_it_prints_plain_lines_with_the_savings_and_the_verdict() {
     let demo = ["demo", "--tasks", "3", "--pollers", "5", "--seconds", "4"];
     let output = binary().args(demo).output().expect("it runs");
     let text = text(&output);
@@ -215,7 +215,7 @@ fn in_a_terminal_it_draws_and_leaves_the_terminal_as_it_was() {
         .env("TERM", "xterm")
         .env_remove("NO_COLOR")
         .stdin(Stdio::null());
-    // Comes with util-linux; where it does not, the drawing is tested by itself.
+    // Part of util-linux. Without it only the drawing's unit tests run.
     let Ok(output) = script.output() else { return };
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}");
@@ -239,10 +239,10 @@ fn in_a_terminal_it_draws_and_leaves_the_terminal_as_it_was() {
 }
 
 #[tokio::test]
-async fn a_signal_stops_it_with_a_summary_and_exit_code_0() {
+async fn stopped_it_prints_a_summary_and_exits_with_0() {
     for signal in ["-INT", "-TERM"] {
         let mut demo = Running::start(&["--tasks", "2", "--pollers", "4", "--admin", "off"]);
-        // Until every task has had its first answer, even where a fault struck the first poll.
+        // Until every task has its first answer, even after a fault on the first poll.
         for _ in 0..3 {
             demo.row();
         }
@@ -256,7 +256,7 @@ async fn a_signal_stops_it_with_a_summary_and_exit_code_0() {
 }
 
 #[test]
-fn a_taken_port_exits_with_1_and_a_wrong_number_with_2() {
+fn a_taken_port_and_an_invalid_number_have_different_messages() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("is bound").to_string();
     let output = binary()

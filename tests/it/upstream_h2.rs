@@ -1,4 +1,4 @@
-//! An upstream that speaks HTTP/2: what it may do in the middle, and what that does to clients.
+//! An upstream that speaks HTTP/2: how it may fail mid-stream, and what clients see of that.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,20 +17,20 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::support::{Gateway, Identity, eventually, row};
 
-/// What becomes of a request.
+/// How a request ends.
 #[derive(Clone, Copy)]
 enum Fate {
     /// A whole answer, with a trailer.
     Answer,
     /// No answer: its stream is reset.
     Reset(Reason),
-    /// No answer: the connection is done for.
+    /// No answer: the connection breaks.
     GoAway,
     /// Half an answer, and then a reset.
     Cut,
-    /// Half an answer, and then nothing, until it is cut off by [`H2::cut`].
+    /// Half an answer, and then nothing until [`H2::cut`].
     Stuck,
-    /// As [`Fate::Stuck`], and nothing else is taken over this connection.
+    /// As [`Fate::Stuck`], and the connection accepts no other stream.
     Leave,
 }
 
@@ -43,7 +43,7 @@ struct H2 {
 }
 
 impl H2 {
-    /// The fate of a request depends on its number and path. So many streams at once in a connection.
+    /// Decides a request's fate by its number and path, with this many concurrent streams per connection.
     async fn start(
         streams: u32,
         fate: impl Fn(usize, &str) -> Fate + Clone + Send + Sync + 'static,
@@ -101,7 +101,7 @@ impl H2 {
         Gateway::start(&self.url, &settings).await
     }
 
-    /// Cuts off one stuck answer.
+    /// Truncates one stuck answer.
     fn cut(&self) {
         self.cut.notify_one();
     }
@@ -115,7 +115,7 @@ impl H2 {
     }
 }
 
-/// In HTTP/1.1 it answers what it is asked, once.
+/// Answers a single request over HTTP/1.1.
 async fn plain(mut stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream>) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let mut head = vec![0; 4096];
@@ -126,7 +126,7 @@ async fn plain(mut stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream
     }
 }
 
-/// Gives back what has to live for the stream to live.
+/// Returns the value that keeps the stream alive.
 fn meet(
     fate: Fate,
     request: Request<RecvStream>,
@@ -190,7 +190,7 @@ async fn ask(
 }
 
 #[tokio::test]
-async fn a_post_that_upstream_drops_is_not_sent_again() {
+async fn a_post_that_upstream_drops_is_not_retried() {
     for fate in [
         Fate::Reset(Reason::INTERNAL_ERROR),
         Fate::Reset(Reason::REFUSED_STREAM),
@@ -205,7 +205,7 @@ async fn a_post_that_upstream_drops_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn a_poll_that_upstream_drops_is_tried_again() {
+async fn a_poll_that_upstream_drops_is_retried() {
     for fate in [
         Fate::Reset(Reason::INTERNAL_ERROR),
         Fate::Reset(Reason::REFUSED_STREAM),
@@ -225,7 +225,7 @@ async fn a_poll_that_upstream_drops_is_tried_again() {
 }
 
 #[tokio::test]
-async fn polls_share_a_connection_until_it_says_that_it_ends() {
+async fn polls_share_a_connection_until_its_goaway() {
     let upstream = H2::start(100, |number, _| match number {
         5 => Fate::Leave,
         _ => Fate::Answer,
@@ -241,7 +241,7 @@ async fn polls_share_a_connection_until_it_says_that_it_ends() {
         poll(task).await;
         assert_eq!(upstream.connections(), 1);
     }
-    // One poll is still under way over the connection that takes no more.
+    // One poll is still in flight on the connection that accepts no more.
     let rest = async {
         eventually("f is under way", async || upstream.asked() == 6).await;
         for task in 0..1000 {
@@ -257,7 +257,7 @@ async fn polls_share_a_connection_until_it_says_that_it_ends() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_cut_off_is_cut_off_for_clients_of_either_version() {
+async fn a_truncated_answer_is_truncated_for_clients_of_either_version() {
     let upstream = H2::start(100, |_, _| Fate::Stuck).await;
     let gateway = upstream.gateway().await;
     for version in [Version::HTTP_11, Version::HTTP_2] {
@@ -280,7 +280,7 @@ async fn trailers_reach_clients_of_either_version() {
 }
 
 #[tokio::test]
-async fn downloads_that_fill_a_connection_keep_nothing_else_waiting() {
+async fn downloads_that_fill_a_connection_delay_nothing_else() {
     let upstream = H2::start(40, |_, path| match path {
         "/v1/videos/t/content" => Fate::Stuck,
         _ => Fate::Answer,
@@ -301,7 +301,7 @@ async fn downloads_that_fill_a_connection_keep_nothing_else_waiting() {
     }
     let poll = ask(&gateway, Version::HTTP_11, Method::GET, "/v1/videos/t").await;
     assert_eq!(poll.status(), 200);
-    // Beyond what HTTP/2 has room for there are connections of their own.
+    // Beyond HTTP/2's stream limit, further connections open.
     let forward = ask(&gateway, Version::HTTP_11, Method::GET, "/v1/models").await;
     let body = forward.into_body().collect().await.unwrap().to_bytes();
     assert_eq!(body, "HTTP/1.1");
@@ -314,7 +314,7 @@ async fn downloads_that_fill_a_connection_keep_nothing_else_waiting() {
 }
 
 #[tokio::test]
-async fn an_upgrade_is_asked_for_over_http_1_1() {
+async fn an_upgrade_is_requested_over_http_1_1() {
     let upstream = H2::start(100, |_, _| Fate::Answer).await;
     let gateway = upstream.gateway().await;
     let request = Request::get(gateway.client.url("/v1/realtime"))

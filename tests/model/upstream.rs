@@ -1,4 +1,4 @@
-//! Upstream, in memory: slow, faulty and changing its mind by the dice; every document says whose it is.
+//! Upstream in memory: slow, faulty and changing state at random. Every document names its caller.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -18,16 +18,16 @@ use tower::Service;
 use crate::rules;
 use crate::world::{Asked, Fetch, Said, Shared, Task, Trouble, Url, Weather, lock};
 
-/// The innermost service under test's feet.
+/// The service at the end of the pipeline.
 #[derive(Clone)]
 pub(crate) struct Upstream(pub Shared);
 
-/// What is going to happen to one request.
+/// What will happen to one request.
 struct Plan {
     number: usize,
     latency: Option<Duration>,
     fault: Option<Fault>,
-    /// The task as it was when the request came; `None` to look when the answer goes.
+    /// The task at the time of the request; `None` to read it at the time of the answer.
     early: Option<Task>,
 }
 
@@ -40,7 +40,7 @@ enum Fault {
     Broken(u16),
     Invalid,
     Unavailable,
-    /// Never answers, and nobody but the client counts the time.
+    /// Never answers and ignores its deadline.
     Hang,
     Panic,
 }
@@ -57,7 +57,7 @@ impl Service<TaskFetch> for Upstream {
     fn call(&mut self, fetch: TaskFetch) -> Self::Future {
         let world = Arc::clone(&self.0);
         Box::pin(async move {
-            let (plan, _under_way) = take_off(&world, &fetch);
+            let (plan, _under_way) = start(&world, &fetch);
             if matches!(plan.fault, Some(Fault::Hang)) {
                 std::future::pending::<()>().await;
             }
@@ -74,7 +74,7 @@ impl Service<TaskFetch> for Upstream {
     }
 }
 
-/// Counts a fetch as under way, however it ends.
+/// Counts a fetch as in progress until it is dropped.
 struct UnderWay {
     world: Shared,
     number: usize,
@@ -93,26 +93,26 @@ impl Drop for UnderWay {
     }
 }
 
-fn take_off(world: &Shared, fetch: &TaskFetch) -> (Plan, UnderWay) {
+fn start(world: &Shared, fetch: &TaskFetch) -> (Plan, UnderWay) {
     let mut guard = lock(world);
     let this = &mut *guard;
     let key = &fetch.query.key;
     let asked = this.asked(key);
     if this.keys.caller_key.caller(&fetch.query.credentials) != key.caller {
-        this.complain(format_args!(
+        this.report(format_args!(
             "{asked:?} is asked with another caller's credentials"
         ));
     }
-    // Every poll has a deadline of its own, so that a fetch can be told by its flight's first one.
+    // Every poll has a unique deadline, which identifies the leader of the fetch.
     let flight = this
         .polls
         .iter()
         .find(|poll| poll.deadline == fetch.query.deadline);
     let flight = flight.expect("a poll set it off").start;
-    let (forgets, refusals) = this.changes_before(asked, flight);
-    let what = (asked, forgets, refusals);
+    let (purges, refusals) = this.changes_before(asked, flight);
+    let what = (asked, purges, refusals);
     if !this.under_way.insert(what) {
-        this.complain(format_args!("two fetches at once for {asked:?}"));
+        this.report(format_args!("two fetches at once for {asked:?}"));
     }
     let task = this.tasks[asked.task];
     let number = this.fetches.len();
@@ -121,7 +121,7 @@ fn take_off(world: &Shared, fetch: &TaskFetch) -> (Plan, UnderWay) {
     let content =
         fetch.query.cache_mode == CacheMode::Default && rules::must_hit(this, asked, lease);
     if first_try && content {
-        this.complain(format_args!(
+        this.report(format_args!(
             "{asked:?} is asked, though it is known and fresh"
         ));
     }
@@ -199,7 +199,7 @@ fn land(world: &Shared, fetch: &TaskFetch, plan: &Plan, in_time: bool) -> Result
     this.tell(format_args!("  fetch {} landed: {said:?}", plan.number));
     drop(guard);
     if said == Said::Nothing(Trouble::Panic) {
-        // Without the hook's words in the output: it is part of the plan.
+        // Without the panic hook's output, since it is part of the plan.
         std::panic::resume_unwind(Box::new("on purpose"));
     }
     result
@@ -275,7 +275,7 @@ fn answer(
     (Said::Task { state, url }, Ok(reply))
 }
 
-/// The number of the fetch stands in a header as well, for answers without a body.
+/// Puts the number of the fetch in a header as well, for answers without a body.
 fn headers(number: usize, retry_after: Option<u64>) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert("x-request-id", HeaderValue::from(number));
@@ -285,7 +285,7 @@ fn headers(number: usize, retry_after: Option<u64>) -> HeaderMap {
     headers
 }
 
-/// What a document of this fetch says of itself.
+/// The mark in every document of this fetch.
 pub(crate) fn mark(asked: Asked, number: usize, version: u32) -> String {
     format!("c{}-t{}-v{version}-f{number}-", asked.caller, asked.task)
 }
@@ -303,7 +303,7 @@ fn document(asked: Asked, number: usize, state: State, task: Task) -> String {
         }
     };
     let word = state.in_dialect(asked.dialect);
-    // Now and then in the other path's shape, as some vendors do.
+    // Sometimes in the shape of the other path, as some vendors do.
     let unified = (asked.dialect == Dialect::Unified) != number.is_multiple_of(5);
     if unified {
         format!(
