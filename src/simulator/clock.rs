@@ -32,6 +32,12 @@ impl Clock {
             .as_secs()
     }
 
+    /// Unix time in nanoseconds.
+    pub(super) fn unix_nanos(self, at: Instant) -> u128 {
+        let since = self.wall_at(at).duration_since(UNIX_EPOCH);
+        since.unwrap_or_default().as_nanos()
+    }
+
     /// `20260720T032525Z`, the time format of signed URLs.
     pub(super) fn stamp(self, at: Instant) -> String {
         stamp_of(self.unix(at))

@@ -13,6 +13,7 @@ use super::channel::Channel;
 use super::create;
 use super::reply::Reply;
 use super::rule::{Fault, Rule};
+use super::status_route::StatusRoute;
 use super::tasks::Forced;
 use crate::sync::lock;
 
@@ -116,6 +117,7 @@ fn overview(simulator: &Simulator) -> Value {
         "counts": simulator.counts(),
         "faults": simulator.faults().rules(),
         "gate": gate(simulator),
+        "status_routes": StatusRoute::ALL,
         "tasks": {"by_status": census, "total": total},
     })
 }
@@ -144,8 +146,9 @@ fn task(simulator: &Simulator, id: &str) -> Reply {
         "id": task.id,
         "model": task.model,
         "polls": {
+            "native": task.polls.native,
             "openai": task.polls.openai,
-            "total": task.polls.unified + task.polls.openai,
+            "total": task.polls.total(),
             "unified": task.polls.unified,
         },
         "truth": task.life.truth(now),

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::dialect::Dialect;
 use super::rule::Fault;
+use super::status_route::StatusRoute;
 use crate::sync::lock;
 
 /// Counts since the start or the last reset.
@@ -17,12 +17,14 @@ pub struct Counts {
     pub connections: u64,
     /// Requests of every kind, except those to `/simulator`.
     pub requests: u64,
-    /// Status polls that arrived, on both paths, whatever their result.
+    /// Status polls that arrived, on every route, whatever their result.
     pub status_polls: u64,
     /// Of these, on `/v1/video/generations/{id}`.
     pub unified_polls: u64,
     /// Of these, on `/v1/videos/{id}`.
     pub openai_polls: u64,
+    /// Of these, on the other routes.
+    pub native_polls: BTreeMap<StatusRoute, u64>,
     /// Status polls in flight, until the last byte of the answer.
     pub open_polls: u64,
     /// Maximum number of status polls in flight at a time.
@@ -31,7 +33,7 @@ pub struct Counts {
     pub abandoned_polls: u64,
     /// Answers to status polls by HTTP status.
     pub poll_answers: BTreeMap<u16, u64>,
-    /// `POST /v1/video/generations`, `POST /v1/videos` and remixes.
+    /// Create requests on every route, and remixes.
     pub creates: u64,
     /// `/v1/videos/{id}/content`.
     pub contents: u64,
@@ -52,7 +54,7 @@ pub struct Counts {
 /// Kind of a counted request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    Poll(Dialect),
+    Poll(StatusRoute),
     Create,
     Content,
     File,
@@ -109,11 +111,12 @@ impl Counter {
         let mut counts = lock(&self.counts);
         counts.requests += 1;
         match kind {
-            Kind::Poll(dialect) => {
+            Kind::Poll(route) => {
                 counts.status_polls += 1;
-                match dialect {
-                    Dialect::Unified => counts.unified_polls += 1,
-                    Dialect::Openai => counts.openai_polls += 1,
+                match route {
+                    StatusRoute::Unified => counts.unified_polls += 1,
+                    StatusRoute::Openai => counts.openai_polls += 1,
+                    _ => *counts.native_polls.entry(route).or_default() += 1,
                 }
                 counts.open_polls += 1;
                 counts.max_open_polls = counts.max_open_polls.max(counts.open_polls);

@@ -113,7 +113,10 @@ fn from_members(members: &Map<String, Value>) -> Result<CreateRequest, BadBody> 
     options.fail_reason = options
         .fail_reason
         .map(|reason| reason.chars().take(MAX_TEXT).collect());
-    let model = text("model", MAX_NAME);
+    // Kling's member is `model_name`, Suno's is `mv`.
+    let models = ["model", "model_name", "mv"].map(|name| text(name, MAX_NAME));
+    let model = models.into_iter().find(|model| !model.is_empty());
+    let model = model.unwrap_or_default();
     Ok(CreateRequest { model, options })
 }
 

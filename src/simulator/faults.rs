@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::dialect::Dialect;
 use super::dice::Dice;
 use super::rule::{Rule, Scope, When};
+use super::status_route::StatusRoute;
 use crate::sync::lock;
 
 /// Maximum number of rules.
@@ -49,7 +49,7 @@ impl Faults {
         lock(&self.rules).clone()
     }
 
-    /// Probability that a rule strikes a status poll, on either path. Rules for the next N requests do not count.
+    /// Probability that a rule strikes a status poll, whatever its route. Rules for the next N requests do not count.
     pub(crate) fn poll_rate(&self) -> f64 {
         let rules = lock(&self.rules);
         let spared: f64 = rules
@@ -65,7 +65,7 @@ impl Faults {
     }
 
     /// The rule that strikes a request, if any; counts it.
-    pub(super) fn strike(&self, status: Option<Dialect>) -> Option<Rule> {
+    pub(super) fn strike(&self, status: Option<StatusRoute>) -> Option<Rule> {
         let mut rules = lock(&self.rules);
         let struck = rules.iter_mut().find_map(|rule| {
             let strikes = rule.scope.covers(status)
@@ -98,12 +98,12 @@ mod tests {
     #[test]
     fn a_rule_for_the_next_n_requests_strikes_n_times_and_is_removed() {
         let faults = faults(&["503@openai:next=2", "html@unified"]);
-        let strike = |dialect| faults.strike(dialect).map(|rule| rule.fault.name());
+        let strike = |route| faults.strike(route).map(|rule| rule.fault.name());
         assert_eq!(strike(None), None);
-        assert_eq!(strike(Some(Dialect::Openai)), Some("503"));
-        assert_eq!(strike(Some(Dialect::Unified)), Some("html"));
-        assert_eq!(strike(Some(Dialect::Openai)), Some("503"));
-        assert_eq!(strike(Some(Dialect::Openai)), None);
+        assert_eq!(strike(Some(StatusRoute::Openai)), Some("503"));
+        assert_eq!(strike(Some(StatusRoute::Unified)), Some("html"));
+        assert_eq!(strike(Some(StatusRoute::Openai)), Some("503"));
+        assert_eq!(strike(Some(StatusRoute::Openai)), None);
         assert_eq!(faults.rules(), [Rule::new(Fault::Html).on(Scope::Unified)]);
     }
 
@@ -111,7 +111,7 @@ mod tests {
     fn a_rate_is_how_often_a_rule_strikes() {
         let faults = faults(&["500:0.1"]);
         let struck = (0..10_000)
-            .filter(|_| faults.strike(Some(Dialect::Openai)).is_some())
+            .filter(|_| faults.strike(Some(StatusRoute::Openai)).is_some())
             .count();
         assert!((800..1200).contains(&struck), "{struck}");
     }
@@ -121,7 +121,7 @@ mod tests {
         let faults = faults(&["500:0.1", "html:0.2", "503@openai:0.5", "502:next=0"]);
         assert!((faults.poll_rate() - 0.28).abs() < 1e-9);
         let struck = (0..10_000)
-            .filter(|_| faults.strike(Some(Dialect::Unified)).is_some())
+            .filter(|_| faults.strike(Some(StatusRoute::Unified)).is_some())
             .count();
         assert!((2600..3000).contains(&struck), "{struck}");
     }

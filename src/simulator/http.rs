@@ -9,8 +9,7 @@ use hyper::{Request, Response, StatusCode, Version};
 use tokio::time::Instant;
 
 use super::channel::ResultUrl;
-use super::content::video;
-use super::dialect::Dialect;
+use super::content::{content_bytes, video};
 use super::documents::{self, View};
 use super::life::Status;
 use super::links::is_signed;
@@ -18,6 +17,7 @@ use super::path::Route;
 use super::reply::{Broken, Outgoing, Reply};
 use super::rule::{Fault, Rule};
 use super::socket::ResetSwitch;
+use super::status_route::StatusRoute;
 use super::{Simulator, control, create, sinks};
 use crate::sync::lock;
 
@@ -26,6 +26,8 @@ const VERSION: HeaderName = HeaderName::from_static("x-new-api-version");
 const VERSION_VALUE: HeaderValue = HeaderValue::from_static("v1.0.0-simulated");
 /// `cache-control` of new-api's web pages and unknown paths.
 const A_WEEK: HeaderValue = HeaderValue::from_static("max-age=604800");
+/// Size of a Midjourney image, in bytes.
+const IMAGE_SIZE: u64 = 4096;
 const INDEX: &str = "<!doctype html>\n<html lang=\"en\"><head><title>OctopusX (simulated)</title></head>\
                      <body><div id=\"root\">Simulated OctopusX. See /simulator.</div></body></html>\n";
 
@@ -38,14 +40,15 @@ impl Simulator {
     ) -> Result<Response<Outgoing>, Broken> {
         let (head, body) = request.into_parts();
         let slow = self.0.settings.slow_body;
-        let route = Route::of(&head.method, head.uri.path());
+        let query = head.uri.query().unwrap_or_default();
+        let route = Route::of(&head.method, head.uri.path(), query);
         if let Route::Control(path) = &route {
             let reply = control::answer(self, &head.method, path, body).await;
             return Ok(reply.into_response(None, None, slow));
         }
         let mut visit = self.0.counter.arrive(route.kind());
-        if let Route::Status(dialect, id) = &route {
-            self.count_poll(*dialect, id);
+        if let Route::Status(status, id) = &route {
+            self.count_poll(*status, id);
             self.0.gate.pass().await;
             let latency = self.0.settings.latency.pick(self.0.dice.unit());
             if !latency.is_zero() {
@@ -53,7 +56,8 @@ impl Simulator {
             }
         }
         let request_id = self.request_id(&head);
-        let struck = self.0.faults.strike(route.dialect());
+        let status = route.status();
+        let struck = self.0.faults.strike(status);
         if let Some(rule) = struck {
             self.0.counter.struck(rule.fault);
         }
@@ -64,7 +68,7 @@ impl Simulator {
             switch.throw();
         }
         let cors = head.headers.contains_key(ORIGIN);
-        let replacement = struck.and_then(|rule| self.replacement(rule));
+        let replacement = struck.and_then(|rule| self.replacement(rule, status));
         let reply = match (fault, replacement) {
             (Some(Fault::Reset), _) => return Err(Broken),
             (Some(Fault::Stall), _) => std::future::pending().await,
@@ -88,6 +92,10 @@ impl Simulator {
     async fn route(&self, route: Route, head: Parts, body: Incoming, request_id: &str) -> Reply {
         match &route {
             Route::File(id) => return self.file(id, &head),
+            Route::Image(id) => {
+                let bytes = content_bytes(id, 0..IMAGE_SIZE);
+                return Reply::full(StatusCode::OK, "image/png", bytes);
+            }
             Route::Page | Route::Control(_) => {
                 return Reply::html(StatusCode::OK, INDEX).header(CACHE_CONTROL, A_WEEK);
             }
@@ -101,10 +109,10 @@ impl Simulator {
             return Reply::unauthorised(request_id);
         };
         match route {
-            Route::Status(dialect, id) => self.status(dialect, &owner, &id),
-            Route::Create(dialect) => self.create_from(dialect, &owner, None, &head, body).await,
+            Route::Status(status, id) => self.status(status, &owner, &id),
+            Route::Create(status) => self.create_from(status, &owner, None, &head, body).await,
             Route::Remix(id) => {
-                self.create_from(Dialect::Openai, &owner, Some(id), &head, body)
+                self.create_from(StatusRoute::Openai, &owner, Some(id), &head, body)
                     .await
             }
             Route::Content(id) => self.content(&owner, &id, &head),
@@ -114,7 +122,7 @@ impl Simulator {
     }
 
     /// The answer that a fault sends instead of the right one; none if it only damages the right one.
-    fn replacement(&self, rule: Rule) -> Option<Reply> {
+    fn replacement(&self, rule: Rule, status: Option<StatusRoute>) -> Option<Reply> {
         let page = |status: StatusCode| {
             let title = status.to_string();
             let page = format!(
@@ -126,12 +134,7 @@ impl Simulator {
         let reply = match rule.fault {
             Fault::RateLimited => {
                 let seconds = rule.retry_after.unwrap_or(self.0.settings.retry_after);
-                Reply::task_error(
-                    StatusCode::TOO_MANY_REQUESTS,
-                    "rate_limit_exceeded",
-                    "当前分组上游负载已饱和，请稍后再试",
-                )
-                .text_header(RETRY_AFTER, &seconds.to_string())
+                documents::rate_limited(status).text_header(RETRY_AFTER, &seconds.to_string())
             }
             Fault::RateLimitedEmpty => Reply::empty(StatusCode::TOO_MANY_REQUESTS),
             Fault::ServerError => Reply::task_error(
@@ -147,7 +150,7 @@ impl Simulator {
             Fault::NoData => Reply::document(bytes::Bytes::from_static(
                 br#"{"code":"success","data":null}"#,
             )),
-            Fault::TaskNotExist => no_task(),
+            Fault::TaskNotExist => documents::missing(status.unwrap_or(StatusRoute::Unified)),
             Fault::Truncated
             | Fault::Reset
             | Fault::ResetMidBody
@@ -158,23 +161,23 @@ impl Simulator {
         Some(reply)
     }
 
-    fn status(&self, dialect: Dialect, owner: &str, id: &str) -> Reply {
+    fn status(&self, route: StatusRoute, owner: &str, id: &str) -> Reply {
         let now = Instant::now();
         let links = self.links();
         let tasks = lock(&self.0.tasks);
         match tasks.of(owner, id) {
             Some(task) => {
                 let view = View::new(task, now, self.0.clock, &links);
-                Reply::document(documents::status(dialect, &view))
+                Reply::document(documents::status(route, &view))
             }
-            None => no_task(),
+            None => documents::missing(route),
         }
     }
 
     /// Creates a task, or a remix of one.
     async fn create_from(
         &self,
-        dialect: Dialect,
+        route: StatusRoute,
         owner: &str,
         original: Option<String>,
         head: &Parts,
@@ -187,12 +190,17 @@ impl Simulator {
         if let Some(original) = original {
             let tasks = lock(&self.0.tasks);
             let Some(task) = tasks.of(owner, &original) else {
-                return no_task();
+                return documents::missing(route);
             };
             request.model.clone_from(&task.model);
             request.options.channel.get_or_insert(task.channel);
             request.options.remixed_from = Some(original);
         }
+        if request.model.is_empty() {
+            route.default_model().clone_into(&mut request.model);
+        }
+        let id = request.options.id.take();
+        request.options.id = id.or_else(|| self.native_id(route, &request.model));
         let id = match self.create(owner, &request.model, request.options) {
             Ok(id) => id,
             Err(taken) => {
@@ -206,9 +214,24 @@ impl Simulator {
         match tasks.find(&id) {
             Some(task) => {
                 let view = View::new(task, now, self.0.clock, &links);
-                Reply::document(documents::created(dialect, &view))
+                Reply::document(documents::created(route, &view))
             }
-            None => no_task(),
+            None => documents::missing(route),
+        }
+    }
+
+    /// Generates an id in the format of the route, unless it is new-api's own format.
+    fn native_id(&self, route: StatusRoute, model: &str) -> Option<String> {
+        let (clock, dice) = (self.0.clock, &self.0.dice);
+        let now = Instant::now();
+        match route {
+            // Milliseconds, and three random digits.
+            StatusRoute::Mj => {
+                let millis = clock.unix_nanos(now) / 1_000_000;
+                Some(format!("{millis}{:03}", dice.number() % 1000))
+            }
+            StatusRoute::Octopus => Some(format!("{model}:{}-{}", clock.unix(now), dice.text(10))),
+            _ => None,
         }
     }
 
@@ -247,11 +270,12 @@ impl Simulator {
         Reply::full(StatusCode::FORBIDDEN, "application/xml", denied.into())
     }
 
-    fn count_poll(&self, dialect: Dialect, id: &str) {
+    fn count_poll(&self, route: StatusRoute, id: &str) {
         if let Some(task) = lock(&self.0.tasks).find_mut(id) {
-            match dialect {
-                Dialect::Unified => task.polls.unified += 1,
-                Dialect::Openai => task.polls.openai += 1,
+            match route {
+                StatusRoute::Unified => task.polls.unified += 1,
+                StatusRoute::Openai => task.polls.openai += 1,
+                _ => task.polls.native += 1,
             }
         }
     }
@@ -273,9 +297,4 @@ fn error_id(head: &Parts, generated: Option<&String>) -> String {
             .map(str::to_owned)
     };
     generated.cloned().or_else(received).unwrap_or_default()
-}
-
-/// 400, not 404, also for a task of another key.
-fn no_task() -> Reply {
-    Reply::task_error(StatusCode::BAD_REQUEST, "task_not_exist", "task_not_exist")
 }

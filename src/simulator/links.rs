@@ -32,6 +32,11 @@ impl Links {
         format!("{}/v1/videos/{}/content", self.base, encoded(id))
     }
 
+    /// The URL of a Midjourney image, which needs no key.
+    pub(super) fn image(&self, id: &str) -> String {
+        format!("{}/mj/image/{}", self.base, encoded(id))
+    }
+
     /// A URL signed at a Unix second, as Volcengine's object storage signs.
     pub(super) fn signed(&self, id: &str, at: u64) -> String {
         let (date, lifetime) = (stamp_of(at), self.lifetime());

@@ -1,7 +1,7 @@
 //! A simulated OctopusX: video tasks that run, fail and are polled, without a key or a network.
 //!
-//! It answers as the new-api family does: both status paths, one document format per channel, keys that own their
-//! tasks, and faults on request. It writes its documents itself and shares no code with the gateway's reader, so that a
+//! It answers as the new-api family does: both status paths of the video API, with one document format per channel, the
+//! status routes of other vendors' APIs, keys that own their tasks, and faults on request. It writes its documents itself and shares no code with the gateway's reader, so that a
 //! mistake in one shows in the other.
 //!
 //! A request passes `http` (route, gate, latency, faults), `tasks` (owner and state), `documents` (the channel's
@@ -13,7 +13,6 @@ mod content;
 mod control;
 mod counts;
 mod create;
-mod dialect;
 mod dice;
 mod documents;
 mod faults;
@@ -30,6 +29,7 @@ mod server;
 mod settings;
 mod sinks;
 mod socket;
+mod status_route;
 mod tasks;
 
 use std::fmt;
@@ -49,6 +49,7 @@ pub use gate::{Gate, Waiting};
 pub use life::{Outcome, State, Status, Truth};
 pub use rule::{Fault, Rule, Scope, When};
 pub use settings::{Settings, Span};
+pub use status_route::StatusRoute;
 pub use tasks::{Forced, TaskOptions};
 
 use clock::Clock;
@@ -166,12 +167,12 @@ impl Simulator {
         }
     }
 
-    /// Number of status polls of a task, on both paths and with any key; 0 for an unknown task.
+    /// Number of status polls of a task, on every route and with any key; 0 for an unknown task.
     #[must_use]
     pub fn polls_of(&self, id: &str) -> u64 {
         lock(&self.0.tasks)
             .find(id)
-            .map_or(0, |task| task.polls.unified + task.polls.openai)
+            .map_or(0, |task| task.polls.total())
     }
 
     /// The true state of a task now.

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::dialect::Dialect;
+use super::status_route::StatusRoute;
 
 /// A wrong or missing answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -55,13 +55,25 @@ pub enum Fault {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scope {
-    /// Both status paths.
+    /// Every status route.
     #[default]
     Status,
     /// `GET /v1/video/generations/{id}`.
     Unified,
     /// `GET /v1/videos/{id}`.
     Openai,
+    /// `GET /v1/video/query`.
+    Octopus,
+    /// `GET /mj/task/{id}/fetch`.
+    Mj,
+    /// `GET /kling/v1/{videos|images}/{kind}/{id}`.
+    Kling,
+    /// `GET /suno/fetch/{id}`.
+    Suno,
+    /// `GET /v1/tasks/{id}`.
+    Tasks,
+    /// `GET /api/v3/contents/generations/tasks/{id}`.
+    Ark,
     /// Everything but `/simulator`.
     All,
 }
@@ -151,14 +163,65 @@ impl FromStr for Fault {
 }
 
 impl Scope {
-    /// Whether it covers a request; `status` is the dialect of a status poll.
-    pub(super) fn covers(self, status: Option<Dialect>) -> bool {
+    /// Every scope.
+    const ALL: [Self; 10] = [
+        Self::Status,
+        Self::Unified,
+        Self::Openai,
+        Self::Octopus,
+        Self::Mj,
+        Self::Kling,
+        Self::Suno,
+        Self::Tasks,
+        Self::Ark,
+        Self::All,
+    ];
+
+    /// Name in flags and JSON.
+    const fn name(self) -> &'static str {
+        match self.route() {
+            Some(route) => route.name(),
+            None if matches!(self, Self::All) => "all",
+            None => "status",
+        }
+    }
+
+    /// The one route that it covers, if it is for one.
+    const fn route(self) -> Option<StatusRoute> {
+        Some(match self {
+            Self::Status | Self::All => return None,
+            Self::Unified => StatusRoute::Unified,
+            Self::Openai => StatusRoute::Openai,
+            Self::Octopus => StatusRoute::Octopus,
+            Self::Mj => StatusRoute::Mj,
+            Self::Kling => StatusRoute::Kling,
+            Self::Suno => StatusRoute::Suno,
+            Self::Tasks => StatusRoute::Tasks,
+            Self::Ark => StatusRoute::Ark,
+        })
+    }
+
+    /// Whether it covers a request; `status` is the route of a status poll.
+    pub(super) fn covers(self, status: Option<StatusRoute>) -> bool {
         match self {
             Self::All => true,
             Self::Status => status.is_some(),
-            Self::Unified => status == Some(Dialect::Unified),
-            Self::Openai => status == Some(Dialect::Openai),
+            _ => status.is_some() && status == self.route(),
         }
+    }
+}
+
+impl FromStr for Scope {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|scope| scope.name() == text)
+            .ok_or_else(|| {
+                let names = Self::ALL.map(Self::name).join(", ");
+                format!("unknown scope `{text}`; takes {names}")
+            })
     }
 }
 
@@ -223,15 +286,7 @@ impl FromStr for Rule {
             None => (text, None),
         };
         let (fault, scope) = match what.split_once('@') {
-            Some((fault, "status")) => (fault, Scope::Status),
-            Some((fault, "unified")) => (fault, Scope::Unified),
-            Some((fault, "openai")) => (fault, Scope::Openai),
-            Some((fault, "all")) => (fault, Scope::All),
-            Some((_, scope)) => {
-                return Err(format!(
-                    "unknown scope `{scope}`; takes status, unified, openai, all"
-                ));
-            }
+            Some((fault, scope)) => (fault, scope.parse()?),
             None => (what, Scope::Status),
         };
         let when =
@@ -257,11 +312,8 @@ impl Rule {
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.fault.name())?;
-        match self.scope {
-            Scope::Status => {}
-            Scope::Unified => f.write_str("@unified")?,
-            Scope::Openai => f.write_str("@openai")?,
-            Scope::All => f.write_str("@all")?,
+        if self.scope != Scope::Status {
+            write!(f, "@{}", self.scope.name())?;
         }
         match self.when {
             When::Always => Ok(()),
@@ -350,13 +402,17 @@ mod tests {
         for fault in Fault::ALL {
             assert_eq!(fault.name().parse(), Ok(fault));
             assert_eq!(serde_json::to_value(fault).expect("a string"), fault.name());
-            for end in ["", "@openai:next=2", "@all:0.25"] {
+            for end in ["", "@openai:next=2", "@mj", "@all:0.25"] {
                 let text = format!("{}{end}", fault.name());
                 let rule: Rule = text.parse().expect("a rule");
                 assert_eq!(rule.to_string(), text);
                 let json = serde_json::to_string(&rule).expect("json");
                 assert_eq!(serde_json::from_str::<Rule>(&json).expect("json"), rule);
             }
+        }
+        for scope in Scope::ALL {
+            assert_eq!(scope.name().parse(), Ok(scope));
+            assert_eq!(serde_json::to_value(scope).expect("a string"), scope.name());
         }
         let coded: Rule = serde_json::from_str(r#"{"fault":503,"next":1}"#).expect("a code");
         assert_eq!(coded, Rule::new(Fault::Unavailable).next(1));
@@ -366,7 +422,10 @@ mod tests {
     fn an_invalid_rule_is_rejected_with_what_is_valid() {
         for (text, right) in [
             ("", "takes 429,"),
-            ("500@moon", "takes status, unified, openai, all"),
+            (
+                "500@moon",
+                "takes status, unified, openai, octopus, mj, kling, suno, tasks, ark, all",
+            ),
             ("500:often", "from 0 to 1"),
             ("500:next=x", "next=3"),
         ] {

@@ -103,6 +103,14 @@ pub(super) struct Task {
 pub(super) struct Polls {
     pub(super) unified: u64,
     pub(super) openai: u64,
+    /// On all other routes.
+    pub(super) native: u64,
+}
+
+impl Polls {
+    pub(super) fn total(self) -> u64 {
+        self.unified + self.openai + self.native
+    }
 }
 
 /// All tasks, up to a maximum number.

@@ -1,11 +1,13 @@
 //! Documents about a task, in the format of its channel.
 
+mod native;
 mod openai;
 mod raw;
 mod unified;
 mod vendor;
 
 use bytes::Bytes;
+use hyper::StatusCode;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -13,10 +15,11 @@ use tokio::time::Instant;
 use super::channel::Channel;
 use super::channel::ResultUrl;
 use super::clock::Clock;
-use super::dialect::Dialect;
 use super::json::go_json;
 use super::life::Status;
 use super::links::Links;
+use super::reply::Reply;
+use super::status_route::StatusRoute;
 use super::tasks::Task;
 
 /// A task at one moment: everything that a document can contain. Times are Unix seconds, 0 for "not yet".
@@ -34,10 +37,13 @@ pub(super) struct View<'a> {
     pub(super) url: String,
     /// When the URL expires; 0 if it does not.
     pub(super) expires: u64,
+    now: Instant,
+    clock: Clock,
+    links: &'a Links,
 }
 
 impl<'a> View<'a> {
-    pub(super) fn new(task: &'a Task, now: Instant, clock: Clock, links: &Links) -> Self {
+    pub(super) fn new(task: &'a Task, now: Instant, clock: Clock, links: &'a Links) -> Self {
         let truth = task.life.truth(now);
         let over = truth.status.is_final();
         let finished = if over { clock.unix(truth.since) } else { 0 };
@@ -63,6 +69,9 @@ impl<'a> View<'a> {
             updated: clock.unix(task.life.updated(now)),
             url,
             expires,
+            now,
+            clock,
+            links,
         }
     }
 
@@ -89,6 +98,21 @@ impl<'a> View<'a> {
         Some((width.parse().ok()?, height.parse().ok()?))
     }
 
+    /// The URL of the task's Midjourney image.
+    pub(super) fn image(&self) -> String {
+        self.links.image(&self.task.id)
+    }
+
+    /// A signed URL that is valid while the task runs.
+    pub(super) fn preview(&self) -> String {
+        self.links.signed(&self.task.id, self.created)
+    }
+
+    /// The current time in nanoseconds.
+    pub(super) fn nanos(&self) -> u128 {
+        self.clock.unix_nanos(self.now)
+    }
+
     /// The documented `metadata`.
     pub(super) fn metadata(&self) -> Value {
         let (width, height) = self.pixels().unwrap_or((1280, 720));
@@ -97,25 +121,66 @@ impl<'a> View<'a> {
 }
 
 /// Answers a status poll.
-pub(super) fn status(dialect: Dialect, view: &View<'_>) -> Bytes {
-    match (dialect, view.task.channel) {
-        (Dialect::Unified, Channel::OpenaiOnUnified) => openai::on_unified(view),
-        (Dialect::Unified, _) => unified::document(view),
-        (Dialect::Openai, Channel::WrapperOnOpenai) => unified::documented(view),
-        (Dialect::Openai, _) => openai::document(view),
+pub(super) fn status(route: StatusRoute, view: &View<'_>) -> Bytes {
+    match (route, view.task.channel) {
+        (StatusRoute::Unified, Channel::OpenaiOnUnified) => openai::on_unified(view),
+        (StatusRoute::Unified, _) => unified::document(view),
+        (StatusRoute::Openai, Channel::WrapperOnOpenai) => unified::documented(view),
+        (StatusRoute::Openai, _) => openai::document(view),
+        (StatusRoute::Octopus, _) => native::octopus(view),
+        (StatusRoute::Mj, _) => native::midjourney(view),
+        (StatusRoute::Kling, _) => native::kling(view),
+        (StatusRoute::Suno, _) => native::suno(view),
+        (StatusRoute::Tasks, _) => native::tasks(view),
+        (StatusRoute::Ark, _) => native::ark(view),
     }
 }
 
 /// Answers a create request.
-pub(super) fn created(dialect: Dialect, view: &View<'_>) -> Bytes {
-    match dialect {
-        Dialect::Unified => go_json(&json!({
+pub(super) fn created(route: StatusRoute, view: &View<'_>) -> Bytes {
+    match route {
+        StatusRoute::Unified => go_json(&json!({
             "created_at": view.created,
             "model": view.task.model,
             "status": "queued",
             "task_id": view.task.id,
         })),
-        Dialect::Openai => openai::created(view),
+        StatusRoute::Openai => openai::created(view),
+        StatusRoute::Octopus => native::octopus_created(view),
+        StatusRoute::Mj => native::midjourney_created(view),
+        StatusRoute::Kling => native::kling_created(view),
+        StatusRoute::Suno => native::suno_created(view),
+        StatusRoute::Tasks => native::tasks_created(view),
+        StatusRoute::Ark => native::ark_created(view),
+    }
+}
+
+/// Answers a request for a task that does not exist or belongs to another key.
+pub(super) fn missing(route: StatusRoute) -> Reply {
+    match route {
+        // 400, not 404.
+        StatusRoute::Unified | StatusRoute::Openai | StatusRoute::Octopus | StatusRoute::Suno => {
+            Reply::task_error(StatusCode::BAD_REQUEST, "task_not_exist", "task_not_exist")
+        }
+        StatusRoute::Mj => native::midjourney_missing(),
+        StatusRoute::Kling => native::kling_missing(),
+        StatusRoute::Tasks => native::tasks_missing(),
+        StatusRoute::Ark => native::ark_missing(),
+    }
+}
+
+/// Answers a request that exceeds the rate limit.
+pub(super) fn rate_limited(route: Option<StatusRoute>) -> Reply {
+    const MESSAGE: &str = "当前分组上游负载已饱和，请稍后再试";
+    match route {
+        Some(StatusRoute::Mj) => {
+            native::midjourney_error(StatusCode::TOO_MANY_REQUESTS, 30, MESSAGE)
+        }
+        _ => Reply::task_error(
+            StatusCode::TOO_MANY_REQUESTS,
+            "rate_limit_exceeded",
+            MESSAGE,
+        ),
     }
 }
 
@@ -183,13 +248,13 @@ mod tests {
         };
         let links = Links::new("http://sim".to_owned(), Duration::from_mins(1));
         let view = View::new(&task, now, clock, &links);
-        let read = |dialect| {
-            let bytes = super::status(dialect, &view);
+        let read = |route| {
+            let bytes = super::status(route, &view);
             let text = String::from_utf8_lossy(&bytes);
             assert!(!text.contains('&'), "{text}");
             serde_json::from_slice(&bytes).expect("json")
         };
-        (read(Dialect::Unified), read(Dialect::Openai))
+        (read(StatusRoute::Unified), read(StatusRoute::Openai))
     }
 
     fn text(value: &Value) -> &str {
