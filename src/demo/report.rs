@@ -12,7 +12,7 @@ const WIDTH: usize = 80;
 /// The column where the details of the summary begin.
 const DETAIL: usize = 35;
 
-/// The first lines, which say what the demo runs, and what it does to itself.
+/// The first lines: what the demo runs, which faults it injects, and where it listens.
 pub(super) fn opening(
     endpoints: &Endpoints,
     tasks: usize,

@@ -17,7 +17,7 @@ const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
 /// The head of the table of plain lines is repeated after this many rows.
 const HEAD_EVERY: usize = 20;
 
-/// See the module. Dropping it restores the terminal.
+/// A picture or plain lines. Dropping it restores the terminal.
 #[derive(Debug)]
 pub(super) enum Screen {
     /// A picture in a terminal.

@@ -7,7 +7,7 @@ use super::tally::{Rates, Tally};
 use crate::simulator::{Simulator, State};
 use crate::telemetry::Metrics;
 
-/// Everything that the picture, the lines and the summary show. All counts only ever grow.
+/// Everything that the picture, the lines and the summary show. Counts since the start never decrease.
 #[derive(Debug, Clone, Default)]
 pub(super) struct View {
     /// Time since the demo started.

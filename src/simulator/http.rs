@@ -225,10 +225,14 @@ impl Simulator {
         let (clock, dice) = (self.0.clock, &self.0.dice);
         let now = Instant::now();
         match route {
-            // Milliseconds, and three random digits.
+            // Sixteen digits: microseconds, spread over a second, since many tasks may be created at a time.
             StatusRoute::Mj => {
-                let millis = clock.unix_nanos(now) / 1_000_000;
-                Some(format!("{millis}{:03}", dice.number() % 1000))
+                let spread = u128::from(dice.number() % 1_000_000);
+                let micros = clock.unix_nanos(now) / 1000 + spread;
+                let tasks = lock(&self.0.tasks);
+                (micros..micros + 1_000_000)
+                    .map(|id| id.to_string())
+                    .find(|id| tasks.find(id).is_none())
             }
             StatusRoute::Octopus => Some(format!("{model}:{}-{}", clock.unix(now), dice.text(10))),
             _ => None,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
 
-/// The most keys that can be revoked at a time.
+/// Maximum number of revoked keys.
 const MAX_REVOKED: usize = 10_000;
 
 /// The accepted and the revoked keys.

@@ -111,8 +111,7 @@ pub(super) struct Life {
 
 impl Status {
     /// Name in task rows.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::NotStart => "NOT_START",
             Self::Submitted => "SUBMITTED",
@@ -125,8 +124,7 @@ impl Status {
     }
 
     /// The state that the status means.
-    #[must_use]
-    pub const fn state(self) -> State {
+    pub(super) const fn state(self) -> State {
         match self {
             Self::NotStart | Self::Submitted | Self::Queued => State::Queued,
             Self::InProgress | Self::Unknown => State::Processing,
@@ -136,16 +134,14 @@ impl Status {
     }
 
     /// Whether it is terminal.
-    #[must_use]
-    pub const fn is_final(self) -> bool {
+    pub(super) const fn is_final(self) -> bool {
         matches!(self, Self::Success | Self::Failure)
     }
 }
 
 impl State {
     /// Name in lower case: `queued`, `processing`, `succeeded`, `failed`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Queued => "queued",
             Self::Processing => "processing",

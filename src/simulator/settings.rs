@@ -60,7 +60,8 @@ pub struct Settings {
     /// A fault to inject into answers; may be repeated, the first that strikes wins.
     ///
     /// `NAME[@SCOPE][:WHEN]`. SCOPE is status (every status route, the default), unified, openai,
-    /// octopus, mj, kling, suno, tasks, ark or all. WHEN is a rate such as 0.1, or next=3 for the next three requests; without it, always.
+    /// octopus, mj, kling, suno, tasks, ark or all. WHEN is a rate such as 0.1, or next=3 for the
+    /// next three requests; without it, always.
     /// Examples: `--fault 429:0.1`, `--fault stall@openai:next=3`, `--fault 503`.
     /// Names: 429, 429-empty, 500, 502, 503, 504, html, truncated, empty, no-data, task-not-exist,
     /// reset, reset-mid-body, stall, stall-mid-body, slow-body

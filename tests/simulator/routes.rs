@@ -322,6 +322,18 @@ async fn a_timeout_shows_on_routes_of_the_row_and_not_on_those_of_the_vendors_do
 }
 
 #[tokio::test(start_paused = true)]
+async fn many_tasks_can_be_created_at_one_moment() {
+    let world = World::new().await;
+    for api in &APIS {
+        let mut ids = std::collections::BTreeSet::new();
+        for _ in 0..200 {
+            ids.insert(create(&world, api, "succeeded").await);
+        }
+        assert_eq!(ids.len(), 200, "{}", api.name);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn ids_are_in_the_format_of_their_route() {
     let world = World::new().await;
     for api in &APIS {
