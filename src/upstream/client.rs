@@ -1,12 +1,12 @@
 //! The API behind pollgate: pooled connections, over HTTP or HTTPS, HTTP/1.1 or HTTP/2.
 
+use std::collections::HashSet;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
 use http::header::PROXY_AUTHORIZATION;
 use http::uri::Scheme;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -16,12 +16,16 @@ use tokio::time::Instant;
 use super::UpstreamProblem;
 use super::connect::{self, Connector, Offer};
 use super::failure::failure;
+use super::headers::is_harmless;
 use super::http1::NoBody;
 use super::pool::Pool;
+use super::received::{BodyLimit, Received};
 use super::{PING, POOL_IDLE, READ_AHEAD, STREAM_WINDOW, STREAMS};
 use crate::config::{self, UpstreamUrl};
 use crate::error::Error;
 use crate::message::body::Body;
+use crate::request::key::Credentials;
+use crate::sync::lock;
 use crate::telemetry::{Metrics, UpstreamKind};
 
 /// The API behind pollgate. Cheap to clone; clones share their connections.
@@ -39,7 +43,12 @@ struct Inner {
     /// For a proxy that is asked in absolute form.
     proxy_authorization: Option<HeaderValue>,
     metrics: Arc<Metrics>,
+    /// Names of headers that polls carried and that were not passed on: each is logged once.
+    not_passed: Mutex<HashSet<HeaderName>>,
 }
+
+/// How many of them are remembered.
+const MOST_NOT_PASSED: usize = 64;
 
 impl Upstream {
     /// Reads the roots; opens no connection yet.
@@ -77,6 +86,7 @@ impl Upstream {
             url: config.url.clone(),
             proxy_authorization,
             metrics,
+            not_passed: Mutex::default(),
         })))
     }
 
@@ -86,19 +96,31 @@ impl Upstream {
         &self.0.url
     }
 
-    /// Sends a status poll, whose target is a path, and receives the whole answer, of at most so many bytes.
+    /// Sends a status poll, whose target is a path, and receives the whole answer.
     ///
     /// # Errors
-    /// [`Error::UpstreamClosed`] where the connection was closed before any answer, [`Error::UpstreamInvalid`] where
-    /// the answer is too large, else [`Error::UpstreamUnavailable`].
+    /// [`Error::UpstreamClosed`] where the connection was closed before any answer, [`Error::TooLarge`] where the answer is
+    /// larger than the limit, else [`Error::UpstreamUnavailable`] or [`Error::UpstreamInvalid`].
     pub async fn poll(
         &self,
         request: Request<NoBody>,
-        most: usize,
-    ) -> Result<Response<Bytes>, Error> {
+        limit: &BodyLimit,
+    ) -> Result<Received, Error> {
         let counted = self.counted(UpstreamKind::Poll);
         let request = self.authorized(request);
-        self.0.polls.ask(request, most, counted).await
+        self.0.polls.ask(request, limit, counted).await
+    }
+
+    /// Asks for a document that is too large to be received as a whole; resolves when its head is there. Counts as a poll.
+    ///
+    /// # Errors
+    /// As [`Upstream::forward`].
+    pub async fn document(&self, request: Request<Body>) -> Result<Response<Body>, Error> {
+        let counted = self.counted(UpstreamKind::Poll);
+        let answer = self.0.forwards.request(self.authorized(request)).await;
+        counted(answer.as_ref().ok().map(Response::status));
+        let response = answer.map_err(|error| failure(&error))?;
+        Ok(response.map(Body::from))
     }
 
     /// Sends a client's request on; resolves when the head of the answer is there, however long that takes. Never sent
@@ -128,6 +150,19 @@ impl Upstream {
     /// Closes the connections of polls that were not used for long. To be called now and then.
     pub fn reclaim(&self) {
         self.0.polls.reclaim();
+    }
+
+    /// Logs, once for each name, that a poll carried a header which upstream is not shown.
+    pub fn log_not_passed(&self, credentials: &Credentials) {
+        for name in credentials.others().filter(|name| !is_harmless(name)) {
+            let mut logged = lock(&self.0.not_passed);
+            if logged.len() < MOST_NOT_PASSED && logged.insert(name.clone()) {
+                tracing::warn!(
+                    "header {name} of a status poll is not passed on to upstream; name it in callers.headers if upstream \
+                     needs it"
+                );
+            }
+        }
     }
 
     async fn send(

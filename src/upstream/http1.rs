@@ -6,7 +6,7 @@ use std::task::{Context, Waker};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
+use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1};
 use hyper_rustls::MaybeHttpsStream;
@@ -14,6 +14,7 @@ use hyper_rustls::MaybeHttpsStream;
 use super::READ_AHEAD;
 use super::connect::Wire;
 use super::failure::failure;
+use super::received::{BodyLimit, Received};
 use crate::error::Error;
 
 /// A status poll has no body.
@@ -47,10 +48,10 @@ impl Line {
     pub(super) async fn ask(
         &mut self,
         request: Request<NoBody>,
-        most: usize,
+        limit: &BodyLimit,
         tell: impl Fn(Option<StatusCode>),
-    ) -> Result<Response<Bytes>, Failed> {
-        let mut answer = pin!(receive(self.sender.try_send_request(request), most, tell));
+    ) -> Result<Received, Failed> {
+        let mut answer = pin!(receive(self.sender.try_send_request(request), limit, tell));
         let connection = &mut self.connection;
         poll_fn(|cx| {
             drive(connection, cx);
@@ -100,12 +101,12 @@ pub(super) enum Failed {
     Cut(Error),
 }
 
-/// Receives a whole answer, of at most so many bytes.
+/// Receives a whole answer.
 pub(super) async fn receive(
     head: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<NoBody>>>>,
-    most: usize,
+    limit: &BodyLimit,
     tell: impl Fn(Option<StatusCode>),
-) -> Result<Response<Bytes>, Failed> {
+) -> Result<Received, Failed> {
     let (head, body) = match head.await {
         Ok(response) => response.into_parts(),
         Err(mut error) => {
@@ -117,14 +118,7 @@ pub(super) async fn receive(
         }
     };
     tell(Some(head.status));
-    let body = Limited::new(body, most).collect().await.map_err(|error| {
-        Failed::Cut(if error.is::<LengthLimitError>() {
-            Error::UpstreamInvalid("it is larger than upstream.max_status_body".into())
-        } else {
-            Error::UpstreamUnavailable("the connection broke in the middle of the answer".into())
-        })
-    })?;
-    // A copy of its own: hyper's would keep the whole read buffer of its connection in memory.
-    let body = Bytes::copy_from_slice(&body.to_bytes());
-    Ok(Response::from_parts(head, body))
+    Received::receive(head, body, limit)
+        .await
+        .map_err(Failed::Cut)
 }

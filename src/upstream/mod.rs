@@ -11,6 +11,7 @@ mod headers;
 mod http1;
 mod interim;
 mod pool;
+mod received;
 mod request;
 mod tunnel;
 
@@ -18,7 +19,8 @@ use std::time::Duration;
 
 pub use client::Upstream;
 pub use connect::UpstreamProblem;
-pub use request::{ForwardRequest, forward_request, status_request};
+pub use received::{BodyLimit, Received};
+pub use request::{ForwardRequest, document_request, forward_request, status_request};
 
 /// How long an unused connection is kept; below the 60 s that proxies in front of upstream usually allow.
 const POOL_IDLE: Duration = Duration::from_secs(50);

@@ -5,10 +5,9 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use bytes::Bytes;
 use http::header::HOST;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Request, Response, StatusCode, Uri};
+use http::{HeaderValue, Request, StatusCode, Uri};
 use hyper::client::conn::http2;
 use hyper_util::client::legacy::connect::Connection as _;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -19,6 +18,7 @@ use tower::ServiceExt as _;
 use super::connect::Connector;
 use super::failure::failure;
 use super::http1::{Failed, Line, NoBody, receive};
+use super::received::{BodyLimit, Received};
 use super::{PING, POOL_IDLE, STREAM_WINDOW, STREAMS};
 use crate::config::UpstreamUrl;
 use crate::error::Error;
@@ -75,9 +75,9 @@ impl Pool {
     pub(super) async fn ask(
         self: &Arc<Self>,
         mut request: Request<NoBody>,
-        most: usize,
+        limit: &BodyLimit,
         tell: impl Fn(Option<StatusCode>),
-    ) -> Result<Response<Bytes>, Error> {
+    ) -> Result<Received, Error> {
         let mut tries = 0;
         let failed = loop {
             let connection = match self.take() {
@@ -89,7 +89,7 @@ impl Pool {
                 },
             };
             tries += 1;
-            match self.ask_over(connection, request, most, &tell).await {
+            match self.ask_over(connection, request, limit, &tell).await {
                 Ok(answer) => return Ok(answer),
                 Err(Failed::Cut(why)) => return Err(why),
                 Err(Failed::Unsent(unsent, _)) if tries < TRIES => {
@@ -197,9 +197,9 @@ impl Pool {
         &self,
         connection: Connection,
         mut request: Request<NoBody>,
-        most: usize,
+        limit: &BodyLimit,
         tell: impl Fn(Option<StatusCode>),
-    ) -> Result<Response<Bytes>, Failed> {
+    ) -> Result<Received, Failed> {
         let path = request.uri().path_and_query().cloned();
         let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
         match connection {
@@ -210,7 +210,7 @@ impl Pool {
                     Uri::from(path)
                 };
                 request.headers_mut().insert(HOST, self.host.clone());
-                let answer = line.ask(request, most, tell).await?;
+                let answer = line.ask(request, limit, tell).await?;
                 if line.rests() {
                     self.put(line);
                 }
@@ -219,7 +219,7 @@ impl Pool {
             Connection::Shared(mut shared) => {
                 *request.uri_mut() = self.absolute(path);
                 request.headers_mut().remove(HOST);
-                receive(shared.try_send_request(request), most, tell).await
+                receive(shared.try_send_request(request), limit, tell).await
             }
         }
     }
@@ -273,12 +273,20 @@ mod tests {
     use hyper_rustls::MaybeHttpsStream;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::Semaphore;
     use tokio::task::JoinHandle;
     use tokio::time::timeout;
 
     use super::super::connect::{Offer, Wire, connector, tls};
     use super::*;
     use crate::config::Config;
+
+    fn limit() -> BodyLimit {
+        BodyLimit {
+            most: 64,
+            budget: Arc::new(Semaphore::new(64)),
+        }
+    }
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -332,11 +340,12 @@ mod tests {
         }
 
         /// Starts a poll.
-        fn ask(&self) -> JoinHandle<Result<Response<Bytes>, Error>> {
+        fn ask(&self) -> JoinHandle<Result<Received, Error>> {
             let pool = Arc::clone(&self.pool);
             tokio::spawn(async move {
                 let request = Request::get("/v1/videos/t").body(NoBody::new());
-                pool.ask(request.expect("a request"), 64, |_| {}).await
+                pool.ask(request.expect("a request"), &limit(), |_| {})
+                    .await
             })
         }
 
@@ -385,9 +394,9 @@ mod tests {
 
     const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
 
-    async fn answered(poll: JoinHandle<Result<Response<Bytes>, Error>>) {
+    async fn answered(poll: JoinHandle<Result<Received, Error>>) {
         let answer = poll.await.expect("no panic").expect("an answer");
-        assert_eq!(answer.body(), "{}");
+        assert_eq!(answer.body, "{}");
     }
 
     #[tokio::test]
@@ -454,7 +463,7 @@ mod tests {
             let request = Request::get("/").body(NoBody::new()).expect("a request");
             tokio::spawn(async move {
                 let tell = |status| tell.send(status).expect("is heard");
-                pool.ask(request, 64, tell).await
+                pool.ask(request, &limit(), tell).await
             })
         };
         let poll = ask();
@@ -507,7 +516,7 @@ mod tests {
         let mut stream = scene.accept().await;
         answer(&mut stream, &large).await;
         let error = poll.await.expect("no panic").expect_err("is too large");
-        assert!(matches!(error, Error::UpstreamInvalid(_)), "{error:?}");
+        assert_eq!(error, Error::TooLarge);
         assert!(is_closed(&mut stream).await);
 
         for last in [

@@ -109,13 +109,44 @@ async fn a_success_that_is_not_a_task_is_502_and_never_passed_on() {
 #[tokio::test]
 async fn an_answer_over_the_size_limit_is_not_read_to_its_end() {
     let upstream = Upstream::start(|_| Reply::json(vec![b' '; 1 << 20])).await;
-    let gateway = Gateway::start(&upstream.url(), &[("upstream.max_status_body", "4KiB")]).await;
+    let settings = [
+        ("upstream.max_status_body", "4KiB"),
+        ("upstream.dialect", "unified"),
+    ];
+    let gateway = Gateway::start(&upstream.url(), &settings).await;
     let answer = gateway.get(PATHS[1]).await;
     assert_eq!(
         (answer.status.as_u16(), code(PATHS[1], &answer).as_str()),
         (502, "upstream_invalid")
     );
     assert!(answer.text().contains("upstream.max_status_body"));
+}
+
+#[tokio::test]
+async fn a_document_over_the_size_limit_is_passed_through_on_the_path_that_upstream_is_asked_on() {
+    const SIZE: usize = 1 << 20;
+    let row = || {
+        let uri = format!("data:video/mp4;base64,{}", "A".repeat(SIZE));
+        format!(r#"{{"id":"t","object":"video","status":"completed","video_url":"{uri}"}}"#)
+    };
+    let upstream = Upstream::saying(super::support::row("IN_PROGRESS")).await;
+    let settings = [
+        ("upstream.max_status_body", "4KiB"),
+        ("cache.in_flight_ttl", "0s"),
+    ];
+    let gateway = Gateway::start(&upstream.url(), &settings).await;
+    assert_eq!(gateway.get(PATHS[1]).await.status, 200, "is running");
+    upstream.now(move |_| Reply::json(row()));
+    for _ in 0..3 {
+        let answer = gateway.get(PATHS[1]).await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.text(), row(), "never shown as running again");
+        assert_eq!(
+            answer.header("cache-status"),
+            "pollgate; fwd=bypass; detail=too_large"
+        );
+        assert_eq!(answer.header("cache-control"), "private, no-store");
+    }
 }
 
 #[tokio::test]
@@ -179,6 +210,15 @@ async fn a_redirect_does_not_answer_a_poll() {
     assert_eq!(
         (answer.status.as_u16(), code(PATHS[1], &answer).as_str()),
         (502, "upstream_invalid")
+    );
+    let text = answer.text();
+    assert!(
+        text.contains("http://127.0.0.1:1/; set upstream.url"),
+        "{text}"
+    );
+    assert!(
+        !text.contains("retry"),
+        "it will not pass by itself: {text}"
     );
 }
 

@@ -132,12 +132,18 @@ async fn an_event_stream_holds_its_permit_until_its_end_and_takes_none_of_the_fo
         assert_eq!(answer.headers()["content-type"], "text/event-stream");
         streams.push(answer);
     }
-    is_overloaded(ask(&client, &gateway, "/v1/videos/t", "*/*").await).await;
+    // What is remembered takes no permit, and what has to wait for upstream does.
+    let hit = ask(&client, &gateway, "/v1/videos/t", "*/*").await;
+    assert_eq!(hit.status(), 200);
+    is_overloaded(ask(&client, &gateway, "/v1/videos/other", "*/*").await).await;
     let forward = ask(&client, &gateway, "/v1/models", "*/*").await;
     assert_eq!(forward.status(), 200);
     streams.pop();
     eventually("there is room again", async || {
-        ask(&client, &gateway, "/v1/videos/t", "*/*").await.status() == 200
+        ask(&client, &gateway, "/v1/videos/other", "*/*")
+            .await
+            .status()
+            == 200
     })
     .await;
 }

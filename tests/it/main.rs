@@ -11,6 +11,7 @@ mod support;
 
 mod admin;
 mod admin_page;
+mod blast_radius;
 mod caching;
 mod coalescing;
 mod command_line;
@@ -31,6 +32,7 @@ mod limits;
 mod logs;
 mod metrics;
 mod paths;
+mod polls_upstream;
 mod proxied;
 mod readme;
 mod request_smuggling;

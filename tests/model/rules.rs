@@ -17,6 +17,12 @@ use crate::world::{Asked, Fetch, Moment, Poll, Said, Trouble, Url, World};
 /// until a poll finds out that it is over.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60 + 30);
 
+/// A running task that is said not to exist within this time may be taken to run on.
+pub(crate) const EARLY: Duration = Duration::from_secs(30);
+
+/// The longest time for which a task that upstream itself failed on is left alone.
+const LONGEST_COOL_DOWN: Duration = Duration::from_secs(30);
+
 /// tokio's timers count whole milliseconds.
 const TICK: Duration = Duration::from_millis(2);
 
@@ -42,7 +48,7 @@ fn keep(world: &World, said: Said) -> (Duration, Duration) {
         }
         Said::Task { .. } => (cache.in_flight_ttl, cache.stale_if_error),
         Said::Missing => (cache.missing_ttl, Duration::ZERO),
-        Said::Refusal | Said::Failing(_) | Said::Nothing(_) => Default::default(),
+        Said::Refusal | Said::Failing(_) | Said::Own(_) | Said::Nothing(_) => Default::default(),
     }
 }
 
@@ -72,7 +78,7 @@ fn known(world: &World, asked: Asked, now: Moment) -> Option<Known> {
         .iter()
         .filter(|fetch| fetch.asked == asked && fetch.is_answer());
     let last = fetches.max_by_key(|fetch| fetch.landed.map(|(landed, _)| landed))?;
-    if world.evicts || world.changed_between(asked, last.flight, now) {
+    if world.evicts || last.early || world.changed_between(asked, last.flight, now) {
         return None;
     }
     known_of(world, last)
@@ -192,6 +198,10 @@ fn judge_answer(world: &World, poll: &Poll, answer: &Answer, now: Moment) -> Jud
     )?;
 
     match answer.outcome {
+        Outcome::Hit if matches!(said, Said::Own(_)) => forbid(
+            now.at > landed.at + LONGEST_COOL_DOWN || poll.cache_mode != CacheMode::Default,
+            "an error from before, though its task is no longer left alone",
+        ),
         Outcome::Hit => {
             forbid(
                 poll.cache_mode == CacheMode::NoCache,
@@ -227,7 +237,9 @@ fn judge_answer(world: &World, poll: &Poll, answer: &Answer, now: Moment) -> Jud
             let trouble = world
                 .last_trouble
                 .is_some_and(|at| now.at <= at + LONGEST_PAUSE)
-                || now.at >= poll.deadline;
+                || now.at >= poll.deadline
+                || now.at >= poll.start.at + world.patience
+                || world.fetches.iter().any(|fetch| fetch.early);
             forbid(!trouble, "stale, though upstream is well")
         }
         Outcome::Forwarded | Outcome::Shed | Outcome::Failed => Err("no outcome of a poll"),
@@ -264,7 +276,7 @@ fn judge_hit(
 fn overtaken(world: &World, poll: &Poll, fetch: &Fetch) -> bool {
     world.fetches.iter().any(|later| {
         later.asked == fetch.asked
-            && later.is_answer()
+            && later.is_believed()
             && later.lease > fetch.lease
             && later.landed.is_some_and(|(landed, _)| landed < poll.start)
             && !world.changed_between(later.asked, later.flight, poll.start)
@@ -282,7 +294,7 @@ fn judge_document(
     let Said::Task { state, url } = said else {
         let expected = match said {
             Said::Refusal => 401,
-            Said::Failing(status) => status,
+            Said::Failing(status) | Said::Own(status) => status,
             // In the envelope of its path it is "not found".
             _ if poll.path == pollgate::task::Dialect::OpenAi => 404,
             _ => 400,
@@ -342,6 +354,21 @@ fn judge_error(world: &World, poll: &Poll, error: &Error, now: Moment) -> Judgem
         ),
         Error::UpstreamInvalid(_) => {
             forbid(!mine(Trouble::Invalid), "an error that upstream never gave")
+        }
+        Error::NotATask(_) | Error::Redirected(_) => {
+            let trouble = if matches!(error, Error::NotATask(_)) {
+                Trouble::NotATask
+            } else {
+                Trouble::Redirected
+            };
+            let recently = world.fetches.iter().any(|fetch| {
+                fetch.asked == poll.asked
+                    && fetch.landed.is_some_and(|(landed, said)| {
+                        (said == Said::Nothing(trouble) || fetch.early)
+                            && now.at <= landed.at + LONGEST_COOL_DOWN
+                    })
+            });
+            forbid(!recently, "an error that upstream never gave")
         }
         Error::UpstreamTimeout => {
             let waited = now.at >= poll.deadline || mine(Trouble::Timeout);

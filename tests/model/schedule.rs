@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep};
 use tower::ServiceExt as _;
 
 use crate::rules;
-use crate::upstream::Upstream;
+use crate::upstream::{self, Upstream};
 use crate::world::{Asked, CALLERS, Keys, Moment, Poll, Shared, TASKS, Url, Weather, World, lock};
 
 /// Counts what occurred in one or more schedules.
@@ -332,6 +332,8 @@ impl Schedule {
                 ));
             }
         }
+        // Flights whose clients were answered from memory go on to their end.
+        sleep(self.config.upstream.timeout + upstream::LATE).await;
         for _ in 0..10 {
             yield_now().await;
         }

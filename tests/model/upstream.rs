@@ -12,11 +12,14 @@ use pollgate::error::Error;
 use pollgate::request::preferences::CacheMode;
 use pollgate::request::query::TaskFetch;
 use pollgate::task::{Dialect, State, TaskSnapshot};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tower::Service;
 
 use crate::rules;
 use crate::world::{Asked, Fetch, Said, Shared, Task, Trouble, Url, Weather, lock};
+
+/// How long after its deadline an answer comes that hangs.
+pub(crate) const LATE: Duration = Duration::from_secs(5);
 
 /// The service at the end of the pipeline.
 #[derive(Clone)]
@@ -38,9 +41,13 @@ enum Fault {
         named: bool,
     },
     Broken(u16),
+    Page(u16),
+    Own(u16),
     Invalid,
+    NotATask,
+    Redirected,
     Unavailable,
-    /// Never answers and ignores its deadline.
+    /// Answers long after its deadline.
     Hang,
     Panic,
 }
@@ -59,7 +66,7 @@ impl Service<TaskFetch> for Upstream {
         Box::pin(async move {
             let (plan, _under_way) = start(&world, &fetch);
             if matches!(plan.fault, Some(Fault::Hang)) {
-                std::future::pending::<()>().await;
+                sleep_until(fetch.deadline + LATE).await;
             }
             let flying = async {
                 match plan.latency {
@@ -109,14 +116,24 @@ fn start(world: &Shared, fetch: &TaskFetch) -> (Plan, UnderWay) {
         .iter()
         .find(|poll| poll.deadline == fetch.query.deadline);
     let flight = flight.expect("a poll set it off").start;
-    let (purges, refusals) = this.changes_before(asked, flight);
+    let lease = this.moment();
+    // A poll whose known state was purged while it waited leads a flight once more. Further tries of a flight have its
+    // deadlines.
+    let ends = (fetch.query.deadline, fetch.deadline);
+    let again = this.flights.iter().find(|(end, _)| *end == ends);
+    let joined = match again {
+        Some((_, joined)) => *joined,
+        None if lease.at >= flight.at + this.patience => lease,
+        None => flight,
+    };
+    this.flights.push((ends, joined));
+    let (purges, refusals) = this.changes_before(asked, joined);
     let what = (asked, purges, refusals);
     if !this.under_way.insert(what) {
         this.report(format_args!("two fetches at once for {asked:?}"));
     }
     let task = this.tasks[asked.task];
     let number = this.fetches.len();
-    let lease = this.moment();
     let first_try = this.fetches.iter().all(|other| other.flight != flight);
     let content =
         fetch.query.cache_mode == CacheMode::Default && rules::must_hit(this, asked, lease);
@@ -131,6 +148,7 @@ fn start(world: &Shared, fetch: &TaskFetch) -> (Plan, UnderWay) {
         lease,
         version: task.version,
         landed: None,
+        early: false,
     });
     let dice = &mut this.dice;
     let latency = match dice.u8(..10) {
@@ -145,7 +163,11 @@ fn start(world: &Shared, fetch: &TaskFetch) -> (Plan, UnderWay) {
         Weather::Mixed => dice.u8(..2) == 0,
         Weather::Gone => true,
     };
-    let fault = faulty.then(|| match dice.u8(..16) {
+    let fault = faulty.then(|| match dice.u8(..22) {
+        16 => Fault::Page([401, 403, 404][dice.usize(..3)]),
+        17 | 18 => Fault::Own([500, 501][dice.usize(..2)]),
+        19 | 20 => Fault::NotATask,
+        21 => Fault::Redirected,
         0..=2 => Fault::TooMany {
             retry_after: dice.bool().then(|| dice.u64(..20)),
             named: dice.bool(),
@@ -190,10 +212,18 @@ fn land(world: &Shared, fetch: &TaskFetch, plan: &Plan, in_time: bool) -> Result
         task,
     );
     let landed = this.moment();
+    this.fetches[plan.number].early = said == Said::Missing
+        && this.fetches.iter().any(|other| {
+            other.asked == asked
+                && matches!(other.landed, Some((at, Said::Task { state, .. }))
+                    if !state.is_terminal() && landed.at - at.at < rules::EARLY)
+        });
     this.fetches[plan.number].landed = Some((landed, said));
     match said {
         Said::Refusal => this.refusals.push((landed, asked.caller)),
-        Said::Failing(_) | Said::Nothing(_) => this.last_trouble = Some(landed.at),
+        Said::Failing(_) | Said::Own(_) | Said::Nothing(_) => {
+            this.last_trouble = Some(landed.at);
+        }
         Said::Task { .. } | Said::Missing => {}
     }
     this.tell(format_args!("  fetch {} landed: {said:?}", plan.number));
@@ -238,8 +268,21 @@ fn answer(
         Some(Fault::Broken(status)) => {
             return (Said::Failing(status), error(status, None, "<html>".into()));
         }
+        Some(Fault::Page(status)) => {
+            return (Said::Failing(status), error(status, None, "<html>".into()));
+        }
+        Some(Fault::Own(status)) => {
+            let body = r#"{"code":"not_implemented","message":"no","data":null}"#;
+            return (Said::Own(status), error(status, None, body.into()));
+        }
         Some(Fault::Invalid) => {
             return nothing(Trouble::Invalid, Error::UpstreamInvalid("no".into()));
+        }
+        Some(Fault::NotATask) => {
+            return nothing(Trouble::NotATask, Error::NotATask("no".into()));
+        }
+        Some(Fault::Redirected) => {
+            return nothing(Trouble::Redirected, Error::Redirected("elsewhere".into()));
         }
         Some(Fault::Unavailable) => {
             return nothing(

@@ -57,8 +57,10 @@ pub(crate) enum Said {
     },
     Missing,
     Refusal,
-    /// 429 or 5xx.
+    /// 429 or 5xx, or a page of something on the way.
     Failing(u16),
+    /// An error of upstream itself on this task alone, told in JSON.
+    Own(u16),
     /// No usable answer.
     Nothing(Trouble),
 }
@@ -67,6 +69,9 @@ pub(crate) enum Said {
 pub(crate) enum Trouble {
     Unavailable,
     Invalid,
+    /// Upstream's own word, but not a task.
+    NotATask,
+    Redirected,
     Timeout,
     Panic,
 }
@@ -80,12 +85,19 @@ pub(crate) struct Fetch {
     pub lease: Moment,
     pub version: u32,
     pub landed: Option<(Moment, Said)>,
+    /// Whether it said that a task does not exist which had been running shortly before: that may be doubted.
+    pub early: bool,
 }
 
 impl Fetch {
     /// Whether it brought an answer that is cached.
     pub(crate) fn is_answer(&self) -> bool {
         matches!(self.landed, Some((_, Said::Task { .. } | Said::Missing)))
+    }
+
+    /// Whether it is remembered for certain.
+    pub(crate) fn is_believed(&self) -> bool {
+        self.is_answer() && !self.early
     }
 }
 
@@ -118,11 +130,14 @@ pub(crate) struct World {
     pub refused: [bool; CALLERS],
     pub weather: Weather,
     pub cache: config::Cache,
+    pub patience: Duration,
     /// Whether the capacity is so small that entries may be evicted.
     pub evicts: bool,
     pub keys: Keys,
     pub polls: Vec<Poll>,
     pub fetches: Vec<Fetch>,
+    /// When each flight was joined, by the deadlines of its leader and its own.
+    pub flights: Vec<((Instant, Instant), Moment)>,
     /// Fetches in progress, each with how often its task was purged and its caller refused before its flight.
     pub under_way: HashSet<(Asked, usize, usize)>,
     pub purges: Vec<(Moment, usize)>,
@@ -172,10 +187,13 @@ impl World {
             refused: [false; CALLERS],
             weather: Weather::Fair,
             cache,
+            // The default.
+            patience: config::Upstream::default().patience,
             evicts,
             keys,
             polls: Vec::new(),
             fetches: Vec::new(),
+            flights: Vec::new(),
             under_way: HashSet::new(),
             purges: Vec::new(),
             refusals: Vec::new(),
