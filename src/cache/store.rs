@@ -240,7 +240,10 @@ impl Store {
         let entry = Arc::new(Entry {
             fresh: millis(lifetime.fresh),
             usable: millis(lifetime.fresh + lifetime.stale_if_error),
-            first_seen,
+            first_seen: u32::try_from(first_seen).unwrap_or(0),
+            ends_at: lifetime
+                .ends_at
+                .map_or(0, |at| u32::try_from(at.max(1)).unwrap_or(u32::MAX)),
             age: age.map_or(Entry::AGELESS, |age| {
                 u32::try_from(millis(age.at(reply.received))).unwrap_or(Entry::AGELESS - 1)
             }),
@@ -490,6 +493,7 @@ pub(super) mod tests {
                 fresh: HOUR,
                 stale_if_error: HOUR,
                 rule: Rule::Succeeded,
+                ends_at: None,
             }),
             age: None,
             credential: None,
@@ -617,6 +621,31 @@ pub(super) mod tests {
         assert!(!store.keep(&key("t"), reply(), &decision, 0, &early).stored);
         store.invalidate(&TaskId::new("t"));
         assert!(!is_shown(&store, &other, now));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_signature_ends_by_the_wall_clock_which_a_suspended_machine_does_not_stop() {
+        let (store, key, decision) = store(1 << 20);
+        let (key, now) = (key("t"), Instant::now());
+        let keep = |ends_at: i64| {
+            let lifetime = decision.lifetime.map(|lifetime| Lifetime {
+                ends_at: Some(ends_at),
+                ..lifetime
+            });
+            let decision = Decision {
+                lifetime,
+                ..decision.clone()
+            };
+            let lease = store.lease(&key);
+            store.accept(key.caller, &lease, now);
+            assert!(store.keep(&key, reply(), &decision, 0, &lease).stored);
+        };
+        let wall = crate::message::fields::unix_now();
+        keep(wall + 3600);
+        assert!(is_fresh(&store, &key, now));
+        // By the gateway's own clock it is as fresh as before.
+        keep(wall - 1);
+        assert!(!is_shown(&store, &key, now));
     }
 
     #[tokio::test(start_paused = true)]
