@@ -1,4 +1,4 @@
-//! How upstream last judged a caller's credential.
+//! The state of a caller's credential: unknown, accepted or revoked.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -9,10 +9,10 @@ use http::HeaderMap;
 
 use crate::answer::reply::{CORS, Headers};
 
-/// How upstream last judged a caller.
+/// What is known of one caller's credential.
 #[derive(Debug)]
 pub(super) struct CredentialState {
-    /// When upstream last accepted the credential, in milliseconds since the store's start; or one of those below.
+    /// When upstream last accepted the credential, in milliseconds since the store's start; or one of the constants below.
     pub(super) accepted: AtomicU64,
     /// Counts the caller's own writes: polls that were in progress meanwhile are not remembered.
     pub(super) writes: AtomicU32,
@@ -23,9 +23,9 @@ pub(super) struct CredentialState {
 }
 
 impl CredentialState {
-    /// Upstream has not judged the caller yet.
+    /// Upstream has neither accepted nor refused it yet.
     pub(super) const UNKNOWN: u64 = u64::MAX;
-    /// What was remembered under it is not shown again: upstream refused the caller, or too many others came.
+    /// Entries under it are not shown again: upstream refused the caller, or the state was evicted.
     pub(super) const REVOKED: u64 = u64::MAX - 1;
 
     pub(super) fn new() -> Arc<Self> {

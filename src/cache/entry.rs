@@ -1,4 +1,4 @@
-//! One remembered answer, and what it is good for.
+//! One cached answer, and what it may be used for.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,63 +17,63 @@ use crate::request::key::{Caller, TaskKey};
 use crate::request::route::TaskId;
 use crate::task::Dialect;
 
-/// A remembered answer. All of it is in one piece of memory, the documents aside: a hit on one that was not asked for
-/// in a while waits for memory more than for anything else.
+/// A cached answer. It is one piece of memory, apart from the documents: a hit on an entry that has not been used for a
+/// while spends most of its time waiting for memory.
 #[derive(Debug)]
 pub struct Entry {
     /// What upstream said.
     pub reply: Reply,
-    /// For how long it is served without asking again, in milliseconds since it was received.
+    /// How long it is fresh, in milliseconds since it was received.
     pub(super) fresh: u64,
-    /// For how long it may stand in for a failing upstream, likewise.
+    /// How long it is usable while upstream is failing, in milliseconds since it was received.
     pub(super) usable: u64,
     /// When the task was first seen, in Unix seconds.
     pub(super) first_seen: u32,
     /// When the URL's signature ends, less the margin, in Unix seconds; 0 for never. Looked at on the wall clock, which
     /// goes on while the machine is suspended.
     pub(super) ends_at: u32,
-    /// What decided until when it is fresh.
+    /// The rule that decided how long it is fresh.
     pub rule: Rule,
-    /// Whose it is; its task stands in the reply's document.
+    /// The caller. The task's id is part of the reply's document.
     pub(super) caller: Caller,
-    /// The path upstream was asked on.
+    /// The dialect that upstream was asked in.
     pub(super) dialect: Dialect,
-    /// Which of the epochs is its task's.
+    /// The slot of its task's epoch.
     pub(super) slot: u16,
-    /// Of its task, when it was asked for.
+    /// The task's epoch when upstream was asked.
     pub(super) epoch: u32,
     /// How old its task was when this was received, or how long a success had been without its URL, in milliseconds; or [`AGELESS`](Self::AGELESS).
     pub(super) age: u32,
-    /// Of its caller: part of the entry, so that a hit takes one look-up.
+    /// The state of the caller's credential: part of the entry, so that a hit takes one look-up.
     pub(super) credential: Arc<CredentialState>,
-    /// For how long upstream is not asked again after it failed, likewise.
+    /// How long upstream is not asked again after it failed on this task, in milliseconds since `received`.
     pub(super) cooldown: AtomicU32,
 }
 
-/// One field more, and each answer takes 16 bytes more: allocators give memory in such steps.
+/// Another field would cost 16 bytes for each entry: allocators work in such steps.
 const _: () = assert!(size_of::<Entry>() <= 184);
 
-/// What a remembered answer is good for.
+/// What a cached answer may be used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
-    /// It is served without asking.
+    /// It is served without asking upstream.
     Fresh,
-    /// Upstream failed on it a moment ago: it stands in, without asking again already.
+    /// Upstream failed on it a moment ago: it is served stale, without asking again yet.
     CoolingDown,
-    /// It stands in if upstream fails.
+    /// It is served stale if upstream fails (RFC 5861).
     StaleIfError,
-    /// The task was changed through this gateway since, or the caller refused: it is not shown again.
+    /// It is not shown again: the task was written to since, or upstream refused the caller.
     Invalidated,
-    /// Its time is over.
+    /// It is no longer usable.
     Expired,
 }
 
-/// An entry, and what it is good for.
+/// An entry that was looked up.
 #[derive(Debug, Clone)]
 pub struct Looked {
-    /// The entry.
+    /// The entry itself.
     pub entry: Arc<Entry>,
-    /// What it is good for.
+    /// What it may be used for now.
     pub good_for: Use,
 }
 
@@ -86,10 +86,10 @@ impl Use {
 }
 
 impl Entry {
-    /// Of no task, or of one that is over.
+    /// The `age` of entries that have none.
     pub(super) const AGELESS: u32 = u32::MAX;
 
-    /// What it is remembered under.
+    /// The key of the entry.
     #[must_use]
     pub fn key(&self) -> TaskKey {
         TaskKey {
@@ -99,24 +99,24 @@ impl Entry {
         }
     }
 
-    /// Its task's id, as it stands in the path.
+    /// The task's id, as in the path.
     #[must_use]
     pub fn task(&self) -> &str {
         self.reply.body.task()
     }
 
-    /// What its digest is made of.
+    /// The parts of the key, from which its digest is computed.
     pub(super) fn parts(&self) -> (Caller, Dialect, &str) {
         (self.caller, self.dialect, self.task())
     }
 
-    /// Whether it is remembered under `key`.
+    /// Whether this is the entry of `key`.
     #[must_use]
     pub fn is_of(&self, key: &TaskKey) -> bool {
         self.caller == key.caller && self.dialect == key.dialect && self.reply.body.is_of(&key.task)
     }
 
-    /// The age of its task, where it is running.
+    /// The age of its task while it runs, or how long a success has been without its URL.
     #[must_use]
     pub fn task_age(&self) -> Option<TaskAge> {
         let age = Duration::from_millis(self.age.into());
@@ -134,19 +134,19 @@ impl Entry {
         self.ends_at != 0 && unix_now() >= i64::from(self.ends_at)
     }
 
-    /// Until when it is served without asking again.
+    /// When it stops being fresh.
     #[must_use]
     pub fn fresh_until(&self) -> Instant {
         self.reply.received + Duration::from_millis(self.fresh)
     }
 
-    /// Until when it may stand in for a failing upstream.
+    /// When it stops being usable while upstream is failing.
     #[must_use]
     pub fn usable_until(&self) -> Instant {
         self.reply.received + Duration::from_millis(self.usable)
     }
 
-    /// The answer that it gives.
+    /// The entry as an answer.
     #[must_use]
     pub fn answer(self: Arc<Self>, outcome: Outcome, fwd: Option<FwdReason>) -> Answer {
         Answer {
@@ -172,20 +172,20 @@ impl Entry {
         }
     }
 
-    /// How long upstream is still left alone after it failed on this.
+    /// How much longer upstream is not asked for this task, after it failed on it.
     pub(super) fn cooldown(&self, now: Instant) -> Duration {
         let rests = Duration::from_millis(self.cooldown.load(Ordering::Relaxed).into());
         rests.saturating_sub(now.saturating_duration_since(self.reply.received))
     }
 
-    /// Whether its time is over, whatever became of its task and its caller.
+    /// Whether it has expired, whatever happened to its task and its caller.
     pub(super) fn is_expired(&self, now: Instant) -> bool {
         now >= self.usable_until()
     }
 
-    /// What it is good for while nothing changed its task, to a caller whose credential upstream accepted so long ago.
-    /// While upstream fails it cannot be asked about the credential either: an answer stands in for as much longer as
-    /// it may.
+    /// What it may be used for, provided that it is valid. `unchecked` is the time since upstream accepted the credential.
+    /// While upstream is failing it cannot check the credential either, so its TTL is extended by as much as the
+    /// entry's.
     pub(super) fn good_for(
         &self,
         unchecked: Duration,
@@ -197,7 +197,7 @@ impl Entry {
             || self.has_ended()
             || unchecked > credential_ttl.saturating_add(stale_if_error)
         {
-            // A key that upstream has not seen for so long may be anybody's by now.
+            // The key may have been revoked since upstream last saw it.
             Use::Expired
         } else if unchecked > credential_ttl {
             Use::StaleIfError

@@ -198,7 +198,7 @@ fn ended(reply: &Reply, known: Known<'_>, age: TaskAge) -> Option<End> {
     })
 }
 
-/// How long an answer is kept.
+/// The lifetime of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lifetime {
     /// Served without asking again.
@@ -212,29 +212,29 @@ pub struct Lifetime {
 }
 
 impl Lifetime {
-    /// Whether it ends as it begins.
+    /// Whether the answer is not kept at all.
     #[must_use]
     pub fn is_zero(&self) -> bool {
         self.fresh.is_zero() && self.stale_if_error.is_zero()
     }
 }
 
-/// What decides how long an answer is served without asking again; for people who ask why.
+/// The rule that decides how long an answer is fresh; the look-up names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
-    /// There is no such task: `cache.missing_ttl`.
+    /// The task does not exist: `cache.missing_ttl`.
     Missing,
     /// The task failed: `cache.failed_ttl`.
     Failed,
     /// The task succeeded: `cache.succeeded_ttl`.
     Succeeded,
-    /// The task succeeded, and its URL's own signature runs out earlier: that, less `cache.url_margin`.
+    /// The task succeeded, and the signature of its URL expires earlier: that, less `cache.url_margin`.
     UrlExpiry,
     /// The task succeeded, and its URL may follow: `cache.in_flight_ttl`.
     UrlAwaited,
-    /// The task is under way: `cache.in_flight_ttl`.
+    /// The task is running: `cache.in_flight_ttl`.
     InFlight,
-    /// The task is under way, and those of its model seldom end at its age: up to `cache.in_flight_max`.
+    /// The task is running, and few of its model end at its age: up to `cache.in_flight_max`.
     Cadence,
 }
 
@@ -289,7 +289,7 @@ pub fn lifetime(
 }
 
 impl Lifetime {
-    /// Cut off where the URL's signature ends it.
+    /// Ends with the URL's signature.
     fn within(self, limit: Duration, ends_at: i64) -> Self {
         let fresh = self.fresh.min(limit);
         let is_cut = fresh < self.fresh;

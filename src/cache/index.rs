@@ -1,6 +1,6 @@
-//! Finds what is remembered. Reading through moka takes some ten places in memory for each hit: its bucket, its two
-//! records of the entry, the key, and what its list of uses touches. Those are in no processor's cache when there are
-//! many tasks, and here there are two of them. What is kept is what moka keeps: whatever goes there is dropped here.
+//! Finds entries. A hit through moka touches some ten cache lines: its bucket, its two records of the entry, the key, and
+//! the neighbours in its list of uses. With many tasks none of them is in a processor's cache; here there are two. The
+//! index holds what moka holds: an entry that moka evicts is removed here.
 
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -17,18 +17,18 @@ const SHARDS: u64 = 64;
 /// See the module.
 pub(super) struct Index(Box<[Shard]>);
 
-/// One part.
+/// A part with its own lock.
 #[derive(Default)]
 pub(super) struct Shard {
     held: RwLock<Held>,
-    /// Held by who changes an entry both here and in moka, so that both come to hold the same one.
+    /// Serialises writers, so that the index and moka agree.
     changes: Mutex<()>,
 }
 
 #[derive(Default)]
 struct Held {
     entries: HashTable<Arc<Entry>>,
-    /// No entry's time is over before.
+    /// No entry expires before this.
     soonest: Option<Instant>,
 }
 
@@ -43,8 +43,8 @@ impl Index {
         found.cloned()
     }
 
-    /// Puts the entry in the place of an earlier one of its key, and has it kept by `keep`, which may evict any entry
-    /// meanwhile. `digest_of` is asked when there has to be more room.
+    /// Replaces the entry of a key and calls `keep`, which stores it in moka and may evict any entry. `digest_of` is
+    /// called when the table grows.
     pub(super) fn set(
         &self,
         digest: u64,
@@ -70,7 +70,7 @@ impl Index {
         keep(entry);
     }
 
-    /// Drops the entry, unless another one has taken its place.
+    /// Removes the entry, unless it has been replaced.
     pub(super) fn remove(&self, digest: u64, entry: &Arc<Entry>) {
         let mut held = self.shard(digest).write();
         let is_it = |held: &Arc<Entry>| Arc::ptr_eq(held, entry);
@@ -79,7 +79,7 @@ impl Index {
         }
     }
 
-    /// Has `change` done, unless another entry has taken the place of this one; none takes it meanwhile.
+    /// Calls `change`, unless the entry has been replaced; it is not replaced meanwhile.
     pub(super) fn while_held(&self, digest: u64, entry: &Arc<Entry>, change: impl FnOnce()) {
         let shard = self.shard(digest);
         let _one_at_a_time = lock(&shard.changes);

@@ -1,4 +1,4 @@
-//! Looks at what is remembered without touching it, for people: nothing here changes what is kept, or for how long.
+//! Views of the cache for people. Nothing here changes what is cached, or for how long.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -13,52 +13,52 @@ use super::store::Store;
 use crate::request::key::{Caller, TaskKey};
 use crate::task::State;
 
-/// How many callers a [`Census`] names.
+/// The number of callers that a [`Census`] names.
 const NAMED: usize = 12;
 
-/// One remembered answer, and what it is good for right now.
+/// A cached answer, and what it may be used for now.
 #[derive(Debug, Clone)]
 pub struct Remembered {
-    /// Whose, in which dialect upstream was asked, which task.
+    /// The caller, the dialect that upstream was asked in, and the task.
     pub key: TaskKey,
-    /// The answer.
+    /// The cached answer.
     pub entry: Arc<Entry>,
     /// What it is good for.
     pub good_for: Use,
     /// How upstream last judged the caller's credential.
     pub acceptance: Acceptance,
-    /// How long upstream is not asked again after it failed on this task.
+    /// How much longer upstream is not asked for this task, after it failed on it.
     pub cooldown: Duration,
 }
 
-/// All that is remembered, counted.
+/// The number of cached tasks, by state and by caller.
 #[derive(Debug, Clone, Default)]
 pub struct Census {
-    /// Tasks queued, processing, succeeded, failed, and not existing, in this order; and how many of them are fresh.
+    /// The queued, processing, succeeded, failed and missing tasks, in this order; and how many of them are fresh.
     pub tasks: [(usize, usize); 5],
-    /// How many callers have something remembered.
+    /// The number of callers with cached tasks.
     pub callers: usize,
-    /// The callers with the most tasks, those with the most first.
+    /// The callers with the most tasks, in descending order.
     pub largest: Vec<CallerCount>,
 }
 
-/// What is remembered for one caller.
+/// The cached tasks of one caller.
 #[derive(Debug, Clone, Copy)]
 pub struct CallerCount {
-    /// Whose.
+    /// The caller.
     pub caller: Caller,
-    /// Tasks, running ones among them.
+    /// The number of tasks.
     pub tasks: usize,
-    /// Tasks that are still running as far as is known.
+    /// The number of tasks that were running when they were last polled.
     pub running: usize,
-    /// How long ago upstream last answered for it.
+    /// The time since upstream last answered one of its polls.
     pub heard: Duration,
     /// How upstream last judged the credential.
     pub acceptance: Acceptance,
 }
 
 impl Store {
-    /// What is remembered of the tasks that are `wanted`, at most `most` of it. Looks at every entry.
+    /// The cached answers that are `wanted`, at most `most`. Visits every entry.
     pub fn inspect(
         &self,
         wanted: impl Fn(&Entry) -> bool,
@@ -80,8 +80,8 @@ impl Store {
             .collect()
     }
 
-    /// Counts everything. A task that one caller asked for on both paths counts once, as it was last heard of. Takes
-    /// time and, while it lasts, memory in proportion to what is remembered.
+    /// Counts tasks by state and caller. A task that one caller polls on both paths counts once, in its latest state.
+    /// Takes time and memory in proportion to the number of entries.
     #[must_use]
     pub fn census(&self, now: Instant) -> Census {
         let mut tasks: HashMap<(Caller, u64), Heard> = HashMap::new();
@@ -134,7 +134,7 @@ impl Store {
     }
 }
 
-/// A task as it was last heard of.
+/// The latest state of a task.
 #[derive(Clone, Copy)]
 struct Heard {
     at: Instant,

@@ -1,4 +1,5 @@
-//! What a poll holds from its start to its end, so that it is known then whether its answer may still be kept.
+//! The lease of a poll: taken when it starts, and compared when it ends, to decide whether its answer may still be stored
+//! (the lease of memcached; Nishtala et al. 2013, §3.2.1).
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use http::HeaderMap;
 use super::credential::CredentialState;
 use crate::answer::reply::Headers;
 
-/// What a poll must find unchanged when it lands, or its answer is not remembered.
+/// What must be unchanged when a flight lands, or its answer is not stored.
 #[derive(Debug, Clone)]
 pub struct Lease {
     /// Counts the writes to the task that upstream accepted.

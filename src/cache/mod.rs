@@ -1,4 +1,4 @@
-//! What is remembered, for whom, and for how long.
+//! What is cached, for which caller, and for how long.
 
 pub mod cadence;
 mod credential;

@@ -1,5 +1,4 @@
-//! Lets go what is of no use any more. moka could do so itself, on a clock of its own and for some 60 bytes more of each
-//! entry.
+//! Reclaims expired entries. moka could do so itself, on its own clock and for some 60 bytes more per entry.
 
 use std::sync::Arc;
 
@@ -8,12 +7,12 @@ use tokio::time::Instant;
 use super::entry::Entry;
 use super::store::Store;
 
-/// So many entries go before others may work.
+/// The number of entries removed before other tasks run.
 const AT_ONCE: usize = 256;
 
 impl Store {
-    /// Lets go every entry whose time is over. To be called now and then, as nothing else does it; other tasks work in
-    /// between. To be run to its end: what it has found is not looked for again.
+    /// Removes every expired entry; call it periodically. Yields to other tasks in between. Run it to its end: entries
+    /// that it has found are not found again.
     pub async fn reclaim(&self) {
         for shard in self.index.shards() {
             for some in shard.expired(Instant::now()).chunks(AT_ONCE) {
@@ -27,13 +26,13 @@ impl Store {
         self.flush();
     }
 
-    /// Does what moka puts off for a while: lets go what there is no room for, and counts what is left.
+    /// Runs moka's pending work: evictions for lack of room, and its counts.
     pub fn flush(&self) {
         self.answers.run_pending_tasks();
         self.callers.run_pending_tasks();
     }
 
-    /// Not what has taken the entry's place.
+    /// Removes the entry, but not one that has replaced it.
     fn remove(&self, entry: &Arc<Entry>) {
         let digest = self.digests.hash_one(entry.parts());
         self.index

@@ -1,8 +1,8 @@
-//! What is remembered: answers within a budget of bytes, and which callers may be shown them.
+//! The cache: answers within a budget of bytes, and the callers that may be shown them.
 //!
-//! Freshness and expiry are decided here, on tokio's clock; moka only decides what has to go when there is no room. Three
-//! things must hold before a remembered answer is shown: nothing changed the task since ([`Store::purge_task`]), upstream
-//! has not refused the caller since ([`Store::refuse`]), and upstream has accepted the caller's credential recently.
+//! Freshness and expiry are decided here, on tokio's clock; moka only decides what is evicted when memory runs out. A
+//! cached answer is shown only if nothing has changed the task since ([`Store::invalidate`]), upstream has not refused the
+//! caller since ([`Store::refuse`]), and it has accepted the caller's credential recently.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -25,42 +25,42 @@ use crate::request::key::{Caller, TaskKey};
 use crate::request::route::TaskId;
 use crate::task::Dialect;
 
-/// How many tasks' changes are told apart. Two tasks of one slot only ever cost each other a remembered answer.
+/// The number of epochs. Tasks that share a slot can only cost each other a cached answer.
 const SLOTS: u16 = 4096;
 
-/// How many callers' credentials are kept; beyond it the ones unseen for longest have to be checked again.
+/// The number of accepted callers that are kept; the least recently used beyond it have to be checked again.
 const CALLERS: u64 = 65_536;
 
-/// The number of callers that are kept whom upstream has not accepted yet.
+/// The number of callers that are kept although upstream has not accepted them yet.
 const STRANGERS: u64 = 16_384;
 
-/// What an entry takes beside itself and its documents, in bytes; measured, not derived. moka's six records of it are 290
-/// of them, the tables of moka and the index 35; the rest is what the allocator rounds up and leaves free.
+/// The overhead of an entry in bytes, apart from itself and its documents. Measured: moka's six records of it take 290, the
+/// tables of moka and the index 35; the rest is allocator rounding.
 const OVERHEAD: usize = 400;
 
-/// Remembered answers, bounded in bytes.
+/// Cached answers, bounded in bytes.
 pub struct Store {
-    /// What is kept, by a digest of its key. That only finds the entry: whether it is the right one, its own key says.
+    /// Entries by a digest of their key. The digest only finds an entry; its own key is compared as well.
     pub(super) answers: Cache<u64, Arc<Entry>, RandomState>,
-    /// The same entries, to be found.
+    /// The same entries, for look-ups.
     pub(super) index: Arc<Index>,
     pub(super) callers: Cache<Caller, Arc<CredentialState>, RandomState>,
-    /// Of callers whom upstream has not accepted yet.
+    /// Credential states of callers whom upstream has not accepted yet.
     strangers: Cache<Caller, Arc<CredentialState>, RandomState>,
-    /// Counts up whenever a task of that slot changes; as each entry keeps one, in few bytes.
+    /// Per-slot generation, bumped when a task of the slot changes. `u32`, since every entry stores one.
     epochs: Box<[AtomicU32]>,
     /// Tasks that upstream itself failed on.
     failures: Failures,
     pub(super) digests: RandomState,
     capacity: u64,
-    /// What [`CredentialState::accepted`] counts from.
+    /// The origin of [`CredentialState::accepted`].
     start: Instant,
 }
 
-/// A reply as it may be shown, and whether it was stored.
+/// The result of storing a reply.
 #[derive(Debug)]
 pub struct Kept {
-    /// As it may be shown.
+    /// The reply, as clients are shown it.
     pub reply: SharedReply,
     /// Whether it was stored.
     pub stored: bool,
@@ -76,7 +76,7 @@ impl Kept {
 }
 
 impl Store {
-    /// An empty one that keeps within `capacity` bytes, and calls `evicted` for every answer that had to go.
+    /// An empty cache of `capacity` bytes, which calls `evicted` for every answer that leaves it.
     pub fn new(capacity: u64, evicted: impl Fn(RemovalCause) + Send + Sync + 'static) -> Self {
         let index = Arc::new(Index::new());
         let indexed = Arc::clone(&index);
@@ -121,13 +121,14 @@ impl Store {
         }
     }
 
-    /// Looks at what is remembered under `key`, for a caller whose credential was accepted within `credential_ttl`.
+    /// Looks up the entry of `key`, and what it may be used for where `credential_ttl` is how long an accepted credential
+    /// is trusted.
     #[must_use]
     pub fn look(&self, key: &TaskKey, now: Instant, credential_ttl: Duration) -> Option<Looked> {
         let digest = self.digest(key);
         let entry = self.index.get(digest, key)?;
         self.record_use(digest);
-        // A hit is a use of the caller's credential, too.
+        // A hit counts as a use of the caller's credential.
         if self.callers.entry_count() >= CALLERS / 2 {
             self.callers.get(&key.caller);
         }
@@ -135,7 +136,7 @@ impl Store {
         Some(Looked { entry, good_for })
     }
 
-    /// What has to stay as it is until a poll lands. To be taken before the poll is sent.
+    /// Takes a lease; to be done before upstream is asked.
     #[must_use]
     pub fn lease(&self, key: &TaskKey) -> Lease {
         let credential = self.credential(key.caller);
@@ -167,7 +168,7 @@ impl Store {
             .unwrap_or_else(|| self.strangers.get_with(caller, CredentialState::new))
     }
 
-    /// Counts the changes of a task (and of those that share its slot).
+    /// The generation of a task (and of those that share its slot).
     #[must_use]
     pub fn epoch(&self, task: &TaskId) -> u32 {
         self.epochs[usize::from(self.slot(task))].load(Ordering::Acquire)
@@ -177,7 +178,7 @@ impl Store {
     pub fn accept(&self, caller: Caller, lease: &Lease, now: Instant) {
         let millis = millis(now.saturating_duration_since(self.start));
         let accepted = &lease.credential.accepted;
-        // Not over a refusal.
+        // A refusal stands.
         let before = accepted.fetch_update(Ordering::AcqRel, Ordering::Acquire, |accepted| {
             (accepted != CredentialState::REVOKED).then_some(millis)
         });
@@ -185,7 +186,7 @@ impl Store {
             let kept = || Arc::clone(&lease.credential);
             let current = self.callers.get_with(caller, kept);
             if !Arc::ptr_eq(&current, &lease.credential) {
-                // Another one was accepted before: a refusal revokes that one, and so this one must not be shown.
+                // Another state of this caller was accepted before. A refusal would revoke only that one.
                 lease.credential.revoke();
             }
         }
@@ -230,7 +231,7 @@ impl Store {
         };
         let digest = self.digest(key);
         if lifetime.is_zero() || self.capacity == 0 {
-            // What was known before must not come back as the last known state: upstream has gone beyond it.
+            // The earlier entry must not be served stale: upstream has moved on.
             self.answers.invalidate(&digest);
             return Kept::not_stored(reply);
         }
@@ -284,7 +285,7 @@ impl Store {
         self.purge_for(&key);
     }
 
-    /// What upstream said of a task that it failed on and that is left alone at `now`.
+    /// What upstream said of a task that is left alone at `now`, since upstream failed on it.
     #[must_use]
     pub fn failure(&self, key: &TaskKey, now: Instant) -> Option<Failure> {
         let (lease, failure) = self.failures.current(key, now)?;
@@ -338,26 +339,26 @@ impl Store {
         }
     }
 
-    /// What was last remembered of a task, whether or not it may still be shown: only to learn from.
+    /// The entry of `key`, whether or not it may still be shown.
     #[must_use]
     pub fn peek(&self, key: &TaskKey) -> Option<Arc<Entry>> {
         self.index.get(self.digest(key), key)
     }
 
-    /// Forgets a task for every caller and in both dialects; polls under way will not bring it back.
-    /// Says how many answers that were.
+    /// Purges a task for every caller and both dialects; polls in progress do not bring it back. Returns the number of
+    /// answers purged.
     pub fn purge_task(&self, task: &TaskId) -> usize {
         self.invalidate(task);
         self.failures.clear_task(task.as_str());
         self.purge_where(|entry| entry.task() == task.as_str())
     }
 
-    /// As [`Store::purge_task`], without looking for the entries, which age out unseen.
+    /// Like [`Store::purge_task`], without searching for the entries: they are never shown again, and expire.
     pub fn invalidate(&self, task: &TaskId) {
         self.epochs[usize::from(self.slot(task))].fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Forgets everything; polls under way will not bring it back. Says how many answers that were.
+    /// Purges everything; polls in progress do not bring it back. Returns the number of answers purged.
     pub fn purge_all(&self) -> usize {
         for epoch in &self.epochs {
             epoch.fetch_add(1, Ordering::AcqRel);
@@ -366,25 +367,25 @@ impl Store {
         self.purge_where(|_| true)
     }
 
-    /// How many answers are remembered.
+    /// The number of cached answers.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.answers.entry_count()
     }
 
-    /// Whether none is remembered.
+    /// Whether nothing is cached.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many bytes may be remembered.
+    /// The capacity in bytes.
     #[must_use]
     pub fn capacity(&self) -> u64 {
         self.capacity
     }
 
-    /// How many bytes they take.
+    /// The bytes in use.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.answers.weighted_size()
@@ -395,8 +396,8 @@ impl Store {
             .hash_one((key.caller, key.dialect, key.task.as_str()))
     }
 
-    /// Tells moka that an entry is in use; while there is plenty of room, in what order entries were used tells nothing
-    /// about which will have to go.
+    /// Records a use with moka, which evicts the least recently used. Skipped while there is plenty of room: the order of
+    /// uses does not matter then.
     fn record_use(&self, digest: u64) {
         if self.bytes() >= self.capacity / 2 {
             self.answers.get(&digest);
@@ -421,7 +422,7 @@ impl Store {
         u16::try_from(self.digests.hash_one(task) % u64::from(SLOTS)).unwrap_or(0)
     }
 
-    /// Whether nothing changed the task, and upstream has not refused the caller, since the answer was asked for.
+    /// Whether the task has not changed, and upstream has not refused the caller, since the answer was asked for.
     pub(super) fn is_current(&self, entry: &Entry) -> bool {
         let epoch = self.epochs[usize::from(entry.slot)].load(Ordering::Acquire);
         entry.epoch == epoch && !entry.credential.is_revoked()

@@ -1,49 +1,48 @@
-//! When the tasks of one model end: a histogram that forgets, and the intervals between looks that follow from it.
+//! The ages at which tasks of one model end: a decaying histogram, and the poll intervals derived from it.
 
 use std::time::Duration;
 
-/// By how much of the fixed cadence's the mean lag may be longer, by what is foretold. Below the quarter that is
-/// promised, for what cannot be foretold.
+/// How much longer the predicted mean lag may be, as a share of the fixed cadence's. Less than the quarter that is
+/// promised, to leave room for what cannot be predicted.
 pub(super) const ALLOWANCE: f64 = 0.2;
 
-/// How many tasks the doubt counts for.
+/// The weight of the prior, in tasks.
 pub(super) const PRIOR_WEIGHT: f64 = 3.0;
 
-/// How many tasks must have ended before anything is stretched: fewer are an anecdote.
+/// The number of ends before any interval is stretched: fewer are an anecdote.
 const ENOUGH: u32 = 3;
 
-/// What remains of the weight of an end when the next one is learnt: some thirty are remembered well.
+/// The decay of older ends with each new one: some thirty keep a noticeable weight.
 const DECAY: f64 = 0.97;
 
-/// By how much of its age an end is smeared both ways, since no two tasks take equally long.
+/// The bandwidth of an end as a share of its age, both ways: no two tasks take equally long.
 const BANDWIDTH: f64 = 0.2;
 
-/// Beyond the age that all but this share of the tasks ended before, nothing is known.
+/// The share of ends beyond which the tail counts as unknown.
 const UNKNOWN: f64 = 0.005;
 
-/// How many ages are told apart, up to some fifteen hours: steps of less than a second for young tasks, of 8 % for
-/// old ones.
+/// The number of bins, up to some fifteen hours: less than a second wide for young tasks, 8 % for old ones.
 const AGES: usize = 112;
 const STEP: f64 = 1.08;
 const SCALE: f64 = 10.0;
 
-/// Between what the interval may be chosen.
+/// The bounds of an interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    /// The fixed cadence. None at all stays none: who wants every answer fresh from upstream gets it.
+    /// The fixed cadence. Zero stays zero: it disables caching of running tasks.
     pub least: Duration,
-    /// How far it may stretch; no more than `least` for not at all.
+    /// The longest interval; at most `least` disables stretching.
     pub most: Duration,
 }
 
-/// What was learnt of one model.
+/// The end times of one model.
 #[derive(Debug)]
 pub(super) struct EndTimes {
-    /// The weight of the ends at each age.
+    /// The weight of each bin.
     weights: [f32; AGES],
-    /// How many ends were learnt, as far as that matters.
+    /// The number of ends learnt.
     ends: u32,
-    /// What follows from the weights within these bounds, once someone asked.
+    /// The intervals for these bounds, computed on first use.
     plan: Option<(Bounds, Box<[f32; AGES]>)>,
 }
 
@@ -56,21 +55,21 @@ impl EndTimes {
         }
     }
 
-    /// Spreads the weight of one end evenly over the time in which it may have been.
+    /// Spreads the weight of an end evenly over the time in which it may have happened.
     #[expect(clippy::cast_possible_truncation, reason = "weights need no precision")]
     pub(super) fn learn(&mut self, from: f64, to: f64) {
         let from = (from * (1.0 - BANDWIDTH)).min(starts(AGES - 1));
         let to = (to * (1.0 + BANDWIDTH)).clamp(from + 1.0, starts(AGES));
-        for (place, weight) in self.weights.iter_mut().enumerate() {
-            let within = (starts(place + 1).min(to) - starts(place).max(from)).max(0.0);
+        for (bin, weight) in self.weights.iter_mut().enumerate() {
+            let within = (starts(bin + 1).min(to) - starts(bin).max(from)).max(0.0);
             *weight = (f64::from(*weight) * DECAY + within / (to - from)) as f32;
         }
         self.ends = self.ends.saturating_add(1);
         self.plan = None;
     }
 
-    /// The first moment at which, by the hazard there, another look is due: a long interval must not reach far into
-    /// an age at which a short one is due.
+    /// The time to the first age at which, by the hazard there, another poll is due: a long interval must not reach far
+    /// into ages that call for short ones.
     pub(super) fn interval(&mut self, age: Duration, bounds: Bounds) -> Duration {
         if self.ends < ENOUGH {
             return bounds.least;
@@ -84,12 +83,12 @@ impl EndTimes {
         let age = age.as_secs_f64();
         let most = bounds.most.as_secs_f64();
         let mut due = most;
-        for place in place(age)..=AGES {
-            let ahead = (starts(place) - age).max(0.0);
+        for bin in bin(age)..=AGES {
+            let ahead = (starts(bin) - age).max(0.0);
             if ahead >= due {
                 break;
             }
-            let here = plan.get(place).copied().map_or(0.0, f64::from);
+            let here = plan.get(bin).copied().map_or(0.0, f64::from);
             due = due.min(ahead + here);
         }
         Duration::try_from_secs_f64(due)
@@ -98,7 +97,7 @@ impl EndTimes {
     }
 }
 
-/// The best interval for each age, in seconds.
+/// The optimal interval of each bin, in seconds.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
@@ -109,18 +108,18 @@ fn plan(weights: &[f32; AGES], bounds: Bounds) -> [f32; AGES] {
     let learnt: f64 = weights.iter().copied().map(f64::from).sum();
     let mut plan = [least as f32; AGES];
 
-    // The hazard at each age, from the oldest down to the youngest.
+    // The hazard of each bin, from the oldest down.
     let mut hazard = [0.0; AGES];
     let mut weight = [0.0; AGES];
     let (mut older, mut known, mut oldest) = (0.0, 0.0, 0);
-    for place in (0..AGES).rev() {
-        known += f64::from(weights[place]);
-        weight[place] = f64::from(weights[place]) + PRIOR_WEIGHT / AGES as f64;
-        let width = starts(place + 1) - starts(place);
-        hazard[place] = weight[place] / width / (older + weight[place] / 2.0);
-        older += weight[place];
+    for bin in (0..AGES).rev() {
+        known += f64::from(weights[bin]);
+        weight[bin] = f64::from(weights[bin]) + PRIOR_WEIGHT / AGES as f64;
+        let width = starts(bin + 1) - starts(bin);
+        hazard[bin] = weight[bin] / width / (older + weight[bin] / 2.0);
+        older += weight[bin];
         if oldest == 0 && known > learnt * UNKNOWN {
-            oldest = place + 1;
+            oldest = bin + 1;
         }
     }
     let (hazard, weight) = (&hazard[..oldest], &weight[..oldest]);
@@ -147,18 +146,18 @@ fn plan(weights: &[f32; AGES], bounds: Bounds) -> [f32; AGES] {
     plan
 }
 
-/// The age at which a place begins, in seconds.
-fn starts(place: usize) -> f64 {
-    SCALE * (STEP.powi(i32::try_from(place).unwrap_or(i32::MAX)) - 1.0)
+/// The age at which a bin begins, in seconds.
+fn starts(bin: usize) -> f64 {
+    SCALE * (STEP.powi(i32::try_from(bin).unwrap_or(i32::MAX)) - 1.0)
 }
 
-/// The place of an age in seconds; `AGES` for what is older than all of them.
+/// The bin of an age in seconds; `AGES` beyond the last.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "neither negative nor large"
 )]
-fn place(age: f64) -> usize {
-    let place = (age / SCALE + 1.0).ln() / STEP.ln();
-    (place.max(0.0) as usize).min(AGES)
+fn bin(age: f64) -> usize {
+    let bin = (age / SCALE + 1.0).ln() / STEP.ln();
+    (bin.max(0.0) as usize).min(AGES)
 }

@@ -1,18 +1,17 @@
-//! How long the state of a task in flight stays fresh: learnt from the tasks that ended, for each model by itself.
+//! How long the state of a running task stays fresh: learnt from the tasks that ended, separately for each model.
 //!
-//! Polls are worth their price where tasks end. For every model a decayed histogram of the ages at which its tasks
+//! Polls pay where tasks end. For every model a decaying histogram of the ages at which its tasks
 //! ended gives the hazard `h` of ending at an age. Polls at intervals `d` cost `1/d` each second and leave an end unseen
 //! for `d/2` on average, so the fewest polls for a given mean lag have `d = sqrt(c / h)`, kept between `in_flight_ttl`
-//! and `in_flight_max`; and `c` is as large as lets the mean lag that the histogram foretells stay within
+//! and `in_flight_max`; and `c` is as large as lets the mean lag that the histogram predicts stay within
 //! [`ALLOWANCE`](histogram::ALLOWANCE) of the fixed cadence's.
 //!
-//! What is not known is not stretched: a model of which fewer than three tasks ended yet, and a task that is older than those did
-//! get, have the fixed cadence. Some weight spread over all ages ([`PRIOR_WEIGHT`](histogram::PRIOR_WEIGHT)) stands for what was not
-//! seen yet, so that few samples stretch little. A failure is an end like any other. Time spent queued is part of the
-//! age, since upstream learns of vendors in rounds and may tell of the whole rest of a task at once; progress is
-//! believed only near 100.
+//! Without data the cadence is fixed: for a model with fewer than three ends, and for a task older than all of them. A
+//! prior spread over all ages ([`PRIOR_WEIGHT`](histogram::PRIOR_WEIGHT)) keeps few samples from stretching much. A failure
+//! is an end like any other. Time spent queued is part of the age, since upstream polls vendors in rounds and may report
+//! the rest of a task at once; progress is trusted only near 100.
 //!
-//! What it saves and costs is simulated by `cargo bench --bench cadence`, and told in `benches/cadence.md`.
+//! `cargo bench --bench cadence` simulates the savings and the cost, and writes them to `benches/cadence.md`.
 
 mod histogram;
 
@@ -27,16 +26,16 @@ pub use self::histogram::Bounds;
 use self::histogram::EndTimes;
 use crate::sync::lock;
 
-/// From this progress on, in percent, the end is taken to be near.
+/// The progress, in percent, from which on the end is near.
 const NEARLY_DONE: u8 = 95;
 
-/// How many models are told apart; beyond it the one that was learnt of longest ago is forgotten.
+/// The number of models; beyond it the one that was updated longest ago is dropped.
 const MODELS: usize = 256;
 
-/// The longest model name that is told apart, in bytes; longer ones count as unknown.
+/// The longest model name in bytes; longer ones count as unknown.
 const NAME: usize = 128;
 
-/// The life of a task on the gateway's own clock, which no clock of upstream or of the system moves.
+/// The age of a task on the gateway's own clock, which neither upstream's clock nor the system's changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TaskAge {
     seen: Instant,
@@ -44,13 +43,13 @@ pub struct TaskAge {
 }
 
 impl TaskAge {
-    /// Of a task that is first seen `now`, at `age`.
+    /// The age of a task that is first seen `now`, at `age`.
     #[must_use]
     pub const fn begun(now: Instant, age: Duration) -> Self {
         Self { seen: now, age }
     }
 
-    /// How old the task is.
+    /// The age of the task at `now`.
     #[must_use]
     pub fn at(&self, now: Instant) -> Duration {
         self.age
@@ -58,20 +57,20 @@ impl TaskAge {
     }
 }
 
-/// What was learnt of all models. Bounded: some hundred kilobytes at most.
+/// The end times of all models. At most some hundred kilobytes.
 #[derive(Debug, Default)]
 pub struct Cadence(Mutex<Models>);
 
 #[derive(Debug, Default)]
 struct Models {
-    /// How many ends were learnt.
+    /// The number of ends learnt.
     ends: u64,
-    /// With each model, how many that were when the last of its own was.
+    /// The models, each with `ends` at its last update.
     by_name: HashMap<Box<str>, (u64, EndTimes)>,
 }
 
 impl Cadence {
-    /// Nothing learnt.
+    /// An empty cadence.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -94,7 +93,7 @@ impl Cadence {
         }
     }
 
-    /// How long to wait before a task of `model` that is `age` old and `progress` percent done is worth another look.
+    /// The time until the next poll of a task of `model` that is `age` old and `progress` percent done.
     #[must_use]
     pub fn interval(&self, model: &str, age: Duration, progress: u8, bounds: Bounds) -> Duration {
         let stretches = bounds.most > bounds.least && !bounds.least.is_zero();
@@ -108,7 +107,6 @@ impl Cadence {
     }
 
     fn models(&self) -> MutexGuard<'_, Models> {
-        // Every state between two statements is a sound one.
         lock(&self.0)
     }
 }
