@@ -1,5 +1,5 @@
-//! The gateway as a whole: what it remembers and counts, and the stack in front of that, assembled anew when the
-//! settings change.
+//! The gateway as a whole: its long-lived state (cache, flights, metrics, upstream connections) and the middleware
+//! stack in front of it, rebuilt when the configuration is reloaded.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -20,28 +20,29 @@ use crate::sync::shares::Shares;
 use crate::telemetry::{Exposition, Metrics};
 use crate::upstream::Upstream;
 
-/// How many bytes of upstream's documents may be in memory while they are received. Beyond it polls wait their turn.
+/// The total size, in bytes, of upstream documents that may be buffered at once. Polls beyond it wait.
 const DOCUMENT_BUDGET: usize = 256 << 20;
 
-/// A gateway. Cheap to clone; clones are one gateway, each with a copy of the stack to itself: one per connection.
+/// A gateway. Cheap to clone: clones share all state, and each has its own copy of the stack. Every connection gets a
+/// clone.
 #[derive(Debug, Clone)]
 pub struct Gateway {
     resources: Arc<Resources>,
     assembled: Arc<ArcSwap<Stack>>,
     cache: Arc<ArcSwap<config::Cache>>,
-    /// What `stack` is a copy of.
+    /// The stack that `stack` was cloned from, to notice a reload.
     seen: Arc<Stack>,
     stack: Stack,
 }
 
-/// Why a gateway cannot be set up.
+/// Why a gateway could not be created.
 pub type Problem = Box<dyn std::error::Error + Send + Sync>;
 
 impl Gateway {
-    /// Sets one up. Opens no connection and binds no port.
+    /// Creates a gateway. Opens no connection and binds no port.
     ///
     /// # Errors
-    /// The CA file cannot be used, or the system gives no random bytes.
+    /// The CA file cannot be used, or the operating system provides no random bytes.
     pub fn new(config: &Config) -> Result<Self, Problem> {
         let metrics = Arc::new(Metrics::new()?);
         let resources = Resources {
@@ -72,67 +73,67 @@ impl Gateway {
         })
     }
 
-    /// Answers by these settings from now on. What is remembered and under way stays; what is bound at the start
-    /// (ports, sizes, the upstream) stays as it was.
+    /// Applies new settings to all later requests. Cached entries and flights are kept; settings fixed at start-up
+    /// (ports, sizes, the upstream) do not change.
     pub fn reload(&self, config: &Config) {
         self.cache.store(Arc::new(config.cache.clone()));
         self.assembled
             .store(Arc::new(assemble(&self.resources, config)));
     }
 
-    /// Answers all who wait with what there is, from now on.
+    /// Starts draining: held polls return the latest known state at once.
     pub fn drain(&self) {
         self.resources.polls.draining.cancel();
     }
 
-    /// Sends all away who still wait for upstream: there is no more time for it.
+    /// Ends the drain: polls still waiting for upstream are answered with an error.
     pub fn give_up(&self) {
         self.resources.polls.out_of_time.cancel();
     }
 
-    /// What is remembered.
+    /// The cache.
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.resources.polls.store
     }
 
-    /// What status polls share: what is remembered, what is under way, how upstream is doing.
+    /// The state that status polls share: the cache, the flights and the circuit breakers.
     #[must_use]
     pub fn polls(&self) -> &PollState {
         &self.resources.polls
     }
 
-    /// Who is asked.
+    /// The base URL of the upstream.
     #[must_use]
     pub fn upstream_url(&self) -> &UpstreamUrl {
         self.resources.upstream.url()
     }
 
-    /// How many more polls of upstream may be under way at once.
+    /// How many more upstream polls may start before `limits.max_upstream` is reached.
     #[must_use]
-    pub fn free_places(&self) -> usize {
+    pub fn free_permits(&self) -> usize {
         self.resources.upstream_permits.available_permits()
     }
 
-    /// By which settings answers are remembered right now.
+    /// The cache settings in force.
     #[must_use]
     pub fn cache_settings(&self) -> Arc<config::Cache> {
         self.cache.load_full()
     }
 
-    /// What is counted.
+    /// The metrics.
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.resources.metrics
     }
 
-    /// Gives back memory and connections that are of no use any more. To be called now and then.
+    /// Frees memory and closes idle connections. Call it periodically.
     pub async fn reclaim(&self) {
         self.resources.polls.store.reclaim().await;
         self.resources.upstream.reclaim();
     }
 
-    /// All metrics as text, as of now.
+    /// The current value of every metric, as text in the given format.
     #[must_use]
     pub fn expose(&self, format: Exposition) -> String {
         let PollState { store, flights, .. } = &self.resources.polls;

@@ -151,7 +151,7 @@ impl View {
         self.set("health.detail", detail + &paused);
         self.set("upstream.url", gateway.upstream_url().to_string());
         self.set("flights", count(polls.gauge("flights")));
-        self.set("places", count(precise(gateway.free_places())));
+        self.set("places", count(precise(gateway.free_permits())));
         self.set("waiters", count(polls.gauge("waiters")));
         self.set("connections", count(polls.gauge("connections")));
     }

@@ -1,4 +1,4 @@
-//! A task's changes as an event stream (the `text/event-stream` of the HTML standard, §9.2), until its end.
+//! A task's changes as an event stream (`text/event-stream`, HTML standard §9.2), until the task ends.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -24,13 +24,13 @@ use crate::request::preferences::CacheMode;
 use crate::request::query::{TaskQuery, Wait};
 use crate::task::ErrorDocument;
 
-/// How long nothing is sent before a comment is, so that proxies and clients see that the stream lives.
+/// How long the stream may be silent before a comment is sent to show proxies and clients that it is alive.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// What clients are told to wait for before they reconnect, in milliseconds.
+/// How long clients are told to wait before they reconnect, in milliseconds.
 const RETRY: &str = "retry: 2000\n";
 
-/// Streams a task's changes, `answer` being the first. The caller has seen to it that it is a task.
+/// Streams a task's changes, starting with `answer`. The caller has checked that it holds a task.
 pub fn stream<S>(service: S, query: TaskQuery, responder: Responder, answer: &Answer) -> Handled
 where
     S: Service<TaskQuery, Response = Answer, Error = Error, Future: Send> + Clone + Send + 'static,
@@ -42,7 +42,7 @@ where
         .as_ref()
         .is_some_and(|known| names(known, &responder.rendition(answer).etag));
     if known && answer.reply.is_terminal() {
-        // There is nothing to come: 204 is what makes an EventSource stop reconnecting.
+        // Nothing more will come, and 204 makes an EventSource stop reconnecting.
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NO_CONTENT;
         let status = respond::cache_status(answer, Instant::now());
@@ -70,7 +70,7 @@ where
     if let Some(vary) = vary {
         headers.insert(VARY, vary);
     }
-    // nginx and those who copied it would hold events back to fill a buffer.
+    // nginx and proxies that copied it would otherwise buffer events.
     headers.insert(
         HeaderName::from_static("x-accel-buffering"),
         HeaderValue::from_static("no"),
@@ -119,7 +119,8 @@ where
                 Ok(answer) if !answer.reply.is_task() => {
                     (frame(failure(&responder.rendition(&answer).body)), None)
                 }
-                // Back early and without news: this gateway is about to stop, and the client will find another.
+                // The hold returned early without a change: this process is stopping, and the client will reconnect
+                // elsewhere.
                 Ok(answer)
                     if responder.rendition(&answer).etag == told && Instant::now() < until =>
                 {
@@ -157,7 +158,7 @@ fn failure(document: &[u8]) -> String {
     format!("event: error\ndata: {}\n\n", one_line(document))
 }
 
-/// Line breaks in JSON stand only between its tokens, where a space will do.
+/// Line breaks in JSON occur only between tokens, where a space is equivalent.
 fn one_line(document: &[u8]) -> String {
     String::from_utf8_lossy(document).replace(['\r', '\n'], " ")
 }

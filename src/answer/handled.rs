@@ -1,4 +1,4 @@
-//! What travels up the outer half of the stack: a response with its facts.
+//! What the inner layers return to the outer ones: a response, and facts about it.
 
 use http::Response;
 
@@ -6,26 +6,26 @@ use super::outcome::Outcome;
 use crate::message::body::Body;
 use crate::task::State;
 
-/// A response, and what is told of it in metrics and logs.
+/// A response, and what metrics and logs record about it.
 #[derive(Debug)]
 pub struct Handled {
-    /// The response itself.
+    /// The response.
     pub response: Response<Body>,
-    /// What is told of it.
+    /// What metrics and logs record about it.
     pub facts: Facts,
 }
 
-/// What inner layers tell of a request.
+/// What the inner layers report about a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts {
     /// How it was answered.
     pub outcome: Outcome,
-    /// The task's state, where there is one.
+    /// The task's state, if there is a task.
     pub state: Option<State>,
 }
 
 impl Facts {
-    /// Nothing is known but how it was answered.
+    /// Facts with nothing but the outcome.
     #[must_use]
     pub fn only(outcome: Outcome) -> Self {
         Self {

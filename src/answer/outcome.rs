@@ -1,26 +1,26 @@
-//! How a request was answered: one closed list, one spelling for metrics, logs and `cache-status`.
+//! How a request was answered: a closed list, with one spelling for metrics and logs.
 
 /// How a request was answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// From memory, fresh.
+    /// From the cache, fresh.
     Hit,
-    /// By another client's poll that was under way.
+    /// By a flight that another client had started.
     Shared,
-    /// By a poll of its own.
+    /// By an upstream request of its own.
     Fetched,
-    /// With the last known state, because upstream is failing.
+    /// With the last known state, since upstream is failing.
     Stale,
-    /// Passed on, unread.
+    /// Forwarded, unread.
     Forwarded,
-    /// Refused here.
+    /// Rejected by pollgate.
     Shed,
-    /// Not answered with what was asked for.
+    /// With an error instead of what was requested.
     Failed,
 }
 
 impl Outcome {
-    /// All of them, in the order of their declaration.
+    /// All outcomes, in order of declaration.
     pub const ALL: [Self; 7] = [
         Self::Hit,
         Self::Shared,
@@ -31,7 +31,7 @@ impl Outcome {
         Self::Failed,
     ];
 
-    /// The one spelling.
+    /// The spelling in metrics and logs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -45,13 +45,13 @@ impl Outcome {
         }
     }
 
-    /// Whether it is only the last known state.
+    /// Whether the answer is only the last known state.
     #[must_use]
     pub const fn is_stale(self) -> bool {
         matches!(self, Self::Stale)
     }
 
-    /// Whether the client's poll cost upstream nothing.
+    /// Whether the poll was answered without an upstream request of its own.
     #[must_use]
     pub const fn avoided_a_poll(self) -> bool {
         matches!(self, Self::Hit | Self::Shared)

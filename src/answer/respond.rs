@@ -1,4 +1,5 @@
-//! A status answer as HTTP: the document for this client, and headers that say how it came about.
+//! Turns a status answer into an HTTP response: the document in the client's dialect, with headers that say where it
+//! came from.
 
 use std::time::Duration;
 
@@ -17,25 +18,25 @@ use crate::message::body::Body;
 use crate::message::fields::{JSON, RETRY_AFTER_MS, retry_after};
 use crate::task::{Dialect, Rendering};
 
-/// RFC 9211: how a status answer came about.
+/// How a status answer was produced (RFC 9211).
 pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
-/// Room for all headers of a status answer and those that are added on its way out, so that the map never grows.
+/// Capacity for all headers of a status answer, including those added by outer layers, so that the map never grows.
 const HEADERS: usize = 12;
 
 const POLL_AFTER: HeaderName = HeaderName::from_static("openai-poll-after-ms");
 
-/// Whom an answer is for.
+/// The client that an answer is for.
 #[derive(Debug, Clone)]
 pub struct Responder {
-    /// The path that was asked.
+    /// The path it requested.
     pub dialect: Dialect,
-    /// How documents are written.
+    /// How documents are written for it.
     pub rendering: Rendering,
-    /// The validators the client sent in `If-None-Match`.
+    /// The validators in its `If-None-Match`.
     pub known: Option<HeaderValue>,
-    /// The names of the headers that made the caller.
+    /// The names of the headers that identify the caller, for `vary`.
     pub vary: Option<HeaderValue>,
-    /// Whether only the head is wanted.
+    /// Whether the method is `HEAD`.
     pub head: bool,
     /// The value of `openai-poll-after-ms`.
     pub poll_after_ms: HeaderValue,
@@ -48,7 +49,7 @@ impl Responder {
         answer.reply.rendition(self.dialect, self.rendering)
     }
 
-    /// What is told of the answer in metrics and logs.
+    /// What metrics and logs record about the answer.
     #[must_use]
     pub fn facts(&self, answer: &Answer) -> Facts {
         let state = answer.reply.state();
@@ -90,7 +91,7 @@ impl Responder {
             headers.extend(upstreams.clone());
         }
         let age = now.duration_since(answer.received).as_secs();
-        // One that was fetched and then held has an age as well.
+        // A document that was fetched and then held has an age too.
         if !fresh || age > 0 {
             headers.insert(AGE, HeaderValue::from(age));
         }
@@ -122,11 +123,11 @@ impl Responder {
     }
 }
 
-/// Room for the longest text that is made here.
+/// Capacity for the longest header value built here.
 pub type HeaderText = ArrayString<160>;
 
-/// `cache-status` of an answer: `hit` where upstream was not asked, else why it was and whether the answer was shared and
-/// stored; `ttl` is what is left of its freshness, negative where it is stale.
+/// The `cache-status` of an answer: `hit` if upstream was not asked, else why it was asked, and whether the answer was
+/// shared and stored. `ttl` is the remaining freshness, negative if stale.
 #[must_use]
 pub fn cache_status(answer: &Answer, now: Instant) -> HeaderText {
     let mut status = HeaderText::new();
@@ -157,7 +158,7 @@ pub fn cache_status(answer: &Answer, now: Instant) -> HeaderText {
     status
 }
 
-/// What is left of the answer's freshness, for this client alone.
+/// The remaining freshness of the answer for this client.
 fn cache_control(answer: &Answer, now: Instant) -> HeaderText {
     let left = answer.fresh_until.saturating_duration_since(now);
     let mut control = HeaderText::new();
@@ -170,12 +171,12 @@ fn cache_control(answer: &Answer, now: Instant) -> HeaderText {
     control
 }
 
-/// To the nearest: an answer that was made just now is fresh for all of its two seconds, not for one.
+/// Rounds to the nearest second: an answer produced just now is fresh for two seconds, not one.
 fn seconds(duration: Duration) -> u64 {
     (duration + Duration::from_millis(500)).as_secs()
 }
 
-/// Adds a header of our own making.
+/// Adds a header whose value is built here.
 pub fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);

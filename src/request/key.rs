@@ -1,4 +1,4 @@
-//! Whose poll it is, and under what it is remembered and shared.
+//! Who the caller is, and the key that status answers are cached and shared under.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use super::preferences::client_timeout;
 use super::route::TaskId;
 use crate::task::Dialect;
 
-/// Headers that carry a credential, or choose among what one credential may see; then what counts only where none of them
-/// is sent; then what is part of the caller besides.
+/// Headers that carry a credential or select what a credential may see; then the header that counts only if none of
+/// them is sent; then headers that are part of the caller in addition.
 static NAMES: [HeaderName; 9] = [
     AUTHORIZATION,
     HeaderName::from_static("x-api-key"),
@@ -23,25 +23,25 @@ static NAMES: [HeaderName; 9] = [
     HeaderName::from_static("openai-organization"),
     HeaderName::from_static("openai-project"),
     COOKIE,
-    // Upstream may echo it (CORS): the answer is then for this origin alone.
+    // Upstream may echo it (CORS): such an answer is for this origin alone.
     ORIGIN,
 ];
 
-/// The number of headers that `callers.headers` may name.
+/// How many headers `callers.headers` may name.
 pub const MAX_EXTRAS: usize = 16;
 
-/// What is remembered and shared under: whose, asked on which path upstream, which task.
+/// The key that an answer is cached and shared under: the caller, the upstream path, and the task.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TaskKey {
-    /// Whose answer it is.
+    /// The caller.
     pub caller: Caller,
-    /// The path upstream is asked on.
+    /// The upstream path, which decides the dialect of the answer.
     pub dialect: Dialect,
-    /// Which task.
+    /// The task.
     pub task: TaskId,
 }
 
-/// Stands for a credential: a keyed digest that cannot be turned back, nor compared across restarts.
+/// A keyed digest of a caller's credentials. It cannot be reversed, nor compared across restarts.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Caller([u8; 16]);
 
@@ -53,29 +53,29 @@ impl fmt::Debug for Caller {
     }
 }
 
-/// A caller, and what made it.
+/// A caller, and the request parts that identify it.
 #[derive(Debug, Clone, Copy)]
 pub struct Identity {
-    /// Who it is.
+    /// The digest of those parts.
     pub caller: Caller,
     used: Used,
 }
 
-/// Turns credentials into callers; the key is made at start-up and never leaves the process.
+/// Computes callers from credentials. The secret key is generated at start-up and never leaves the process.
 #[derive(Clone)]
 pub struct CallerKey {
     key: [u8; 32],
     extras: Extras,
 }
 
-/// The headers of `callers.headers`.
+/// The headers named by `callers.headers`.
 type Extras = Arc<[HeaderName]>;
 
 impl CallerKey {
-    /// A key that no one knows.
+    /// Creates a random key.
     ///
     /// # Errors
-    /// The operating system gave no random bytes.
+    /// The operating system provides no random bytes.
     pub fn random() -> std::io::Result<Self> {
         let mut key = [0; 32];
         getrandom::fill(&mut key).map_err(std::io::Error::other)?;
@@ -85,7 +85,7 @@ impl CallerKey {
         })
     }
 
-    /// The same key, with these headers as a further part of who the caller is: at most [`MAX_EXTRAS`] of them.
+    /// The same key, with additional headers that identify a caller: at most [`MAX_EXTRAS`].
     #[must_use]
     pub fn with_headers(&self, extras: &[HeaderName]) -> Self {
         let extras = extras
@@ -100,9 +100,9 @@ impl CallerKey {
         }
     }
 
-    /// The caller whose credentials these are.
+    /// The caller with these credentials.
     ///
-    /// Every part goes in with its name and its length, so that no two different sets of parts make the same input.
+    /// Every part is hashed with its name and length, so that different sets of parts never produce the same input.
     #[must_use]
     pub fn caller(&self, credentials: &Credentials) -> Caller {
         let Parts {
@@ -111,7 +111,7 @@ impl CallerKey {
         self.digest(*used, headers, uri.query())
     }
 
-    /// Who sends a request with these headers and this query string.
+    /// The caller that sent these headers and this query string.
     #[must_use]
     pub fn identify(&self, headers: &HeaderMap, query: Option<&str>) -> Identity {
         let used = Used::among(headers, &self.extras);
@@ -120,7 +120,7 @@ impl CallerKey {
     }
 
     fn digest(&self, used: Used, headers: &HeaderMap, query: Option<&str>) -> Caller {
-        // Nearly all fit; what does not is hashed piece by piece, to the same digest.
+        // Nearly all callers fit the buffer; others are hashed piece by piece, with the same result.
         let mut whole = ArrayVec::<u8, 512>::new();
         let mut fits = true;
         let mut gather = |bytes: &[u8]| fits = fits && whole.try_extend_from_slice(bytes).is_ok();
@@ -138,7 +138,7 @@ impl CallerKey {
         Caller(halves[0])
     }
 
-    /// Everything that makes a caller, each part with its index and its length.
+    /// Visits everything that identifies a caller, each part with its index and length.
     fn parts(
         &self,
         used: Used,
@@ -154,7 +154,7 @@ impl CallerKey {
         for (index, name) in used.names(&self.extras) {
             for value in headers.get_all(name) {
                 if usize::from(index) >= NAMES.len() {
-                    // Which header that is depends on the settings.
+                    // The index of an extra header depends on the settings, so its name is hashed as well.
                     add(u8::MAX - 1, name.as_str().as_bytes());
                 }
                 add(index, value.as_bytes());
@@ -165,7 +165,7 @@ impl CallerKey {
         }
     }
 
-    /// The credentials of a request that was sent by `identity`, from its headers and target.
+    /// The credentials of a request from `identity`, taken from its headers and target.
     #[must_use]
     pub fn credentials(&self, identity: Identity, headers: HeaderMap, uri: Uri) -> Credentials {
         Credentials(Arc::new(Parts {
@@ -183,9 +183,9 @@ impl fmt::Debug for CallerKey {
     }
 }
 
-/// What makes a caller, as the client sent it, and the client's user agent: the only parts of a client's request that a
-/// poll of upstream may depend on, since the answer is shared with everyone of the same caller. Dropped with the poll,
-/// never kept. Cheap to clone.
+/// The request parts that identify a caller, as the client sent them, and its user agent. An upstream poll may depend
+/// on nothing else, since its answer is shared by all clients of the caller. Dropped with the poll, never cached. Cheap
+/// to clone.
 #[derive(Clone)]
 pub struct Credentials(Arc<Parts>);
 
@@ -197,7 +197,7 @@ struct Parts {
 }
 
 impl Credentials {
-    /// From a request's headers and target, with the built-in headers alone.
+    /// Takes them from a request's headers and target, with the built-in headers only.
     #[must_use]
     pub fn new(headers: HeaderMap, uri: Uri) -> Self {
         let extras = Extras::default();
@@ -209,8 +209,8 @@ impl Credentials {
         }))
     }
 
-    /// A copy of the relevant parts, in memory of its own: headers and target are slices of their connection's read
-    /// buffer, and would keep all of it alive.
+    /// A copy of the relevant parts in memory of its own: headers and target are slices of the connection's read buffer
+    /// and would keep all of it alive.
     #[must_use]
     pub fn detached(&self) -> Self {
         let mut headers = HeaderMap::with_capacity(2);
@@ -237,7 +237,7 @@ impl Credentials {
         &self.0.headers
     }
 
-    /// How long the client waits for an answer at all, as far as it says so.
+    /// How long the client says that it waits for a response, if it does.
     #[must_use]
     pub fn client_timeout(&self) -> Option<Duration> {
         client_timeout(&self.0.headers)
@@ -255,7 +255,7 @@ impl Credentials {
         self.0.headers.get(USER_AGENT)
     }
 
-    /// The names of the headers that made the caller, for `vary`; `None` where none did.
+    /// The names of the headers that identify the caller, for `vary`; `None` if there are none.
     #[must_use]
     pub fn vary(&self) -> Option<HeaderValue> {
         let mut names = self.names();
@@ -270,7 +270,7 @@ impl Credentials {
         }
     }
 
-    /// Copies the headers that made the caller.
+    /// Copies the headers that identify the caller.
     pub fn copy_into(&self, to: &mut HeaderMap) {
         for name in self.names() {
             for value in self.0.headers.get_all(name) {
@@ -279,7 +279,7 @@ impl Credentials {
         }
     }
 
-    /// The names of the client's other headers, which upstream is not shown.
+    /// The names of the client's other headers, which are not sent upstream.
     pub fn others(&self) -> impl Iterator<Item = &HeaderName> {
         let is_used = |name: &HeaderName| self.names().any(|used| used == name);
         self.0.headers.keys().filter(move |name| !is_used(name))
@@ -290,13 +290,13 @@ impl Credentials {
     }
 }
 
-/// A copy of a header value in memory of its own, for holders that outlive the request's read buffer.
+/// A copy of a header value in memory of its own, for use beyond the life of the read buffer.
 #[must_use]
 pub fn detached(value: &HeaderValue) -> HeaderValue {
     HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone())
 }
 
-/// Which headers make the caller: a bit for each of [`NAMES`], then for each of the extras.
+/// The headers that identify the caller: a bit for each of [`NAMES`], then one for each extra.
 #[derive(Debug, Clone, Copy)]
 struct Used(u32);
 
@@ -304,8 +304,8 @@ impl Used {
     const CREDENTIALS: u32 = (1 << 7) - 1;
     const COOKIE: u32 = 1 << 7;
 
-    /// Cookies count only where no credential is sent: HTTP clients collect CDN cookies of their own, which would split
-    /// one key into many callers.
+    /// Cookies count only if no credential is sent: HTTP clients collect CDN cookies, which would split one API key into
+    /// many callers.
     fn among(headers: &HeaderMap, extras: &[HeaderName]) -> Self {
         let position =
             |name: &HeaderName| NAMES.iter().chain(extras).position(|known| known == name);
@@ -320,7 +320,7 @@ impl Used {
         })
     }
 
-    /// The headers, each with its index.
+    /// Each header with its index.
     fn names(self, extras: &[HeaderName]) -> impl Iterator<Item = (u8, &HeaderName)> {
         (0..)
             .zip(NAMES.iter().chain(extras))

@@ -1,4 +1,5 @@
-//! The narrow waist, on the way in: what a client wants to know of a task, as plain values.
+//! What passes between `Status` and the layers below it on the way in: a client's question about a task, as plain
+//! values.
 
 use std::sync::Arc;
 
@@ -9,43 +10,43 @@ use super::key::{Credentials, TaskKey};
 use super::preferences::CacheMode;
 use crate::task::{Dialect, Rendering};
 
-/// What a client wants to know.
+/// A client's question about a task.
 #[derive(Debug, Clone)]
 pub struct TaskQuery {
-    /// Whose, and which task; its dialect is the one upstream is asked in.
+    /// The caller and the task; its dialect is the one upstream is asked in.
     pub key: TaskKey,
-    /// What upstream is shown of the client.
+    /// The parts of the client's request that are sent upstream.
     pub credentials: Credentials,
-    /// What the client will take.
+    /// What the client accepts.
     pub cache_mode: CacheMode,
-    /// When it asked.
+    /// When the request arrived.
     pub at: Instant,
-    /// When the client has waited long enough for an answer.
+    /// When the client is to be answered at the latest.
     pub deadline: Instant,
-    /// What the client waits for, if it does.
+    /// What the client's long poll waits for, if it is one.
     pub wait: Option<Wait>,
 }
 
-/// What a client waits for: an answer other than the one it knows, or else the end of the task.
+/// What a long poll waits for: an answer that differs from the one the client has, or the end of the task.
 #[derive(Debug, Clone)]
 pub struct Wait {
-    /// The validators of what it knows.
+    /// The validators of the answer it has.
     pub known: Option<HeaderValue>,
-    /// When it takes whatever there is.
+    /// When it returns whatever there is.
     pub until: Instant,
-    /// The path it asked on.
+    /// The path it requested.
     pub dialect: Dialect,
     /// How documents are written for it.
     pub rendering: Rendering,
 }
 
-/// What upstream is asked.
+/// The question for upstream.
 #[derive(Debug, Clone)]
 pub struct TaskFetch {
-    /// What the client who set it off wants to know.
+    /// The question of the client that started the flight.
     pub query: Arc<TaskQuery>,
     /// When the task was first seen, in Unix seconds.
     pub first_seen: i64,
-    /// When all tries together have taken long enough.
+    /// The deadline for all attempts together.
     pub deadline: Instant,
 }

@@ -1,11 +1,11 @@
 //! Whether upstream may be asked right now: one circuit for everyone, and one for each caller whose polls fail.
 //!
-//! Two things stop polls. Upstream asked for a pause (429): for the caller whose key it named, or for everyone where the
-//! answer names no one, since then it counts by address. Or the way to upstream is down. Either way one poll passes now
-//! and then, to find out whether it is over.
+//! A circuit opens for two reasons. Either upstream asked for a pause (429): for one caller if the answer names its key,
+//! for everyone if it names nobody, since upstream then limits by address. Or upstream cannot be reached. Either way a
+//! probe is let through now and then to find out whether it is over.
 //!
-//! What goes wrong with tasks is not upstream's outage: an answer that can be parsed, whatever it says, shows that the way
-//! works; and each task counts at most twice until it succeeds again.
+//! A failing task is not an outage: any answer that can be parsed shows that upstream can be reached, and each task
+//! counts at most twice until it succeeds again.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -47,7 +47,7 @@ pub struct CircuitBreakers {
 pub enum Observation {
     /// Upstream answered, whatever it said.
     Answered,
-    /// Nothing came back that upstream itself could have said; and why.
+    /// There was no answer from upstream itself; and why.
     Failed(Scope, Arc<str>),
     /// Upstream asked this caller for a pause.
     Paused(Option<Duration>),
@@ -86,7 +86,7 @@ impl Observation {
     }
 }
 
-/// Whether this status is the word of something in front of upstream that cannot reach it.
+/// Whether this status usually comes from a proxy in front of upstream that cannot reach it.
 #[must_use]
 pub fn is_gateway_failure(status: StatusCode) -> bool {
     matches!(
@@ -137,7 +137,7 @@ impl CircuitBreakers {
         Some(status)
     }
 
-    /// How long `caller` itself was asked to stay away; `None` where it was not.
+    /// The remaining pause of `caller` itself; `None` if it has none.
     #[must_use]
     pub fn pause_of(&self, caller: Caller, now: Instant) -> Option<Duration> {
         match self.status_of(caller, now)? {
@@ -157,7 +157,7 @@ impl CircuitBreakers {
         }
     }
 
-    /// The number of callers that were asked to stay away right now.
+    /// The number of callers that are paused right now.
     #[must_use]
     pub fn paused_callers(&self, now: Instant) -> usize {
         let is_paused = |circuit: &Arc<Mutex<Circuit>>| {

@@ -1,7 +1,7 @@
-//! One circuit breaker: whether what it stands for may be asked right now. Pure: time and chance are arguments.
+//! One circuit breaker. Pure: time and randomness are arguments.
 //!
-//! It judges the way to upstream by the share of polls that fail within a window, never by failures in a row: one
-//! vendor's channel that fails says nothing about the others.
+//! It opens on the share of polls that fail within a window, never on consecutive failures: one failing vendor channel
+//! says nothing about the others.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ const SECONDS: usize = 10;
 /// The fewest failures within the window that open a circuit. A task counts twice at most, so these are four tasks.
 pub(super) const FEWEST_FAILURES: u32 = 8;
 
-/// While one poll in so many gets through, the circuit stays closed.
+/// The circuit stays closed while at least one poll in this many succeeds.
 const ONE_IN: u32 = 20;
 
 /// The time between two probes of an upstream that is down; up to twice that, at random, so that many gateways do not
@@ -30,8 +30,8 @@ const PROBE: Duration = Duration::from_millis(1250);
 /// The time until the first probe, up to twice that; doubled for each further one: a blip is soon over.
 pub(super) const FIRST_PROBE: Duration = Duration::from_millis(100);
 
-/// The time after a probe was due at which an open circuit is stale: nobody asked since, and polls that come now are not
-/// refused because of an outage of last night.
+/// How long after a probe was due an open circuit becomes stale: nobody has polled since, and new polls must not be
+/// refused because of an old outage.
 const STALE_AFTER: Duration = Duration::from_secs(10);
 
 /// The first pause after a 429 that does not say how long; doubled with every further one.
@@ -46,14 +46,14 @@ const LONGEST_GUESS: Duration = Duration::from_secs(30);
 /// The state of a circuit, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CircuitStatus {
-    /// Everyone may ask.
+    /// Polls pass.
     Closed {
         /// The failures that count within the window.
         failed: u32,
         /// The polls within the window that upstream answered.
         passed: u32,
     },
-    /// Upstream is down, and only probed.
+    /// Upstream is down; only probes pass.
     Open {
         /// When the circuit opened.
         since: Instant,
@@ -64,12 +64,12 @@ pub enum CircuitStatus {
     },
     /// Upstream asked for a pause.
     Paused {
-        /// When it first did.
+        /// When the pause began.
         since: Instant,
-        /// The time until the first poll may go again.
+        /// The time until the first probe.
         probe_in: Duration,
     },
-    /// Upstream failed when it was last asked, which was some time ago.
+    /// Upstream was down when it was last polled, some time ago.
     Stale,
 }
 
@@ -78,7 +78,7 @@ pub enum CircuitStatus {
 pub enum Admission {
     /// The circuit is closed.
     Normal,
-    /// To find out whether upstream is back.
+    /// The poll is a probe.
     Probe,
 }
 
@@ -93,12 +93,12 @@ pub enum Outlook {
     Refuses,
 }
 
-/// What a failure says something about.
+/// What a failure may be due to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// The way to upstream: no connection came about, or it broke before an answer.
+    /// The way to upstream: no connection could be made, or it broke before an answer.
     Way,
-    /// The way, or only the channel that this task is on: a time-out, a gateway's word, a page that is not JSON.
+    /// The way to upstream, or only the task's channel: a timeout, a gateway error, a page that is not JSON.
     Channel,
 }
 
@@ -119,7 +119,7 @@ pub(super) enum Change {
     Opened { failed: u32, passed: u32 },
     /// A pause began.
     Paused(Duration),
-    /// What began then is over.
+    /// The outage or pause that began then is over.
     Closed(Instant),
 }
 
@@ -148,8 +148,7 @@ impl Default for Circuit {
 }
 
 impl Circuit {
-    /// Lets every poll pass, or only a probe when it is due. A probe that never comes back does not keep the next one
-    /// from being made.
+    /// Lets every poll pass, or only a probe when it is due. A probe that never completes does not block the next one.
     pub(super) fn admit(
         &mut self,
         caller: Caller,
@@ -421,7 +420,7 @@ impl Window {
     }
 }
 
-/// The time until the next probe of an upstream that is down, after so many.
+/// The time until the next probe of an upstream that is down, after this many probes.
 pub(super) fn pace(probes: u32, chance: f64) -> Duration {
     let pace = FIRST_PROBE.saturating_mul(1 << probes.min(10)).min(PROBE);
     pace.mul_f64(1.0 + chance)

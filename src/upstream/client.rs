@@ -34,28 +34,28 @@ use crate::telemetry::{Metrics, UpstreamKind};
 pub struct Upstream(Arc<Inner>);
 
 struct Inner {
-    /// Polls have connections of their own: no flood of downloads stands before them in an HTTP/2 connection.
+    /// Connections for status polls alone, so that downloads on a shared HTTP/2 connection cannot delay them.
     polls: Arc<Pool>,
     forwards: Client<Connector, Body>,
-    /// HTTP/1.1 only, for upgrades, and for forwarded requests beyond [`STREAMS`].
+    /// HTTP/1.1 connections, for upgrades and for forwarded requests beyond [`STREAMS`].
     singles: Client<Connector, Body>,
     streams: Arc<Semaphore>,
     url: UpstreamUrl,
-    /// For a proxy that is asked in absolute form.
+    /// Credentials for a forward proxy that takes requests in absolute form.
     proxy_authorization: Option<HeaderValue>,
     metrics: Arc<Metrics>,
-    /// Names of headers that polls carried and that were not passed on: each is logged once.
+    /// Names of request headers that were seen on polls and not sent upstream. Each is logged once.
     not_passed: Mutex<HashSet<HeaderName>>,
 }
 
-/// How often a forwarded request without a body is sent that an HTTP/2 upstream says it has not processed.
+/// How many times a forwarded request without a body is sent if an HTTP/2 upstream reports that it did not process it.
 const TRIES: usize = 3;
 
-/// How many of them are remembered.
+/// How many of these names are kept.
 const MOST_NOT_PASSED: usize = 64;
 
 impl Upstream {
-    /// Reads the roots; opens no connection yet.
+    /// Loads the root certificates. Opens no connection.
     ///
     /// # Errors
     /// The CA file cannot be read.
@@ -100,11 +100,11 @@ impl Upstream {
         &self.0.url
     }
 
-    /// Sends a status poll, whose target is a path, and receives the whole answer.
+    /// Sends a status poll and receives the whole response.
     ///
     /// # Errors
-    /// [`Error::UpstreamClosed`] where the connection was closed before any answer, [`Error::TooLarge`] where the answer is
-    /// larger than the limit, else [`Error::UpstreamUnavailable`] or [`Error::UpstreamInvalid`].
+    /// [`Error::UpstreamClosed`] if the connection was closed before any response, [`Error::TooLarge`] if the response
+    /// is larger than the limit, else [`Error::UpstreamUnavailable`] or [`Error::UpstreamInvalid`].
     pub async fn poll(
         &self,
         request: Request<NoBody>,
@@ -115,7 +115,7 @@ impl Upstream {
         self.0.polls.ask(request, limit, counted).await
     }
 
-    /// Asks for a document that is too large to be received as a whole; resolves when its head is there. Counts as a poll.
+    /// Requests a document that is too large to buffer; resolves when the response head arrives. Counted as a poll.
     ///
     /// # Errors
     /// As [`Upstream::forward`].
@@ -127,12 +127,12 @@ impl Upstream {
         Ok(response.map(Body::from))
     }
 
-    /// Sends a client's request on; resolves when the head of the answer is there, however long that takes. Never sent
-    /// twice, unless its connection turned out to be closed before the first byte was written.
+    /// Forwards a client's request; resolves when the response head arrives, however long that takes. Never sent twice,
+    /// unless the connection was closed before the first byte was written, or an HTTP/2 upstream says that it did not
+    /// process a safe request.
     ///
     /// # Errors
-    /// [`Error::UpstreamClosed`] where the connection was closed before any answer, else
-    /// [`Error::UpstreamUnavailable`].
+    /// [`Error::UpstreamClosed`] if the connection was closed before any response, else [`Error::UpstreamUnavailable`].
     pub async fn forward(&self, request: Request<Body>) -> Result<Response<Body>, Error> {
         let Ok(stream) = Arc::clone(&self.0.streams).try_acquire_owned() else {
             let response = self.send(&self.0.singles, request).await?;
@@ -142,7 +142,7 @@ impl Upstream {
         Ok(response.map(|body| Body::from(body).guarded(stream)))
     }
 
-    /// Sends on a request for another protocol (RFC 9110 §7.8), over HTTP/1.1, the one version that knows upgrades.
+    /// Forwards a request to switch protocols (RFC 9110 §7.8), over HTTP/1.1, the only version with upgrades.
     ///
     /// # Errors
     /// As [`Upstream::forward`].
@@ -151,12 +151,12 @@ impl Upstream {
         Ok(response.map(Body::from))
     }
 
-    /// Closes the connections of polls that were not used for long. To be called now and then.
+    /// Closes poll connections that have been idle for too long. Call it periodically.
     pub fn reclaim(&self) {
         self.0.polls.reclaim();
     }
 
-    /// Logs, once for each name, that a poll carried a header which upstream is not shown.
+    /// Logs, once per name, that a poll carried a header that is not sent upstream.
     pub fn log_not_passed(&self, credentials: &Credentials) {
         for name in credentials.others().filter(|name| !is_harmless(name)) {
             let mut logged = lock(&self.0.not_passed);
@@ -178,8 +178,8 @@ impl Upstream {
         let mut request = self.authorized(request);
         let mut tries = 0;
         let answer = loop {
-            // What has no body can be sent again. What is not safe is not: of a goodbye, the HTTP/2 library does not tell
-            // which streams were processed before it.
+            // A request without a body can be sent again, but only if it is safe: after a GOAWAY, the HTTP/2 library
+            // does not report which streams were processed.
             let again = (request.body().is_end_stream() && request.method().is_safe())
                 .then(|| Request::from_parts(request_head(&request), Body::empty()));
             tries += 1;
@@ -202,7 +202,7 @@ impl Upstream {
         request
     }
 
-    /// What is to be told, from now on, that the head of an answer is there, or will not come.
+    /// The continue state of the request, to be told when the response head arrives or the request fails.
     fn counted(&self, kind: UpstreamKind) -> impl Fn(Option<StatusCode>) {
         let started = Instant::now();
         move |status| {

@@ -1,5 +1,5 @@
-//! `Expect: 100-continue` from end to end (RFC 9110 §10.1.1): the body is asked for when upstream wants it, and never
-//! where upstream refuses at once.
+//! End-to-end `Expect: 100-continue` (RFC 9110 §10.1.1): the client is asked for the body only when upstream asks for
+//! it, and not at all if upstream answers without it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use tokio::time::timeout;
 
 use crate::message::body::Body;
 
-/// How long upstream has to say that it wants the body, before the body is sent all the same: not every server knows
-/// of the question. curl waits as long.
+/// How long to wait for upstream's `100 Continue` before the body is sent anyway: not every server supports the
+/// expectation. curl waits as long.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What upstream has said so far.
+/// What upstream has sent so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ContinueState {
     Nothing,
@@ -24,17 +24,17 @@ enum ContinueState {
     Answer,
 }
 
-/// A request whose body waits for upstream's word. To be kept until the answer's body has ended.
+/// A request whose body waits for `100 Continue`. Keep it until the response body has ended.
 #[derive(Clone)]
 pub(super) struct Expectation(Arc<watch::Sender<ContinueState>>);
 
 impl Expectation {
-    /// Upstream wants the body.
+    /// Upstream sent `100 Continue`.
     pub(super) fn continued(&self) {
         self.0.send_replace(ContinueState::Continue);
     }
 
-    /// The head of the answer is here: a body that has not been asked for by now will not be.
+    /// The response head arrived: a body that has not been asked for by now never will be.
     pub(super) fn answered(&self) {
         self.0.send_if_modified(|word| {
             let undecided = *word == ContinueState::Nothing;
@@ -52,8 +52,8 @@ impl fmt::Debug for Expectation {
     }
 }
 
-/// Lets the body of a request that expects it wait for upstream's word. Nothing of it is read from the client before,
-/// and so the client is not told to continue either.
+/// Makes the body of a request with `Expect: 100-continue` wait for upstream. Until then nothing of it is read from the
+/// client, so hyper does not send the client a `100 Continue` either.
 #[must_use]
 pub(super) fn expect_continue(request: Request<Body>) -> (Request<Body>, Option<Expectation>) {
     if !expects_continue(request.headers()) {
@@ -79,7 +79,8 @@ async fn permission(mut word: watch::Receiver<ContinueState>) -> bool {
         .map(|said| said.map(|word| *word))
     {
         Err(_) | Ok(Ok(ContinueState::Continue)) => true,
-        // The connection is of no use after a request that stays without its body. It ends with the answer, no sooner.
+        // A connection cannot be reused after a request whose body was never sent. It is closed after the response, no
+        // sooner.
         Ok(Ok(_)) => {
             while word.changed().await.is_ok() {}
             false

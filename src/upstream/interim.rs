@@ -1,4 +1,4 @@
-//! What upstream says before it answers (1xx, RFC 9110 §15.2): the word that a body waits for, and hints for the client.
+//! Interim responses from upstream (1xx, RFC 9110 §15.2): `100 Continue`, and hints that are passed on to the client.
 
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Request, StatusCode};
@@ -9,14 +9,14 @@ use super::headers::strip_hop_by_hop;
 use crate::message::body::Body;
 use crate::message::fields::append_via;
 
-/// How many interim answers may wait to be passed on; more are dropped, as any of them may be.
+/// How many interim responses may be queued for the client. More are dropped, which HTTP allows.
 const WAITING: usize = 8;
 
-/// An interim answer.
+/// An interim response.
 pub(super) type Hint = (StatusCode, HeaderMap);
 
-/// Listens to what upstream says before its answer to `request`; what is for the client comes out of the receiver.
-/// HTTP/2 upstreams are not heard: hyper keeps their interim answers to itself.
+/// Subscribes to the interim responses to `request`; those meant for the client come out of the receiver. Nothing
+/// comes from HTTP/2 upstreams: hyper does not expose their interim responses.
 pub(super) fn listen(
     request: &mut Request<Body>,
     expectation: Option<Expectation>,

@@ -1,6 +1,6 @@
 //! The connections of status polls. A poll drives its HTTP/1.1 connection itself, from its request to the end of its answer:
-//! nothing is handed from task to task, which took a seventh of a miss. Over HTTP/2 polls share one connection, which has
-//! a task of its own.
+//! handing the request to another task would cost a seventh of a miss. Over HTTP/2, polls share one connection, which
+//! has a task of its own.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};

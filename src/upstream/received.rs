@@ -14,15 +14,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::failure::failure;
 use crate::error::Error;
 
-/// What every answer may take without asking the budget, in bytes: nearly all are smaller.
+/// Answers up to this size, in bytes, do not count against the budget: nearly all are smaller.
 const FREE: usize = 64 << 10;
 
-/// How much is received.
+/// How much may be buffered.
 #[derive(Debug, Clone)]
 pub struct BodyLimit {
     /// The largest body, in bytes.
     pub most: usize,
-    /// What all larger ones together may take while they are received, in bytes. At least `most`.
+    /// The total size of larger bodies that may be buffered at once, in bytes. At least `most`.
     pub budget: Arc<Semaphore>,
 }
 
@@ -33,7 +33,7 @@ pub struct Received {
     pub head: Parts,
     /// The whole body, in memory of its own.
     pub body: Bytes,
-    /// What it takes of the budget, to be held while it is read.
+    /// Its share of the budget, held while the body is in use.
     pub budget: Option<OwnedSemaphorePermit>,
 }
 
@@ -94,7 +94,7 @@ fn broken(error: &hyper::Error) -> Error {
 
 const BROKE: &str = "the connection broke in the middle of the answer";
 
-/// Undoes the codings that upstream may have used although `identity` was asked for (RFC 9110 §8.4).
+/// Decodes a body that upstream compressed although `identity` was requested (RFC 9110 §8.4).
 fn decoded(head: &Parts, body: Bytes, most: usize) -> Result<Bytes, Error> {
     let Some(coding) = head.headers.get(CONTENT_ENCODING) else {
         return Ok(body);
@@ -111,7 +111,7 @@ fn decoded(head: &Parts, body: Bytes, most: usize) -> Result<Bytes, Error> {
         "gzip" | "x-gzip" => MultiGzDecoder::new(&*body)
             .take(most + 1)
             .read_to_end(&mut plain),
-        // Meant is zlib's format; some send the bare one.
+        // `deflate` means the zlib format, but some servers send raw deflate.
         "deflate" => match ZlibDecoder::new(&*body)
             .take(most + 1)
             .read_to_end(&mut plain)

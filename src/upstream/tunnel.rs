@@ -1,4 +1,4 @@
-//! Bytes both ways, once both ends have switched to another protocol (RFC 9110 §7.8), such as WebSocket.
+//! Copies bytes in both directions after both sides have switched protocols (RFC 9110 §7.8), for example to WebSocket.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,11 +9,11 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, split};
 use tokio::time::{Instant, sleep_until};
 
-/// What is read at once, in bytes.
+/// The size of the read buffer, in bytes.
 const BUFFER: usize = 16 << 10;
 
-/// Carries bytes both ways until both ends have finished, one of them breaks, or nothing has moved for `idle`. An end
-/// that has only finished sending still receives.
+/// Copies bytes in both directions until both sides have closed, one of them fails, or no byte has moved for `idle`. A
+/// side that has only closed its sending half still receives.
 pub(super) async fn tunnel(client: OnUpgrade, upstream: OnUpgrade, idle: Duration) {
     let ended = match tokio::try_join!(client, upstream) {
         Ok((client, upstream)) => carry(TokioIo::new(client), TokioIo::new(upstream), idle).await,
@@ -62,7 +62,7 @@ async fn pump(
     }
 }
 
-/// When something last moved: milliseconds since the start, shared by both directions.
+/// When the last byte moved, in milliseconds since the start. Shared by both directions.
 struct Clock {
     start: Instant,
     moved: AtomicU64,
