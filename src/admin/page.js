@@ -1,5 +1,5 @@
 'use strict';
-// Keeps the page up to date: texts, tables and charts, as the stream of /live tells them. The server words everything.
+// Updates texts, tables and charts from the events of /live. The server writes all texts.
 const $ = (id) => document.getElementById(id);
 const all = (selector) => [...document.querySelectorAll(selector)];
 const SVG = 'http://www.w3.org/2000/svg';
@@ -11,8 +11,7 @@ let state = 'static';
 let again = 0;
 let paused = false;
 
-function show(picture) {
-  const { cells, tables, charts } = picture;
+function show({ cells, tables, charts }) {
   const text = (element, value) => {
     if (value !== undefined && element.textContent !== value) element.textContent = value;
   };
@@ -30,8 +29,8 @@ function show(picture) {
 
 function rows(body, wanted, text) {
   while (body.rows.length > wanted.length) body.deleteRow(-1);
-  wanted.forEach(({ kind, cells }, place) => {
-    const row = body.rows[place] ?? body.insertRow();
+  wanted.forEach(({ kind, cells }, index) => {
+    const row = body.rows[index] ?? body.insertRow();
     row.dataset.kind = kind;
     row.setAttribute('role', 'row');
     cells.forEach((value, column) => {
@@ -63,12 +62,12 @@ function chart(client, upstream) {
   $('chart').setAttribute('aria-label', label);
 }
 
-// Lines and areas of points a second apart, the latest at the right edge.
+// Draws lines and areas; the latest point is at the right edge.
 function draw(svg, width, height, most, series) {
   svg.setAttribute('viewBox', `0 0 ${width} ${height}`);
   svg.setAttribute('preserveAspectRatio', 'none');
-  series.forEach(([kind, points], place) => {
-    let path = svg.children[place];
+  series.forEach(([kind, points], index) => {
+    let path = svg.children[index];
     if (!path) {
       path = document.createElementNS(SVG, 'path');
       path.setAttribute('class', kind);
@@ -82,7 +81,7 @@ function draw(svg, width, height, most, series) {
   });
 }
 
-// The word is told to screen readers when it changes; the seconds beside it are not.
+// Screen readers announce the word when it changes, but not the seconds beside it.
 function become(next) {
   state = next;
   $('stream').dataset.is = next;
@@ -102,7 +101,7 @@ function connect() {
   events?.close();
   if (paused || document.hidden) return;
   events = new EventSource('/live');
-  events.addEventListener('picture', (event) => {
+  events.addEventListener('view', (event) => {
     last = Date.now();
     show(JSON.parse(event.data));
     become('live');
@@ -130,14 +129,14 @@ $('pause').addEventListener('click', () => {
     connect();
   }
 });
-// Nobody looks: nothing is asked for.
+// A hidden page does not watch.
 document.addEventListener('visibilitychange', () => {
   if (document.hidden) events?.close();
   else connect();
 });
 setInterval(() => {
   tell();
-  // A connection can be dead without an end.
+  // A dead connection may never report its end.
   if (state === 'live' && !document.hidden && Date.now() - last > 10_000) lose(0);
 }, 1000);
 

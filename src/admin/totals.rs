@@ -1,5 +1,5 @@
-//! All that is counted, at one moment: read from the same text that `/metrics` serves, so that the page and a scrape
-//! never say different things.
+//! All counts at one moment. They are read from the text that `/metrics` serves, so that the page and a scrape always
+//! agree.
 
 use std::collections::BTreeMap;
 
@@ -13,28 +13,28 @@ pub(super) struct Totals {
     pub at: Instant,
     /// Client requests, by outcome.
     pub requests: [f64; Outcome::ALL.len()],
-    /// How long they took, by outcome.
+    /// How long client requests took, by outcome.
     pub latency: [Buckets; Outcome::ALL.len()],
     /// Status polls of clients.
     pub client_polls: f64,
-    /// Of these, the ones that cost upstream nothing.
+    /// Client polls that set off no upstream request.
     pub avoided: f64,
     /// Status polls of upstream.
     pub upstream_polls: f64,
-    /// How long they took.
+    /// How long status polls of upstream took.
     pub upstream_latency: Buckets,
-    /// How they ended, by status or `error`.
+    /// Status polls of upstream, by status or `error`.
     pub upstream_codes: BTreeMap<String, f64>,
-    /// What there is right now, and evictions by cause.
+    /// Gauges by name without `pollgate_`, and evictions by cause.
     pub gauges: BTreeMap<String, f64>,
 }
 
-/// A cumulative histogram: upper bounds in seconds, and how many took no longer.
+/// A cumulative histogram: each upper bound in seconds, and the number of observations up to it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Buckets(Vec<(f64, f64)>);
 
 impl Totals {
-    /// Nothing counted yet.
+    /// All zero.
     pub(super) fn none(at: Instant) -> Self {
         Self {
             at,
@@ -69,16 +69,16 @@ impl Totals {
         let is_poll = || sample.label("kind") == "poll";
         match sample.name {
             "pollgate_requests_total" => {
-                if let Some(place) = outcome() {
-                    self.requests[place] += value;
+                if let Some(index) = outcome() {
+                    self.requests[index] += value;
                 }
                 if sample.label("route") != "forward" {
                     self.client_polls += value;
                 }
             }
             "pollgate_request_duration_seconds_bucket" => {
-                if let Some(place) = outcome() {
-                    self.latency[place].add(sample.label("le"), value);
+                if let Some(index) = outcome() {
+                    self.latency[index].add(sample.label("le"), value);
                 }
             }
             "pollgate_upstream_polls_avoided_total" => self.avoided += value,
@@ -104,14 +104,14 @@ impl Totals {
         }
     }
 
-    /// What there is of this right now; 0 where it is not known.
+    /// The value of a gauge, or 0 if it is unknown.
     pub(super) fn gauge(&self, name: &str) -> f64 {
         self.gauges.get(name).copied().unwrap_or_default()
     }
 }
 
 impl Buckets {
-    /// Adds to what took no longer than `le`; the routes of one outcome come one after the other.
+    /// Adds to the bucket with the bound `le`: the routes of one outcome share a histogram here.
     fn add(&mut self, le: &str, count: f64) {
         let Ok(le) = le.parse::<f64>() else { return };
         match self.0.iter_mut().find(|(bound, _)| *bound >= le) {
@@ -123,7 +123,7 @@ impl Buckets {
         }
     }
 
-    /// What came since `earlier`.
+    /// The observations since `earlier`.
     pub(super) fn since(&self, earlier: &Self) -> Self {
         let before = |le: f64| {
             let known = earlier
@@ -140,8 +140,8 @@ impl Buckets {
         )
     }
 
-    /// The time, in seconds, that this share of all took at most, as `histogram_quantile` of Prometheus tells it:
-    /// evenly spread within a bucket. Infinite beyond the last bound; `None` where there were none.
+    /// The quantile in seconds, interpolated like Prometheus's `histogram_quantile`. Infinite beyond the last bound;
+    /// `None` without observations.
     pub(super) fn quantile(&self, share: f64) -> Option<f64> {
         let all = self
             .0
@@ -149,11 +149,11 @@ impl Buckets {
             .map(|(_, count)| *count)
             .filter(|count| *count > 0.0)?;
         let wanted = share * all;
-        let place = self.0.iter().position(|(_, count)| *count >= wanted)?;
-        let (bound, count) = self.0[place];
-        let (from, before) = place
+        let index = self.0.iter().position(|(_, count)| *count >= wanted)?;
+        let (bound, count) = self.0[index];
+        let (from, before) = index
             .checked_sub(1)
-            .map_or((0.0, 0.0), |place| self.0[place]);
+            .map_or((0.0, 0.0), |index| self.0[index]);
         if bound.is_infinite() || count <= before {
             return Some(bound);
         }
@@ -171,7 +171,7 @@ impl Buckets {
     }
 }
 
-/// One line: `name{label="value",…} number`. None of the labels' values holds a quote or a comma.
+/// One line: `name{label="value",…} number`. No label value contains a quote or a comma.
 struct Sample<'t> {
     name: &'t str,
     labels: &'t str,

@@ -1,4 +1,5 @@
-//! What the page shows at one moment, in words and numbers for people: the same at its load and in every event.
+//! The view model: everything that the page shows at one moment, as text. The same when the page loads and in every
+//! event.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,23 +16,23 @@ use crate::gateway::Gateway;
 use crate::telemetry::{ErrorRecord, SeenBy};
 use crate::upstream::breakers::CircuitStatus;
 
-/// See the module.
+/// Everything that the page shows at one moment.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(super) struct View {
-    /// Texts, by the name of the place where they stand.
+    /// Texts, by the name of the element that shows them.
     pub cells: BTreeMap<String, String>,
     /// Rows, by the name of their table.
     pub tables: BTreeMap<&'static str, Vec<Row>>,
-    /// One number a second, the latest last.
+    /// Rates by name, one a second, the latest last.
     pub charts: BTreeMap<&'static str, Vec<f64>>,
 }
 
 /// A row of a table.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Row {
-    /// What kind of row it is, where it has a sign.
+    /// Selects the sign of the row, if it has one.
     pub kind: &'static str,
-    /// Its cells; the first one names it.
+    /// Its cells; the first is the row's header.
     pub cells: Vec<Cell>,
 }
 
@@ -39,11 +40,11 @@ pub(super) struct Row {
 #[derive(Debug, Clone, Serialize)]
 #[serde(untagged)]
 pub(super) enum Cell {
-    /// What it says.
+    /// Text.
     Text(String),
-    /// A task's raw id, with a link to its look-up.
+    /// A task, linked to its look-up.
     Task {
-        /// The id.
+        /// Its raw id.
         task: String,
     },
 }
@@ -57,18 +58,18 @@ impl Row {
     }
 }
 
-/// What is counted by going over the store, which is not done every second.
+/// What a scan of the cache counts, which does not happen every second.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Counted {
     pub census: Census,
     pub paused_callers: usize,
 }
 
-/// The words for the five kinds of [`Census::tasks`].
+/// The names of the five states in [`Census::tasks`].
 pub(super) const STATES: [&str; 5] = ["queued", "processing", "succeeded", "failed", "missing"];
 
 impl View {
-    /// Draws it, of a gateway that has been running since `started`.
+    /// Draws the view of a gateway that has been running since `started`.
     pub(super) fn draw(
         gateway: &Gateway,
         started: Instant,
@@ -114,13 +115,13 @@ impl View {
             per_second(now.upstream_polls, soon.upstream_polls),
         );
         self.set("upstream.total", count(now.upstream_polls));
-        for (place, outcome) in Outcome::ALL.iter().enumerate() {
+        for (index, outcome) in Outcome::ALL.iter().enumerate() {
             let word = outcome.as_str();
-            let took = now.latency[place].since(&minute.latency[place]);
-            let all = now.requests[place];
+            let took = now.latency[index].since(&minute.latency[index]);
+            let all = now.requests[index];
             self.set(
                 format!("{word}.rate"),
-                per_second(all, soon.requests[place]),
+                per_second(all, soon.requests[index]),
             );
             self.set(format!("{word}.total"), count(all));
             self.set(format!("{word}.p50"), quantile(&took, 0.5));
@@ -131,7 +132,7 @@ impl View {
         self.set("upstream.p99", quantile(&took, 0.99));
         let codes = now.upstream_codes.iter().map(|(code, all)| {
             let before = soon.upstream_codes.get(code).copied().unwrap_or_default();
-            let kind = if is_trouble(code) { "trouble" } else { "" };
+            let kind = if is_failure(code) { "trouble" } else { "" };
             let cells = [code_in_words(code), per_second(*all, before), count(*all)];
             Row::new(kind, cells)
         });
@@ -145,13 +146,13 @@ impl View {
         self.set("health.state", state);
         let paused = match paused {
             0 => String::new(),
-            1 => " One caller was asked by it to pause.".into(),
-            paused => format!(" {paused} callers were asked by it to pause."),
+            1 => " It asked one caller to pause.".into(),
+            paused => format!(" It asked {paused} callers to pause."),
         };
         self.set("health.detail", detail + &paused);
         self.set("upstream.url", gateway.upstream_url().to_string());
         self.set("flights", count(polls.gauge("flights")));
-        self.set("places", count(precise(gateway.free_places())));
+        self.set("permits", count(precise(gateway.free_places())));
         self.set("waiters", count(polls.gauge("waiters")));
         self.set("connections", count(polls.gauge("connections")));
     }
@@ -183,7 +184,7 @@ impl View {
         self.set(
             "callers",
             match (census.callers, others) {
-                (0, _) => "Nothing is remembered for anyone right now.".into(),
+                (0, _) => "The cache is empty.".into(),
                 (_, 0) => String::new(),
                 (_, others) => format!("and {} more with fewer tasks", count(precise(others))),
             },
@@ -217,32 +218,32 @@ impl View {
                 "The latest first; the same again is counted, not listed."
             },
         );
-        let rows = latest.iter().map(|trouble| {
-            let (kind, seen) = match trouble.seen {
+        let rows = latest.iter().map(|error| {
+            let (kind, seen) = match error.seen {
                 SeenBy::Upstream => ("upstream", "upstream failed"),
                 SeenBy::Hidden => ("hidden", "hidden from the client"),
                 SeenBy::Client => ("client", "a client saw it"),
             };
-            let what = match trouble.detail.as_str() {
-                "" => trouble.code.clone(),
-                detail => format!("{}: {detail}", trouble.code),
+            let what = match error.detail.as_str() {
+                "" => error.code.clone(),
+                detail => format!("{}: {detail}", error.code),
             };
-            let times = usize::try_from(trouble.count).unwrap_or(usize::MAX);
-            let task = match &trouble.task {
-                // What is cut cannot be looked up.
+            let times = usize::try_from(error.count).unwrap_or(usize::MAX);
+            let task = match &error.task {
+                // A shortened id cannot be looked up.
                 Some(task) if !task.ends_with('…') => Cell::Task { task: task.clone() },
                 task => Cell::Text(task.clone().unwrap_or_else(|| NOTHING.into())),
             };
-            let caller = trouble
+            let caller = error
                 .caller
                 .map_or_else(|| NOTHING.into(), |caller| format!("{caller:?}"));
-            let last = ago(now.saturating_duration_since(trouble.last));
+            let last = ago(now.saturating_duration_since(error.last));
             let mut row = Row::new(
                 kind,
                 [
                     seen.into(),
                     what,
-                    trouble.route.into(),
+                    error.route.into(),
                     caller,
                     format!("{}×", count(precise(times))),
                     last,
@@ -255,7 +256,7 @@ impl View {
     }
 }
 
-/// The share of client polls that cost upstream nothing, and of which time: of the last minute where there were any.
+/// The share of client polls that cost upstream nothing, and the window it is of: the last minute if it had any polls.
 fn avoided(history: &History) -> (String, String) {
     let length = Duration::from_mins(1);
     let (now, then) = (history.latest(), history.window(length));
@@ -282,8 +283,8 @@ fn quantile(buckets: &Buckets, share: f64) -> String {
     }
 }
 
-/// Whether upstream did not do its part; what it says of one task or one key is none of that.
-fn is_trouble(code: &str) -> bool {
+/// Whether a status says that upstream is in trouble, and not only something about one task or one key.
+fn is_failure(code: &str) -> bool {
     code == "error" || code == "429" || code.starts_with('5')
 }
 
@@ -298,7 +299,7 @@ fn code_in_words(code: &str) -> String {
     reason.map_or_else(|| code.to_owned(), |reason| format!("{code} {reason}"))
 }
 
-/// The word, the kind of state for its sign, and a sentence.
+/// The state of upstream as a word, as the name of its sign, and as a sentence.
 fn health_in_words(
     gateway: &Gateway,
     totals: &Totals,
@@ -308,16 +309,16 @@ fn health_in_words(
         CircuitStatus::Closed { .. } if totals.upstream_polls <= 0.0 => (
             "not asked yet",
             "unknown",
-            "No status poll went to it so far.".into(),
+            "No status poll has been sent so far.".into(),
         ),
         CircuitStatus::Closed { failures: 0, .. } => {
-            ("answering", "fine", "The last poll got an answer.".into())
+            ("answering", "fine", "The last poll was answered.".into())
         }
         CircuitStatus::Closed { failures, limit } => (
-            "faltering",
+            "failing",
             "trouble",
             format!(
-                "The last polls failed; {} of the way to being taken for down.",
+                "The last polls failed; {} of the failures that open the circuit.",
                 percent(failures.into(), limit.into())
             ),
         ),
@@ -325,7 +326,7 @@ fn health_in_words(
             "down",
             "down",
             format!(
-                "It is left alone but for a probe now and then{}. The last known states stand in.",
+                "Only probes are sent{}. Clients get the last known states.",
                 soon(probe_in)
             ),
         ),
@@ -333,21 +334,21 @@ fn health_in_words(
             "asked for a pause",
             "trouble",
             format!(
-                "It answered 429 for everyone; one poll finds out whether that is over{}.",
+                "It answered 429 to all callers; a single poll will probe it{}.",
                 soon(probe_in)
             ),
         ),
         CircuitStatus::Stale => (
             "failed when last asked",
             "trouble",
-            "That was a while ago; the next poll finds out how it is now.".into(),
+            "That was a while ago; the next poll will probe it.".into(),
         ),
     }
 }
 
 fn soon(span: Duration) -> String {
     if span.is_zero() {
-        ", the next one with the next poll".into()
+        ", the next one on the next client poll".into()
     } else {
         format!(", the next one in {}", self::span(span))
     }

@@ -1,4 +1,4 @@
-//! The page at the admin root: what is in it, what it says of a task, its live numbers, and whom it keeps away.
+//! The page of the admin listener: its content, its look-up, its live numbers, and the requests it refuses.
 
 use http::{Method, Request};
 use http_body_util::{BodyExt as _, Full};
@@ -15,7 +15,7 @@ async fn page(gateway: &Gateway, path: &str) -> Answer {
     Client::new(gateway.admin).get(path, "", &[HTML]).await
 }
 
-/// What the look-up says of a task, without the markup.
+/// The look-up's findings on a task, without the markup.
 async fn look_up(gateway: &Gateway, query: &str) -> String {
     let page = page(gateway, &format!("/?task={query}")).await;
     let (_, found) = page.text().split_once("<div class=\"found\">").unwrap();
@@ -167,13 +167,13 @@ async fn the_look_up_tells_what_is_kept_and_why() {
             &[
                 "succeeded, ",
                 "12 h: the task succeeded (cache.succeeded_ttl)",
-                "with the first poll after 11 h 59 min",
+                "on the first client poll after 11 h 59 min",
             ][..],
         ),
         (
             "signed",
             &[
-                "its URL's own signature runs out 5 min later (cache.url_margin)",
+                "the signature of its URL expires 5 min later (cache.url_margin)",
                 "for another 54 min",
             ],
         ),
@@ -181,17 +181,17 @@ async fn the_look_up_tells_what_is_kept_and_why() {
             "failed",
             &[
                 "failed, ",
-                "10 min: the task failed, which can flip upstream (cache.failed_ttl)",
+                "10 min: the task failed, which upstream may still revise (cache.failed_ttl)",
             ],
         ),
         (
             "running",
             &[
                 "processing, 50 %",
-                "the task is under way (cache.in_flight_ttl)",
+                "the task is running (cache.in_flight_ttl)",
             ],
         ),
-        ("none", &["there is no such task", "(cache.missing_ttl)"]),
+        ("none", &["no such task exists", "(cache.missing_ttl)"]),
     ] {
         gateway
             .client
@@ -202,7 +202,7 @@ async fn the_look_up_tells_what_is_kept_and_why() {
             assert!(told.contains(part), "{part} is not in {told}");
         }
         assert!(
-            told.contains("accepted by upstream just now, which is good for another"),
+            told.contains("accepted by upstream just now, and good for another"),
             "{told}"
         );
         assert!(
@@ -220,7 +220,7 @@ async fn the_look_up_tells_callers_and_paths_apart_and_what_is_nothing_any_more(
     assert!(
         look_up(&gateway, "t")
             .await
-            .contains("Nothing is remembered of it")
+            .contains("Nothing is cached of it")
     );
     for (path, key) in [
         ("/v1/videos/t", "sk-1"),
@@ -252,7 +252,7 @@ async fn the_look_up_tells_callers_and_paths_apart_and_what_is_nothing_any_more(
         .await;
     let told = look_up(&gateway, "t").await;
     assert!(
-        told.contains("nothing: since it was asked for, the task was changed"),
+        told.contains("invalidated: since upstream sent it, the task was changed"),
         "{told}"
     );
     upstream.close_gate();
@@ -262,7 +262,7 @@ async fn the_look_up_tells_callers_and_paths_apart_and_what_is_nothing_any_more(
     assert!(
         look_up(&gateway, "t")
             .await
-            .contains("right now; one client waits for it")
+            .contains("now; one client is waiting")
     );
     upstream.let_pass(1);
 }
@@ -367,9 +367,9 @@ impl Watcher {
             .expect("an event in time")
     }
 
-    async fn picture(&mut self) -> Value {
+    async fn view(&mut self) -> Value {
         let (event, data) = self.next().await.expect("an event");
-        assert_eq!(event, "picture");
+        assert_eq!(event, "view");
         serde_json::from_str(&data).expect("JSON")
     }
 }
@@ -379,14 +379,14 @@ async fn the_stream_tells_at_once_and_again_with_the_traffic() {
     let upstream = Upstream::saying(row("SUCCESS")).await;
     let gateway = Gateway::start(&upstream.url(), &[]).await;
     let mut watcher = Watcher::open(&gateway).await.expect("a place");
-    let first = watcher.picture().await;
+    let first = watcher.view().await;
     assert_eq!(first["cells"]["client.total"], "0");
     assert_eq!(first["cells"]["health"], "not asked yet");
     gateway.get("/v1/videos/t").await;
     gateway.get("/v1/videos/t").await;
-    let mut second = watcher.picture().await;
+    let mut second = watcher.view().await;
     while second["cells"]["client.total"] != "2" {
-        second = watcher.picture().await;
+        second = watcher.view().await;
     }
     assert_eq!(second["cells"]["upstream.total"], "1");
     assert_eq!(second["tables"]["codes"][0]["cells"][0], "200 OK");
@@ -400,7 +400,7 @@ async fn the_stream_tells_at_once_and_again_with_the_traffic() {
     // One who comes later shares what is sampled already: the charts go back to before.
     let mut late = Watcher::open(&gateway).await.expect("a place");
     assert!(
-        !late.picture().await["charts"]["client"]
+        !late.view().await["charts"]["client"]
             .as_array()
             .unwrap()
             .is_empty()
@@ -432,7 +432,7 @@ async fn the_drain_ends_the_stream_and_the_stream_does_not_delay_the_drain() {
     let upstream = Upstream::saying(row("SUCCESS")).await;
     let mut gateway = Gateway::start(&upstream.url(), &[]).await;
     let mut watcher = Watcher::open(&gateway).await.expect("a place");
-    watcher.picture().await;
+    watcher.view().await;
     // A poll under way keeps the process alive for a moment.
     upstream.close_gate();
     let poll = gateway.client.clone();
@@ -441,7 +441,7 @@ async fn the_drain_ends_the_stream_and_the_stream_does_not_delay_the_drain() {
     gateway.signal("-TERM");
     let last = loop {
         match watcher.next().await {
-            Some((event, _)) if event == "picture" => {}
+            Some((event, _)) if event == "view" => {}
             last => break last,
         }
     };

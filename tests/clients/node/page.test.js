@@ -163,7 +163,7 @@ test('the look-up says why, with JavaScript and without', async () => {
     }
     await page.getByLabel('Task id, path or URL').fill('<b>no-such</b>');
     await page.keyboard.press('Enter');
-    await found.getByText('Nothing is remembered of it').waitFor();
+    await found.getByText('Nothing is cached of it').waitFor();
     assert.equal(await found.locator('b').count(), 0);
     assert.deepEqual(complaints, []);
     await close();
