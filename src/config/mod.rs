@@ -6,6 +6,7 @@
 mod changes;
 mod explain;
 mod human;
+mod in_force;
 mod keys;
 mod load;
 mod origin;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 pub use changes::Changes;
 pub use human::{Size, UpstreamUrl};
+pub use in_force::Setting;
 pub use load::{Loaded, Sources, load};
 pub use problem::Problem;
 pub use proxy::Proxy;
