@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tower::Service;
 
 use crate::cache::Store;
-use crate::config::{self, Config, UpstreamUrl};
+use crate::config::{Config, Setting, UpstreamUrl};
 use crate::message::body::Body;
 use crate::request::inbound::Inbound;
 use crate::request::key::CallerKey;
@@ -24,10 +24,17 @@ use crate::upstream::Upstream;
 pub struct Gateway {
     resources: Arc<Resources>,
     assembled: Arc<ArcSwap<Stack>>,
-    cache: Arc<ArcSwap<config::Cache>>,
+    settings: Arc<Settings>,
     /// What `stack` is a copy of.
     seen: Arc<Stack>,
     stack: Stack,
+}
+
+/// The configuration at the start, and the one that was taken up last.
+#[derive(Debug)]
+struct Settings {
+    started: Config,
+    current: ArcSwap<Config>,
 }
 
 /// Why a gateway cannot be set up.
@@ -52,7 +59,10 @@ impl Gateway {
         Ok(Self {
             resources: Arc::new(resources),
             assembled: Arc::new(ArcSwap::new(Arc::clone(&seen))),
-            cache: Arc::new(ArcSwap::from_pointee(config.cache.clone())),
+            settings: Arc::new(Settings {
+                started: config.clone(),
+                current: ArcSwap::from_pointee(config.clone()),
+            }),
             stack: Stack::clone(&seen),
             seen,
         })
@@ -61,7 +71,7 @@ impl Gateway {
     /// Answers by these settings from now on. What is remembered and under way stays; what is bound at the start
     /// (ports, sizes, the upstream) stays as it was.
     pub fn reload(&self, config: &Config) {
-        self.cache.store(Arc::new(config.cache.clone()));
+        self.settings.current.store(Arc::new(config.clone()));
         self.assembled
             .store(Arc::new(assemble(&self.resources, config)));
     }
@@ -100,10 +110,18 @@ impl Gateway {
         self.resources.upstream_permits.available_permits()
     }
 
-    /// By which settings answers are remembered right now.
+    /// The configuration that was taken up last.
     #[must_use]
-    pub fn cache_settings(&self) -> Arc<config::Cache> {
-        self.cache.load_full()
+    pub fn config(&self) -> Arc<Config> {
+        self.settings.current.load_full()
+    }
+
+    /// The settings in force.
+    #[must_use]
+    pub fn settings(&self) -> Vec<Setting> {
+        self.settings
+            .started
+            .in_force(&self.settings.current.load())
     }
 
     /// What is counted.

@@ -1,4 +1,5 @@
-//! Streams the page's numbers: sampled once a second for all watchers together, and not at all without watchers.
+//! Streams the page's numbers, sampled once a second for all watchers together. Without watchers only the
+//! [`Recorder`](super::recorder) works.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -14,6 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::history::History;
+use super::recorder::Recorder;
 use super::totals::Totals;
 use super::view::{Counted, View};
 use crate::gateway::Gateway;
@@ -44,6 +46,7 @@ pub(super) struct Live(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     gateway: Gateway,
+    recorder: Recorder,
     started: Instant,
     draining: CancellationToken,
     latest: watch::Sender<Option<Arc<Moment>>>,
@@ -62,6 +65,7 @@ struct Moment {
 impl Live {
     pub(super) fn new(gateway: Gateway, draining: CancellationToken) -> Self {
         Self(Arc::new(Inner {
+            recorder: Recorder::start(gateway.clone()),
             gateway,
             started: Instant::now(),
             draining,
@@ -157,12 +161,17 @@ impl Live {
 
     async fn draw(&self, history: &mut History) -> View {
         let Inner {
-            gateway, started, ..
+            gateway,
+            recorder,
+            started,
+            ..
         } = &*self.0;
         let counted = self.count().await;
         let now = Instant::now();
-        history.record(Totals::read(&gateway.expose(Exposition::Prometheus), now));
-        View::draw(gateway, *started, history, &counted, now)
+        let totals = Totals::read(&gateway.expose(Exposition::Prometheus), now);
+        let report = recorder.report(&totals);
+        history.record(totals);
+        View::draw(gateway, *started, history, &counted, &report, now)
     }
 
     /// Returns the census of the cache, and takes a new one if the last one is too old.

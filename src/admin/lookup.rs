@@ -8,6 +8,7 @@ use http::Method;
 use tokio::time::Instant;
 
 use super::html::Escaped;
+use super::upstream_state::{State, UpstreamState};
 use super::words::{ago, span};
 use crate::cache::freshness::Rule;
 use crate::cache::{Acceptance, Remembered, Use};
@@ -16,7 +17,6 @@ use crate::gateway::Gateway;
 use crate::request::key::TaskKey;
 use crate::request::route::{self, Route, TaskId};
 use crate::task::Dialect;
-use crate::upstream::breakers::CircuitStatus;
 
 /// The most answers that are shown of one task.
 const MOST: usize = 24;
@@ -35,8 +35,8 @@ pub(super) struct Found {
     remembered: Vec<Remembered>,
     in_flight: Vec<(TaskKey, usize)>,
     pauses: Vec<Option<Duration>>,
-    status: CircuitStatus,
-    cache: std::sync::Arc<config::Cache>,
+    upstream: UpstreamState,
+    cache: config::Cache,
     now: Instant,
 }
 
@@ -75,7 +75,7 @@ impl Wanted {
 
     /// Looks the task up. Scans the whole cache.
     pub(super) fn look(self, gateway: &Gateway) -> Found {
-        let (now, cache) = (Instant::now(), gateway.cache_settings());
+        let (now, cache) = (Instant::now(), gateway.config().cache.clone());
         let polls = gateway.polls();
         let mut remembered = polls.store.inspect(
             |entry| self.matches(entry.task()),
@@ -97,7 +97,7 @@ impl Wanted {
                 .iter()
                 .map(|one| polls.breakers.pause_of(one.key.caller, now))
                 .collect(),
-            status: polls.breakers.status(now),
+            upstream: UpstreamState::read(gateway, now),
             wanted: self,
             remembered,
             cache,
@@ -230,26 +230,21 @@ impl Found {
             }
             _ => "on the next client poll".into(),
         };
-        let health = match (pause, self.status) {
+        let probe_in = span(self.upstream.probe_in);
+        let health = match (pause, self.upstream.state) {
             (Some(pause), _) => {
                 format!(
                     "; upstream asked this caller to pause for another {}",
                     span(pause)
                 )
             }
-            (None, CircuitStatus::Paused { probe_in }) => {
-                format!(
-                    "; upstream asked all callers to pause for another {}",
-                    span(probe_in)
-                )
+            (None, State::Paused) => {
+                format!("; upstream asked all callers to pause for another {probe_in}")
             }
-            (None, CircuitStatus::Open { probe_in }) => {
-                format!(
-                    "; upstream is down, and the next probe is allowed in {}",
-                    span(probe_in)
-                )
+            (None, State::Down) => {
+                format!("; upstream is down, and the next probe is allowed in {probe_in}")
             }
-            (None, CircuitStatus::Closed { .. } | CircuitStatus::Stale) => String::new(),
+            (None, State::Unknown | State::Up | State::Failing | State::Stale) => String::new(),
         };
         when + &health
     }

@@ -23,8 +23,11 @@ function show({ cells, tables, charts }) {
     const points = charts[svg.dataset.spark] ?? [];
     draw(svg, 120, 18, Math.max(1, ...points), [['line', points]]);
   }
-  chart(charts.client ?? [], charts.upstream ?? []);
-  document.title = `${cells['avoided']} saved · pollgate`;
+  polls('chart', 'two minutes', charts.client ?? [], charts.upstream ?? []);
+  polls('hour-polls', 'hour', charts['hour.client'] ?? [], charts['hour.upstream'] ?? []);
+  errors(charts['hour.errors'] ?? []);
+  states(charts['hour.state'] ?? []);
+  document.title = cells.title;
 }
 
 function rows(body, wanted, text) {
@@ -52,14 +55,53 @@ function rows(body, wanted, text) {
   });
 }
 
-function chart(client, upstream) {
+function polls(id, span, client, upstream) {
   const most = Math.max(1, ...client, ...upstream);
-  draw($('chart'), 600, 140, most, [['area', client], ['line', client], ['line up', upstream]]);
+  draw($(id), 600, 140, most, [['area', client], ['line', client], ['line up', upstream]]);
   const per = (points) => `${Math.round(points.at(-1) ?? 0)} per second`;
-  $('chart-top').textContent = client.length ? `${Math.round(most)} /s` : '';
+  $(`${id}-top`).textContent = client.length ? `${Math.round(most)} /s` : '';
   const highest = Math.round(Math.max(0, ...client));
-  const label = `Over the last two minutes: clients’ polls now ${per(client)}, at most ${highest}; upstream’s now ${per(upstream)}`;
-  $('chart').setAttribute('aria-label', label);
+  const label = `Over the last ${span}: clients’ polls now ${per(client)}, at most ${highest}; upstream’s now ${per(upstream)}`;
+  $(id).setAttribute('aria-label', label);
+}
+
+function errors(points) {
+  const most = Math.max(0, ...points);
+  const said = most >= 10 ? Math.round(most) : Number(most.toFixed(2));
+  bars($('hour-errors'), [['bars', points.map((value) => (most ? value / most : 0))]]);
+  $('hour-errors-top').textContent = most ? `errors, at most ${said} /s` : 'no errors';
+  $('hour-errors').setAttribute('aria-label', `Errors that clients saw over the last hour: at most ${said} per second`);
+}
+
+// Height tells the states apart, not only colour.
+function states(numbers) {
+  const kinds = [['up', 1, 0.25], ['failing', 2, 0.55], ['held', 3, 0.75], ['down', 4, 1]];
+  bars($('hour-state'), kinds.map(([kind, number, height]) => [kind, numbers.map((one) => (one === number ? height : 0))]));
+  const minutes = (number) => Math.ceil(numbers.filter((one) => one === number).length / 2);
+  const label = `Upstream over the last hour: down for ${minutes(4)} minutes, paused for ${minutes(3)}, failing for ${minutes(2)}`;
+  $('hour-state').setAttribute('aria-label', label);
+}
+
+// The path with this index and class, which is made the first time.
+function path(svg, index, kind) {
+  if (!svg.children[index]) {
+    const added = document.createElementNS(SVG, 'path');
+    added.setAttribute('class', kind);
+    svg.append(added);
+  }
+  return svg.children[index];
+}
+
+// Draws bars of heights from 0 to 1; the latest is at the right edge.
+function bars(svg, series) {
+  svg.setAttribute('viewBox', `0 0 ${POINTS} 100`);
+  series.forEach(([kind, heights], index) => {
+    const bar = (height, at) => {
+      const y = 100 - Math.max(4, height * 100);
+      return height > 0 ? `M${POINTS - heights.length + at},100V${y.toFixed(0)}h1V100Z` : '';
+    };
+    path(svg, index, kind).setAttribute('d', heights.map(bar).join(''));
+  });
 }
 
 // Draws lines and areas; the latest point is at the right edge.
@@ -67,17 +109,11 @@ function draw(svg, width, height, most, series) {
   svg.setAttribute('viewBox', `0 0 ${width} ${height}`);
   svg.setAttribute('preserveAspectRatio', 'none');
   series.forEach(([kind, points], index) => {
-    let path = svg.children[index];
-    if (!path) {
-      path = document.createElementNS(SVG, 'path');
-      path.setAttribute('class', kind);
-      svg.append(path);
-    }
     const x = (at) => (((POINTS - points.length + at) / (POINTS - 1)) * width).toFixed(1);
     const y = (value) => (height - 1.5 - (value / most) * (height - 6)).toFixed(1);
     const line = points.map((value, at) => `${x(at)},${y(value)}`).join('L');
     const area = kind === 'area' && points.length > 1;
-    path.setAttribute('d', points.length < 2 ? '' : area ? `M${x(0)},${height}L${line}V${height}Z` : `M${line}`);
+    path(svg, index, kind).setAttribute('d', points.length < 2 ? '' : area ? `M${x(0)},${height}L${line}V${height}Z` : `M${line}`);
   });
 }
 
@@ -85,8 +121,9 @@ function draw(svg, width, height, most, series) {
 function become(next) {
   state = next;
   $('stream').dataset.is = next;
-  const word = { live: 'live', paused: 'paused', lost: 'disconnected', static: 'connecting' }[next];
+  const word = { live: 'live', paused: 'updates paused', lost: 'disconnected', static: 'connecting' }[next];
   if ($('stream-word').textContent !== word) $('stream-word').textContent = word;
+  if (next === 'lost') document.title = '? disconnected · pollgate';
   tell();
 }
 

@@ -47,6 +47,7 @@ pub(super) fn write(view: &View, looked_up: Option<(&str, &Found)>) -> std::io::
         }
         "outcomes" => outcomes(to, view),
         "states" => states(to, view),
+        "all settings" => rows(to, &view.settings),
         name => match name.strip_prefix("rows ") {
             Some(table) => rows(to, view.tables.get(table).map_or(&[], Vec::as_slice)),
             None => put(to, cell(view, name)),
@@ -164,6 +165,8 @@ mod tests {
 
     use super::*;
     use crate::admin::history::History;
+    use crate::admin::recorder::Recorder;
+    use crate::admin::totals::Totals;
     use crate::admin::view::Counted;
     use crate::config::Config;
     use crate::gateway::Gateway;
@@ -173,7 +176,8 @@ mod tests {
         let gateway = Gateway::new(&Config::default()).unwrap();
         let now = Instant::now();
         let history = History::new(now - Duration::from_secs(1));
-        let view = View::draw(&gateway, now, &history, &Counted::default(), now);
+        let report = Recorder::start(gateway.clone()).report(&Totals::none(now));
+        let view = View::draw(&gateway, now, &history, &Counted::default(), &report, now);
         let mut page = String::new();
         let mut placeholders = BTreeSet::new();
         fill(TEMPLATE, |_, name| {
@@ -187,7 +191,14 @@ mod tests {
             assert!(is_shown, "{name} is shown nowhere");
         }
         let special = [
-            "nonce", "style", "script", "typed", "found", "outcomes", "states",
+            "nonce",
+            "style",
+            "script",
+            "typed",
+            "found",
+            "outcomes",
+            "states",
+            "all settings",
         ];
         for name in placeholders {
             let table = name

@@ -15,12 +15,16 @@ pub(super) struct Totals {
     pub requests: [f64; Outcome::ALL.len()],
     /// How long client requests took, by outcome.
     pub latency: [Buckets; Outcome::ALL.len()],
+    /// Errors that clients saw, by [`Outcome::is_error`].
+    pub errors: f64,
     /// Status polls of clients.
     pub client_polls: f64,
     /// Client polls that set off no upstream request.
     pub avoided: f64,
     /// Status polls of upstream.
     pub upstream_polls: f64,
+    /// Status polls of upstream that failed, by [`is_failure`].
+    pub upstream_failed: f64,
     /// How long status polls of upstream took.
     pub upstream_latency: Buckets,
     /// Status polls of upstream, by status or `error`.
@@ -40,9 +44,11 @@ impl Totals {
             at,
             requests: Default::default(),
             latency: Default::default(),
+            errors: 0.0,
             client_polls: 0.0,
             avoided: 0.0,
             upstream_polls: 0.0,
+            upstream_failed: 0.0,
             upstream_latency: Buckets::default(),
             upstream_codes: BTreeMap::new(),
             gauges: BTreeMap::new(),
@@ -71,6 +77,9 @@ impl Totals {
             "pollgate_requests_total" => {
                 if let Some(index) = outcome() {
                     self.requests[index] += value;
+                    if Outcome::ALL[index].is_error(sample.status()) {
+                        self.errors += value;
+                    }
                 }
                 if sample.label("route") != "forward" {
                     self.client_polls += value;
@@ -85,6 +94,9 @@ impl Totals {
             "pollgate_upstream_requests_total" if is_poll() => {
                 self.upstream_polls += value;
                 let code = sample.label("code").to_owned();
+                if is_failure(&code) {
+                    self.upstream_failed += value;
+                }
                 *self.upstream_codes.entry(code).or_default() += value;
             }
             "pollgate_upstream_duration_seconds_bucket" if is_poll() => {
@@ -104,10 +116,20 @@ impl Totals {
         }
     }
 
+    /// Answers that were the last known state because upstream failed.
+    pub(super) fn stale(&self) -> f64 {
+        self.requests[Outcome::Stale as usize]
+    }
+
     /// The value of a gauge, or 0 if it is unknown.
     pub(super) fn gauge(&self, name: &str) -> f64 {
         self.gauges.get(name).copied().unwrap_or_default()
     }
+}
+
+/// Whether a status says that upstream is in trouble, and not only something about one task or one key.
+pub(super) fn is_failure(code: &str) -> bool {
+    code == "error" || code == "429" || code.starts_with('5')
 }
 
 impl Buckets {
@@ -192,6 +214,12 @@ impl<'t> Sample<'t> {
         })
     }
 
+    /// The status in `code`, which may be a class such as `5xx`.
+    fn status(&self) -> u16 {
+        let code = self.label("code").replace('x', "0");
+        code.parse().unwrap_or_default()
+    }
+
     fn label(&self, name: &str) -> &'t str {
         self.labels
             .split(',')
@@ -210,6 +238,10 @@ mod tests {
 pollgate_requests_total{code="200",outcome="hit",route="openai"} 1
 pollgate_requests_total{code="200",outcome="hit",route="unified"} 1
 pollgate_requests_total{code="503",outcome="failed",route="unified"} 1
+pollgate_requests_total{code="502",outcome="fetched",route="unified"} 2
+pollgate_requests_total{code="5xx",outcome="shared",route="unified"} 4
+pollgate_requests_total{code="429",outcome="failed",route="unified"} 8
+pollgate_requests_total{code="502",outcome="forwarded",route="forward"} 16
 pollgate_requests_total{code="200",outcome="forwarded",route="forward"} 1
 pollgate_request_duration_seconds_bucket{outcome="hit",route="openai",le="0.00005"} 0
 pollgate_request_duration_seconds_bucket{outcome="hit",route="openai",le="0.0001"} 1
@@ -229,9 +261,10 @@ pollgate_flights 2
     #[tokio::test(start_paused = true)]
     async fn what_is_counted_is_read_back() {
         let totals = Totals::read(TEXT, Instant::now());
-        assert_eq!(totals.requests, [2.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0]);
+        assert_eq!(totals.requests, [2.0, 4.0, 2.0, 0.0, 17.0, 0.0, 9.0]);
+        assert_eq!((totals.errors, totals.upstream_failed), (7.0, 1.0));
         let polls = (totals.client_polls, totals.avoided, totals.upstream_polls);
-        assert_eq!(polls, (3.0, 2.0, 2.0));
+        assert_eq!(polls, (17.0, 2.0, 2.0));
         let codes: Vec<_> = totals.upstream_codes.clone().into_iter().collect();
         assert_eq!(codes, [("200".into(), 1.0), ("error".into(), 1.0)]);
         let gauges = ["cache_bytes", "flights", "size"].map(|name| totals.gauge(name));

@@ -2,19 +2,28 @@
 //! event.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde::Serialize;
 use tokio::time::Instant;
 
 use super::history::History;
-use super::totals::{Buckets, Totals};
+use super::recorder::{BUCKET, Bucket, CallerRate, Report, time_of_day};
+use super::totals::{Buckets, Totals, is_failure};
+use super::upstream_state::State;
 use super::words::{NOTHING, ago, bytes, count, latency, percent, rate, span};
 use crate::answer::outcome::Outcome;
-use crate::cache::{Acceptance, Census};
+use crate::cache::{Acceptance, CallerCount, Census};
+use crate::config::Setting;
 use crate::gateway::Gateway;
-use crate::telemetry::{ErrorRecord, SeenBy};
-use crate::upstream::breakers::CircuitStatus;
+use crate::telemetry::{CallerDigest, ErrorRecord, SeenBy, TaskDemand};
+
+/// How many callers the page shows.
+const CALLERS: usize = 16;
+
+/// How many running tasks the page shows.
+const TASKS: usize = 10;
 
 /// Everything that the page shows at one moment.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -23,8 +32,11 @@ pub(super) struct View {
     pub cells: BTreeMap<String, String>,
     /// Rows, by the name of their table.
     pub tables: BTreeMap<&'static str, Vec<Row>>,
-    /// Rates by name, one a second, the latest last.
+    /// Numbers by name, the latest last: rates one a second, and those of `hour.` one every half minute.
     pub charts: BTreeMap<&'static str, Vec<f64>>,
+    /// All settings in force: only for the page, since they hardly ever change.
+    #[serde(skip)]
+    pub settings: Vec<Row>,
 }
 
 /// A row of a table.
@@ -75,17 +87,23 @@ impl View {
         started: Instant,
         history: &History,
         counted: &Counted,
+        report: &Report,
         now: Instant,
     ) -> Self {
         let mut view = Self::default();
         view.set("version", env!("CARGO_PKG_VERSION"));
         view.set("uptime", span(now.saturating_duration_since(started)));
-        view.traffic(history);
-        view.upstream(gateway, history, counted.paused_callers, now);
-        view.cache(gateway, history.latest());
-        view.tasks(counted);
-        view.errors(&gateway.polls().recent_errors.latest(), now);
+        view.state(gateway, report, counted.paused_callers, now);
         view.charts = history.charts();
+        view.hour(report, now);
+        view.traffic(history);
+        view.upstream(gateway, history);
+        view.cache(gateway, history.latest());
+        view.states(&counted.census);
+        view.callers(&counted.census, &report.callers);
+        view.asked(&report.tasks);
+        view.settings(&gateway.settings());
+        view.errors(&gateway.polls().recent_errors.latest(), now);
         view
     }
 
@@ -139,17 +157,120 @@ impl View {
         self.tables.insert("codes", codes.collect());
     }
 
-    fn upstream(&mut self, gateway: &Gateway, history: &History, paused: usize, now: Instant) {
-        let polls = history.latest();
-        let (word, state, detail) = health_in_words(gateway, polls, now);
-        self.set("health", word);
-        self.set("health.state", state);
-        let paused = match paused {
-            0 => String::new(),
-            1 => " It asked one caller to pause.".into(),
-            paused => format!(" It asked {paused} callers to pause."),
+    /// How upstream is doing, since when and why, and what that means for clients.
+    fn state(&mut self, gateway: &Gateway, report: &Report, paused: usize, now: Instant) {
+        let upstream = &report.upstream;
+        let state = upstream.state;
+        self.set("state", state.word());
+        self.set("state.sign", state.sign());
+        self.set(
+            "title",
+            format!("{} {} · pollgate", state.symbol(), state.word()),
+        );
+        let since = upstream.since.filter(|_| state != State::Unknown);
+        self.set(
+            "state.for",
+            since.map_or_else(String::new, |since| {
+                format!("for {}", whole(now.saturating_duration_since(since)))
+            }),
+        );
+        let since = match since.map(|since| time_of_day(since, now)) {
+            Some(since) if state == State::Up => format!("Polls are answered since {since} UTC"),
+            Some(since) => format!("Since {since} UTC"),
+            None => "No status poll has been sent yet".into(),
         };
-        self.set("health.detail", detail + &paused);
+        self.set(
+            "state.since",
+            match &upstream.reason {
+                Some(reason) => format!("{since}: {reason}."),
+                None => format!("{since}."),
+            },
+        );
+        let mut detail = detail(gateway, report, now);
+        match paused {
+            0 => {}
+            1 => detail.push_str(" One caller was asked to pause."),
+            paused => {
+                let _ = write!(detail, " {paused} callers were asked to pause.");
+            }
+        }
+        self.set("state.detail", detail);
+    }
+
+    /// What clients saw of the last hour.
+    fn hour(&mut self, report: &Report, now: Instant) {
+        let sum = |count: fn(&Bucket) -> f32| -> f64 {
+            report.buckets.iter().map(count).map(f64::from).sum()
+        };
+        let length = if report.length > Duration::from_mins(59) {
+            "in the last hour".into()
+        } else {
+            format!(
+                "in the last {}",
+                whole(report.length.max(Duration::from_secs(1)))
+            )
+        };
+        let errors = sum(|bucket| bucket.errors);
+        self.set("hour", length);
+        self.set("hour.errors", count(errors));
+        self.set(
+            "hour.errors.sign",
+            if errors > 0.0 { "down" } else { "fine" },
+        );
+        self.set("hour.stale", count(sum(|bucket| bucket.stale)));
+        let requests = sum(|bucket| bucket.requests);
+        let recent = recent_errors(report);
+        self.set("hour.errors.now", format!("{} now", rate(recent)));
+        let share = percent(errors, requests);
+        self.set("hour.errors.share", format!("{share} of requests"));
+        let last = report.buckets.len().saturating_sub(1);
+        let seconds = |index: usize| match index {
+            index if index == last => report.covered.as_secs_f64().max(1.0),
+            _ => BUCKET.as_secs_f64(),
+        };
+        let mut chart = |name, count: fn(&Bucket) -> f32| {
+            let rates = report.buckets.iter().enumerate();
+            let rates = rates.map(|(index, bucket)| f64::from(count(bucket)) / seconds(index));
+            let rates = rates.map(|rate| (rate * 100.0).round() / 100.0);
+            self.charts.insert(name, rates.collect());
+        };
+        chart("hour.client", |bucket| bucket.polls);
+        chart("hour.upstream", |bucket| bucket.upstream);
+        chart("hour.errors", |bucket| bucket.errors);
+        let states = report.buckets.iter().map(|bucket| bucket.worst.number());
+        self.charts.insert("hour.state", states.collect());
+
+        self.set(
+            "incidents",
+            if report.incidents.is_empty() {
+                "Upstream was neither down nor paused."
+            } else {
+                "The latest first."
+            },
+        );
+        let rows = report.incidents.iter().map(|incident| {
+            let until = incident.until.unwrap_or(now);
+            let from = time_of_day(incident.from, now);
+            let times = match incident.until {
+                Some(until) => format!("{from} – {}", time_of_day(until, now)),
+                None => format!("{from} – now"),
+            };
+            let length = whole(until.saturating_duration_since(incident.from));
+            let reason = incident.reason.as_deref().unwrap_or(NOTHING);
+            let cells = [
+                incident.state.word().into(),
+                times,
+                length,
+                reason.into(),
+                count(incident.errors),
+            ];
+            Row::new(incident.state.sign(), cells)
+        });
+        self.tables.insert("incidents", rows.collect());
+    }
+
+    fn upstream(&mut self, gateway: &Gateway, history: &History) {
+        let polls = history.latest();
         self.set("upstream.url", gateway.upstream_url().to_string());
         self.set("flights", count(polls.gauge("flights")));
         self.set("permits", count(precise(gateway.free_places())));
@@ -175,38 +296,121 @@ impl View {
         }
     }
 
-    fn tasks(&mut self, Counted { census, .. }: &Counted) {
+    fn states(&mut self, census: &Census) {
         for (state, (tasks, fresh)) in STATES.iter().zip(census.tasks) {
             self.set(format!("tasks.{state}"), count(precise(tasks)));
             self.set(format!("tasks.{state}.fresh"), count(precise(fresh)));
         }
-        let others = census.callers.saturating_sub(census.largest.len());
+    }
+
+    /// The callers with the most errors first, then those with the most polls, then those with the most tasks.
+    fn callers(&mut self, census: &Census, rates: &[CallerRate]) {
+        let mut callers: BTreeMap<_, (Option<&CallerRate>, Option<&CallerCount>)> = BTreeMap::new();
+        for rate in rates {
+            callers.entry(rate.caller).or_default().0 = Some(rate);
+        }
+        for counted in &census.largest {
+            let digest = Some(CallerDigest::of(counted.caller));
+            callers.entry(digest).or_default().1 = Some(counted);
+        }
+        let mut callers: Vec<_> = callers.into_iter().collect();
+        let order = |(rate, counted): (Option<&CallerRate>, Option<&CallerCount>)| {
+            let rates = rate.map_or((0, 0.0), |rate| (rate.errors_lately, rate.per_second));
+            (rates, counted.map_or(0, |counted| counted.tasks))
+        };
+        callers.sort_by(|(_, one), (_, other)| {
+            let (((errors, rate), tasks), ((more_errors, more), more_tasks)) =
+                (order(*one), order(*other));
+            more_errors
+                .cmp(&errors)
+                .then(more.total_cmp(&rate))
+                .then(more_tasks.cmp(&tasks))
+        });
+        let hidden = callers.len().saturating_sub(CALLERS);
         self.set(
             "callers",
-            match (census.callers, others) {
-                (0, _) => "The cache is empty.".into(),
+            match (callers.len(), hidden) {
+                (0, _) => "No caller has polled yet.".into(),
                 (_, 0) => String::new(),
-                (_, others) => format!("and {} more with fewer tasks", count(precise(others))),
+                (_, hidden) => format!("{} more are not shown.", count(precise(hidden))),
             },
         );
-        let rows = census.largest.iter().map(|one| {
-            let status = match one.acceptance {
+        callers.truncate(CALLERS);
+        let rows = callers.into_iter().map(|(caller, (polled, counted))| {
+            let name = caller.map_or_else(|| "all others".into(), CallerDigest::hex);
+            let polled_by = |text: fn(&CallerRate) -> String| polled.map_or(NOTHING.into(), text);
+            let credential = counted.map_or(NOTHING.into(), |one| match one.acceptance {
                 Acceptance::Accepted(since) => format!("accepted {}", ago(since)),
                 Acceptance::Missing => "not accepted".into(),
+            });
+            let tasks = |number: fn(&CallerCount) -> usize| {
+                counted.map_or(NOTHING.into(), |one| count(precise(number(one))))
             };
-            let (tasks, running) = (count(precise(one.tasks)), count(precise(one.running)));
+            let is_failing = polled.is_some_and(|one| one.errors_lately > 0);
             Row::new(
-                "",
+                if is_failing { "trouble" } else { "" },
                 [
-                    format!("{:?}", one.caller),
-                    tasks,
-                    running,
-                    ago(one.heard),
-                    status,
+                    name,
+                    polled_by(|one| rate(one.per_second)),
+                    polled_by(|one| count(large(one.errors))),
+                    polled_by(|one| count(large(one.rejected))),
+                    tasks(|one| one.tasks),
+                    tasks(|one| one.running),
+                    counted.map_or(NOTHING.into(), |one| ago(one.heard)),
+                    credential,
                 ],
             )
         });
         self.tables.insert("callers", rows.collect());
+    }
+
+    /// The running tasks that are polled most.
+    fn asked(&mut self, tasks: &[(TaskDemand, f64)]) {
+        self.set(
+            "asked",
+            if tasks.is_empty() {
+                "No running task was polled in the last minute."
+            } else {
+                "Polls by clients in about the last minute, however they were answered."
+            },
+        );
+        let rows = tasks.iter().take(TASKS).map(|(task, polls)| {
+            let mut row = Row::new("", [rate(*polls), task.state.as_str().into()]);
+            let id = task.task.to_string();
+            row.cells.insert(0, Cell::Task { task: id });
+            let caller = format!("{:?}", task.caller);
+            row.cells.push(Cell::Text(caller));
+            row
+        });
+        self.tables.insert("asked", rows.collect());
+    }
+
+    fn settings(&mut self, settings: &[Setting]) {
+        let rows = settings.iter().map(|setting| {
+            let value = match &setting.after_restart {
+                Some(next) => format!("{} ({next} after a restart)", setting.value),
+                None => setting.value.clone(),
+            };
+            let differs = setting.is_changed || setting.after_restart.is_some();
+            let kind = if differs { "changed" } else { "" };
+            Row::new(kind, [setting.key.clone(), value])
+        });
+        self.settings = rows.collect();
+        let changed: Vec<_> = self
+            .settings
+            .iter()
+            .filter(|row| row.kind == "changed")
+            .cloned()
+            .collect();
+        self.set(
+            "settings",
+            match changed.len() {
+                0 => "All settings are the defaults.".into(),
+                1 => "One setting is not the default:".into(),
+                many => format!("{many} settings are not the defaults:"),
+            },
+        );
+        self.tables.insert("settings", changed);
     }
 
     fn errors(&mut self, latest: &[ErrorRecord], now: Instant) {
@@ -283,11 +487,6 @@ fn quantile(buckets: &Buckets, share: f64) -> String {
     }
 }
 
-/// Whether a status says that upstream is in trouble, and not only something about one task or one key.
-fn is_failure(code: &str) -> bool {
-    code == "error" || code == "429" || code.starts_with('5')
-}
-
 fn code_in_words(code: &str) -> String {
     if code == "error" {
         return "no answer".into();
@@ -299,59 +498,88 @@ fn code_in_words(code: &str) -> String {
     reason.map_or_else(|| code.to_owned(), |reason| format!("{code} {reason}"))
 }
 
-/// The state of upstream as a word, as the name of its sign, and as a sentence.
-fn health_in_words(
-    gateway: &Gateway,
-    totals: &Totals,
-    now: Instant,
-) -> (&'static str, &'static str, String) {
-    match gateway.polls().breakers.status(now) {
-        CircuitStatus::Closed { .. } if totals.upstream_polls <= 0.0 => (
-            "not asked yet",
-            "unknown",
-            "No status poll has been sent so far.".into(),
+/// What the state of upstream means.
+fn detail(gateway: &Gateway, report: &Report, now: Instant) -> String {
+    let upstream = &report.upstream;
+    let probe = if upstream.probe_in.is_zero() {
+        "the next client poll probes it".into()
+    } else {
+        format!("the next probe is allowed in {}", span(upstream.probe_in))
+    };
+    match upstream.state {
+        State::Unknown => String::new(),
+        State::Up => after(report, now),
+        State::Failing => format!(
+            "Polls fail, but not all of them. {}",
+            stand_in(gateway, report, now)
         ),
-        CircuitStatus::Closed { failures: 0, .. } => {
-            ("answering", "fine", "The last poll was answered.".into())
-        }
-        CircuitStatus::Closed { failures, limit } => (
-            "failing",
-            "trouble",
-            format!(
-                "The last polls failed; {} of the failures that open the circuit.",
-                percent(failures.into(), limit.into())
-            ),
+        State::Stale => format!(
+            "It failed when it was last polled; {probe}. {}",
+            stand_in(gateway, report, now)
         ),
-        CircuitStatus::Open { probe_in } => (
-            "down",
-            "down",
-            format!(
-                "Only probes are sent{}. Clients get the last known states.",
-                soon(probe_in)
-            ),
+        State::Down => format!(
+            "It gets probes only; {probe}. {}",
+            stand_in(gateway, report, now)
         ),
-        CircuitStatus::Paused { probe_in } => (
-            "asked for a pause",
-            "trouble",
-            format!(
-                "It answered 429 to all callers; a single poll will probe it{}.",
-                soon(probe_in)
-            ),
-        ),
-        CircuitStatus::Stale => (
-            "failed when last asked",
-            "trouble",
-            "That was a while ago; the next poll will probe it.".into(),
-        ),
+        State::Paused => format!("It answered 429 to all callers; {probe}."),
     }
 }
 
-fn soon(span: Duration) -> String {
-    if span.is_zero() {
-        ", the next one on the next client poll".into()
-    } else {
-        format!(", the next one in {}", self::span(span))
+/// The incident that was over last.
+fn after(report: &Report, now: Instant) -> String {
+    let Some((incident, until)) = report
+        .incidents
+        .first()
+        .and_then(|incident| Some((incident, incident.until?)))
+    else {
+        return String::new();
+    };
+    let (from, to) = (time_of_day(incident.from, now), time_of_day(until, now));
+    let length = whole(until.saturating_duration_since(incident.from));
+    let reason = incident.reason.as_deref().unwrap_or(NOTHING);
+    let word = incident.state.word();
+    format!("Upstream was last {word} from {from} to {to}, for {length}: {reason}.")
+}
+
+/// For how long the last known states of running tasks stand in.
+fn stand_in(gateway: &Gateway, report: &Report, now: Instant) -> String {
+    let limit = gateway.config().cache.stale_if_error;
+    let since = report.upstream.since.unwrap_or(now);
+    if limit.is_zero() {
+        return "No last known state stands in (cache.stale_if_error).".into();
     }
+    match limit.checked_sub(now.saturating_duration_since(since)) {
+        Some(_) if report.upstream.state == State::Failing => format!(
+            "The last known state of a task stands in for up to {} (cache.stale_if_error).",
+            span(limit)
+        ),
+        Some(left) if !left.is_zero() => format!(
+            "The last known states of running tasks run out in {} (cache.stale_if_error).",
+            whole(left)
+        ),
+        _ => "The last known states of running tasks have run out (cache.stale_if_error).".into(),
+    }
+}
+
+/// Errors that clients saw, a second: in the latest bucket and the one before.
+fn recent_errors(report: &Report) -> f64 {
+    let mut latest = report.buckets.iter().rev();
+    let current = latest.next().map_or(0.0, |bucket| bucket.errors);
+    let (before, covered) = match latest.next() {
+        Some(bucket) => (bucket.errors, BUCKET + report.covered),
+        None => (0.0, report.covered),
+    };
+    f64::from(current + before) / covered.as_secs_f64().max(1.0)
+}
+
+/// A span in whole seconds.
+fn whole(span: Duration) -> String {
+    self::span(Duration::from_secs(span.as_secs())).replace(".0", "")
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown with three digits or so")]
+fn large(number: u64) -> f64 {
+    number as f64
 }
 
 #[expect(clippy::cast_precision_loss, reason = "shown with three digits or so")]

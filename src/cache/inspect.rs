@@ -14,7 +14,7 @@ use crate::request::key::{Caller, TaskKey};
 use crate::task::State;
 
 /// How many callers a [`Census`] names.
-const NAMED: usize = 12;
+const NAMED: usize = 64;
 
 /// One remembered answer, and what it is good for right now.
 #[derive(Debug, Clone)]

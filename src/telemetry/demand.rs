@@ -1,4 +1,4 @@
-//! Who polls what, for people: counts per caller, and the running tasks that are polled most. Memory is bounded, whatever
+//! Who polls what, for people: counts by caller, and the running tasks that are polled most. Memory is bounded whatever
 //! clients send, and a hit pays for one atomic increment.
 
 use std::cmp::Reverse;
@@ -33,8 +33,8 @@ const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Counts the polls of each caller and, by sampling, of each running task.
 ///
-/// Sampling takes every poll at first, and one in so many once polls are frequent: what it costs depends on time and not
-/// on traffic. It is off until [`Demand::set_pace`] is called, since nobody looks where there is no admin listener.
+/// Sampling takes every poll at first, and one in `n` once polls are frequent, so that its cost has an upper bound. It is
+/// off until [`Demand::set_pace`] is called, since without an admin listener nobody sees the tasks.
 #[derive(Debug)]
 pub struct Demand {
     slots: [Slot; CALLERS],
@@ -192,7 +192,7 @@ impl Demand {
         if tasks.len() < TASKS {
             tasks.push(new);
         } else if let Some(least) = tasks.iter_mut().min_by_key(|task| task.polls + task.before) {
-            // Space-saving (Metwally 2005): the newcomer takes over the count, so that a frequent task gets in for sure.
+            // Space-saving (Metwally 2005): the newcomer takes over the count, so that a frequent task always gets in.
             new.polls += least.polls;
             new.before = least.before;
             *least = new;
@@ -208,8 +208,8 @@ impl Demand {
         self.threshold.store(u64::MAX / one_in, Relaxed);
     }
 
-    /// Begins a new window. Forgets tasks that were not polled for one, and callers that were not for an hour, or for one
-    /// window where others found no slot.
+    /// Begins a new window. Drops tasks that were not polled in the last one, and callers that were not polling for an
+    /// hour, or for a window if others need their slots.
     pub fn rotate(&self) {
         let crowded = self.others.take_window() > 0;
         for slot in &self.slots {
