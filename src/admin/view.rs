@@ -175,7 +175,9 @@ impl View {
             }),
         );
         let since = match since.map(|since| time_of_day(since, now)) {
-            Some(since) if state == State::Up => format!("Polls are answered since {since} UTC"),
+            Some(since) if state == State::Up => {
+                format!("Polls have been answered since {since} UTC")
+            }
             Some(since) => format!("Since {since} UTC"),
             None => "No status poll has been sent yet".into(),
         };
@@ -262,7 +264,7 @@ impl View {
                 times,
                 length,
                 reason.into(),
-                count(incident.errors),
+                errors_seen(incident.errors),
             ];
             Row::new(incident.state.sign(), cells)
         });
@@ -572,8 +574,19 @@ fn recent_errors(report: &Report) -> f64 {
     f64::from(current + before) / covered.as_secs_f64().max(1.0)
 }
 
+/// `1 error`, `12 errors`.
+fn errors_seen(number: f64) -> String {
+    match count(number) {
+        one if one == "1" => "1 error".into(),
+        many => format!("{many} errors"),
+    }
+}
+
 /// A span in whole seconds.
 fn whole(span: Duration) -> String {
+    if span < Duration::from_secs(1) {
+        return "under 1\u{a0}s".into();
+    }
     self::span(Duration::from_secs(span.as_secs())).replace(".0", "")
 }
 
