@@ -5,13 +5,14 @@
 //! | `same_origin` | refuses requests that other sites' pages send |
 //! | `live` | samples the page's numbers once a second while someone watches |
 //! | `totals`, `history` | the counts, and their rates over the last two minutes |
-//! | `recorder` | the last hour, whether or not anyone watches |
+//! | `recorder`, `hour` | the last hour, whether or not anyone watches |
 //! | `upstream_state` | how upstream is doing, read off the circuit breaker |
 //! | `view`, `words` | the view model: everything that the page shows, as text |
 //! | `lookup` | explains why a task is answered as it is |
 //! | `html`, `page` | writes the document from `page.html`, `page.css` and `page.js` |
 
 mod history;
+mod hour;
 mod html;
 mod live;
 mod lookup;

@@ -96,6 +96,12 @@ pub(super) fn percent(part: f64, whole: f64) -> String {
     }
 }
 
+/// A number as the functions here take it.
+#[expect(clippy::cast_precision_loss, reason = "shown with three digits or so")]
+pub(super) fn precise(number: usize) -> f64 {
+    number as f64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -247,7 +247,7 @@ const FIGURES: &[(&str, &str, &str, &str)] = &[
         "for 16 watchers at once",
     ),
     (
-        "admin/recorder",
+        "admin/hour",
         "const BUCKETS: usize = 120;",
         "docs/observing",
         "120 half minutes",
