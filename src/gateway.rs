@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tower::Service;
 
 use crate::cache::Store;
-use crate::config::{self, Config, UpstreamUrl};
+use crate::config::{Config, Setting, UpstreamUrl};
 use crate::message::body::Body;
 use crate::request::inbound::Inbound;
 use crate::request::key::CallerKey;
@@ -29,10 +29,17 @@ const DOCUMENT_BUDGET: usize = 256 << 20;
 pub struct Gateway {
     resources: Arc<Resources>,
     assembled: Arc<ArcSwap<Stack>>,
-    cache: Arc<ArcSwap<config::Cache>>,
+    settings: Arc<Settings>,
     /// The stack that `stack` was cloned from, to notice a reload.
     seen: Arc<Stack>,
     stack: Stack,
+}
+
+/// The configuration at start-up, and the current one.
+#[derive(Debug)]
+struct Settings {
+    started: Config,
+    current: ArcSwap<Config>,
 }
 
 /// Why a gateway could not be created.
@@ -67,7 +74,10 @@ impl Gateway {
         Ok(Self {
             resources: Arc::new(resources),
             assembled: Arc::new(ArcSwap::new(Arc::clone(&seen))),
-            cache: Arc::new(ArcSwap::from_pointee(config.cache.clone())),
+            settings: Arc::new(Settings {
+                started: config.clone(),
+                current: ArcSwap::from_pointee(config.clone()),
+            }),
             stack: Stack::clone(&seen),
             seen,
         })
@@ -76,7 +86,7 @@ impl Gateway {
     /// Applies new settings to all later requests. Cached entries and flights are kept; settings fixed at start-up
     /// (ports, sizes, the upstream) do not change.
     pub fn reload(&self, config: &Config) {
-        self.cache.store(Arc::new(config.cache.clone()));
+        self.settings.current.store(Arc::new(config.clone()));
         self.assembled
             .store(Arc::new(assemble(&self.resources, config)));
     }
@@ -115,10 +125,18 @@ impl Gateway {
         self.resources.upstream_permits.available_permits()
     }
 
-    /// The cache settings in force.
+    /// The current configuration.
     #[must_use]
-    pub fn cache_settings(&self) -> Arc<config::Cache> {
-        self.cache.load_full()
+    pub fn config(&self) -> Arc<Config> {
+        self.settings.current.load_full()
+    }
+
+    /// The settings in force.
+    #[must_use]
+    pub fn settings(&self) -> Vec<Setting> {
+        self.settings
+            .started
+            .in_force(&self.settings.current.load())
     }
 
     /// The metrics.

@@ -1,4 +1,4 @@
-//! The last two minutes, second by second, and what is told of them: rates and windows. Only kept while someone watches.
+//! The last two minutes, second by second: windows and rates. Kept only while someone watches.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -12,20 +12,20 @@ use crate::answer::outcome::Outcome;
 /// How far back the charts go, in seconds.
 const CHARTED: usize = 120;
 
-/// How far back totals are kept: a minute, and the moment before it.
+/// How many totals are kept: a minute's, and the one before.
 const KEPT: usize = 62;
 
 /// Totals over time.
 #[derive(Debug)]
 pub(super) struct History {
-    /// When all counts were zero.
+    /// The totals at the start.
     zero: Totals,
     totals: VecDeque<Totals>,
     rates: VecDeque<[f64; Outcome::ALL.len() + 2]>,
 }
 
 impl History {
-    /// Of a process that has been counting since `started`.
+    /// Creates the history of a process that started at `started`.
     pub(super) fn new(started: Instant) -> Self {
         Self {
             zero: Totals::none(started),
@@ -34,7 +34,7 @@ impl History {
         }
     }
 
-    /// Notes what is counted now.
+    /// Adds the current totals.
     pub(super) fn record(&mut self, totals: Totals) {
         if let Some(before) = self.totals.back() {
             let seconds = seconds_between(before, &totals);
@@ -60,12 +60,13 @@ impl History {
         }
     }
 
-    /// What was counted last.
+    /// The latest totals.
     pub(super) fn latest(&self) -> &Totals {
         self.totals.back().unwrap_or(&self.zero)
     }
 
-    /// What had been counted so long ago, or as long ago as is known; at the start, where only one moment is known.
+    /// The totals at the beginning of a window of this length, or the oldest known ones; those at the start if only one
+    /// moment is known.
     pub(super) fn window(&self, length: Duration) -> &Totals {
         if self.totals.len() < 2 {
             return &self.zero;
@@ -79,7 +80,7 @@ impl History {
         known.or(self.totals.front()).unwrap_or(&self.zero)
     }
 
-    /// How that window is called.
+    /// The name of that window.
     pub(super) fn name(&self, length: Duration) -> String {
         if self.totals.len() < 2 {
             return "since the start".into();
@@ -99,23 +100,23 @@ impl History {
         }
     }
 
-    /// The rate from `then`, which was counted with `window`, to `now`.
+    /// The rate from `then`, a count of `window`, to `now`, a count of the latest totals.
     pub(super) fn per_second(&self, now: f64, then: f64, window: &Totals) -> f64 {
         (now - then) / seconds_between(window, self.latest())
     }
 
-    /// Rates, one a second, the latest last.
+    /// Rates by name, one a second, the latest last.
     pub(super) fn charts(&self) -> BTreeMap<&'static str, Vec<f64>> {
         ["client", "upstream"]
             .into_iter()
             .chain(Outcome::ALL.map(Outcome::as_str))
             .enumerate()
-            .map(|(place, name)| (name, self.rates.iter().map(|rates| rates[place]).collect()))
+            .map(|(index, name)| (name, self.rates.iter().map(|rates| rates[index]).collect()))
             .collect()
     }
 }
 
-/// Never so little that a rate would be absurd.
+/// At least 0.1, so that two samples in a row do not make absurd rates.
 fn seconds_between(then: &Totals, now: &Totals) -> f64 {
     now.at
         .saturating_duration_since(then.at)

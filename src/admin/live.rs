@@ -1,4 +1,5 @@
-//! The page's numbers, live: sampled once a second for all who watch together, and not at all while nobody does.
+//! Streams the page's numbers, sampled once a second for all watchers together. Without watchers only the
+//! [`Recorder`](super::recorder) works.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -14,6 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::history::History;
+use super::recorder::Recorder;
 use super::totals::Totals;
 use super::view::{Counted, View};
 use crate::gateway::Gateway;
@@ -21,38 +23,39 @@ use crate::message::body::Body;
 use crate::sync::lock;
 use crate::telemetry::Exposition;
 
-/// Where the page's numbers are streamed.
+/// The path of the stream.
 pub(super) const PATH: &str = "/live";
 
-/// How many may watch at once; scrapes and probes must still find a place.
+/// The limit of watchers, which leaves connections for scrapes and probes.
 const WATCHERS: usize = 16;
 
-/// How often the numbers are taken.
+/// The time between two samples.
 const PACE: Duration = Duration::from_secs(1);
 
-/// How many times they are taken after the last one left: a page that is loaded again finds its charts.
+/// How many samples follow the last watcher's departure, so that a page that is reloaded finds its charts.
 const LINGER: u32 = 5;
 
-/// How often the store is counted at most: going over many entries takes time, and a fiftieth of one core is enough.
+/// The least time between two censuses of the cache, and the largest share of one core that they take.
 const CENSUS: Duration = Duration::from_secs(2);
 const CENSUS_SHARE: u32 = 50;
 
-/// Serves those who watch. Cheap to clone; clones are one.
+/// Serves the watchers. Clones share their state.
 #[derive(Debug, Clone)]
 pub(super) struct Live(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     gateway: Gateway,
+    recorder: Recorder,
     started: Instant,
     draining: CancellationToken,
     latest: watch::Sender<Option<Arc<Moment>>>,
     sampling: Mutex<bool>,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     counted: tokio::sync::Mutex<Option<(Instant, Arc<Counted>)>>,
 }
 
-/// One view, and the event that tells it.
+/// A view, and the same as an event.
 #[derive(Debug)]
 struct Moment {
     view: Arc<View>,
@@ -62,17 +65,18 @@ struct Moment {
 impl Live {
     pub(super) fn new(gateway: Gateway, draining: CancellationToken) -> Self {
         Self(Arc::new(Inner {
+            recorder: Recorder::start(gateway.clone()),
             gateway,
             started: Instant::now(),
             draining,
             latest: watch::Sender::new(None),
             sampling: Mutex::new(false),
-            places: Arc::new(Semaphore::new(WATCHERS)),
+            permits: Arc::new(Semaphore::new(WATCHERS)),
             counted: tokio::sync::Mutex::default(),
         }))
     }
 
-    /// What there is to be seen right now.
+    /// The current view.
     pub(super) async fn view(&self) -> Arc<View> {
         if let Some(moment) = &*self.0.latest.borrow() {
             return Arc::clone(&moment.view);
@@ -81,20 +85,20 @@ impl Live {
         Arc::new(self.draw(&mut history).await)
     }
 
-    /// An event stream of pictures, until the gateway stops; `None` where too many watch already.
+    /// An event stream of views until the gateway drains, or `None` if there are too many watchers.
     pub(super) fn stream(&self) -> Option<Body> {
-        let place = Arc::clone(&self.0.places).try_acquire_owned().ok()?;
-        let frames = self.frames(place).map(Ok::<_, Infallible>);
+        let permit = Arc::clone(&self.0.permits).try_acquire_owned().ok()?;
+        let frames = self.frames(permit).map(Ok::<_, Infallible>);
         Some(Body::boxed(StreamBody::new(frames)))
     }
 
     fn frames(
         &self,
-        place: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
     ) -> impl Stream<Item = Frame<Bytes>> + Send + use<> {
         let (latest, draining) = (self.watch(), self.0.draining.clone());
-        unfold(Some((latest, draining, place)), |state| async move {
-            let (mut latest, draining, place) = state?;
+        unfold(Some((latest, draining, permit)), |state| async move {
+            let (mut latest, draining, permit) = state?;
             loop {
                 tokio::select! {
                     biased;
@@ -109,13 +113,13 @@ impl Live {
                     .as_ref()
                     .map(|moment| moment.event.clone());
                 if let Some(event) = event {
-                    return Some((Frame::data(event), Some((latest, draining, place))));
+                    return Some((Frame::data(event), Some((latest, draining, permit))));
                 }
             }
         })
     }
 
-    /// Whoever holds the receiver watches, and gets what there is at once.
+    /// Subscribes a watcher, which gets the current view at once, and starts sampling for the first one.
     fn watch(&self) -> watch::Receiver<Option<Arc<Moment>>> {
         let mut sampling = lock(&self.0.sampling);
         let mut latest = self.0.latest.subscribe();
@@ -135,9 +139,9 @@ impl Live {
         loop {
             pace.tick().await;
             let view = Arc::new(self.draw(&mut history).await);
-            // Neither names nor numbers can fail to be written as JSON.
+            // Strings and finite numbers always serialise.
             let json = serde_json::to_string(&*view).unwrap_or_default();
-            let event = Bytes::from(format!("retry: 2000\nevent: picture\ndata: {json}\n\n"));
+            let event = Bytes::from(format!("retry: 2000\nevent: view\ndata: {json}\n\n"));
             self.0
                 .latest
                 .send_replace(Some(Arc::new(Moment { view, event })));
@@ -157,15 +161,20 @@ impl Live {
 
     async fn draw(&self, history: &mut History) -> View {
         let Inner {
-            gateway, started, ..
+            gateway,
+            recorder,
+            started,
+            ..
         } = &*self.0;
         let counted = self.count().await;
         let now = Instant::now();
-        history.record(Totals::read(&gateway.expose(Exposition::Prometheus), now));
-        View::draw(gateway, *started, history, &counted, now)
+        let totals = Totals::read(&gateway.expose(Exposition::Prometheus), now);
+        let report = recorder.report(&totals);
+        history.record(totals);
+        View::draw(gateway, *started, history, &counted, &report, now)
     }
 
-    /// Goes over the store, unless that was done not long ago.
+    /// Returns the census of the cache, and takes a new one if the last one is too old.
     async fn count(&self) -> Arc<Counted> {
         let mut known = self.0.counted.lock().await;
         if let Some((until, counted)) = &*known
@@ -202,7 +211,7 @@ mod tests {
         let live = Live::new(gateway, CancellationToken::new());
         let is_sampling = || *live.0.sampling.lock().unwrap();
         live.view().await;
-        assert!(!is_sampling(), "a look is no watch");
+        assert!(!is_sampling(), "viewing once is not watching");
         let (first, second) = (live.stream().unwrap(), live.stream().unwrap());
         assert!(is_sampling());
         drop(first);

@@ -1,5 +1,5 @@
-//! Why a task is answered as it is: all that is remembered of it, for every caller, in words. Never a body, a URL or a
-//! credential.
+//! Explains why a task is answered as it is: what is cached of it for each caller, until when, and by which rule. Shows
+//! no body, no URL and no credential.
 
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
@@ -8,6 +8,7 @@ use http::Method;
 use tokio::time::Instant;
 
 use super::html::Escaped;
+use super::upstream_state::{State, UpstreamState};
 use super::words::{ago, span};
 use crate::cache::freshness::Rule;
 use crate::cache::{Acceptance, Remembered, Use};
@@ -16,32 +17,31 @@ use crate::gateway::Gateway;
 use crate::request::key::TaskKey;
 use crate::request::route::{self, Route, TaskId};
 use crate::task::Dialect;
-use crate::upstream::breakers::CircuitStatus;
 
-/// How many callers' answers are told of one task.
+/// The most answers that are shown of one task.
 const MOST: usize = 24;
 
-/// What someone typed: an id as it stands in paths or in documents, or a whole path or URL.
+/// The task to look up. It may be typed as an id, percent-encoded or not, or as a whole path or URL.
 #[derive(Debug, Clone)]
 pub(super) struct Wanted {
     typed: String,
     task: TaskId,
 }
 
-/// What is known of it.
+/// What is known of the task.
 #[derive(Debug)]
 pub(super) struct Found {
     wanted: Wanted,
     remembered: Vec<Remembered>,
     in_flight: Vec<(TaskKey, usize)>,
     pauses: Vec<Option<Duration>>,
-    status: CircuitStatus,
-    cache: std::sync::Arc<config::Cache>,
+    upstream: UpstreamState,
+    cache: config::Cache,
     now: Instant,
 }
 
 impl Wanted {
-    /// Reads the `task` of a query string; `None` where there is none or it is empty.
+    /// Reads the parameter `task` of a query string; `None` if it is missing or empty.
     pub(super) fn read(query: &str) -> Option<Self> {
         let value = query
             .split('&')
@@ -64,21 +64,21 @@ impl Wanted {
         Some(Self { typed, task })
     }
 
-    /// As it was typed.
+    /// The text as it was typed.
     pub(super) fn typed(&self) -> &str {
         &self.typed
     }
 
-    fn is(&self, task: &str) -> bool {
+    fn matches(&self, task: &str) -> bool {
         task == self.task.as_str() || route::decoded(task) == self.task.as_str()
     }
 
-    /// Looks at everything that is remembered.
+    /// Looks the task up. Scans the whole cache.
     pub(super) fn look(self, gateway: &Gateway) -> Found {
-        let (now, cache) = (Instant::now(), gateway.cache_settings());
+        let (now, cache) = (Instant::now(), gateway.config().cache.clone());
         let polls = gateway.polls();
         let mut remembered = polls.store.inspect(
-            |entry| self.is(entry.task()),
+            |entry| self.matches(entry.task()),
             MOST,
             now,
             cache.credential_ttl,
@@ -86,7 +86,7 @@ impl Wanted {
         remembered.sort_by_key(|one| (format!("{:?}", one.key.caller), one.key.dialect.as_str()));
         let in_flight = polls
             .flights
-            .in_flight(|(key, _)| self.is(key.task.as_str()));
+            .in_flight(|(key, _)| self.matches(key.task.as_str()));
         Found {
             in_flight: in_flight
                 .into_iter()
@@ -97,7 +97,7 @@ impl Wanted {
                 .iter()
                 .map(|one| polls.breakers.pause_of(one.key.caller, now))
                 .collect(),
-            status: polls.breakers.status(now),
+            upstream: UpstreamState::read(gateway, now),
             wanted: self,
             remembered,
             cache,
@@ -107,12 +107,12 @@ impl Wanted {
 }
 
 impl Found {
-    /// As HTML, to stand below the form.
+    /// The findings as HTML, for below the form.
     pub(super) fn to_html(&self) -> String {
         let mut html = String::new();
         let id = Escaped(self.wanted.task.as_str());
         let time = humantime::format_rfc3339_seconds(SystemTime::now());
-        let only_under_way = self
+        let only_in_flight = self
             .in_flight
             .iter()
             .filter(|(key, _)| !self.remembered.iter().any(|one| one.key == *key));
@@ -123,18 +123,19 @@ impl Found {
         if self.remembered.is_empty() {
             let _ = write!(
                 html,
-                "<p class=\"nothing\"><strong>Nothing is remembered of it</strong>, for any caller: the next poll asks upstream.</p>"
+                "<p class=\"nothing\"><strong>Nothing is cached of it</strong> for any caller: \
+                 the next poll asks upstream.</p>"
             );
         }
         for (one, pause) in self.remembered.iter().zip(&self.pauses) {
-            self.tell(&mut html, one, *pause);
+            self.write(&mut html, one, *pause);
         }
-        for (key, waiters) in only_under_way {
+        for (key, waiters) in only_in_flight {
             heading(&mut html, key);
             fact(
                 &mut html,
-                "Upstream is asked",
-                &format!("right now; {}", waiting(*waiters)),
+                "Next upstream poll",
+                &format!("now; {}", waiting(*waiters)),
             );
             html.push_str("</dl></article>");
         }
@@ -144,33 +145,42 @@ impl Found {
         html
     }
 
-    fn tell(&self, html: &mut String, one: &Remembered, pause: Option<Duration>) {
+    fn write(&self, html: &mut String, one: &Remembered, pause: Option<Duration>) {
         heading(html, &one.key);
         let (entry, snapshot) = (&one.entry, one.entry.reply.snapshot());
         let state = match snapshot {
             Some(task) => format!("{}, {}\u{a0}%", task.state().as_str(), task.progress()),
-            None => "upstream says that there is no such task".into(),
+            None => "upstream says that no such task exists".into(),
         };
         fact(html, "State", &state);
         let left = entry.fresh_until().saturating_duration_since(self.now);
         let stale_if_error = entry.usable_until().saturating_duration_since(self.now);
-        fact(html, "Good for", &match one.good_for {
-            Use::Fresh => format!("being served from memory for another {}, without asking upstream", span(left)),
-            Use::CoolingDown | Use::StaleIfError => format!("standing in for {} more if upstream fails; it is no longer fresh", span(stale_if_error)),
-            Use::Invalidated => "nothing: since it was asked for, the task was changed or forgotten here, or upstream refused the caller".into(),
-            Use::Expired => "nothing: its time is over".into(),
-        });
+        let good_for = match one.good_for {
+            Use::Fresh => format!(
+                "fresh: polls are answered from memory for another {}",
+                span(left)
+            ),
+            Use::CoolingDown | Use::StaleIfError => format!(
+                "stale: it is served for another {} only while upstream fails",
+                span(stale_if_error)
+            ),
+            Use::Invalidated => "invalidated: since upstream sent it, the task was changed or \
+                                 removed from the cache, or upstream refused the caller"
+                .into(),
+            Use::Expired => "expired: it is not served any more".into(),
+        };
+        fact(html, "Answer", &good_for);
         let kept = entry
             .fresh_until()
             .saturating_duration_since(entry.reply.received);
         let age = self.now.saturating_duration_since(entry.reply.received);
-        fact(html, "Upstream said so", &ago(age));
+        fact(html, "Received", &ago(age));
         fact(
             html,
-            "Kept fresh for",
+            "Fresh for",
             &format!("{}: {}", span(kept), self.why(one)),
         );
-        fact(html, "Upstream is asked", &self.next(one, left, pause));
+        fact(html, "Next upstream poll", &self.next(one, left, pause));
         fact(html, "Credential", &self.credential(one.acceptance));
         html.push_str("</dl></article>");
     }
@@ -178,27 +188,29 @@ impl Found {
     fn why(&self, one: &Remembered) -> String {
         let cache = &self.cache;
         match one.entry.rule {
-            Rule::Missing => {
-                "there was no such task, which can be early (cache.missing_ttl)".into()
+            Rule::Missing => "no such task exists, or not yet (cache.missing_ttl)".into(),
+            Rule::Failed => {
+                "the task failed, which upstream may still revise (cache.failed_ttl)".into()
             }
-            Rule::Failed => "the task failed, which can flip upstream (cache.failed_ttl)".into(),
             Rule::Succeeded => "the task succeeded (cache.succeeded_ttl)".into(),
             Rule::UrlExpiry => format!(
-                "the task succeeded, and its URL's own signature runs out {} later (cache.url_margin)",
+                "the task succeeded, and the signature of its URL expires {} later (cache.url_margin)",
                 span(cache.url_margin)
             ),
             Rule::UrlAwaited => {
-                "the task succeeded without a URL, which may follow (cache.in_flight_ttl)".into()
+                "the task succeeded without a URL, which may still follow (cache.in_flight_ttl)"
+                    .into()
             }
-            Rule::InFlight => "the task is under way (cache.in_flight_ttl)".into(),
+            Rule::InFlight => "the task is running (cache.in_flight_ttl)".into(),
             Rule::Cadence => {
                 let age = one.entry.task_age();
                 let age = age.map(|age| age.at(one.entry.reply.received));
                 let age = age
-                    .map(|age| format!(", {},", span(age)))
+                    .map(|age| format!(" of {}", span(age)))
                     .unwrap_or_default();
                 format!(
-                    "the task is under way, and few of its model end at its age{age} (cache.adaptive, at most cache.in_flight_max)"
+                    "the task is running, and few tasks of its model end at an age{age} \
+                     (cache.adaptive, at most cache.in_flight_max)"
                 )
             }
         }
@@ -206,35 +218,33 @@ impl Found {
 
     fn next(&self, one: &Remembered, left: Duration, pause: Option<Duration>) -> String {
         if let Some((_, waiters)) = self.in_flight.iter().find(|(key, _)| *key == one.key) {
-            return format!("right now; {}", waiting(*waiters));
+            return format!("now; {}", waiting(*waiters));
         }
         let when = match one.good_for {
-            Use::Fresh => format!("with the first poll after {}", span(left)),
+            Use::Fresh => format!("on the first client poll after {}", span(left)),
             _ if !one.cooldown.is_zero() => {
                 format!(
-                    "with the first poll after {}: it failed on this task a moment ago",
+                    "on the first client poll after {}: upstream has just failed on this task",
                     span(one.cooldown)
                 )
             }
-            _ => "with the next poll".into(),
+            _ => "on the next client poll".into(),
         };
-        let health = match (pause, &self.status) {
+        let probe_in = span(self.upstream.probe_in);
+        let health = match (pause, self.upstream.state) {
             (Some(pause), _) => {
-                format!("; it asked this caller for a pause of {} more", span(pause))
-            }
-            (None, CircuitStatus::Paused { probe_in, .. }) => {
                 format!(
-                    "; it asked everyone for a pause of {} more",
-                    span(*probe_in)
+                    "; upstream asked this caller to pause for another {}",
+                    span(pause)
                 )
             }
-            (None, CircuitStatus::Open { probe_in, .. }) => {
-                format!(
-                    "; it is down, and the next probe may go in {}",
-                    span(*probe_in)
-                )
+            (None, State::Paused) => {
+                format!("; upstream asked all callers to pause for another {probe_in}")
             }
-            (None, CircuitStatus::Closed { .. } | CircuitStatus::Stale) => String::new(),
+            (None, State::Down) => {
+                format!("; upstream is down, and the next probe is allowed in {probe_in}")
+            }
+            (None, State::Unknown | State::Up | State::Failing | State::Stale) => String::new(),
         };
         when + &health
     }
@@ -243,12 +253,12 @@ impl Found {
         match acceptance {
             Acceptance::Accepted(since) => match self.cache.credential_ttl.checked_sub(since) {
                 Some(left) => format!(
-                    "accepted by upstream {}, which is good for another {} (cache.credential_ttl)",
+                    "accepted by upstream {}, and good for another {} (cache.credential_ttl)",
                     ago(since),
                     span(left)
                 ),
                 None => format!(
-                    "accepted by upstream {}: the next poll has it checked (cache.credential_ttl)",
+                    "accepted by upstream {}; the next poll checks it again (cache.credential_ttl)",
                     ago(since)
                 ),
             },
@@ -280,8 +290,8 @@ fn fact(html: &mut String, name: &str, text: &str) {
 
 fn waiting(waiters: usize) -> String {
     match waiters {
-        1 => "one client waits for it".into(),
-        many => format!("{many} clients wait for it"),
+        1 => "one client is waiting".into(),
+        many => format!("{many} clients are waiting"),
     }
 }
 
@@ -304,8 +314,8 @@ mod tests {
             ("task=%E4%BB%BB", "%E4%BB%BB"),
         ] {
             let wanted = Wanted::read(query).expect(query);
-            assert!(wanted.is(raw), "{query}: {wanted:?}");
-            assert!(!wanted.is("other"), "{query}");
+            assert!(wanted.matches(raw), "{query}: {wanted:?}");
+            assert!(!wanted.matches("other"), "{query}");
         }
         for query in ["", "task=", "task=+", "other=t"] {
             assert!(Wanted::read(query).is_none(), "{query}");

@@ -1,21 +1,26 @@
-//! The admin listener: a page for people, metrics, health, and forgetting what is remembered.
+//! The admin listener: a page for people, metrics, health, and removal of cached answers.
 //!
 //! | file | holds |
 //! |---|---|
-//! | `same_origin` | keeps other sites' pages away |
-//! | `live` | the numbers of the page, once a second while someone watches |
-//! | `totals`, `history` | what is counted, and how fast |
-//! | `view`, `words` | what the page shows, in words |
-//! | `lookup` | why one task is answered as it is |
-//! | `html`, `page` | the document, with `page.html`, `page.css` and `page.js` |
+//! | `same_origin` | refuses requests that other sites' pages send |
+//! | `live` | samples the page's numbers once a second while someone watches |
+//! | `totals`, `history` | the counts, and their rates over the last two minutes |
+//! | `recorder`, `hour` | the last hour, whether or not anyone watches |
+//! | `upstream_state` | how upstream is doing, read off the circuit breaker |
+//! | `view`, `words` | the view model: everything that the page shows, as text |
+//! | `lookup` | explains why a task is answered as it is |
+//! | `html`, `page` | writes the document from `page.html`, `page.css` and `page.js` |
 
 mod history;
+mod hour;
 mod html;
 mod live;
 mod lookup;
 mod page;
+mod recorder;
 mod same_origin;
 mod totals;
+mod upstream_state;
 mod view;
 mod words;
 
@@ -56,21 +61,21 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName =
     HeaderName::from_static("cross-origin-resource-policy");
 
-/// What there is, for those who do not ask for the page.
+/// The list of endpoints, for clients that do not ask for HTML.
 const INDEX: &str = "\
 pollgate: a caching gateway for video-task status polls
 
-GET    /                 in a browser: what it saves, what it hides, what hurts, and why one task is answered as it is
-GET    /live             the numbers of that page, once a second (text/event-stream)
-GET    /metrics          counters, gauges and histograms (Prometheus text format; OpenMetrics when asked for)
-GET    /healthz          the process lives
-GET    /readyz           ready for traffic; 503 while draining
-DELETE /cache/{task_id}  forget one task, for every caller
-DELETE /cache            forget everything
+GET    /                 the page, in a browser: how upstream is doing, errors, savings, and why a task is answered as it is
+GET    /live             the page's numbers once a second (text/event-stream)
+GET    /metrics          all metrics (Prometheus text format; OpenMetrics if Accept asks for it)
+GET    /healthz          200 while the process lives
+GET    /readyz           200 when ready for traffic, 503 while draining
+DELETE /cache/{task_id}  removes one task from the cache, for every caller
+DELETE /cache            removes everything from the cache
 ";
 
 impl Admin {
-    /// For this gateway, on a listener bound there; not ready any more once `draining` is cancelled.
+    /// Creates the service for a listener that is bound to `bound`. Reports "not ready" once `draining` is cancelled.
     #[must_use]
     pub fn new(gateway: Gateway, draining: CancellationToken, bound: SocketAddr) -> Self {
         Self {
@@ -90,16 +95,16 @@ impl Admin {
             return text(refusal.status(), refusal.reason());
         }
         let method = &head.method;
-        let reads = *method == Method::GET || *method == Method::HEAD;
+        let is_read = *method == Method::GET || *method == Method::HEAD;
         match head.uri.path() {
-            "/" if reads => self.index(&head).await,
-            LIVE if reads => self.stream(*method == Method::HEAD),
-            "/healthz" if reads => text(StatusCode::OK, "alive\n"),
-            "/readyz" if reads && self.draining.is_cancelled() => {
+            "/" if is_read => self.index(&head).await,
+            LIVE if is_read => self.stream(method),
+            "/healthz" if is_read => text(StatusCode::OK, "alive\n"),
+            "/readyz" if is_read && self.draining.is_cancelled() => {
                 text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
             }
-            "/readyz" if reads => text(StatusCode::OK, "ready\n"),
-            "/metrics" if reads => {
+            "/readyz" if is_read => text(StatusCode::OK, "ready\n"),
+            "/metrics" if is_read => {
                 let format = Exposition::wanted(&head.headers);
                 respond(
                     StatusCode::OK,
@@ -107,20 +112,20 @@ impl Admin {
                     self.gateway.expose(format),
                 )
             }
-            "/cache" if *method == Method::DELETE => forgot(self.gateway.store().purge_all()),
+            "/cache" if *method == Method::DELETE => removed(self.gateway.store().purge_all()),
             "/" | LIVE | "/healthz" | "/readyz" | "/metrics" => not_allowed("GET, HEAD"),
             "/cache" => not_allowed("DELETE"),
             path => match path.strip_prefix("/cache/") {
                 Some("") | None => text(StatusCode::NOT_FOUND, INDEX),
                 Some(task) if *method == Method::DELETE => {
-                    forgot(self.gateway.store().purge_task(&TaskId::new(task)))
+                    removed(self.gateway.store().purge_task(&TaskId::new(task)))
                 }
                 Some(_) => not_allowed("DELETE"),
             },
         }
     }
 
-    /// The page where HTML is asked for by name, as browsers do; else a plain list of what there is.
+    /// Answers with the page if `Accept` names HTML, as browsers' does, and with the list of endpoints otherwise.
     async fn index(&self, head: &Parts) -> Response<Body> {
         let headers = &head.headers;
         let html = preferences::weight(headers, "text/html");
@@ -139,7 +144,7 @@ impl Admin {
     async fn page(&self, wanted: Option<Wanted>) -> Response<Body> {
         let view = self.live.view().await;
         let gateway = self.gateway.clone();
-        // Looks at every entry.
+        // On a blocking thread, since a look-up scans the whole cache.
         let written = tokio::task::spawn_blocking(move || {
             let found = wanted.map(|wanted| (wanted.typed().to_owned(), wanted.look(&gateway)));
             page::write(
@@ -162,19 +167,19 @@ impl Admin {
         response
     }
 
-    fn stream(&self, head: bool) -> Response<Body> {
+    fn stream(&self, method: &Method) -> Response<Body> {
         if self.draining.is_cancelled() {
             return text(StatusCode::SERVICE_UNAVAILABLE, "draining\n");
         }
         let mut response = respond(StatusCode::OK, "text/event-stream", "");
-        if head {
+        if *method == Method::HEAD {
             return response;
         }
         if let Some(body) = self.live.stream() {
             *response.body_mut() = body;
             return response;
         }
-        let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "too many watch already\n");
+        let mut response = text(StatusCode::SERVICE_UNAVAILABLE, "too many watchers\n");
         response
             .headers_mut()
             .insert(RETRY_AFTER, HeaderValue::from_static("10"));
@@ -201,7 +206,7 @@ fn text(status: StatusCode, text: &'static str) -> Response<Body> {
     respond(status, TEXT, text)
 }
 
-fn forgot(count: usize) -> Response<Body> {
+fn removed(count: usize) -> Response<Body> {
     respond(
         StatusCode::OK,
         "application/json",
@@ -213,7 +218,7 @@ fn not_allowed(allowed: &'static str) -> Response<Body> {
     let mut response = respond(
         StatusCode::METHOD_NOT_ALLOWED,
         TEXT,
-        format!("only {allowed} here\n"),
+        format!("this path allows {allowed} only\n"),
     );
     response
         .headers_mut()
@@ -221,7 +226,7 @@ fn not_allowed(allowed: &'static str) -> Response<Body> {
     response
 }
 
-/// Nothing here is for a cache, another site, or a guess at its type.
+/// Adds the headers that keep caches, other sites and content sniffing away from every answer.
 fn respond(
     status: StatusCode,
     content_type: &'static str,

@@ -1,5 +1,5 @@
 'use strict';
-// Keeps the page up to date: texts, tables and charts, as the stream of /live tells them. The server words everything.
+// Updates texts, tables and charts from the events of /live. The server writes all texts.
 const $ = (id) => document.getElementById(id);
 const all = (selector) => [...document.querySelectorAll(selector)];
 const SVG = 'http://www.w3.org/2000/svg';
@@ -11,8 +11,7 @@ let state = 'static';
 let again = 0;
 let paused = false;
 
-function show(picture) {
-  const { cells, tables, charts } = picture;
+function show({ cells, tables, charts }) {
   const text = (element, value) => {
     if (value !== undefined && element.textContent !== value) element.textContent = value;
   };
@@ -24,14 +23,17 @@ function show(picture) {
     const points = charts[svg.dataset.spark] ?? [];
     draw(svg, 120, 18, Math.max(1, ...points), [['line', points]]);
   }
-  chart(charts.client ?? [], charts.upstream ?? []);
-  document.title = `${cells['avoided']} saved · pollgate`;
+  polls('chart', 'two minutes', charts.client ?? [], charts.upstream ?? []);
+  polls('hour-polls', 'hour', charts['hour.client'] ?? [], charts['hour.upstream'] ?? []);
+  errors(charts['hour.errors'] ?? []);
+  states(charts['hour.state'] ?? []);
+  document.title = cells.title;
 }
 
 function rows(body, wanted, text) {
   while (body.rows.length > wanted.length) body.deleteRow(-1);
-  wanted.forEach(({ kind, cells }, place) => {
-    const row = body.rows[place] ?? body.insertRow();
+  wanted.forEach(({ kind, cells }, index) => {
+    const row = body.rows[index] ?? body.insertRow();
     row.dataset.kind = kind;
     row.setAttribute('role', 'row');
     cells.forEach((value, column) => {
@@ -53,41 +55,75 @@ function rows(body, wanted, text) {
   });
 }
 
-function chart(client, upstream) {
+function polls(id, span, client, upstream) {
   const most = Math.max(1, ...client, ...upstream);
-  draw($('chart'), 600, 140, most, [['area', client], ['line', client], ['line up', upstream]]);
+  draw($(id), 600, 140, most, [['area', client], ['line', client], ['line up', upstream]]);
   const per = (points) => `${Math.round(points.at(-1) ?? 0)} per second`;
-  $('chart-top').textContent = client.length ? `${Math.round(most)} /s` : '';
+  $(`${id}-top`).textContent = client.length ? `${Math.round(most)} /s` : '';
   const highest = Math.round(Math.max(0, ...client));
-  const label = `Over the last two minutes: clients’ polls now ${per(client)}, at most ${highest}; upstream’s now ${per(upstream)}`;
-  $('chart').setAttribute('aria-label', label);
+  const label = `Over the last ${span}: clients’ polls now ${per(client)}, at most ${highest}; upstream’s now ${per(upstream)}`;
+  $(id).setAttribute('aria-label', label);
 }
 
-// Lines and areas of points a second apart, the latest at the right edge.
+function errors(points) {
+  const most = Math.max(0, ...points);
+  const said = most >= 10 ? Math.round(most) : Number(most.toFixed(2));
+  bars($('hour-errors'), [['bars', points.map((value) => (most ? value / most : 0))]]);
+  $('hour-errors-top').textContent = most ? `errors, at most ${said} /s` : 'no errors';
+  $('hour-errors').setAttribute('aria-label', `Errors that clients saw over the last hour: at most ${said} per second`);
+}
+
+// Height tells the states apart, not only colour.
+function states(numbers) {
+  const kinds = [['up', 1, 0.25], ['failing', 2, 0.55], ['held', 3, 0.75], ['down', 4, 1]];
+  bars($('hour-state'), kinds.map(([kind, number, height]) => [kind, numbers.map((one) => (one === number ? height : 0))]));
+  const minutes = (number) => Math.ceil(numbers.filter((one) => one === number).length / 2);
+  const label = `Upstream over the last hour: down for ${minutes(4)} minutes, paused for ${minutes(3)}, failing for ${minutes(2)}`;
+  $('hour-state').setAttribute('aria-label', label);
+}
+
+// The path with this index and class, which is made the first time.
+function path(svg, index, kind) {
+  if (!svg.children[index]) {
+    const added = document.createElementNS(SVG, 'path');
+    added.setAttribute('class', kind);
+    svg.append(added);
+  }
+  return svg.children[index];
+}
+
+// Draws bars of heights from 0 to 1; the latest is at the right edge.
+function bars(svg, series) {
+  svg.setAttribute('viewBox', `0 0 ${POINTS} 100`);
+  series.forEach(([kind, heights], index) => {
+    const bar = (height, at) => {
+      const y = 100 - Math.max(4, height * 100);
+      return height > 0 ? `M${POINTS - heights.length + at},100V${y.toFixed(0)}h1V100Z` : '';
+    };
+    path(svg, index, kind).setAttribute('d', heights.map(bar).join(''));
+  });
+}
+
+// Draws lines and areas; the latest point is at the right edge.
 function draw(svg, width, height, most, series) {
   svg.setAttribute('viewBox', `0 0 ${width} ${height}`);
   svg.setAttribute('preserveAspectRatio', 'none');
-  series.forEach(([kind, points], place) => {
-    let path = svg.children[place];
-    if (!path) {
-      path = document.createElementNS(SVG, 'path');
-      path.setAttribute('class', kind);
-      svg.append(path);
-    }
+  series.forEach(([kind, points], index) => {
     const x = (at) => (((POINTS - points.length + at) / (POINTS - 1)) * width).toFixed(1);
     const y = (value) => (height - 1.5 - (value / most) * (height - 6)).toFixed(1);
     const line = points.map((value, at) => `${x(at)},${y(value)}`).join('L');
     const area = kind === 'area' && points.length > 1;
-    path.setAttribute('d', points.length < 2 ? '' : area ? `M${x(0)},${height}L${line}V${height}Z` : `M${line}`);
+    path(svg, index, kind).setAttribute('d', points.length < 2 ? '' : area ? `M${x(0)},${height}L${line}V${height}Z` : `M${line}`);
   });
 }
 
-// The word is told to screen readers when it changes; the seconds beside it are not.
+// Screen readers announce the word when it changes, but not the seconds beside it.
 function become(next) {
   state = next;
   $('stream').dataset.is = next;
-  const word = { live: 'live', paused: 'paused', lost: 'disconnected', static: 'connecting' }[next];
+  const word = { live: 'live', paused: 'updates paused', lost: 'disconnected', static: 'connecting' }[next];
   if ($('stream-word').textContent !== word) $('stream-word').textContent = word;
+  if (next === 'lost') document.title = '? disconnected · pollgate';
   tell();
 }
 
@@ -102,7 +138,7 @@ function connect() {
   events?.close();
   if (paused || document.hidden) return;
   events = new EventSource('/live');
-  events.addEventListener('picture', (event) => {
+  events.addEventListener('view', (event) => {
     last = Date.now();
     show(JSON.parse(event.data));
     become('live');
@@ -130,14 +166,14 @@ $('pause').addEventListener('click', () => {
     connect();
   }
 });
-// Nobody looks: nothing is asked for.
+// A hidden page does not watch.
 document.addEventListener('visibilitychange', () => {
   if (document.hidden) events?.close();
   else connect();
 });
 setInterval(() => {
   tell();
-  // A connection can be dead without an end.
+  // A dead connection may never report its end.
   if (state === 'live' && !document.hidden && Date.now() - last > 10_000) lose(0);
 }, 1000);
 

@@ -1,4 +1,4 @@
-//! Fills the page: one document with its style and script inside, which a nonce lets run and nothing else.
+//! Writes the page: one document with its style and script inside, which run by a nonce. Nothing else runs.
 
 use std::fmt::Write as _;
 
@@ -15,17 +15,17 @@ const TEMPLATE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
-/// A page, and the policy that it is served with.
+/// The page, and its content security policy.
 #[derive(Debug)]
 pub(super) struct Page {
     pub html: String,
     pub policy: String,
 }
 
-/// Writes the page; `typed` stands in the form again, with what was found below it.
+/// Writes the page. With a look-up, the form keeps the text that was typed, and the findings stand below it.
 ///
 /// # Errors
-/// The system gave no random bytes.
+/// The system provides no random bytes.
 pub(super) fn write(view: &View, looked_up: Option<(&str, &Found)>) -> std::io::Result<Page> {
     let mut nonce = [0; 16];
     getrandom::fill(&mut nonce).map_err(std::io::Error::other)?;
@@ -47,6 +47,7 @@ pub(super) fn write(view: &View, looked_up: Option<(&str, &Found)>) -> std::io::
         }
         "outcomes" => outcomes(to, view),
         "states" => states(to, view),
+        "all settings" => rows(to, &view.settings),
         name => match name.strip_prefix("rows ") {
             Some(table) => rows(to, view.tables.get(table).map_or(&[], Vec::as_slice)),
             None => put(to, cell(view, name)),
@@ -55,7 +56,7 @@ pub(super) fn write(view: &View, looked_up: Option<(&str, &Found)>) -> std::io::
     Ok(Page { html, policy })
 }
 
-/// Puts something in every place `{{name}}`.
+/// Replaces every `{{name}}` in the template.
 fn fill(template: &str, mut put: impl FnMut(&mut String, &str)) -> String {
     let mut html = String::with_capacity(2 * template.len() + STYLE.len() + SCRIPT.len());
     let mut rest = template;
@@ -73,11 +74,11 @@ fn put(to: &mut String, text: &str) {
     let _ = write!(to, "{}", Escaped(text));
 }
 
-fn cell<'p>(view: &'p View, name: &str) -> &'p str {
+fn cell<'v>(view: &'v View, name: &str) -> &'v str {
     view.cells.get(name).map_or("", String::as_str)
 }
 
-/// A table cell that the script keeps up to date.
+/// Writes a table cell that the script keeps current.
 fn live_cell(to: &mut String, view: &View, name: &str) {
     let _ = write!(
         to,
@@ -110,11 +111,11 @@ const fn gloss(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Hit => "from memory, fresh",
         Outcome::Shared => "by another client’s poll",
-        Outcome::Fetched => "by a poll of its own",
-        Outcome::Stale => "last known state, upstream failing",
-        Outcome::Forwarded => "passed on unread",
+        Outcome::Fetched => "by its own upstream poll",
+        Outcome::Stale => "last known state while upstream fails",
+        Outcome::Forwarded => "passed through unread",
         Outcome::Shed => "refused here",
-        Outcome::Failed => "not answered as asked",
+        Outcome::Failed => "no usable answer",
     }
 }
 
@@ -132,16 +133,16 @@ fn states(to: &mut String, view: &View) {
     }
 }
 
-/// As the script makes them.
+/// Writes rows like the script does.
 fn rows(to: &mut String, rows: &[Row]) {
     for Row { kind, cells } in rows {
         let _ = write!(to, "<tr data-kind=\"{kind}\" role=\"row\">");
-        for (place, cell) in cells.iter().enumerate() {
-            let (from, end) = match place {
+        for (column, cell) in cells.iter().enumerate() {
+            let (start, end) = match column {
                 0 => ("<th scope=\"row\" role=\"rowheader\">", "</th>"),
                 _ => ("<td role=\"cell\">", "</td>"),
             };
-            to.push_str(from);
+            to.push_str(start);
             match cell {
                 Cell::Text(text) => put(to, text),
                 Cell::Task { task } => {
@@ -164,45 +165,55 @@ mod tests {
 
     use super::*;
     use crate::admin::history::History;
+    use crate::admin::recorder::Recorder;
+    use crate::admin::totals::Totals;
     use crate::admin::view::Counted;
     use crate::config::Config;
     use crate::gateway::Gateway;
 
     #[tokio::test]
-    async fn every_place_of_the_page_is_filled_and_every_text_has_a_place() {
+    async fn every_placeholder_has_a_cell_and_every_cell_is_shown() {
         let gateway = Gateway::new(&Config::default()).unwrap();
         let now = Instant::now();
         let history = History::new(now - Duration::from_secs(1));
-        let view = View::draw(&gateway, now, &history, &Counted::default(), now);
+        let report = Recorder::start(gateway.clone()).report(&Totals::none(now));
+        let view = View::draw(&gateway, now, &history, &Counted::default(), &report, now);
         let mut page = String::new();
-        let mut places = BTreeSet::new();
+        let mut placeholders = BTreeSet::new();
         fill(TEMPLATE, |_, name| {
-            places.insert(name.to_owned());
+            placeholders.insert(name.to_owned());
         });
         outcomes(&mut page, &view);
         states(&mut page, &view);
         for name in view.cells.keys() {
-            let there = places.contains(name) || page.contains(&format!("data-cell=\"{name}\""));
-            assert!(there, "{name} is shown nowhere");
+            let is_shown =
+                placeholders.contains(name) || page.contains(&format!("data-cell=\"{name}\""));
+            assert!(is_shown, "{name} is shown nowhere");
         }
         let special = [
-            "nonce", "style", "script", "typed", "found", "outcomes", "states",
+            "nonce",
+            "style",
+            "script",
+            "typed",
+            "found",
+            "outcomes",
+            "states",
+            "all settings",
         ];
-        for place in places {
-            let table = place
+        for name in placeholders {
+            let table = name
                 .strip_prefix("rows ")
                 .map(|table| view.tables.contains_key(table));
             assert!(
-                table.unwrap_or_else(
-                    || special.contains(&&*place) || view.cells.contains_key(&place)
-                ),
-                "nothing for {place}"
+                table
+                    .unwrap_or_else(|| special.contains(&&*name) || view.cells.contains_key(&name)),
+                "nothing for {name}"
             );
         }
     }
 
     #[test]
-    fn what_comes_from_outside_is_escaped() {
+    fn text_from_outside_is_escaped() {
         let evil = r#"<img src=x onerror="alert('1')">&"#;
         let mut html = String::new();
         let cells = vec![Cell::Text(evil.into()), Cell::Task { task: evil.into() }];

@@ -1,4 +1,5 @@
-//! Keeps other people's web pages away: a browser on this machine can be lured into asking a loopback address.
+//! Refuses requests that other sites' pages send: any page that a browser on this machine opens can request loopback
+//! addresses.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,9 +12,9 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// It was meant for someone else: a name that was made to point here (DNS rebinding).
-    ForeignName,
-    /// Another site's page sent it.
+    /// Its host is a foreign name that resolves to this listener (DNS rebinding).
+    ForeignHost,
+    /// A page of another site sent it.
     ForeignPage,
 }
 
@@ -21,40 +22,40 @@ impl Refusal {
     pub(super) fn status(self) -> StatusCode {
         match self {
             // RFC 9110 §15.5.20.
-            Self::ForeignName => StatusCode::MISDIRECTED_REQUEST,
+            Self::ForeignHost => StatusCode::MISDIRECTED_REQUEST,
             Self::ForeignPage => StatusCode::FORBIDDEN,
         }
     }
 
     pub(super) fn reason(self) -> &'static str {
         match self {
-            Self::ForeignName => {
-                "the admin listener is bound to a loopback address, and answers to localhost and loopback addresses only\n"
+            Self::ForeignHost => {
+                "the admin listener is bound to a loopback address and accepts localhost and loopback addresses as host only\n"
             }
-            Self::ForeignPage => "not for pages of other sites\n",
+            Self::ForeignPage => "pages of other sites are refused\n",
         }
     }
 }
 
-/// Looks at a request to a listener that is bound to `bound`.
+/// Checks a request to a listener that is bound to `bound`.
 pub(super) fn examine(head: &Parts, bound: SocketAddr) -> Result<(), Refusal> {
     let host = host(head);
-    // A listener that others may reach has names that are not known here.
+    // Only on loopback: the names of a public listener are unknown.
     if bound.ip().to_canonical().is_loopback()
         && let Some(host) = host
-        && !is_here(host, bound.ip())
+        && !is_local(host, bound.ip())
     {
-        return Err(Refusal::ForeignName);
+        return Err(Refusal::ForeignHost);
     }
-    let harmless = head.method == Method::GET || head.method == Method::HEAD;
-    let streams = head.uri.path() == super::live::PATH;
-    if (!harmless || streams) && is_foreign(&head.headers, host) {
+    let is_read = head.method == Method::GET || head.method == Method::HEAD;
+    let is_stream = head.uri.path() == super::live::PATH;
+    if (!is_read || is_stream) && is_from_foreign_page(&head.headers, host) {
         return Err(Refusal::ForeignPage);
     }
     Ok(())
 }
 
-/// With its port; `None` where the client speaks HTTP/1.0 and names none, which no browser does.
+/// Returns the host with its port, or `None` for an HTTP/1.0 request without one, which no browser sends.
 fn host(head: &Parts) -> Option<&str> {
     match head.uri.authority() {
         Some(authority) => Some(authority.as_str()),
@@ -62,8 +63,8 @@ fn host(head: &Parts) -> Option<&str> {
     }
 }
 
-/// Whatever the port is: it may be another one's that leads here.
-fn is_here(host: &str, bound: IpAddr) -> bool {
+/// Whether a host names this machine. Any port will do, since a tunnel may lead here from another one.
+fn is_local(host: &str, bound: IpAddr) -> bool {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),
@@ -75,9 +76,9 @@ fn is_here(host: &str, bound: IpAddr) -> bool {
     }
 }
 
-/// Browsers say where a request comes from (Fetch Metadata); those that do not, send an origin with what is not a
-/// plain read. Tools send neither.
-fn is_foreign(headers: &HeaderMap, host: Option<&str>) -> bool {
+/// Whether a page of another site sent the request. Browsers send Fetch Metadata, and those that do not send an origin
+/// with every write; other tools send neither.
+fn is_from_foreign_page(headers: &HeaderMap, host: Option<&str>) -> bool {
     let foreign_site = headers
         .get(SEC_FETCH_SITE)
         .is_some_and(|site| site != "same-origin" && site != "none");
@@ -131,12 +132,12 @@ mod tests {
         ] {
             assert_eq!(
                 examined(host, "127.0.0.1:9090"),
-                Err(Refusal::ForeignName),
+                Err(Refusal::ForeignHost),
                 "{host}"
             );
             assert_eq!(
                 examined(host, "[::1]:9090"),
-                Err(Refusal::ForeignName),
+                Err(Refusal::ForeignHost),
                 "{host}"
             );
             assert_eq!(examined(host, "0.0.0.0:9090"), Ok(()), "{host}");
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_of_others_neither_forget_nor_watch() {
+    fn pages_of_other_sites_neither_purge_nor_watch() {
         let here = ("host", "localhost:9090");
         let examined = |method, path, header| {
             examine(

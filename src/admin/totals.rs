@@ -1,5 +1,5 @@
-//! All that is counted, at one moment: read from the same text that `/metrics` serves, so that the page and a scrape
-//! never say different things.
+//! All counts at one moment. They are read from the text that `/metrics` serves, so that the page and a scrape always
+//! agree.
 
 use std::collections::BTreeMap;
 
@@ -13,36 +13,42 @@ pub(super) struct Totals {
     pub at: Instant,
     /// Client requests, by outcome.
     pub requests: [f64; Outcome::ALL.len()],
-    /// How long they took, by outcome.
+    /// How long client requests took, by outcome.
     pub latency: [Buckets; Outcome::ALL.len()],
+    /// Errors that clients saw, by [`Outcome::is_error`].
+    pub errors: f64,
     /// Status polls of clients.
     pub client_polls: f64,
-    /// Of these, the ones that cost upstream nothing.
+    /// Client polls that set off no upstream request.
     pub avoided: f64,
     /// Status polls of upstream.
     pub upstream_polls: f64,
-    /// How long they took.
+    /// Status polls of upstream that failed, by [`is_failure`].
+    pub upstream_failed: f64,
+    /// How long status polls of upstream took.
     pub upstream_latency: Buckets,
-    /// How they ended, by status or `error`.
+    /// Status polls of upstream, by status or `error`.
     pub upstream_codes: BTreeMap<String, f64>,
-    /// What there is right now, and evictions by cause.
+    /// Gauges by name without `pollgate_`, and evictions by cause.
     pub gauges: BTreeMap<String, f64>,
 }
 
-/// A cumulative histogram: upper bounds in seconds, and how many took no longer.
+/// A cumulative histogram: each upper bound in seconds, and the number of observations up to it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Buckets(Vec<(f64, f64)>);
 
 impl Totals {
-    /// Nothing counted yet.
+    /// All zero.
     pub(super) fn none(at: Instant) -> Self {
         Self {
             at,
             requests: Default::default(),
             latency: Default::default(),
+            errors: 0.0,
             client_polls: 0.0,
             avoided: 0.0,
             upstream_polls: 0.0,
+            upstream_failed: 0.0,
             upstream_latency: Buckets::default(),
             upstream_codes: BTreeMap::new(),
             gauges: BTreeMap::new(),
@@ -69,22 +75,28 @@ impl Totals {
         let is_poll = || sample.label("kind") == "poll";
         match sample.name {
             "pollgate_requests_total" => {
-                if let Some(place) = outcome() {
-                    self.requests[place] += value;
+                if let Some(index) = outcome() {
+                    self.requests[index] += value;
+                    if Outcome::ALL[index].is_error(sample.status()) {
+                        self.errors += value;
+                    }
                 }
                 if sample.label("route") != "forward" {
                     self.client_polls += value;
                 }
             }
             "pollgate_request_duration_seconds_bucket" => {
-                if let Some(place) = outcome() {
-                    self.latency[place].add(sample.label("le"), value);
+                if let Some(index) = outcome() {
+                    self.latency[index].add(sample.label("le"), value);
                 }
             }
             "pollgate_upstream_polls_avoided_total" => self.avoided += value,
             "pollgate_upstream_requests_total" if is_poll() => {
                 self.upstream_polls += value;
                 let code = sample.label("code").to_owned();
+                if is_failure(&code) {
+                    self.upstream_failed += value;
+                }
                 *self.upstream_codes.entry(code).or_default() += value;
             }
             "pollgate_upstream_duration_seconds_bucket" if is_poll() => {
@@ -104,14 +116,24 @@ impl Totals {
         }
     }
 
-    /// What there is of this right now; 0 where it is not known.
+    /// Answers that were the last known state because upstream failed.
+    pub(super) fn stale(&self) -> f64 {
+        self.requests[Outcome::Stale as usize]
+    }
+
+    /// The value of a gauge, or 0 if it is unknown.
     pub(super) fn gauge(&self, name: &str) -> f64 {
         self.gauges.get(name).copied().unwrap_or_default()
     }
 }
 
+/// Whether a status says that upstream is in trouble, and not only something about one task or one key.
+pub(super) fn is_failure(code: &str) -> bool {
+    code == "error" || code == "429" || code.starts_with('5')
+}
+
 impl Buckets {
-    /// Adds to what took no longer than `le`; the routes of one outcome come one after the other.
+    /// Adds to the bucket with the bound `le`: the routes of one outcome share a histogram here.
     fn add(&mut self, le: &str, count: f64) {
         let Ok(le) = le.parse::<f64>() else { return };
         match self.0.iter_mut().find(|(bound, _)| *bound >= le) {
@@ -123,7 +145,7 @@ impl Buckets {
         }
     }
 
-    /// What came since `earlier`.
+    /// The observations since `earlier`.
     pub(super) fn since(&self, earlier: &Self) -> Self {
         let before = |le: f64| {
             let known = earlier
@@ -140,8 +162,8 @@ impl Buckets {
         )
     }
 
-    /// The time, in seconds, that this share of all took at most, as `histogram_quantile` of Prometheus tells it:
-    /// evenly spread within a bucket. Infinite beyond the last bound; `None` where there were none.
+    /// The quantile in seconds, interpolated like Prometheus's `histogram_quantile`. Infinite beyond the last bound;
+    /// `None` without observations.
     pub(super) fn quantile(&self, share: f64) -> Option<f64> {
         let all = self
             .0
@@ -149,11 +171,11 @@ impl Buckets {
             .map(|(_, count)| *count)
             .filter(|count| *count > 0.0)?;
         let wanted = share * all;
-        let place = self.0.iter().position(|(_, count)| *count >= wanted)?;
-        let (bound, count) = self.0[place];
-        let (from, before) = place
+        let index = self.0.iter().position(|(_, count)| *count >= wanted)?;
+        let (bound, count) = self.0[index];
+        let (from, before) = index
             .checked_sub(1)
-            .map_or((0.0, 0.0), |place| self.0[place]);
+            .map_or((0.0, 0.0), |index| self.0[index]);
         if bound.is_infinite() || count <= before {
             return Some(bound);
         }
@@ -171,7 +193,7 @@ impl Buckets {
     }
 }
 
-/// One line: `name{label="value",…} number`. None of the labels' values holds a quote or a comma.
+/// One line: `name{label="value",…} number`. No label value contains a quote or a comma.
 struct Sample<'t> {
     name: &'t str,
     labels: &'t str,
@@ -192,6 +214,12 @@ impl<'t> Sample<'t> {
         })
     }
 
+    /// The status in `code`, which may be a class such as `5xx`.
+    fn status(&self) -> u16 {
+        let code = self.label("code").replace('x', "0");
+        code.parse().unwrap_or_default()
+    }
+
     fn label(&self, name: &str) -> &'t str {
         self.labels
             .split(',')
@@ -210,6 +238,10 @@ mod tests {
 pollgate_requests_total{code="200",outcome="hit",route="openai"} 1
 pollgate_requests_total{code="200",outcome="hit",route="unified"} 1
 pollgate_requests_total{code="503",outcome="failed",route="unified"} 1
+pollgate_requests_total{code="502",outcome="fetched",route="unified"} 2
+pollgate_requests_total{code="5xx",outcome="shared",route="unified"} 4
+pollgate_requests_total{code="429",outcome="failed",route="unified"} 8
+pollgate_requests_total{code="502",outcome="forwarded",route="forward"} 16
 pollgate_requests_total{code="200",outcome="forwarded",route="forward"} 1
 pollgate_request_duration_seconds_bucket{outcome="hit",route="openai",le="0.00005"} 0
 pollgate_request_duration_seconds_bucket{outcome="hit",route="openai",le="0.0001"} 1
@@ -229,9 +261,10 @@ pollgate_flights 2
     #[tokio::test(start_paused = true)]
     async fn what_is_counted_is_read_back() {
         let totals = Totals::read(TEXT, Instant::now());
-        assert_eq!(totals.requests, [2.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0]);
+        assert_eq!(totals.requests, [2.0, 4.0, 2.0, 0.0, 17.0, 0.0, 9.0]);
+        assert_eq!((totals.errors, totals.upstream_failed), (7.0, 1.0));
         let polls = (totals.client_polls, totals.avoided, totals.upstream_polls);
-        assert_eq!(polls, (3.0, 2.0, 2.0));
+        assert_eq!(polls, (17.0, 2.0, 2.0));
         let codes: Vec<_> = totals.upstream_codes.clone().into_iter().collect();
         assert_eq!(codes, [("200".into(), 1.0), ("error".into(), 1.0)]);
         let gauges = ["cache_bytes", "flights", "size"].map(|name| totals.gauge(name));

@@ -1,16 +1,16 @@
-//! Numbers with their units, as people read them; a no-break space between the two.
+//! Formats numbers with their units for people, with a no-break space between the two.
 
 use std::time::Duration;
 
-/// Where there is nothing to say.
+/// Stands for a value that is unknown or does not apply.
 pub(super) const NOTHING: &str = "–";
 
 /// `12,345`.
 pub(super) fn count(number: f64) -> String {
     let digits = format!("{:.0}", number.max(0.0));
     let mut text = String::with_capacity(digits.len() * 4 / 3);
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -80,7 +80,7 @@ pub(super) fn bytes(bytes: f64) -> String {
     format!("{number:.decimals$}\u{a0}{unit}")
 }
 
-/// `97.9 %` of a whole; rounded down, so that all but one of many never reads as all, nor one of many as none.
+/// `97.9 %`. Rounds down, so that only the whole reads as `100 %` and only nothing as `0 %`.
 pub(super) fn percent(part: f64, whole: f64) -> String {
     if whole <= 0.0 {
         return NOTHING.into();
@@ -94,6 +94,12 @@ pub(super) fn percent(part: f64, whole: f64) -> String {
     } else {
         format!("{:.1}\u{a0}%", tenths / 10.0)
     }
+}
+
+/// A number as the functions here take it.
+#[expect(clippy::cast_precision_loss, reason = "shown with three digits or so")]
+pub(super) fn precise(number: usize) -> f64 {
+    number as f64
 }
 
 #[cfg(test)]

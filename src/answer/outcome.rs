@@ -51,6 +51,13 @@ impl Outcome {
         matches!(self, Self::Stale)
     }
 
+    /// Whether an answer with this status counts as an error that a client saw: a 5xx made here, or passed on from a
+    /// poll. A forwarded 5xx does not, since it is between upstream and the client.
+    #[must_use]
+    pub const fn is_error(self, code: u16) -> bool {
+        code / 100 == 5 && !matches!(self, Self::Forwarded)
+    }
+
     /// Whether the poll was answered without an upstream request of its own.
     #[must_use]
     pub const fn avoided_a_poll(self) -> bool {

@@ -13,8 +13,8 @@ use super::store::Store;
 use crate::request::key::{Caller, TaskKey};
 use crate::task::State;
 
-/// The number of callers that a [`Census`] names.
-const NAMED: usize = 12;
+/// How many callers a [`Census`] names.
+const NAMED: usize = 64;
 
 /// A cached answer, and what it may be used for now.
 #[derive(Debug, Clone)]

@@ -40,13 +40,9 @@ impl Config {
         let [started, last, wanted] =
             [self, last, wanted].map(|config| Table::try_from(config).unwrap_or_default());
         let differs = |from: &Table, key: &str| keys::get(from, key) != keys::get(&wanted, key);
-        // With HTTPS on, other files can be read; whether it is on is decided at the start.
-        let https_toggled = started_with_tls(&started) != started_with_tls(&wanted);
-        let is_fixed =
-            |key: &str| FIXED.contains(&key) || (https_toggled && key.starts_with("listen.tls."));
         let mut changes = Changes::default();
         for key in keys::known(&keys::default_table().unwrap_or_default()) {
-            if is_fixed(&key) {
+            if is_fixed(&started, &wanted, &key) {
                 if differs(&started, &key) {
                     changes.wait_for_restart.push(key);
                 }
@@ -56,6 +52,13 @@ impl Config {
         }
         changes
     }
+}
+
+/// Whether a process that started with one configuration can take up this key of another one only by a restart.
+pub(super) fn is_fixed(started: &Table, wanted: &Table, key: &str) -> bool {
+    // With HTTPS on, other files can be read; whether it is on is decided at the start.
+    let https_toggled = started_with_tls(started) != started_with_tls(wanted);
+    FIXED.contains(&key) || (https_toggled && key.starts_with("listen.tls."))
 }
 
 fn started_with_tls(config: &Table) -> bool {

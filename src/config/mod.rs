@@ -7,6 +7,7 @@ mod changes;
 mod explain;
 mod header_names;
 mod human;
+mod in_force;
 mod keys;
 mod load;
 mod origin;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 pub use changes::Changes;
 pub use human::{Percent, Size, UpstreamUrl};
+pub use in_force::Setting;
 pub use load::{Loaded, Sources, load};
 pub use problem::Problem;
 pub use proxy::Proxy;

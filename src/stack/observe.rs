@@ -182,6 +182,10 @@ impl Drop for Watch {
         let outcome = self.facts.outcome;
         self.metrics
             .request(self.subject.route, outcome, self.code, seconds, self.trace);
+        if let (Some(caller), Some(task)) = (self.subject.caller, &self.subject.task) {
+            let demand = self.metrics.demand();
+            demand.record(caller, task.as_str(), self.facts.state, outcome, self.code);
+        }
         if self.is_logged() {
             let request_id = self.request_id.as_ref();
             // Clients may send any bytes.

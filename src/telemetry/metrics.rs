@@ -11,6 +11,7 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
 };
 
+use super::demand::Demand;
 use super::exemplars::Exemplars;
 use super::exposition::Exposition;
 use super::non_blocking;
@@ -48,6 +49,7 @@ pub struct Metrics {
     flights: IntGauge,
     waiters: IntGauge,
     connections: IntGauge,
+    demand: Demand,
 }
 
 /// The series of one route and outcome.
@@ -165,6 +167,7 @@ impl Metrics {
                 "Clients waiting for a status poll under way.",
             )?,
             connections: gauge("pollgate_connections", "Client connections open.")?,
+            demand: Demand::default(),
             registry,
         })
     }
@@ -200,6 +203,12 @@ impl Metrics {
             let bucket = SECONDS.partition_point(|bound| *bound < seconds);
             self.exemplars.keep(route, label, bucket, trace, seconds);
         }
+    }
+
+    /// Counts by caller and by task, for the page: no label could hold them.
+    #[must_use]
+    pub fn demand(&self) -> &Demand {
+        &self.demand
     }
 
     /// Upstream answered, with that status, or (`None`) did not.

@@ -1,5 +1,6 @@
 //! What pollgate tells of itself: metrics, and log lines in the same spirit.
 
+mod demand;
 mod exemplars;
 mod exposition;
 mod log;
@@ -9,6 +10,7 @@ mod prometheus_format;
 mod recent;
 mod targets;
 
+pub use demand::{CallerDemand, CallerDigest, Demand, TaskDemand};
 pub use exposition::Exposition;
 pub use log::{LogGuard, Reload, RequestLine, start, write_snapshot};
 pub use metrics::{Counted, Gauge, Metrics, UpstreamKind};

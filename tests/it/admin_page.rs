@@ -1,4 +1,4 @@
-//! The page at the admin root: its content, the lookup of a task, live numbers, and which requests it refuses.
+//! The page of the admin listener: its content, its look-up, its live numbers, and the requests it refuses.
 
 use http::{Method, Request};
 use http_body_util::{BodyExt as _, Full};
@@ -122,7 +122,9 @@ async fn numbers_show_without_any_script() {
         "data-cell=\"avoided.window\">since the start<",
         "data-cell=\"hit.total\">2<",
         "data-cell=\"tasks.succeeded\">1<",
-        "data-cell=\"health\">answering<",
+        "<title>● up · pollgate</title>",
+        "data-cell=\"state\">up<",
+        "data-cell=\"hour.errors\">0<",
         "data-cell=\"cache.entries\">2 answers<",
         "data-cell=\"errors\">Nothing went wrong since the start.<",
     ] {
@@ -167,13 +169,13 @@ async fn the_lookup_shows_what_is_cached_and_why() {
             &[
                 "succeeded, ",
                 "12 h: the task succeeded (cache.succeeded_ttl)",
-                "with the first poll after 11 h 59 min",
+                "on the first client poll after 11 h 59 min",
             ][..],
         ),
         (
             "signed",
             &[
-                "its URL's own signature runs out 5 min later (cache.url_margin)",
+                "the signature of its URL expires 5 min later (cache.url_margin)",
                 "for another 54 min",
             ],
         ),
@@ -181,17 +183,17 @@ async fn the_lookup_shows_what_is_cached_and_why() {
             "failed",
             &[
                 "failed, ",
-                "10 min: the task failed, which can flip upstream (cache.failed_ttl)",
+                "10 min: the task failed, which upstream may still revise (cache.failed_ttl)",
             ],
         ),
         (
             "running",
             &[
                 "processing, 50 %",
-                "the task is under way (cache.in_flight_ttl)",
+                "the task is running (cache.in_flight_ttl)",
             ],
         ),
-        ("none", &["there is no such task", "(cache.missing_ttl)"]),
+        ("none", &["no such task exists", "(cache.missing_ttl)"]),
     ] {
         gateway
             .client
@@ -202,7 +204,7 @@ async fn the_lookup_shows_what_is_cached_and_why() {
             assert!(told.contains(part), "{part} is not in {told}");
         }
         assert!(
-            told.contains("accepted by upstream just now, which is good for another"),
+            told.contains("accepted by upstream just now, and good for another"),
             "{told}"
         );
         assert!(
@@ -220,7 +222,7 @@ async fn the_lookup_separates_callers_and_paths_and_marks_what_is_no_longer_usab
     assert!(
         look_up(&gateway, "t")
             .await
-            .contains("Nothing is remembered of it")
+            .contains("Nothing is cached of it")
     );
     for (path, key) in [
         ("/v1/videos/t", "sk-1"),
@@ -252,7 +254,7 @@ async fn the_lookup_separates_callers_and_paths_and_marks_what_is_no_longer_usab
         .await;
     let told = look_up(&gateway, "t").await;
     assert!(
-        told.contains("nothing: since it was asked for, the task was changed"),
+        told.contains("invalidated: since upstream sent it, the task was changed"),
         "{told}"
     );
     upstream.close_gate();
@@ -262,7 +264,7 @@ async fn the_lookup_separates_callers_and_paths_and_marks_what_is_no_longer_usab
     assert!(
         look_up(&gateway, "t")
             .await
-            .contains("right now; one client waits for it")
+            .contains("now; one client is waiting")
     );
     upstream.let_pass(1);
 }
@@ -313,6 +315,248 @@ async fn an_error_is_listed_with_who_saw_it() {
         );
     }
     assert!(!page.text().contains("<html>bad"), "nor its body");
+}
+
+/// The text of a cell that the script keeps current.
+async fn cell(gateway: &Gateway, name: &str) -> String {
+    let page = page(gateway, "/").await;
+    let (_, rest) = page
+        .text()
+        .split_once(&format!("data-cell=\"{name}\">"))
+        .expect(name);
+    rest.split('<').next().unwrap().replace('\u{a0}', " ")
+}
+
+/// The rows of a table, each as its cells' texts.
+async fn table(gateway: &Gateway, name: &str) -> Vec<Vec<String>> {
+    let page = page(gateway, "/").await;
+    let (_, rest) = page
+        .text()
+        .split_once(&format!("data-rows=\"{name}\">"))
+        .expect(name);
+    let (body, _) = rest.split_once("</tbody>").unwrap();
+    let cells = |row: &str| {
+        let mut cells = Vec::new();
+        for part in row.split("</t").filter(|part| !part.is_empty()) {
+            let text: String = part.split('<').fold(String::new(), |text, part| {
+                text + part.split_once('>').map_or("", |(_, text)| text)
+            });
+            cells.push(text.replace('\u{a0}', " "));
+        }
+        cells
+    };
+    body.split("<tr")
+        .skip(1)
+        .map(|row| cells(row.split_once('<').unwrap().1))
+        .map(|mut cells| {
+            cells.retain(|cell| !cell.is_empty());
+            cells
+        })
+        .collect()
+}
+
+async fn title(gateway: &Gateway) -> String {
+    let page = page(gateway, "/").await;
+    let (_, rest) = page.text().split_once("<title>").unwrap();
+    rest.split("</title>").next().unwrap().to_owned()
+}
+
+/// Polls a task that upstream has not told of until the page has this title.
+async fn poll_until(gateway: &Gateway, expected: &str) {
+    eventually(expected, async || {
+        gateway.get("/v1/videos/unknown").await;
+        title(gateway).await == expected
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_state_of_upstream_is_in_header_and_title_with_since_and_why() {
+    let upstream = Upstream::saying(row("IN_PROGRESS")).await;
+    let gateway = Gateway::start(&upstream.url(), &[]).await;
+    assert_eq!(title(&gateway).await, "○ not polled yet · pollgate");
+    gateway.get("/v1/videos/known").await;
+    assert_eq!(title(&gateway).await, "● up · pollgate");
+    upstream.now(|_| Reply::new(503, "text/html", "<html>maintenance</html>"));
+    poll_until(&gateway, "◆ failing · pollgate").await;
+    poll_until(&gateway, "▲ down · pollgate").await;
+    assert_eq!(cell(&gateway, "state").await, "down");
+    assert!(cell(&gateway, "state.for").await.starts_with("for "));
+    let since = cell(&gateway, "state.since").await;
+    assert!(
+        since.starts_with("Since ") && since.ends_with(" UTC: 503 Service Unavailable."),
+        "{since}"
+    );
+    let detail = cell(&gateway, "state.detail").await;
+    assert!(
+        detail.contains("probe")
+            && detail.contains("running tasks run out in 9 min")
+            && detail.contains("(cache.stale_if_error)"),
+        "{detail}"
+    );
+    upstream.now(|_| Reply::new(429, "text/plain", ""));
+    poll_until(&gateway, "❚❚ paused · pollgate").await;
+    let since = cell(&gateway, "state.since").await;
+    assert!(since.ends_with(" UTC: 429 Too Many Requests."), "{since}");
+    upstream.now(|_| Reply::json(row("IN_PROGRESS")));
+    poll_until(&gateway, "● up · pollgate").await;
+}
+
+#[tokio::test]
+async fn an_incident_is_there_when_the_page_is_opened_after_it() {
+    let upstream = Upstream::saying(row("IN_PROGRESS")).await;
+    let gateway = Gateway::start(&upstream.url(), &[]).await;
+    gateway.get("/v1/videos/known").await;
+    upstream.now(|_| Reply::new(503, "text/html", "<html>maintenance</html>"));
+    // Nobody opens the page meanwhile: the log tells that polls are refused.
+    eventually("only probes go upstream", async || {
+        gateway.get("/v1/videos/unknown").await;
+        let log = gateway.log();
+        log.iter().any(|line| line.contains("outcome=\"failed\""))
+    })
+    .await;
+    // They go ever more slowly: four take longer than the recorder's tick.
+    let asked = upstream.count();
+    eventually("four probes", async || {
+        gateway.get("/v1/videos/unknown").await;
+        upstream.count() >= asked + 4
+    })
+    .await;
+    upstream.now(|_| Reply::json(row("IN_PROGRESS")));
+    eventually("upstream is asked again", async || {
+        gateway.get("/v1/videos/unknown").await.status == 200
+    })
+    .await;
+    assert_eq!(title(&gateway).await, "● up · pollgate");
+    let incidents = table(&gateway, "incidents").await;
+    let [incident] = incidents.as_slice() else {
+        panic!("{incidents:?}")
+    };
+    assert_eq!(incident[0], "down");
+    assert!(!incident[1].ends_with("now"), "{incident:?}");
+    assert_eq!(incident[3], "503 Service Unavailable");
+    assert!(incident[4].contains(" error"), "{incident:?}");
+    assert_ne!(incident[4], "0 errors", "that clients saw");
+    let detail = cell(&gateway, "state.detail").await;
+    assert!(
+        detail.starts_with("Upstream was last down from "),
+        "{detail}"
+    );
+    let mut watcher = Watcher::open(&gateway).await.expect("a place");
+    let view = watcher.view().await;
+    let points = |name: &str| -> Vec<f64> {
+        let points = view["charts"][name].as_array().expect(name).iter();
+        points.map(|point| point.as_f64().unwrap()).collect()
+    };
+    assert!(points("hour.errors").iter().sum::<f64>() > 0.0);
+    assert!(points("hour.state").contains(&4.0), "down");
+}
+
+#[tokio::test]
+async fn errors_are_counted_as_metrics_count_them_and_for_each_caller() {
+    let upstream = Upstream::start(|asked| {
+        let id = asked.target.rsplit('/').next().unwrap();
+        match id.parse().unwrap_or(200) {
+            200 => Reply::json(row("IN_PROGRESS")),
+            code => Reply::new(code, "application/json", r#"{"error":{"message":"no"}}"#),
+        }
+    })
+    .await;
+    let gateway = Gateway::start(&upstream.url(), &[]).await;
+    let poll = async |key: &str, path: &str| {
+        let answer = gateway.client.get(path, key, &[]).await;
+        answer.status.as_u16()
+    };
+    for (key, id, code) in [
+        ("sk-1", "500", 500),
+        ("sk-1", "501", 501),
+        ("sk-1", "403", 403),
+        ("sk-2", "known", 200),
+        ("sk-2", "404", 404),
+    ] {
+        assert_eq!(poll(key, &format!("/v1/videos/{id}")).await, code);
+    }
+    // Between upstream and the client.
+    assert_eq!(poll("sk-1", "/v1/models/500").await, 500);
+    let metrics = crate::support::get(gateway.admin, "/metrics").await;
+    let errors: f64 = metrics
+        .text()
+        .lines()
+        .filter(|line| line.starts_with("pollgate_requests_total{code=\"5"))
+        .filter(|line| !line.contains("outcome=\"forwarded\""))
+        .map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap())
+        .sum();
+    assert_eq!(cell(&gateway, "hour.errors").await, errors.to_string());
+    let callers = table(&gateway, "callers").await;
+    let counts: Vec<_> = callers.iter().map(|row| (&*row[2], &*row[3])).collect();
+    assert_eq!(
+        counts,
+        [("2", "1"), ("0", "1")],
+        "5xx and 4xx, most first: {callers:?}"
+    );
+    assert_eq!(callers[0][0].len(), 8, "a digest: {callers:?}");
+    assert!(callers.iter().all(|row| row[1].ends_with("/s")));
+}
+
+#[tokio::test]
+async fn the_running_tasks_that_are_polled_most_are_listed() {
+    let upstream = Upstream::start(|asked| {
+        let is_over = asked.target.ends_with("/over");
+        Reply::json(row(if is_over { "SUCCESS" } else { "IN_PROGRESS" }))
+    })
+    .await;
+    let gateway = Gateway::start(&upstream.url(), &[]).await;
+    for (id, polls) in [("once", 1), ("often", 9), ("over", 5), ("thrice", 3)] {
+        for _ in 0..polls {
+            gateway.get(&format!("/v1/videos/{id}")).await;
+        }
+    }
+    let tasks = table(&gateway, "asked").await;
+    let ids: Vec<_> = tasks.iter().map(|row| &*row[0]).collect();
+    assert_eq!(ids, ["often", "thrice", "once"], "{tasks:?}");
+    assert_eq!(tasks[0][2], "processing");
+    let page = page(&gateway, "/").await;
+    assert!(
+        page.text()
+            .contains("<a href=\"/?task=often#why\">often</a>")
+    );
+}
+
+#[tokio::test]
+async fn the_settings_in_force_are_listed_and_those_that_differ_are_marked() {
+    let upstream = Upstream::saying(row("SUCCESS")).await;
+    let gateway = Gateway::start(&upstream.url(), &[("cache.failed_ttl", "7m")]).await;
+    let changed = table(&gateway, "settings").await;
+    let expected = vec!["cache.failed_ttl".to_owned(), "7m".to_owned()];
+    assert!(changed.contains(&expected), "{changed:?}");
+    assert!(
+        changed.iter().all(|row| row[0] != "cache.missing_ttl"),
+        "{changed:?}"
+    );
+    let page = page(&gateway, "/").await;
+    let row = |kind: &str, key: &str, value: &str| {
+        format!(
+            "<tr data-kind=\"{kind}\" role=\"row\"><th scope=\"row\" role=\"rowheader\">{key}</th>\
+             <td role=\"cell\">{value}</td></tr>"
+        )
+    };
+    let (_, all) = page.text().split_once("<details>").unwrap();
+    for row in [
+        row("changed", "cache.failed_ttl", "7m"),
+        row("", "cache.missing_ttl", "2s"),
+    ] {
+        assert!(all.contains(&row), "{row} is not in {all}");
+    }
+}
+
+#[tokio::test]
+async fn the_look_up_stands_before_the_charts() {
+    let upstream = Upstream::saying(row("SUCCESS")).await;
+    let gateway = Gateway::start(&upstream.url(), &[]).await;
+    let page = page(&gateway, "/").await;
+    let order = ["data-cell=\"state\"", "name=\"task\"", "id=\"hour-polls\""];
+    let found = order.map(|part| page.text().find(part).expect(part));
+    assert!(found.is_sorted(), "{found:?}");
 }
 
 /// A watcher of the page's numbers.
@@ -367,9 +611,9 @@ impl Watcher {
             .expect("an event in time")
     }
 
-    async fn picture(&mut self) -> Value {
+    async fn view(&mut self) -> Value {
         let (event, data) = self.next().await.expect("an event");
-        assert_eq!(event, "picture");
+        assert_eq!(event, "view");
         serde_json::from_str(&data).expect("JSON")
     }
 }
@@ -379,14 +623,14 @@ async fn the_stream_sends_numbers_at_once_and_again_with_traffic() {
     let upstream = Upstream::saying(row("SUCCESS")).await;
     let gateway = Gateway::start(&upstream.url(), &[]).await;
     let mut watcher = Watcher::open(&gateway).await.expect("a place");
-    let first = watcher.picture().await;
+    let first = watcher.view().await;
     assert_eq!(first["cells"]["client.total"], "0");
-    assert_eq!(first["cells"]["health"], "not asked yet");
+    assert_eq!(first["cells"]["state"], "not polled yet");
     gateway.get("/v1/videos/t").await;
     gateway.get("/v1/videos/t").await;
-    let mut second = watcher.picture().await;
+    let mut second = watcher.view().await;
     while second["cells"]["client.total"] != "2" {
-        second = watcher.picture().await;
+        second = watcher.view().await;
     }
     assert_eq!(second["cells"]["upstream.total"], "1");
     assert_eq!(second["tables"]["codes"][0]["cells"][0], "200 OK");
@@ -400,7 +644,7 @@ async fn the_stream_sends_numbers_at_once_and_again_with_traffic() {
     // A later watcher shares the samples: its charts start before it.
     let mut late = Watcher::open(&gateway).await.expect("a place");
     assert!(
-        !late.picture().await["charts"]["client"]
+        !late.view().await["charts"]["client"]
             .as_array()
             .unwrap()
             .is_empty()
@@ -432,8 +676,8 @@ async fn the_drain_ends_the_stream_and_the_stream_does_not_delay_the_drain() {
     let upstream = Upstream::saying(row("SUCCESS")).await;
     let mut gateway = Gateway::start(&upstream.url(), &[]).await;
     let mut watcher = Watcher::open(&gateway).await.expect("a place");
-    watcher.picture().await;
-    // A poll in flight keeps the process alive for a moment.
+    watcher.view().await;
+    // A poll under way keeps the process alive for a moment.
     upstream.close_gate();
     let poll = gateway.client.clone();
     let poll = tokio::spawn(async move { poll.get("/v1/videos/t", "sk-1", &[]).await });
@@ -441,7 +685,7 @@ async fn the_drain_ends_the_stream_and_the_stream_does_not_delay_the_drain() {
     gateway.signal("-TERM");
     let last = loop {
         match watcher.next().await {
-            Some((event, _)) if event == "picture" => {}
+            Some((event, _)) if event == "view" => {}
             last => break last,
         }
     };

@@ -10,7 +10,7 @@ import { fileURLToPath } from 'node:url';
 
 import { chromium } from 'playwright-core';
 
-import { end, eventually, start } from './start.js';
+import { end, eventually, simulator, start } from './start.js';
 
 const { CHROMIUM } = process.env;
 const PICTURES = process.env.PICTURES ?? fileURLToPath(new URL('../../../target/page/', import.meta.url));
@@ -70,6 +70,13 @@ async function fits(page) {
   assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= document.documentElement.clientWidth));
 }
 
+// Whether all of it can be seen without scrolling.
+const isOnFirstScreen = (locator) =>
+  locator.evaluate((element) => {
+    const { top, bottom, height } = element.getBoundingClientRect();
+    return height > 0 && top + scrollY >= 0 && bottom + scrollY <= innerHeight;
+  });
+
 async function take(page, name) {
   for (const [screen, viewport] of Object.entries({ phone: PHONE, desktop: DESKTOP })) {
     for (const colorScheme of ['light', 'dark']) {
@@ -112,11 +119,17 @@ test('numbers and charts move with the traffic of a crowd, on every screen and i
   await eventually('more client polls', async () => number(await cell(page, 'client.total')) > before + 100);
   await eventually('polls saved', async () => number((await cell(page, 'avoided')).split(/\s/)[0]) > 50);
   await eventually('a chart', async () => (await page.locator('#chart path.up').getAttribute('d')).length > 200);
-  assert.equal(await cell(page, 'health'), 'answering');
+  assert.equal(await cell(page, 'state'), 'up');
+  assert.equal(await cell(page, 'hour.errors'), '0');
   assert.match(await cell(page, 'hit.p50'), /^[\d.]+\s(µs|ms)$/);
   assert.ok(number(await cell(page, 'tasks.processing')) > 0, 'tasks under way');
   assert.match(await page.locator('[data-rows="callers"] th').first().textContent(), /^[0-9a-f]{8}$/);
-  assert.match(await page.title(), /saved/);
+  assert.equal(await page.title(), '● up · pollgate');
+  await eventually('the last hour', async () => (await page.locator('#hour-state path.up').getAttribute('d')) !== '');
+  const tasks = await page.locator('[data-rows="asked"] tr').allTextContents();
+  assert.ok(tasks.length > 5 && tasks.every((row) => /\d+(\.\d+)?\s\/s(queued|processing)/.test(row)), tasks.join('\n'));
+  await page.getByText('All settings').click();
+  assert.match(await page.locator('details').textContent(), /cache\.stale_if_error10m/);
   await take(page, 'demo');
   for (const colorScheme of ['light', 'dark']) {
     await page.emulateMedia({ colorScheme });
@@ -136,8 +149,8 @@ test('numbers and charts move with the traffic of a crowd, on every screen and i
 });
 
 test('the look-up says why, with JavaScript and without', async () => {
-  const [, simulator] = await start(['simulate', '--listen', '127.0.0.1:0']);
-  const [, gateway, admin] = await serve(simulator);
+  const [, upstream] = await start(['simulate', '--listen', '127.0.0.1:0']);
+  const [, gateway, admin] = await serve(upstream);
   const headers = { authorization: 'Bearer sk-page', 'content-type': 'application/json' };
   const make = (body) => fetch(`${gateway}/v1/videos`, { method: 'POST', headers, body: JSON.stringify(body) });
   const task = await (await make({ model: 'sora-2', prompt: 'p', simulate: { lifetime: '0s' } })).json();
@@ -163,7 +176,7 @@ test('the look-up says why, with JavaScript and without', async () => {
     }
     await page.getByLabel('Task id, path or URL').fill('<b>no-such</b>');
     await page.keyboard.press('Enter');
-    await found.getByText('Nothing is remembered of it').waitFor();
+    await found.getByText('Nothing is cached of it').waitFor();
     assert.equal(await found.locator('b').count(), 0);
     assert.deepEqual(complaints, []);
     await close();
@@ -171,7 +184,7 @@ test('the look-up says why, with JavaScript and without', async () => {
 });
 
 test('a broken upstream is seen, and so is the end of pollgate and its return', async () => {
-  const [simulator, address] = await start(['simulate', '--listen', '127.0.0.1:0']);
+  const [upstream, address] = await start(['simulate', '--listen', '127.0.0.1:0']);
   const [process, gateway, admin] = await serve(address);
   const headers = { authorization: 'Bearer sk-page', 'content-type': 'application/json' };
   const body = JSON.stringify({ model: 'sora-2', prompt: 'p', simulate: { lifetime: '1h' } });
@@ -180,19 +193,37 @@ test('a broken upstream is seen, and so is the end of pollgate and its return', 
   assert.equal((await poll(task.id)).status, 200);
   const { page, complaints, close } = await open(admin);
   await word(page, 'live');
-  simulator.kill('SIGKILL');
-  await once(simulator, 'exit');
+  upstream.kill('SIGKILL');
+  await once(upstream, 'exit');
   await eventually('upstream is down', async () => {
     await Promise.all([poll(task.id), poll('unknown-1'), poll('unknown-2')]);
-    return (await cell(page, 'health')) === 'down';
+    return (await cell(page, 'state')) === 'down';
   });
   await eventually('all three sides of it', async () => {
     const rows = await page.locator('[data-rows="errors"] th').allTextContents();
     return ['upstream failed', 'hidden from the client', 'a client saw it'].every((seen) => rows.includes(seen));
   });
   assert.match(await page.locator('[data-rows="errors"]').textContent(), /upstream_unavailable/);
+  assert.equal(await page.title(), '▲ down · pollgate');
+  assert.match(await cell(page, 'state.since'), /^Since \d\d:\d\d:\d\d UTC: .+\.$/);
+  assert.match(await page.locator('[data-rows="incidents"] tr').first().textContent(), /^down.* – now/);
+  assert.ok(number(await cell(page, 'hour.errors')) > 0, 'errors that clients saw');
+  await eventually('an hour with errors in it', async () => (await page.locator('#hour-errors path').getAttribute('d')) !== '');
   await page.evaluate((id) => { document.getElementById('task').value = id; }, task.id);
   await take(page, 'broken');
+  await page.setViewportSize(PHONE);
+  for (const name of ['state', 'state.since', 'state.detail', 'hour.errors', 'hour.errors.now']) {
+    assert.ok(await isOnFirstScreen(page.locator(`[data-cell="${name}"]`)), `${name} on a phone's first screen`);
+  }
+  await page.setViewportSize(DESKTOP);
+  for (const place of ['#task', '[data-rows="incidents"] tr', '#hour-state']) {
+    assert.ok(await isOnFirstScreen(page.locator(place).first()), `${place} on a desk's first screen`);
+  }
+  for (const colorScheme of ['light', 'dark']) {
+    await page.emulateMedia({ colorScheme });
+    const worst = await contrast(page);
+    assert.ok(worst >= 4.5, `${colorScheme}: ${worst}`);
+  }
   assert.deepEqual(complaints, []);
 
   const asked = Date.now();
@@ -200,9 +231,45 @@ test('a broken upstream is seen, and so is the end of pollgate and its return', 
   await once(process, 'exit');
   assert.ok(Date.now() - asked < 15_000, 'a watcher does not delay the end for limits.drain');
   await word(page, 'disconnected');
+  assert.equal(await page.title(), '? disconnected · pollgate', 'the state of upstream is not known any more');
   await eventually('how long ago', async () => /last update \d+ s ago/.test(await page.locator('#stream-detail').textContent()));
   await take(page, 'disconnected');
   await serve('http://127.0.0.1:1', new URL(admin).host);
   await word(page, 'live');
   await close();
+});
+
+test('an incident is there when the page is opened after it, and a pause has its own word', async () => {
+  const upstream = await simulator();
+  const [, gateway, admin] = await serve(upstream.url);
+  const headers = { authorization: 'Bearer sk-page' };
+  const poll = async (id) => (await fetch(`${gateway}/v1/videos/${id}`, { headers })).status;
+  const state = async () => {
+    const html = await (await fetch(admin, { headers: { accept: 'text/html' } })).text();
+    return /data-cell="state">([^<]*)</.exec(html)[1];
+  };
+  const until = (wanted) => eventually(wanted, async () => (await poll('unknown'), (await state()) === wanted));
+  await until('up');
+  await upstream.faults({ fault: '503' });
+  await until('down');
+  await upstream.faults({ fault: '429-empty' });
+  await until('paused');
+  const { page, complaints, close } = await open(admin);
+  await word(page, 'live');
+  assert.equal(await page.title(), '❚❚ paused · pollgate');
+  await take(page, 'paused');
+  await close();
+  await upstream.faults();
+  await until('up');
+  const after = await open(admin);
+  await word(after.page, 'live');
+  const incidents = await after.page.locator('[data-rows="incidents"] tr').allTextContents();
+  assert.equal(incidents.length, 2);
+  assert.match(incidents[0], /^paused.*429 Too Many Requests/);
+  assert.match(incidents[1], /^down.*503 Service Unavailable/);
+  assert.ok(incidents.every((row) => !row.includes('now')), 'both are over');
+  await eventually('a bar of the outage', async () => (await after.page.locator('#hour-state path.down').getAttribute('d')) !== '');
+  await take(after.page, 'after');
+  assert.deepEqual([...complaints, ...after.complaints], []);
+  await after.close();
 });

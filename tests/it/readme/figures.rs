@@ -283,6 +283,24 @@ const FIGURES: &[(&str, &str, &str, &str)] = &[
         "for 16 watchers at once",
     ),
     (
+        "admin/hour",
+        "const BUCKETS: usize = 120;",
+        "docs/observing",
+        "120 half minutes",
+    ),
+    (
+        "telemetry/demand",
+        "const CALLERS: usize = 64;",
+        "docs/observing",
+        "counted for 64 callers",
+    ),
+    (
+        "telemetry/demand",
+        "const SAMPLES: f64 = 250.0;",
+        "docs/observing",
+        "up to 250 a second",
+    ),
+    (
         "telemetry/non_blocking",
         "const ROOM: usize = 4 << 20;",
         "docs/observing",

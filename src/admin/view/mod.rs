@@ -1,4 +1,8 @@
-//! What the page shows at one moment, in words and numbers for people: the same at its load and in every event.
+//! The view model: everything that the page shows at one moment, as text. The same when the page loads and in every
+//! event.
+
+mod demand;
+mod state;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,31 +11,35 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::history::History;
-use super::totals::{Buckets, Totals};
-use super::words::{NOTHING, ago, bytes, count, latency, percent, rate, span};
+use super::recorder::Report;
+use super::totals::{Buckets, Totals, is_failure};
+use super::words::{NOTHING, ago, bytes, count, latency, percent, precise, rate, span};
 use crate::answer::outcome::Outcome;
-use crate::cache::{Acceptance, Census};
+use crate::cache::Census;
+use crate::config::Setting;
 use crate::gateway::Gateway;
 use crate::telemetry::{ErrorRecord, SeenBy};
-use crate::upstream::breakers::CircuitStatus;
 
-/// See the module.
+/// Everything that the page shows at one moment.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(super) struct View {
-    /// Texts, by the name of the place where they stand.
+    /// Texts, by the name of the element that shows them.
     pub cells: BTreeMap<String, String>,
     /// Rows, by the name of their table.
     pub tables: BTreeMap<&'static str, Vec<Row>>,
-    /// One number a second, the latest last.
+    /// Numbers by name, the latest last: rates one a second, and those of `hour.` one every half minute.
     pub charts: BTreeMap<&'static str, Vec<f64>>,
+    /// All settings in force: only for the page, since they hardly ever change.
+    #[serde(skip)]
+    pub settings: Vec<Row>,
 }
 
 /// A row of a table.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Row {
-    /// What kind of row it is, where it has a sign.
+    /// Selects the sign of the row, if it has one.
     pub kind: &'static str,
-    /// Its cells; the first one names it.
+    /// Its cells; the first is the row's header.
     pub cells: Vec<Cell>,
 }
 
@@ -39,11 +47,11 @@ pub(super) struct Row {
 #[derive(Debug, Clone, Serialize)]
 #[serde(untagged)]
 pub(super) enum Cell {
-    /// What it says.
+    /// Text.
     Text(String),
-    /// A task's raw id, with a link to its look-up.
+    /// A task, linked to its look-up.
     Task {
-        /// The id.
+        /// Its raw id.
         task: String,
     },
 }
@@ -57,34 +65,40 @@ impl Row {
     }
 }
 
-/// What is counted by going over the store, which is not done every second.
+/// What a scan of the cache counts, which does not happen every second.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Counted {
     pub census: Census,
     pub paused_callers: usize,
 }
 
-/// The words for the five kinds of [`Census::tasks`].
+/// The names of the five states in [`Census::tasks`].
 pub(super) const STATES: [&str; 5] = ["queued", "processing", "succeeded", "failed", "missing"];
 
 impl View {
-    /// Draws it, of a gateway that has been running since `started`.
+    /// Draws the view of a gateway that has been running since `started`.
     pub(super) fn draw(
         gateway: &Gateway,
         started: Instant,
         history: &History,
         counted: &Counted,
+        report: &Report,
         now: Instant,
     ) -> Self {
         let mut view = Self::default();
         view.set("version", env!("CARGO_PKG_VERSION"));
         view.set("uptime", span(now.saturating_duration_since(started)));
-        view.traffic(history);
-        view.upstream(gateway, history, counted.paused_callers, now);
-        view.cache(gateway, history.latest());
-        view.tasks(counted);
-        view.errors(&gateway.polls().recent_errors.latest(), now);
+        view.state(gateway, report, counted.paused_callers, now);
         view.charts = history.charts();
+        view.hour(report, now);
+        view.traffic(history);
+        view.upstream(gateway, history);
+        view.cache(gateway, history.latest());
+        view.states(&counted.census);
+        view.callers(&counted.census, &report.callers);
+        view.asked(&report.tasks);
+        view.settings(&gateway.settings());
+        view.errors(&gateway.polls().recent_errors.latest(), now);
         view
     }
 
@@ -114,13 +128,13 @@ impl View {
             per_second(now.upstream_polls, soon.upstream_polls),
         );
         self.set("upstream.total", count(now.upstream_polls));
-        for (place, outcome) in Outcome::ALL.iter().enumerate() {
+        for (index, outcome) in Outcome::ALL.iter().enumerate() {
             let word = outcome.as_str();
-            let took = now.latency[place].since(&minute.latency[place]);
-            let all = now.requests[place];
+            let took = now.latency[index].since(&minute.latency[index]);
+            let all = now.requests[index];
             self.set(
                 format!("{word}.rate"),
-                per_second(all, soon.requests[place]),
+                per_second(all, soon.requests[index]),
             );
             self.set(format!("{word}.total"), count(all));
             self.set(format!("{word}.p50"), quantile(&took, 0.5));
@@ -131,27 +145,18 @@ impl View {
         self.set("upstream.p99", quantile(&took, 0.99));
         let codes = now.upstream_codes.iter().map(|(code, all)| {
             let before = soon.upstream_codes.get(code).copied().unwrap_or_default();
-            let kind = if is_trouble(code) { "trouble" } else { "" };
+            let kind = if is_failure(code) { "trouble" } else { "" };
             let cells = [code_in_words(code), per_second(*all, before), count(*all)];
             Row::new(kind, cells)
         });
         self.tables.insert("codes", codes.collect());
     }
 
-    fn upstream(&mut self, gateway: &Gateway, history: &History, paused: usize, now: Instant) {
+    fn upstream(&mut self, gateway: &Gateway, history: &History) {
         let polls = history.latest();
-        let (word, state, detail) = health_in_words(gateway, polls, now);
-        self.set("health", word);
-        self.set("health.state", state);
-        let paused = match paused {
-            0 => String::new(),
-            1 => " One caller was asked by it to pause.".into(),
-            paused => format!(" {paused} callers were asked by it to pause."),
-        };
-        self.set("health.detail", detail + &paused);
         self.set("upstream.url", gateway.upstream_url().to_string());
         self.set("flights", count(polls.gauge("flights")));
-        self.set("places", count(precise(gateway.free_permits())));
+        self.set("permits", count(precise(gateway.free_permits())));
         self.set("waiters", count(polls.gauge("waiters")));
         self.set("connections", count(polls.gauge("connections")));
     }
@@ -174,38 +179,39 @@ impl View {
         }
     }
 
-    fn tasks(&mut self, Counted { census, .. }: &Counted) {
+    fn states(&mut self, census: &Census) {
         for (state, (tasks, fresh)) in STATES.iter().zip(census.tasks) {
             self.set(format!("tasks.{state}"), count(precise(tasks)));
             self.set(format!("tasks.{state}.fresh"), count(precise(fresh)));
         }
-        let others = census.callers.saturating_sub(census.largest.len());
+    }
+
+    fn settings(&mut self, settings: &[Setting]) {
+        let rows = settings.iter().map(|setting| {
+            let value = match &setting.after_restart {
+                Some(next) => format!("{} ({next} after a restart)", setting.value),
+                None => setting.value.clone(),
+            };
+            let differs = setting.is_changed || setting.after_restart.is_some();
+            let kind = if differs { "changed" } else { "" };
+            Row::new(kind, [setting.key.clone(), value])
+        });
+        self.settings = rows.collect();
+        let changed: Vec<_> = self
+            .settings
+            .iter()
+            .filter(|row| row.kind == "changed")
+            .cloned()
+            .collect();
         self.set(
-            "callers",
-            match (census.callers, others) {
-                (0, _) => "Nothing is remembered for anyone right now.".into(),
-                (_, 0) => String::new(),
-                (_, others) => format!("and {} more with fewer tasks", count(precise(others))),
+            "settings",
+            match changed.len() {
+                0 => "All settings are the defaults.".into(),
+                1 => "One setting is not the default:".into(),
+                many => format!("{many} settings are not the defaults:"),
             },
         );
-        let rows = census.largest.iter().map(|one| {
-            let status = match one.acceptance {
-                Acceptance::Accepted(since) => format!("accepted {}", ago(since)),
-                Acceptance::Missing => "not accepted".into(),
-            };
-            let (tasks, running) = (count(precise(one.tasks)), count(precise(one.running)));
-            Row::new(
-                "",
-                [
-                    format!("{:?}", one.caller),
-                    tasks,
-                    running,
-                    ago(one.heard),
-                    status,
-                ],
-            )
-        });
-        self.tables.insert("callers", rows.collect());
+        self.tables.insert("settings", changed);
     }
 
     fn errors(&mut self, latest: &[ErrorRecord], now: Instant) {
@@ -217,32 +223,32 @@ impl View {
                 "The latest first; the same again is counted, not listed."
             },
         );
-        let rows = latest.iter().map(|trouble| {
-            let (kind, seen) = match trouble.seen {
+        let rows = latest.iter().map(|error| {
+            let (kind, seen) = match error.seen {
                 SeenBy::Upstream => ("upstream", "upstream failed"),
                 SeenBy::Hidden => ("hidden", "hidden from the client"),
                 SeenBy::Client => ("client", "a client saw it"),
             };
-            let what = match trouble.detail.as_str() {
-                "" => trouble.code.clone(),
-                detail => format!("{}: {detail}", trouble.code),
+            let what = match error.detail.as_str() {
+                "" => error.code.clone(),
+                detail => format!("{}: {detail}", error.code),
             };
-            let times = usize::try_from(trouble.count).unwrap_or(usize::MAX);
-            let task = match &trouble.task {
-                // What is cut cannot be looked up.
+            let times = usize::try_from(error.count).unwrap_or(usize::MAX);
+            let task = match &error.task {
+                // A shortened id cannot be looked up.
                 Some(task) if !task.ends_with('…') => Cell::Task { task: task.clone() },
                 task => Cell::Text(task.clone().unwrap_or_else(|| NOTHING.into())),
             };
-            let caller = trouble
+            let caller = error
                 .caller
                 .map_or_else(|| NOTHING.into(), |caller| format!("{caller:?}"));
-            let last = ago(now.saturating_duration_since(trouble.last));
+            let last = ago(now.saturating_duration_since(error.last));
             let mut row = Row::new(
                 kind,
                 [
                     seen.into(),
                     what,
-                    trouble.route.into(),
+                    error.route.into(),
                     caller,
                     format!("{}×", count(precise(times))),
                     last,
@@ -255,7 +261,7 @@ impl View {
     }
 }
 
-/// The share of client polls that cost upstream nothing, and of which time: of the last minute where there were any.
+/// The share of client polls that cost upstream nothing, and the window it is of: the last minute if it had any polls.
 fn avoided(history: &History) -> (String, String) {
     let length = Duration::from_mins(1);
     let (now, then) = (history.latest(), history.window(length));
@@ -282,11 +288,6 @@ fn quantile(buckets: &Buckets, share: f64) -> String {
     }
 }
 
-/// Whether upstream did not do its part; what it says of one task or one key is none of that.
-fn is_trouble(code: &str) -> bool {
-    code == "error" || code == "429" || code.starts_with('5')
-}
-
 fn code_in_words(code: &str) -> String {
     if code == "error" {
         return "no answer".into();
@@ -296,68 +297,4 @@ fn code_in_words(code: &str) -> String {
         .ok()
         .and_then(|code| http::StatusCode::from_u16(code).ok()?.canonical_reason());
     reason.map_or_else(|| code.to_owned(), |reason| format!("{code} {reason}"))
-}
-
-/// The word, the kind of state for its sign, and a sentence.
-fn health_in_words(
-    gateway: &Gateway,
-    totals: &Totals,
-    now: Instant,
-) -> (&'static str, &'static str, String) {
-    match gateway.polls().breakers.status(now) {
-        CircuitStatus::Closed { .. } if totals.upstream_polls <= 0.0 => (
-            "not asked yet",
-            "unknown",
-            "No status poll went to it so far.".into(),
-        ),
-        CircuitStatus::Closed { failed: 0, .. } => (
-            "answering",
-            "fine",
-            "No poll of the last seconds failed.".into(),
-        ),
-        CircuitStatus::Closed { failed, passed } => (
-            "faltering",
-            "trouble",
-            format!(
-                "{failed} of the last {} polls failed. It is taken to be down when fewer than one in twenty gets through.",
-                failed + passed
-            ),
-        ),
-        CircuitStatus::Open {
-            probe_in, reason, ..
-        } => (
-            "down",
-            "down",
-            format!(
-                "{reason}. It is left alone but for a probe now and then{}. The last known states stand in.",
-                soon(probe_in)
-            ),
-        ),
-        CircuitStatus::Paused { probe_in, .. } => (
-            "asked for a pause",
-            "trouble",
-            format!(
-                "It answered 429 for everyone; one poll finds out whether that is over{}.",
-                soon(probe_in)
-            ),
-        ),
-        CircuitStatus::Stale => (
-            "failed when last asked",
-            "trouble",
-            "That was a while ago; the next poll finds out how it is now.".into(),
-        ),
-    }
-}
-
-fn soon(span: Duration) -> String {
-    if span.is_zero() {
-        ", the next one with the next poll".into()
-    } else {
-        format!(", the next one in {}", self::span(span))
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "shown with three digits or so")]
-fn precise(number: usize) -> f64 {
-    number as f64
 }
