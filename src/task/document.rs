@@ -147,19 +147,19 @@ impl<'a> Document<'a> {
     /// The task's own status, or else the vendor's.
     fn status(&self) -> Option<Json<'a>> {
         let vendor = || self.vendor()?.status();
-        self.task.given("status").or_else(vendor)
+        self.task.non_null("status").or_else(vendor)
     }
 
     /// One of the objects inside the task, if it is there.
     pub(super) fn part(&self, name: &str) -> Option<&Object<'a>> {
         let at = PARTS.iter().position(|part| *part == name)?;
-        let opened = || self.task.given(PARTS[at])?.object();
+        let opened = || self.task.non_null(PARTS[at])?.object();
         self.parts[at].get_or_init(opened).as_ref()
     }
 
     fn vendor(&self) -> Option<&Self> {
         let opened = || {
-            let data = self.task.given("data").filter(|_| self.layers > 0)?;
+            let data = self.task.non_null("data").filter(|_| self.layers > 0)?;
             let data = Layers::open(data.as_str())?;
             let left = self.layers.saturating_sub(data.0.len());
             Some(Box::new(Self::new(data.into_innermost(), left)))
@@ -167,32 +167,32 @@ impl<'a> Document<'a> {
         self.vendor.get_or_init(opened).as_deref()
     }
 
-    /// The first of `places` whose value fits.
+    /// The first of `paths` whose value fits.
     ///
-    /// A place is a member's name, `part.name`, or either after `data.` for the vendor's document,
+    /// A path is a member's name, `part.name`, or either after `data.` for the vendor's document,
     /// which only fills in what the task lacks.
     pub(super) fn first<T>(
         &self,
-        places: &[&str],
+        paths: &[&str],
         fits: impl Fn(Json<'a>) -> Option<T>,
     ) -> Option<T> {
-        places.iter().find_map(|place| self.at(place, &fits))
+        paths.iter().find_map(|path| self.at(path, &fits))
     }
 
-    fn at<T>(&self, place: &str, fits: &impl Fn(Json<'a>) -> Option<T>) -> Option<T> {
-        match place.split_once('.') {
-            None => fits(self.task.given(place)?),
+    fn at<T>(&self, path: &str, fits: &impl Fn(Json<'a>) -> Option<T>) -> Option<T> {
+        match path.split_once('.') {
+            None => fits(self.task.non_null(path)?),
             Some(("data", inner)) => {
                 let vendor = self.vendor()?;
-                vendor.at(inner, fits).or_else(|| vendor.at(place, fits))
+                vendor.at(inner, fits).or_else(|| vendor.at(path, fits))
             }
-            Some((part, name)) => fits(self.part(part)?.given(name)?),
+            Some((part, name)) => fits(self.part(part)?.non_null(name)?),
         }
     }
 }
 
 fn has_status(object: &Object<'_>) -> bool {
-    object.given("status").is_some()
+    object.non_null("status").is_some()
 }
 
 /// What a wrapper wraps.
@@ -203,6 +203,9 @@ fn wrapped<'a>(object: &Object<'a>) -> Option<Object<'a>> {
 
 /// Whether an object says that it is a task: `{"status":"ok"}` is any health page.
 fn is_identified(object: &Object<'_>) -> bool {
-    object.given("task_id").or(object.given("id")).is_some()
+    object
+        .non_null("task_id")
+        .or(object.non_null("id"))
+        .is_some()
         || object.get("object").and_then(Json::text).as_deref() == Some("video")
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::json::{Json, Object, Spelled, quote};
+use super::json::{Json, Object, Raw, quote};
 use super::writer::object;
 use super::{Dialect, Rendering, values};
 
@@ -64,7 +64,7 @@ pub fn render_error(
     let Some(object) = std::str::from_utf8(body).ok().and_then(Object::parse) else {
         return (status, unreadable(status).write(dialect));
     };
-    let envelope = object.given("error").and_then(Json::object);
+    let envelope = object.non_null("error").and_then(Json::object);
     let fits_dialect = dialect == Dialect::Unified || envelope.is_some();
     if rendering == Rendering::Faithful && fits_dialect {
         return (status, body.clone());
@@ -87,7 +87,7 @@ pub fn is_task_not_exist(status: u16, body: &[u8]) -> bool {
     let object = || Object::parse(std::str::from_utf8(body).ok()?);
     matches!(status, 400 | 404)
         && object().is_some_and(|object| {
-            let envelope = object.given("error").and_then(Json::object);
+            let envelope = object.non_null("error").and_then(Json::object);
             has_code(envelope.as_ref().unwrap_or(&object), TASK_NOT_EXIST)
         })
 }
@@ -98,25 +98,25 @@ fn has_code(object: &Object<'_>, code: &str) -> bool {
 
 /// An error's parts in upstream's spelling.
 struct ErrorParts<'a> {
-    code: Option<Spelled<'a>>,
-    message: Spelled<'a>,
-    kind: Spelled<'a>,
+    code: Option<Raw<'a>>,
+    message: Raw<'a>,
+    kind: Raw<'a>,
 }
 
 impl<'a> ErrorParts<'a> {
     /// Reads an error document, `envelope` being its object `error`, if it has one.
     fn read(status: u16, outer: &Object<'a>, envelope: Option<&Object<'a>>) -> Self {
-        let said = |object: &Object<'a>, name| {
-            let said = object.get(name).and_then(Json::said);
-            said.map(Json::spelled)
+        let text = |object: &Object<'a>, name| {
+            let text = object.get(name).and_then(Json::non_empty);
+            text.map(Json::raw)
         };
         let object = envelope.unwrap_or(outer);
         let code = object.get("code").and_then(values::code);
         let message = ["message", "detail", "error"]
             .into_iter()
-            .find_map(|name| said(object, name))
+            .find_map(|name| text(object, name))
             .unwrap_or_else(|| quote(&meaning(status)));
-        let kind = envelope.and_then(|object| said(object, "type"));
+        let kind = envelope.and_then(|object| text(object, "type"));
         Self {
             code: code.or_else(|| envelope.is_none().then(|| quote("upstream_error"))),
             message,
@@ -128,15 +128,15 @@ impl<'a> ErrorParts<'a> {
         let mut out = Vec::with_capacity(256);
         object(&mut out, |outer| match dialect {
             Dialect::Unified => {
-                outer.spelled("code", self.code.as_ref().unwrap_or(&self.kind));
-                outer.spelled("message", &self.message);
+                outer.raw("code", self.code.as_ref().unwrap_or(&self.kind));
+                outer.raw("message", &self.message);
                 outer.null("data");
             }
             Dialect::OpenAi => outer.object("error", |error| {
-                error.spelled("message", &self.message);
-                error.spelled("type", &self.kind);
+                error.raw("message", &self.message);
+                error.raw("type", &self.kind);
                 error.null("param");
-                error.spelled_or_null("code", self.code.as_deref());
+                error.raw_or_null("code", self.code.as_deref());
             }),
         });
         out.into()

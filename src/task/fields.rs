@@ -4,16 +4,16 @@ use std::borrow::Cow;
 
 use super::State;
 use super::document::{Document, Layers, NotATask, layers};
-use super::json::{Json, Object, Spelled, quote};
+use super::json::{Json, Object, Raw, quote};
 use super::values::{self, Size};
 use super::{url, url_expiry};
 
-type Places = &'static [&'static str];
+type Paths = &'static [&'static str];
 
-// Where each field is read from: the first place whose value fits. See `Document::first` for how a
-// place is named. The task's own word always comes before the vendor's.
+// Where each field is read from: the first path whose value fits. See `Document::first` for how a
+// path is spelled. The task's own value always comes before the vendor's.
 
-const URL: Places = &[
+const URL: Paths = &[
     "url",
     "result_url",
     "video_url",
@@ -32,13 +32,13 @@ const URL: Places = &[
     "fail_reason",
     "data.fail_reason",
 ];
-const FORMAT: Places = &["format", "metadata.format"];
-const PROGRESS: Places = &["progress"];
-const CREATED_AT: Places = &["created_at", "submit_time"];
-const COMPLETED_AT: Places = &["completed_at", "finish_time", "finished_at"];
-const EXPIRES_AT: Places = &["expires_at"];
-const MODEL: Places = &["model", "properties.origin_model_name", "data.model"];
-const SECONDS: Places = &[
+const FORMAT: Paths = &["format", "metadata.format"];
+const PROGRESS: Paths = &["progress"];
+const CREATED_AT: Paths = &["created_at", "submit_time"];
+const COMPLETED_AT: Paths = &["completed_at", "finish_time", "finished_at"];
+const EXPIRES_AT: Paths = &["expires_at"];
+const MODEL: Paths = &["model", "properties.origin_model_name", "data.model"];
+const SECONDS: Paths = &[
     "seconds",
     "metadata.duration",
     "duration",
@@ -46,7 +46,7 @@ const SECONDS: Places = &[
     "data.metadata.duration",
     "data.duration",
 ];
-const SIZE: [(Places, Places, Places); 2] = [
+const SIZE: [(Paths, Paths, Paths); 2] = [
     (&["size"], &["metadata.width"], &["metadata.height"]),
     (
         &["data.size"],
@@ -54,10 +54,10 @@ const SIZE: [(Places, Places, Places); 2] = [
         &["data.metadata.height"],
     ),
 ];
-const PROMPT: Places = &["prompt", "properties.input"];
-const REMIXED_FROM: Places = &["remixed_from_video_id"];
+const PROMPT: Paths = &["prompt", "properties.input"];
+const REMIXED_FROM: Paths = &["remixed_from_video_id"];
 /// Where a failure says why, and, beside it, where it gives a code.
-const ERROR: [(Places, Places); 2] = [
+const ERROR: [(Paths, Paths); 2] = [
     (&["error.message", "error", "fail_reason"], &["error.code"]),
     (
         &["data.error.message", "data.error", "data.fail_reason"],
@@ -73,8 +73,8 @@ pub(super) struct Fields<'a> {
 
 /// Why a task failed.
 pub(super) struct TaskError<'a> {
-    pub(super) code: Spelled<'a>,
-    pub(super) message: Spelled<'a>,
+    pub(super) code: Raw<'a>,
+    pub(super) message: Raw<'a>,
 }
 
 impl<'a> Fields<'a> {
@@ -100,7 +100,7 @@ impl<'a> Fields<'a> {
     }
 
     /// As it is told, or else as the URL tells it.
-    pub(super) fn format(&self) -> Spelled<'a> {
+    pub(super) fn format(&self) -> Raw<'a> {
         let of_url = || Some(quote(&url::format(&self.url()?.1)?));
         let told = self.task.first(FORMAT, values::format).or_else(of_url);
         told.unwrap_or(Cow::Borrowed("\"mp4\""))
@@ -131,7 +131,7 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn model(&self) -> Option<Json<'a>> {
-        self.task.first(MODEL, Json::said)
+        self.task.first(MODEL, Json::non_empty)
     }
 
     /// The length as a JSON number; it is also the text of `seconds`.
@@ -149,11 +149,11 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn prompt(&self) -> Option<Json<'a>> {
-        self.task.first(PROMPT, Json::said)
+        self.task.first(PROMPT, Json::non_empty)
     }
 
     pub(super) fn remixed_from(&self) -> Option<Json<'a>> {
-        self.task.first(REMIXED_FROM, Json::said)
+        self.task.first(REMIXED_FROM, Json::non_empty)
     }
 
     /// Only of a failure.
@@ -162,7 +162,7 @@ impl<'a> Fields<'a> {
             return None;
         }
         let told = ERROR.iter().find_map(|(message, code)| {
-            let message = self.task.first(message, Json::said)?;
+            let message = self.task.first(message, Json::non_empty)?;
             Some((Some(message), code))
         });
         let (message, code) = told.unwrap_or((None, &ERROR[0].1));
@@ -174,7 +174,7 @@ impl<'a> Fields<'a> {
                 .unwrap_or_else(|| quote("task_failed")),
             message: message.map_or_else(
                 || quote("the task failed; upstream gave no reason"),
-                Json::spelled,
+                Json::raw,
             ),
         })
     }

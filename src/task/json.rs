@@ -26,7 +26,7 @@ impl<'a> Json<'a> {
     }
 
     /// As it is spelled.
-    pub(super) const fn spelled(self) -> Spelled<'a> {
+    pub(super) const fn raw(self) -> Raw<'a> {
         Cow::Borrowed(self.0)
     }
 
@@ -51,7 +51,7 @@ impl<'a> Json<'a> {
     }
 
     /// The text of a string, if it says anything: spaces are nothing.
-    pub(super) fn said(self) -> Option<Self> {
+    pub(super) fn non_empty(self) -> Option<Self> {
         let quoted = self.quoted()?;
         let empty = match decoded(quoted) {
             Some(text) => text.trim().is_empty(),
@@ -135,7 +135,7 @@ impl<'a> Object<'a> {
     }
 
     /// The value of a member that is there and not null.
-    pub(super) fn given(&self, name: &str) -> Option<Json<'a>> {
+    pub(super) fn non_null(&self, name: &str) -> Option<Json<'a>> {
         self.get(name).filter(|value| !value.is_null())
     }
 
@@ -181,10 +181,10 @@ impl<'de> Visitor<'de> for Members {
 }
 
 /// A JSON string in its spelling, quotes included: as it came in, or our own.
-pub(super) type Spelled<'a> = Cow<'a, str>;
+pub(super) type Raw<'a> = Cow<'a, str>;
 
 /// Spells a text of our own.
-pub(super) fn quote(text: &str) -> Spelled<'static> {
+pub(super) fn quote(text: &str) -> Raw<'static> {
     // a string has no map keys and cannot fail
     serde_json::to_string(text).unwrap_or_default().into()
 }
@@ -203,7 +203,7 @@ mod tests {
             ("1e400", r#""\ud800""#, "5.0")
         );
         assert_eq!(object.get("s").unwrap().text(), None);
-        assert!(object.get("s").unwrap().said().is_some());
+        assert!(object.get("s").unwrap().non_empty().is_some());
         assert_eq!(object.get(r#""\udc00""#).unwrap().text().unwrap(), "&");
     }
 

@@ -15,9 +15,9 @@ const STATUSES: [&str; 4] = ["queued", "in_progress", "completed", "failed"];
 pub(super) fn is_native(body: &Layers<'_>, asked_id: &str) -> bool {
     let video = body.outermost();
     let says = |name| video.get(name).and_then(Json::text);
-    let error_is_well = match video.given("error").map(Json::object) {
+    let error_is_well = match video.non_null("error").map(Json::object) {
         None => true,
-        Some(Some(error)) => error.get("message").and_then(Json::said).is_some(),
+        Some(Some(error)) => error.get("message").and_then(Json::non_empty).is_some(),
         Some(None) => false,
     };
     says("object").as_deref() == Some("video")
@@ -32,7 +32,7 @@ pub(super) fn write(asked_id: &str, first_seen: i64, task: &Fields<'_>, video: &
     let url = task.url().map(|(url, _)| url.as_str());
     video.string("id", asked_id);
     video.string("object", "video");
-    video.spelled("model", task.model().map_or("\"\"", Json::as_str));
+    video.raw("model", task.model().map_or("\"\"", Json::as_str));
     video.string("status", task.state.in_dialect(Dialect::OpenAi));
     video.number("progress", task.progress());
     video.number("created_at", task.created_at().unwrap_or(first_seen));
@@ -44,14 +44,14 @@ pub(super) fn write(asked_id: &str, first_seen: i64, task: &Fields<'_>, video: &
         "size",
         size.map(|(width, height)| format!("{width}x{height}")),
     );
-    video.spelled_or_null("prompt", task.prompt().map(Json::as_str));
-    video.spelled_or_null(
+    video.raw_or_null("prompt", task.prompt().map(Json::as_str));
+    video.raw_or_null(
         "remixed_from_video_id",
         task.remixed_from().map(Json::as_str),
     );
     video.error(task.error());
     if let Some(url) = url {
-        video.spelled("video_url", url);
+        video.raw("video_url", url);
     }
     write_metadata(task, url, video);
 }
@@ -65,8 +65,8 @@ fn write_metadata(task: &Fields<'_>, url: Option<&str>, video: &mut Writer<'_>) 
     video.object("metadata", |metadata| {
         passed_on.write(metadata);
         if let Some(url) = url {
-            metadata.spelled("url", url);
+            metadata.raw("url", url);
         }
-        metadata.spelled("format", &task.format());
+        metadata.raw("format", &task.format());
     });
 }

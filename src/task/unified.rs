@@ -9,7 +9,7 @@ use super::writer::Writer;
 /// Whether a body may be served as it is: a wrapper whose `data` has a status.
 pub(super) fn is_native(body: &Layers<'_>) -> bool {
     body.wrapped()
-        .is_some_and(|task| task.given("status").is_some())
+        .is_some_and(|task| task.non_null("status").is_some())
 }
 
 /// Writes the documented document.
@@ -22,8 +22,8 @@ pub(super) fn write(asked_id: &str, task: &Fields<'_>, wrapper: &mut Writer<'_>)
 fn write_task(asked_id: &str, task: &Fields<'_>, data: &mut Writer<'_>) {
     data.string("task_id", asked_id);
     data.string("status", task.state.in_dialect(Dialect::Unified));
-    data.spelled("url", task.url().map_or("\"\"", |(url, _)| url.as_str()));
-    data.spelled("format", &task.format());
+    data.raw("url", task.url().map_or("\"\"", |(url, _)| url.as_str()));
+    data.raw("format", &task.format());
     write_metadata(task, data);
     data.error(task.error());
 }

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::json::{Json, Spelled, is_number, quote};
+use super::json::{Json, Raw, is_number, quote};
 
 /// Width and height in pixels.
 pub(super) type Size = (u32, u32);
@@ -66,14 +66,14 @@ pub(super) fn pixels(value: Json<'_>) -> Option<u32> {
 }
 
 /// A format such as `mp4`; of a MIME type, `video/mp4; codecs="…"`, only the subtype.
-pub(super) fn format(value: Json<'_>) -> Option<Spelled<'_>> {
-    let value = value.said()?;
+pub(super) fn format(value: Json<'_>) -> Option<Raw<'_>> {
+    let value = value.non_empty()?;
     let Some(text) = value.text() else {
-        return Some(value.spelled());
+        return Some(value.raw());
     };
     let subtype = subtype(&text);
     if subtype == text {
-        return Some(value.spelled());
+        return Some(value.raw());
     }
     (!subtype.is_empty()).then(|| quote(subtype))
 }
@@ -86,8 +86,8 @@ pub(super) fn subtype(mime: &str) -> &str {
 }
 
 /// An error's code, as text also where it is a number.
-pub(super) fn code(value: Json<'_>) -> Option<Spelled<'_>> {
-    let text = value.said().map(Json::spelled);
+pub(super) fn code(value: Json<'_>) -> Option<Raw<'_>> {
+    let text = value.non_empty().map(Json::raw);
     text.or_else(|| Some(quote(&value.number()?)))
 }
 

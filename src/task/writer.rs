@@ -59,12 +59,12 @@ impl Writer<'_> {
     }
 
     /// A string that is JSON already.
-    pub(super) fn spelled(&mut self, name: &str, string: &str) {
+    pub(super) fn raw(&mut self, name: &str, string: &str) {
         self.member(name).extend_from_slice(string.as_bytes());
     }
 
-    pub(super) fn spelled_or_null(&mut self, name: &str, string: Option<&str>) {
-        self.spelled(name, string.unwrap_or("null"));
+    pub(super) fn raw_or_null(&mut self, name: &str, string: Option<&str>) {
+        self.raw(name, string.unwrap_or("null"));
     }
 
     pub(super) fn number(&mut self, name: &str, number: impl Display) {
@@ -80,7 +80,7 @@ impl Writer<'_> {
     }
 
     pub(super) fn null(&mut self, name: &str) {
-        self.spelled(name, "null");
+        self.raw(name, "null");
     }
 
     pub(super) fn object(&mut self, name: &str, members: impl FnOnce(&mut Writer<'_>)) {
@@ -91,8 +91,8 @@ impl Writer<'_> {
     pub(super) fn error(&mut self, error: Option<TaskError<'_>>) {
         match error {
             Some(error) => self.object("error", |object| {
-                object.spelled("code", &error.code);
-                object.spelled("message", &error.message);
+                object.raw("code", &error.code);
+                object.raw("message", &error.message);
             }),
             None => self.null("error"),
         }
