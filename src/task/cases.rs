@@ -5,20 +5,9 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::{Dialect, Rendering, State, TaskSnapshot};
+use super::{Dialect, NEVER_WRITTEN, Rendering, State, TaskSnapshot};
 
 const FIRST_SEEN: i64 = 1_795_000_000;
-
-const NEVER_WRITTEN: [&str; 8] = [
-    "user_id",
-    "username",
-    "group",
-    "channel_id",
-    "quota",
-    "platform",
-    "private_data",
-    "upstream_model_name",
-];
 
 struct Case {
     name: String,

@@ -3,8 +3,8 @@
 use super::json::{Json, Member, Object, decoded};
 use super::writer::Writer;
 
-/// Upstream's bookkeeping: whose task it is, over which channel, at what price.
-const NEVER_WRITTEN: [&str; 8] = [
+/// Members that no rendering of ours contains: whose task it is, over which channel, at what price.
+pub const NEVER_WRITTEN: [&str; 8] = [
     "user_id",
     "username",
     "group",

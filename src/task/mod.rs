@@ -46,6 +46,7 @@ mod properties;
 pub use dialect::{Dialect, Rendering};
 pub use document::NotATask;
 pub use error_document::{ErrorDocument, is_task_not_exist, render_error};
+pub use metadata::NEVER_WRITTEN;
 pub use signed_url::url_expiry;
 pub use snapshot::{TaskSnapshot, convert};
 pub use status::State;

@@ -3,18 +3,7 @@
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use pollgate::task::{Dialect, Rendering, TaskSnapshot};
-
-const PRIVATE: [&str; 8] = [
-    "user_id",
-    "username",
-    "group",
-    "channel_id",
-    "quota",
-    "platform",
-    "private_data",
-    "upstream_model_name",
-];
+use pollgate::task::{Dialect, NEVER_WRITTEN, Rendering, TaskSnapshot};
 
 fuzz_target!(|body: &[u8]| {
     let body = Bytes::copy_from_slice(body);
@@ -41,7 +30,7 @@ fn has_private(value: &serde_json::Value) -> bool {
         serde_json::Value::Array(items) => items.iter().any(has_private),
         serde_json::Value::Object(members) => members
             .iter()
-            .any(|(name, value)| PRIVATE.contains(&name.as_str()) || has_private(value)),
+            .any(|(name, value)| NEVER_WRITTEN.contains(&name.as_str()) || has_private(value)),
         _ => false,
     }
 }
