@@ -25,7 +25,7 @@ use pollgate::request::preferences::CacheMode;
 use pollgate::request::query::{TaskFetch, TaskQuery, Wait};
 use pollgate::request::route::TaskId;
 use pollgate::stack::{PollState, task_pipeline};
-use pollgate::task::{Dialect, Rendering, State, TaskSnapshot};
+use pollgate::task::{Dialect, Rendering, Source, State, TaskSnapshot};
 use pollgate::telemetry::Metrics;
 use tokio::time::Instant;
 use tower::{Service, ServiceExt as _};
@@ -130,7 +130,13 @@ impl Service<TaskFetch> for Vendor {
         let body = Bytes::from(format!(
             r#"{{"id":"{task}","object":"video","model":"m","status":"{status}","progress":50,"video_url":"{url}"}}"#
         ));
-        let snapshot = TaskSnapshot::read(&task, &body, fetch.first_seen).ok();
+        let source = Source {
+            asked_id: &task,
+            status: 200,
+            body: &body,
+            first_seen: fetch.first_seen,
+        };
+        let snapshot = TaskSnapshot::read(&source).ok();
         ready(Ok(Reply::new(
             StatusCode::OK,
             &HeaderMap::new(),

@@ -14,7 +14,7 @@ use super::document::Document;
 use super::etag::Tag;
 use crate::message::fields::{RETRY_AFTER_MS, retry_after};
 use crate::request::route::{self, TaskId};
-use crate::task::{self, Dialect, Rendering, State, TaskSnapshot};
+use crate::task::{self, Dialect, Rendering, Source, State, TaskSnapshot};
 
 /// One bounded, buffered answer of upstream, and what was read from it.
 #[derive(Debug)]
@@ -31,8 +31,8 @@ pub struct Reply {
     task: Option<Task>,
     /// Of the body as it is.
     tag: OnceLock<Tag>,
-    /// For those who get something else, by dialect and rendering.
-    written: OnceLock<Box<[OnceLock<Written>; 4]>>,
+    /// For clients that get anything else, by [`slot`].
+    written: OnceLock<Box<[OnceLock<Written>; SLOTS]>>,
 }
 
 impl AsRef<Self> for Reply {
@@ -142,28 +142,17 @@ impl Reply {
     /// The reply as a client of this path gets it. What has to be written for it is written once.
     #[must_use]
     pub fn rendition(&self, dialect: Dialect, rendering: Rendering) -> Rendition {
-        if rendering == Rendering::Faithful && self.native() == Some(dialect) {
+        if let Some(status) = self.untouched(dialect, rendering) {
             return Rendition {
-                status: StatusCode::OK,
+                status,
                 body: self.body.bytes(),
                 etag: self.tag.get_or_init(|| Tag::of(&self.body)).written(),
             };
         }
-        let place = 2 * usize::from(dialect == Dialect::OpenAi)
-            + usize::from(rendering == Rendering::Documented);
         let written = self.written.get_or_init(Box::default);
-        let Written { status, body, tag } = written[place].get_or_init(|| {
-            let (status, body) = if let Some(document) = self.converted(dialect) {
-                (StatusCode::OK, document)
-            } else {
-                let (status, body) = task::render_error(
-                    self.status.as_u16(),
-                    &self.body.bytes(),
-                    dialect,
-                    rendering,
-                );
-                (StatusCode::from_u16(status).unwrap_or(self.status), body)
-            };
+        let written = &written[slot(dialect, rendering)];
+        let Written { status, body, tag } = written.get_or_init(|| {
+            let (status, body) = self.write(dialect, rendering);
             let tag = Tag::of(&body);
             Written { status, body, tag }
         });
@@ -174,15 +163,45 @@ impl Reply {
         }
     }
 
-    /// The task that it tells of, written in this dialect.
-    fn converted(&self, dialect: Dialect) -> Option<Bytes> {
-        match self.task.as_ref()? {
-            Task::Read(snapshot) => Some(snapshot.render(dialect, Rendering::Documented)),
-            Task::Compact { created_at, .. } => {
-                let asked = route::decoded(self.body.task());
-                task::convert(&asked, &self.body.bytes(), *created_at, dialect).ok()
-            }
+    /// The status with which the body goes to a client of this path as it is, if it may.
+    fn untouched(&self, dialect: Dialect, rendering: Rendering) -> Option<StatusCode> {
+        let passes = match self.task {
+            Some(_) => rendering.passes(self.native(), dialect),
+            None => rendering == Rendering::Verbatim && self.names_a_fault(),
+        };
+        passes.then(|| match rendering {
+            Rendering::Verbatim => self.status,
+            _ => StatusCode::OK,
+        })
+    }
+
+    /// The status and the document that are written for a client of this path.
+    fn write(&self, dialect: Dialect, rendering: Rendering) -> (StatusCode, Bytes) {
+        let task = self.with_source(|source| task::write_task(source, dialect, rendering).ok());
+        if let Some(document) = task.flatten() {
+            return (StatusCode::OK, document);
         }
+        let body = self.body.bytes();
+        let (status, body) = task::render_error(self.status.as_u16(), &body, dialect, rendering);
+        (StatusCode::from_u16(status).unwrap_or(self.status), body)
+    }
+
+    /// What the task was read from, if the reply tells of one.
+    fn with_source<T>(&self, read: impl FnOnce(&Source<'_>) -> T) -> Option<T> {
+        let decoded;
+        let (asked_id, first_seen) = match self.task.as_ref()? {
+            Task::Read(snapshot) => (snapshot.asked_id(), snapshot.created_at()),
+            Task::Compact { created_at, .. } => {
+                decoded = route::decoded(self.body.task());
+                (&*decoded, *created_at)
+            }
+        };
+        Some(read(&Source {
+            asked_id,
+            status: self.status.as_u16(),
+            body: &self.body,
+            first_seen,
+        }))
     }
 
     /// Whether it tells of a task.
@@ -205,9 +224,8 @@ impl Reply {
     pub fn snapshot(&self) -> Option<Cow<'_, TaskSnapshot>> {
         match self.task.as_ref()? {
             Task::Read(snapshot) => Some(Cow::Borrowed(snapshot)),
-            Task::Compact { created_at, .. } => {
-                let asked = route::decoded(self.body.task());
-                let snapshot = TaskSnapshot::read(&asked, &self.body.bytes(), *created_at);
+            Task::Compact { .. } => {
+                let snapshot = self.with_source(TaskSnapshot::read)?;
                 snapshot.ok().map(Cow::Owned)
             }
         }
@@ -280,10 +298,18 @@ impl Reply {
         // Upstream's own bytes may be served to some.
         let written = match self.native() {
             Some(_) => 0,
-            None => size_of::<[OnceLock<Written>; 4]>() + self.body.len() + 512,
+            None => size_of::<[OnceLock<Written>; SLOTS]>() + self.body.len() + 512,
         };
         size_of::<Self>() + self.body.weight() + written
     }
+}
+
+/// What can be written of one reply: by dialect, as documented or with more of upstream's own.
+const SLOTS: usize = 4;
+
+/// Where a rendition is kept. What is not upstream's own bytes is the same in the verbatim and the faithful rendering.
+fn slot(dialect: Dialect, rendering: Rendering) -> usize {
+    2 * usize::from(dialect == Dialect::OpenAi) + usize::from(rendering == Rendering::Documented)
 }
 
 fn is_allowed(name: &HeaderName) -> bool {

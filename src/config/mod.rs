@@ -144,7 +144,7 @@ impl UpstreamDialect {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Answers {
-    /// Whether upstream's bytes may pass through where they already are what was asked for.
+    /// How much of upstream's own spelling clients see.
     #[serde(with = "rendering")]
     pub rendering: Rendering,
 }
@@ -347,6 +347,7 @@ mod rendering {
     enum Spelling {
         Faithful,
         Documented,
+        Verbatim,
     }
 
     #[allow(

@@ -14,7 +14,7 @@ use crate::answer::reply::Reply;
 use crate::config::Config;
 use crate::error::Error;
 use crate::request::query::TaskFetch;
-use crate::task::TaskSnapshot;
+use crate::task::{Source, TaskSnapshot};
 use crate::upstream::{Upstream, status_request};
 
 /// See the module.
@@ -56,7 +56,13 @@ impl Fetch {
         }
         let snapshot = if parts.status.is_success() {
             let asked = fetch.query.key.task.decoded();
-            let snapshot = TaskSnapshot::read(&asked, &body, fetch.first_seen)
+            let source = Source {
+                asked_id: &asked,
+                status: parts.status.as_u16(),
+                body: &body,
+                first_seen: fetch.first_seen,
+            };
+            let snapshot = TaskSnapshot::read(&source)
                 .map_err(|why| Error::UpstreamInvalid(why.to_string().into()))?;
             Some(snapshot)
         } else {

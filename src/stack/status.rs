@@ -23,7 +23,7 @@ use crate::request::key::{Credentials, TaskKey, detached};
 use crate::request::preferences::{self, CacheMode};
 use crate::request::query::{TaskQuery, Wait};
 use crate::request::routed::StatusPoll;
-use crate::task::Rendering;
+use crate::task::{Dialect, Rendering};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
@@ -75,6 +75,15 @@ impl<S> Status<S> {
 }
 
 impl Settings {
+    /// How documents are written for a client of this dialect. Upstream's own bytes are of use only to those on whose
+    /// path it is asked.
+    fn rendering(&self, client: Dialect) -> Rendering {
+        match self.rendering {
+            Rendering::Verbatim if self.dialect.choose(client) != client => Rendering::Faithful,
+            rendering => rendering,
+        }
+    }
+
     /// Reads who asks, for what, and how the answer is written.
     fn read(&self, poll: StatusPoll) -> Reading {
         let head = poll.is_head();
@@ -98,11 +107,12 @@ impl Settings {
             credentials = credentials.detached();
             known = known.as_ref().map(detached);
         }
+        let rendering = self.rendering(dialect);
         let wait = wait.map(|wait| Wait {
             known: known.clone(),
             until: now + wait,
             dialect,
-            rendering: self.rendering,
+            rendering,
         });
         let vary = credentials.vary();
         let query = TaskQuery {
@@ -119,7 +129,7 @@ impl Settings {
         };
         let responder = Responder {
             dialect,
-            rendering: self.rendering,
+            rendering,
             known,
             vary,
             head,

@@ -2,7 +2,7 @@
 //!
 //! A parsed tree would lose what must survive: `1e400` overflows, a lone surrogate in an escape is
 //! an error, `5.0` and `5` become one. So a value stays the text it was, checked by `serde_json`,
-//! and only the few that we understand are decoded.
+//! and only the few that have a meaning here are decoded.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -37,6 +37,24 @@ impl<'a> Json<'a> {
     /// The members, if this is an object.
     pub(super) fn object(self) -> Option<Object<'a>> {
         Object::parse(self.0)
+    }
+
+    /// The first item, if this is a list that has one. What follows is not read.
+    pub(super) fn first_item(self) -> Option<Self> {
+        let items = self.0.strip_prefix('[')?;
+        let mut items = serde_json::Deserializer::from_str(items).into_iter::<&RawValue>();
+        items.next()?.ok().map(|item| Self(item.get()))
+    }
+
+    /// Whether this is a whole number, spelled without fraction or exponent.
+    pub(super) fn is_whole_number(self) -> bool {
+        let digits = self.0.strip_prefix('-').unwrap_or(self.0);
+        digits.bytes().all(|byte| byte.is_ascii_digit())
+    }
+
+    /// Whether this is a string, whatever it says.
+    pub(super) fn is_string(self) -> bool {
+        self.0.starts_with('"')
     }
 
     /// What a string says. `None` also for one with a lone surrogate: it says nothing.
@@ -94,6 +112,7 @@ pub(super) fn decoded(quoted: &str) -> Option<Cow<'_, str>> {
 }
 
 /// The members of one object, in order, duplicates and all.
+#[derive(Default)]
 pub(super) struct Object<'a>(Vec<Member<'a>>);
 
 /// One member of an object.
@@ -211,6 +230,42 @@ mod tests {
     fn last_of_several_members_with_one_name_counts() {
         let object = Object::parse(r#"{"a":1,"\u0061":2,"b":3}"#).unwrap();
         assert_eq!(object.get("a").unwrap().as_str(), "2");
+    }
+
+    #[test]
+    fn first_item_is_of_lists_that_have_one() {
+        for (text, first) in [
+            ("[1,2]", Some("1")),
+            ("[ \"a\" , {} ]", Some("\"a\"")),
+            ("[{\"a\":[1]}]", Some("{\"a\":[1]}")),
+            ("[null]", Some("null")),
+            ("[]", None),
+            ("[ ]", None),
+            ("{}", None),
+            ("\"[1]\"", None),
+        ] {
+            let item = Json::parse(text).unwrap().first_item();
+            assert_eq!(item.map(Json::as_str), first, "{text}");
+        }
+    }
+
+    #[test]
+    fn whole_numbers_have_digits_alone() {
+        for (text, whole) in [
+            ("0", true),
+            ("-12", true),
+            ("1.0", false),
+            ("1e3", false),
+            ("\"1\"", false),
+            ("null", false),
+            ("[]", false),
+        ] {
+            assert_eq!(
+                Json::parse(text).unwrap().is_whole_number(),
+                whole,
+                "{text}"
+            );
+        }
     }
 
     #[test]

@@ -266,11 +266,9 @@ async fn an_answer_is_reused_for_another_credential() {
         });
         for (caller, poll) in polls {
             let answer = poll.await.expect("no panic").expect("an answer");
-            let url = answer.reply.snapshot().expect("a task").url();
-            assert_eq!(
-                url.expect("is done"),
-                format!("https://cdn.example.com/{caller}.mp4")
-            );
+            let body = std::str::from_utf8(&answer.reply.body).expect("text");
+            let url = format!("\"https://cdn.example.com/{caller}.mp4\"");
+            assert!(body.contains(&url), "{caller}: {body}");
         }
     }
     assert_eq!(gateway.upstream.count(), 3);

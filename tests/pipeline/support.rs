@@ -15,7 +15,7 @@ use pollgate::request::preferences::CacheMode;
 use pollgate::request::query::{TaskFetch, TaskQuery};
 use pollgate::request::route::TaskId;
 use pollgate::stack::{PollState, TaskPipeline, task_pipeline};
-use pollgate::task::{Dialect, TaskSnapshot};
+use pollgate::task::{Dialect, Source, TaskSnapshot};
 use pollgate::telemetry::{Exposition, Metrics};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
@@ -209,8 +209,14 @@ pub(crate) fn task_with_url(fetch: &TaskFetch, status: &str, url: &str) -> Resul
             )
         }
     };
-    let body = body.into();
-    let snapshot = TaskSnapshot::read(&id, &body, fetch.first_seen).expect("is a task");
+    let body: bytes::Bytes = body.into();
+    let source = Source {
+        asked_id: &id,
+        status: 200,
+        body: &body,
+        first_seen: fetch.first_seen,
+    };
+    let snapshot = TaskSnapshot::read(&source).expect("is a task");
     Ok(Reply::new(
         StatusCode::OK,
         &HeaderMap::new(),
