@@ -30,7 +30,7 @@ fn cases() -> Vec<Case> {
         })
         .collect();
     paths.sort();
-    assert!(paths.len() >= 40, "only {} cases", paths.len());
+    assert!(paths.len() >= 70, "only {} cases", paths.len());
     paths.into_iter().map(|path| case(&path)).collect()
 }
 

@@ -45,3 +45,4 @@ mod tls;
 mod upgrades;
 mod upstream_h2;
 mod waiting;
+mod wire;
