@@ -169,10 +169,11 @@ impl Reply {
             Some(_) => rendering.passes(self.native(), dialect),
             None => rendering == Rendering::Verbatim && self.names_a_fault(),
         };
-        passes.then(|| match rendering {
+        let status = match rendering {
             Rendering::Verbatim => self.status,
-            _ => StatusCode::OK,
-        })
+            Rendering::Faithful | Rendering::Documented => StatusCode::OK,
+        };
+        passes.then_some(status)
     }
 
     /// The status and the document that are written for a client of this path.

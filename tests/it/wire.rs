@@ -308,33 +308,40 @@ fn filled(value: &Value, task: &str) -> Value {
 }
 
 fn filled_text(text: &str, task: &str) -> Value {
+    let alone = text
+        .strip_prefix('<')
+        .and_then(|text| text.strip_suffix('>'));
+    if let Some(time) = alone.and_then(time) {
+        return time.into();
+    }
     let mut filled = String::new();
     let mut rest = text;
-    while let Some((before, (name, after))) = rest
-        .split_once('<')
-        .and_then(|(before, rest)| Some((before, rest.split_once('>')?)))
-    {
-        filled.push_str(before);
-        let (kind, argument) = name.rsplit_once(' ').unwrap_or(("", name));
-        match (kind, argument, time(argument)) {
-            ("", "task", _) => filled.push_str(task),
-            ("", _, Some(time)) if before.is_empty() && after.is_empty() && rest == text => {
-                return time.into();
-            }
-            ("", _, Some(time)) => filled.push_str(&time.to_string()),
-            ("hex", _, Some(time)) => filled.push_str(&format!("{time:x}")),
-            ("jwt", _, Some(time)) => filled.push_str(&jwt(time)),
-            ("letters", count, _) => filled.push_str(&"A".repeat(count.parse().expect("a number"))),
-            _ => {
-                filled.push('<');
-                filled.push_str(name);
-                filled.push('>');
-            }
-        }
+    while let Some((before, name, after)) = next_placeholder(rest) {
+        let value = placeholder(name, task).unwrap_or_else(|| format!("<{name}>"));
+        filled.extend([before, &value]);
         rest = after;
     }
     filled.push_str(rest);
     filled.into()
+}
+
+fn next_placeholder(text: &str) -> Option<(&str, &str, &str)> {
+    let (before, rest) = text.split_once('<')?;
+    let (name, after) = rest.split_once('>')?;
+    Some((before, name, after))
+}
+
+fn placeholder(name: &str, task: &str) -> Option<String> {
+    if name == "task" {
+        return Some(task.to_owned());
+    }
+    match name.split_once(' ') {
+        None => Some(time(name)?.to_string()),
+        Some(("hex", name)) => Some(format!("{:x}", time(name)?)),
+        Some(("jwt", name)) => Some(jwt(time(name)?)),
+        Some(("letters", count)) => Some("A".repeat(count.parse().ok()?)),
+        Some(_) => None,
+    }
 }
 
 /// `now+N`, in Unix seconds.
