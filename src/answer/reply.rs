@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HeaderName, RETRY_AFTER};
+use http::header::{HeaderName, RETRY_AFTER, SERVER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio::time::Instant;
 
@@ -14,7 +14,7 @@ use super::document::Document;
 use super::etag::Tag;
 use crate::message::fields::{RETRY_AFTER_MS, retry_after};
 use crate::request::route::{self, TaskId};
-use crate::task::{self, Dialect, Rendering, Source, State, TaskSnapshot};
+use crate::task::{self, Dialect, ErrorDocument, Rendering, Source, State, TaskSnapshot};
 
 /// One bounded, buffered answer of upstream, and what was read from it.
 #[derive(Debug)]
@@ -78,9 +78,11 @@ struct Written {
 /// Upstream's headers, where there still are some; shared by those who waited for them.
 pub type Headers = Option<Arc<HeaderMap>>;
 
-/// The task that a reply tells of.
+/// What a reply tells.
 #[derive(Debug)]
 enum Task {
+    /// Nothing of a task: something on the way made it, and not upstream.
+    Page(Sender),
     /// As it was read.
     Read(Box<TaskSnapshot>),
     /// What is kept in memory: the rest can be read from the body again.
@@ -89,6 +91,53 @@ enum Task {
         state: State,
         native: Option<Dialect>,
     },
+}
+
+/// What most likely made a page, told by its headers and its looks.
+#[derive(Debug, Clone, Copy)]
+enum Sender {
+    Cloudflare,
+    LoadBalancer,
+    Router,
+    Nobody,
+    Unknown,
+}
+
+impl Sender {
+    fn of(headers: &HeaderMap, body: &[u8]) -> Self {
+        let server = headers.get(SERVER).map_or(&b""[..], HeaderValue::as_bytes);
+        let server = server.to_ascii_lowercase();
+        if body.trim_ascii().is_empty() {
+            return Self::Nobody;
+        }
+        let beginning = &body[..body.len().min(4096)];
+        let says = |words: &[u8]| beginning.windows(words.len()).any(|part| part == words);
+        if headers.contains_key("cf-mitigated")
+            || server.starts_with(b"cloudflare")
+            || says(b"Just a moment...")
+        {
+            Self::Cloudflare
+        } else if says(b"404 page not found") || says(b"no available server") {
+            Self::Router
+        } else if server.starts_with(b"awselb")
+            || server.starts_with(b"nginx")
+            || says(b"<center>nginx")
+        {
+            Self::LoadBalancer
+        } else {
+            Self::Unknown
+        }
+    }
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cloudflare => "a page of a CDN or firewall (Cloudflare)",
+            Self::LoadBalancer => "a page of a load balancer or proxy",
+            Self::Router => "a page of a proxy that knows no such route",
+            Self::Nobody => "an empty body",
+            Self::Unknown => "a page that is not JSON",
+        }
+    }
 }
 
 /// A reply as one kind of client gets it.
@@ -111,8 +160,11 @@ const ALLOWED: [HeaderName; 5] = [
     HeaderName::from_static("x-new-api-version"),
 ];
 
-/// How names of rate-limit headers begin.
-const ALLOWED_PREFIXES: [&str; 2] = ["x-ratelimit-", "ratelimit"];
+/// How the names of those begin that are more than one.
+const ALLOWED_PREFIXES: [&str; 3] = ["x-ratelimit-", "ratelimit", CORS];
+
+/// How the headers begin by which upstream lets pages of other origins read an answer.
+pub const CORS: &str = "access-control-";
 
 impl Reply {
     /// From what upstream sent; of its headers only those stay that may leave with a status answer.
@@ -123,16 +175,18 @@ impl Reply {
         body: Bytes,
         snapshot: Option<TaskSnapshot>,
     ) -> Self {
-        let headers = headers
-            .iter()
-            .filter(|(name, _)| is_allowed(name))
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect();
+        let is_page = !status.is_success() && snapshot.is_none() && !is_json_object(&body);
+        let task = match snapshot {
+            Some(snapshot) => Some(Task::Read(Box::new(snapshot))),
+            None => is_page.then(|| Task::Page(Sender::of(headers, &body))),
+        };
+        let mut allowed = HeaderMap::new();
+        copy_allowed(headers, &mut allowed);
         Self {
             status,
-            headers: Some(Arc::new(headers)),
+            headers: Some(Arc::new(allowed)),
             body: body.into(),
-            task: snapshot.map(|snapshot| Task::Read(Box::new(snapshot))),
+            task,
             received: Instant::now(),
             tag: OnceLock::new(),
             written: OnceLock::new(),
@@ -165,9 +219,10 @@ impl Reply {
 
     /// The status with which the body goes to a client of this path as it is, if it may.
     fn untouched(&self, dialect: Dialect, rendering: Rendering) -> Option<StatusCode> {
-        let passes = match self.task {
-            Some(_) => rendering.passes(self.native(), dialect),
-            None => rendering == Rendering::Verbatim && self.names_a_fault(),
+        let passes = if self.is_task() {
+            rendering.passes(self.native(), dialect)
+        } else {
+            rendering == Rendering::Verbatim && self.is_json()
         };
         let status = match rendering {
             Rendering::Verbatim => self.status,
@@ -182,6 +237,14 @@ impl Reply {
         if let Some(document) = task.flatten() {
             return (StatusCode::OK, document);
         }
+        if self.is_page() && self.status != StatusCode::TOO_MANY_REQUESTS {
+            let message = format!(
+                "{}, which says nothing about the task or the key; retry shortly",
+                self.reason()
+            );
+            let error = ErrorDocument::new("upstream_error", message, "api_error");
+            return (self.status, error.write(dialect));
+        }
         let body = self.body.bytes();
         let (status, body) = task::render_error(self.status.as_u16(), &body, dialect, rendering);
         (StatusCode::from_u16(status).unwrap_or(self.status), body)
@@ -191,6 +254,7 @@ impl Reply {
     fn with_source<T>(&self, read: impl FnOnce(&Source<'_>) -> T) -> Option<T> {
         let decoded;
         let (asked_id, first_seen) = match self.task.as_ref()? {
+            Task::Page(_) => return None,
             Task::Read(snapshot) => (snapshot.asked_id(), snapshot.created_at()),
             Task::Compact { created_at, .. } => {
                 decoded = route::decoded(self.body.task());
@@ -208,13 +272,14 @@ impl Reply {
     /// Whether it tells of a task.
     #[must_use]
     pub fn is_task(&self) -> bool {
-        self.task.is_some()
+        matches!(self.task, Some(Task::Read(_) | Task::Compact { .. }))
     }
 
     /// The state of the task that it tells of.
     #[must_use]
     pub fn state(&self) -> Option<State> {
         match self.task.as_ref()? {
+            Task::Page(_) => None,
             Task::Read(snapshot) => Some(snapshot.state()),
             Task::Compact { state, .. } => Some(*state),
         }
@@ -224,6 +289,7 @@ impl Reply {
     #[must_use]
     pub fn snapshot(&self) -> Option<Cow<'_, TaskSnapshot>> {
         match self.task.as_ref()? {
+            Task::Page(_) => None,
             Task::Read(snapshot) => Some(Cow::Borrowed(snapshot)),
             Task::Compact { .. } => {
                 let snapshot = self.with_source(TaskSnapshot::read)?;
@@ -235,6 +301,7 @@ impl Reply {
     /// The dialect in which its body may be served as it is, if any.
     fn native(&self) -> Option<Dialect> {
         match self.task.as_ref()? {
+            Task::Page(_) => None,
             Task::Read(snapshot) => snapshot.native(),
             Task::Compact { native, .. } => *native,
         }
@@ -255,10 +322,18 @@ impl Reply {
         self
     }
 
-    /// Whether upstream refused the credential: an unknown, spent or banned key.
+    /// Whether upstream itself refused the credential: an unknown, spent or banned key. A page that is not JSON is not
+    /// upstream's word.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
-        self.status == StatusCode::UNAUTHORIZED || self.status == StatusCode::FORBIDDEN
+        self.status == StatusCode::UNAUTHORIZED && self.is_json()
+    }
+
+    /// Whether upstream itself refused this caller this task. It says 403 of model lists and addresses, too, so it says
+    /// nothing about the key.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        self.status == StatusCode::FORBIDDEN && self.is_json()
     }
 
     /// Whether it is the end of a task.
@@ -273,10 +348,34 @@ impl Reply {
         !self.is_task() && task::is_task_not_exist(self.status.as_u16(), &self.body)
     }
 
-    /// Whether upstream is failing, so that a state known from before may stand in.
+    /// Whether upstream says, in any of its words, that there is no such task.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        let not_found = self.status == StatusCode::NOT_FOUND && self.is_json();
+        not_found || self.is_task_not_exist()
+    }
+
+    /// Whether upstream is failing, so that the last known state may stand in.
     #[must_use]
     pub fn is_upstream_failing(&self) -> bool {
-        self.status == StatusCode::TOO_MANY_REQUESTS || self.status.is_server_error()
+        self.status == StatusCode::TOO_MANY_REQUESTS
+            || self.status.is_server_error()
+            || self.is_page()
+    }
+
+    /// Whether upstream itself failed on this task: an error that it tells in JSON. It says nothing about other tasks.
+    #[must_use]
+    pub fn is_own_fault(&self) -> bool {
+        self.status.is_server_error()
+            && !matches!(self.status.as_u16(), 502..=504)
+            && self.is_json()
+    }
+
+    /// Whether it is an error that something on the way made: its body is not JSON. Load balancers, firewalls and CDNs
+    /// answer with pages, which say nothing about key or task.
+    #[must_use]
+    pub fn is_page(&self) -> bool {
+        matches!(self.task, Some(Task::Page(_)))
     }
 
     /// How long upstream asked to be left alone: `retry-after-ms`, or `retry-after` in seconds or as a date
@@ -286,11 +385,29 @@ impl Reply {
         self.headers.as_deref().and_then(retry_after)
     }
 
-    /// Whether its body is an error document. new-api's limit by address answers 429 without any.
+    /// Whether its body is a JSON object. new-api's limit by address answers 429 without any body.
     #[must_use]
-    pub fn names_a_fault(&self) -> bool {
-        self.body.trim_ascii_start().starts_with(b"{")
-            && serde_json::from_slice::<serde::de::IgnoredAny>(&self.body).is_ok()
+    pub fn is_json(&self) -> bool {
+        is_json_object(&self.body)
+    }
+
+    /// What kind of error it is, in words.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        let status = self.status.as_u16();
+        let reason = self
+            .status
+            .canonical_reason()
+            .unwrap_or("an unknown status");
+        match self.task {
+            Some(Task::Page(sender)) => {
+                format!(
+                    "the video API answered {status} {reason} with {}",
+                    sender.as_str()
+                )
+            }
+            _ => format!("the video API answered {status} {reason}"),
+        }
     }
 
     /// Roughly the memory it takes where it is remembered, in bytes, once it has been rendered for the clients of one path.
@@ -311,6 +428,19 @@ const SLOTS: usize = 4;
 /// Where a rendition is kept. What is not upstream's own bytes is the same in the verbatim and the faithful rendering.
 fn slot(dialect: Dialect, rendering: Rendering) -> usize {
     2 * usize::from(dialect == Dialect::OpenAi) + usize::from(rendering == Rendering::Documented)
+}
+
+fn is_json_object(body: &[u8]) -> bool {
+    let body = task::without_byte_order_mark(body);
+    body.trim_ascii_start().starts_with(b"{")
+        && serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok()
+}
+
+/// Copies those of upstream's headers that may leave with a status answer.
+pub fn copy_allowed(from: &HeaderMap, to: &mut HeaderMap) {
+    for (name, value) in from.iter().filter(|(name, _)| is_allowed(name)) {
+        to.append(name.clone(), value.clone());
+    }
 }
 
 fn is_allowed(name: &HeaderName) -> bool {

@@ -6,8 +6,9 @@ use super::Config;
 use super::keys;
 
 /// Keys that are looked at once, when the process starts. Others are taken up by a reload.
-const FIXED: [&str; 14] = [
+const FIXED: [&str; 15] = [
     "cache.capacity",
+    "limits.caller_share",
     "limits.drain",
     "limits.header_timeout",
     "limits.idle_timeout",
@@ -67,7 +68,7 @@ mod tests {
     use crate::config::Tls;
 
     /// Keys that a reload takes up. A new key has to be put here or among [`FIXED`], and be treated so.
-    const LIVE: [&str; 20] = [
+    const LIVE: [&str; 22] = [
         "answers.rendering",
         "cache.adaptive",
         "cache.credential_ttl",
@@ -78,6 +79,7 @@ mod tests {
         "cache.stale_if_error",
         "cache.succeeded_ttl",
         "cache.url_margin",
+        "callers.headers",
         "limits.max_wait",
         "limits.max_waiters",
         "listen.forwarded",
@@ -87,6 +89,7 @@ mod tests {
         "log.requests",
         "upstream.dialect",
         "upstream.max_status_body",
+        "upstream.patience",
         "upstream.timeout",
     ];
 

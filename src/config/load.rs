@@ -150,6 +150,11 @@ impl Layers {
         let value = match get(defaults, &key) {
             Some(Value::Integer(_)) => text.parse().map_or_else(|_| text.into(), Value::Integer),
             Some(Value::Boolean(_)) => text.parse().map_or_else(|_| text.into(), Value::Boolean),
+            Some(Value::Array(_)) => {
+                let items = text.split(',').map(str::trim);
+                let items = items.filter(|item| !item.is_empty());
+                Value::Array(items.map(Value::from).collect())
+            }
             _ => text.into(),
         };
         self.set(&key, value, Origin::Environment(name.to_owned()));

@@ -5,6 +5,7 @@
 
 mod changes;
 mod explain;
+mod header_names;
 mod human;
 mod keys;
 mod load;
@@ -19,10 +20,11 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::HeaderName;
 use serde::{Deserialize, Serialize};
 
 pub use changes::Changes;
-pub use human::{Size, UpstreamUrl};
+pub use human::{Percent, Size, UpstreamUrl};
 pub use load::{Loaded, Sources, load};
 pub use problem::Problem;
 pub use proxy::Proxy;
@@ -37,6 +39,8 @@ pub struct Config {
     pub listen: Listen,
     /// The API behind it.
     pub upstream: Upstream,
+    /// What is part of who a caller is.
+    pub callers: Callers,
     /// How answers are written.
     pub answers: Answers,
     /// What is remembered, and for how long.
@@ -105,7 +109,10 @@ pub struct Upstream {
     /// How long one status poll may take, all tries together.
     #[serde(with = "human")]
     pub timeout: Duration,
-    /// The most that is read of one status answer.
+    /// How long a poll waits for an answer where a last known state can stand in. The flight goes on.
+    #[serde(with = "human")]
+    pub patience: Duration,
+    /// The largest status answer that is read; a larger one is passed through where it is on the client's own path.
     #[serde(with = "human")]
     pub max_status_body: Size,
     /// Certificates of a private CA, PEM, trusted beside the system's roots.
@@ -136,6 +143,24 @@ impl UpstreamDialect {
             Self::Match => client,
             Self::Unified => Dialect::Unified,
             Self::OpenAi => Dialect::OpenAi,
+        }
+    }
+}
+
+/// What is part of who a caller is, besides the credentials.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Callers {
+    /// Further headers that upstream needs to see on a poll.
+    #[serde(with = "header_names")]
+    pub headers: Vec<HeaderName>,
+}
+
+impl Default for Callers {
+    fn default() -> Self {
+        let names = ["cf-access-client-id", "cf-access-client-secret"];
+        Self {
+            headers: names.map(HeaderName::from_static).into(),
         }
     }
 }
@@ -194,6 +219,9 @@ pub struct Limits {
     pub max_upstream: NonZeroUsize,
     /// Clients waiting on one poll.
     pub max_waiters: NonZeroUsize,
+    /// How much of the permits one caller may hold.
+    #[serde(with = "human")]
+    pub caller_share: Percent,
     /// The longest hold of `Prefer: wait`.
     #[serde(with = "human")]
     pub max_wait: Duration,
@@ -279,7 +307,8 @@ impl Default for Upstream {
             dialect: UpstreamDialect::Match,
             connect_timeout: Duration::from_secs(5),
             timeout: Duration::from_secs(15),
-            max_status_body: Size::mebibytes(1),
+            patience: Duration::from_secs(3),
+            max_status_body: Size::mebibytes(32),
             ca_file: None,
             proxy: None,
         }
@@ -317,6 +346,7 @@ impl Default for Limits {
             max_connections: NonZeroUsize::new(10_000).expect("not zero"),
             max_upstream: NonZeroUsize::new(256).expect("not zero"),
             max_waiters: NonZeroUsize::new(10_000).expect("not zero"),
+            caller_share: Percent::new(90),
             max_wait: Duration::from_mins(1),
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),

@@ -91,7 +91,8 @@ impl fmt::Display for NotATask {
 impl std::error::Error for NotATask {}
 
 /// A body without its byte order mark, which a reader of JSON may ignore (RFC 8259 §8.1).
-pub(super) fn without_byte_order_mark(body: &[u8]) -> &[u8] {
+#[must_use]
+pub fn without_byte_order_mark(body: &[u8]) -> &[u8] {
     body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body)
 }
 

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::document::without_byte_order_mark;
 use super::json::{Json, Object, Raw, quote};
 use super::writer::object;
 use super::{Dialect, Rendering, values};
@@ -50,10 +51,10 @@ impl ErrorDocument {
 
 /// Upstream's error answer as a client of `dialect` should get it: status and body.
 ///
-/// `status` is upstream's. What is no JSON object is replaced by an error with the code
-/// `upstream_error`. Else, on the unified path it stays as it is, unless `rendering` asks for the
-/// documented `{"code","message","data":null}`. On the OpenAI path, whose clients lose every error
-/// without an envelope, anything else is put into one, and a missing task becomes a 404.
+/// `status` is upstream's. A body that is no JSON object is replaced by an error with the code `upstream_error`. The
+/// verbatim rendering keeps any other as it is; so does the faithful one on the unified path. On the OpenAI path, whose
+/// clients lose every error without an envelope, it is put into one, and a missing task becomes a 404. The documented
+/// rendering writes every error anew.
 #[must_use]
 pub fn render_error(
     status: u16,
@@ -61,12 +62,17 @@ pub fn render_error(
     dialect: Dialect,
     rendering: Rendering,
 ) -> (u16, Bytes) {
-    let Some(object) = std::str::from_utf8(body).ok().and_then(Object::parse) else {
+    let body = &body.slice_ref(without_byte_order_mark(body));
+    let Some(object) = parsed(body) else {
         return (status, unreadable(status).write(dialect));
     };
     let envelope = object.non_null("error").and_then(Json::object);
-    let fits_dialect = dialect == Dialect::Unified || envelope.is_some();
-    if rendering == Rendering::Faithful && fits_dialect {
+    let passes = match rendering {
+        Rendering::Faithful => dialect == Dialect::Unified || envelope.is_some(),
+        Rendering::Documented => false,
+        Rendering::Verbatim => true,
+    };
+    if passes {
         return (status, body.clone());
     }
     let is_missing = envelope.is_none() && has_code(&object, TASK_NOT_EXIST);
@@ -84,12 +90,16 @@ pub fn render_error(
 /// a task only after it has answered the submission.
 #[must_use]
 pub fn is_task_not_exist(status: u16, body: &[u8]) -> bool {
-    let object = || Object::parse(std::str::from_utf8(body).ok()?);
+    let object = || parsed(without_byte_order_mark(body));
     matches!(status, 400 | 404)
         && object().is_some_and(|object| {
             let envelope = object.non_null("error").and_then(Json::object);
             has_code(envelope.as_ref().unwrap_or(&object), TASK_NOT_EXIST)
         })
+}
+
+fn parsed(body: &[u8]) -> Option<Object<'_>> {
+    Object::parse(std::str::from_utf8(body).ok()?)
 }
 
 fn has_code(object: &Object<'_>, code: &str) -> bool {
@@ -213,6 +223,30 @@ mod tests {
             let answer = render_error(400, &body, Dialect::Unified, Rendering::Faithful);
             assert_eq!(answer, (400, body));
         }
+    }
+
+    #[test]
+    fn verbatim_errors_stay_as_they_are_unless_they_are_pages() {
+        for dialect in [Dialect::Unified, Dialect::OpenAi] {
+            for text in [TASK_ERROR, ENVELOPE] {
+                let body = Bytes::from_static(text.as_bytes());
+                let answer = render_error(400, &body, dialect, Rendering::Verbatim);
+                assert_eq!(answer, (400, body));
+            }
+            let page = render_error(502, &"<html>".into(), dialect, Rendering::Verbatim);
+            assert_eq!(
+                page,
+                render_error(502, &"<html>".into(), dialect, Rendering::Faithful)
+            );
+        }
+    }
+
+    #[test]
+    fn byte_order_mark_is_skipped() {
+        let marked = format!("\u{feff}{TASK_ERROR}");
+        assert!(is_task_not_exist(400, marked.as_bytes()));
+        let (_, body) = render_error(400, &marked.into(), Dialect::Unified, Rendering::Faithful);
+        assert_eq!(body, TASK_ERROR);
     }
 
     #[test]

@@ -44,7 +44,7 @@ mod cases;
 mod properties;
 
 pub use dialect::{Dialect, Rendering};
-pub use document::{NotATask, Source};
+pub use document::{NotATask, Source, without_byte_order_mark};
 pub use error_document::{ErrorDocument, is_task_not_exist, render_error};
 pub use passed_on::NEVER_WRITTEN;
 pub use signed_url::url_expiry;
