@@ -213,6 +213,11 @@ impl Metrics {
             .observe(seconds);
     }
 
+    /// Value of `pollgate_upstream_polls_avoided_total`.
+    pub(crate) fn polls_avoided(&self) -> u64 {
+        self.polls_avoided.get()
+    }
+
     /// A remembered answer went; being replaced by a newer one does not count.
     pub fn evicted(&self, cause: RemovalCause) {
         let cause = match cause {
