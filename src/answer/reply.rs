@@ -29,9 +29,9 @@ pub struct Reply {
     /// When all of it had arrived.
     pub received: Instant,
     task: Option<Task>,
-    /// Of the body as it is.
+    /// The validator of the body as it is.
     tag: OnceLock<Tag>,
-    /// For clients that get anything else, by [`slot`].
+    /// What was written for clients that get anything else, by [`slot`].
     written: OnceLock<Box<[OnceLock<Written>; SLOTS]>>,
 }
 
@@ -41,12 +41,12 @@ impl AsRef<Self> for Reply {
     }
 }
 
-/// A reply that many are shown, by itself or as part of what is remembered of it.
+/// A reply that many clients share, alone or as a part of its cache entry.
 #[derive(Clone)]
 pub struct SharedReply(Arc<dyn AsRef<Reply> + Send + Sync>);
 
 impl SharedReply {
-    /// Of a reply, or of what contains one.
+    /// Takes a reply, or anything that contains one.
     #[must_use]
     pub fn new(reply: Arc<impl AsRef<Reply> + Send + Sync + 'static>) -> Self {
         Self(reply)
@@ -75,7 +75,7 @@ struct Written {
     tag: Tag,
 }
 
-/// Upstream's headers, where there still are some; shared by those who waited for them.
+/// Upstream's headers, shared by the clients that waited for them; `None` once the reply is stored.
 pub type Headers = Option<Arc<HeaderMap>>;
 
 /// What a reply tells.
@@ -83,9 +83,9 @@ pub type Headers = Option<Arc<HeaderMap>>;
 enum Task {
     /// Nothing of a task: something on the way made it, and not upstream.
     Page(Sender),
-    /// As it was read.
+    /// A task, as it was read.
     Read(Box<TaskSnapshot>),
-    /// What is kept in memory: the rest can be read from the body again.
+    /// A task in storage. The rest is read from the body again where it is needed.
     Compact {
         created_at: i64,
         state: State,
@@ -140,7 +140,7 @@ impl Sender {
     }
 }
 
-/// A reply as one kind of client gets it.
+/// What one kind of client is sent of a reply.
 #[derive(Debug)]
 pub struct Rendition {
     /// The status for the client.
@@ -193,7 +193,7 @@ impl Reply {
         }
     }
 
-    /// The reply as a client of this path gets it. What has to be written for it is written once.
+    /// What a client of this path is sent. What has to be written for that is written once.
     #[must_use]
     pub fn rendition(&self, dialect: Dialect, rendering: Rendering) -> Rendition {
         if let Some(status) = self.untouched(dialect, rendering) {
@@ -217,7 +217,7 @@ impl Reply {
         }
     }
 
-    /// The status with which the body goes to a client of this path as it is, if it may.
+    /// The status with which the body passes untouched to a client of this path, if it may.
     fn untouched(&self, dialect: Dialect, rendering: Rendering) -> Option<StatusCode> {
         let passes = if self.is_task() {
             rendering.passes(self.native(), dialect)
@@ -231,7 +231,7 @@ impl Reply {
         passes.then_some(status)
     }
 
-    /// The status and the document that are written for a client of this path.
+    /// Writes the status and the document for a client of this path.
     fn write(&self, dialect: Dialect, rendering: Rendering) -> (StatusCode, Bytes) {
         let task = self.with_source(|source| task::write_task(source, dialect, rendering).ok());
         if let Some(document) = task.flatten() {
@@ -250,7 +250,7 @@ impl Reply {
         (StatusCode::from_u16(status).unwrap_or(self.status), body)
     }
 
-    /// What the task was read from, if the reply tells of one.
+    /// Calls `read` with what the task was read from, if the reply tells of one.
     fn with_source<T>(&self, read: impl FnOnce(&Source<'_>) -> T) -> Option<T> {
         let decoded;
         let (asked_id, first_seen) = match self.task.as_ref()? {
@@ -285,7 +285,7 @@ impl Reply {
         }
     }
 
-    /// All that was read of the task; read once more where it is compact.
+    /// The snapshot of the task; read from the body again if it is compact.
     #[must_use]
     pub fn snapshot(&self) -> Option<Cow<'_, TaskSnapshot>> {
         match self.task.as_ref()? {
@@ -298,7 +298,7 @@ impl Reply {
         }
     }
 
-    /// The dialect in which its body may be served as it is, if any.
+    /// The dialect that its body already is a document of, if any.
     fn native(&self) -> Option<Dialect> {
         match self.task.as_ref()? {
             Task::Page(_) => None,
@@ -307,7 +307,7 @@ impl Reply {
         }
     }
 
-    /// To be remembered as what was said of `task`: only what a hit needs stays in memory beside the body.
+    /// Labels the reply with its task and drops all that a hit does not need.
     #[must_use]
     pub fn for_storage(mut self, task: &TaskId) -> Self {
         self.headers = None;
@@ -410,7 +410,7 @@ impl Reply {
         }
     }
 
-    /// Roughly the memory it takes where it is remembered, in bytes, once it has been rendered for the clients of one path.
+    /// An estimate of the memory, in bytes, that it takes in storage, once it is rendered for the clients of one path.
     #[must_use]
     pub fn weight(&self) -> usize {
         // Upstream's own bytes may be served to some.

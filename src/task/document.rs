@@ -100,8 +100,15 @@ pub fn without_byte_order_mark(body: &[u8]) -> &[u8] {
 pub(super) struct Layers<'a> {
     /// Never empty.
     objects: Vec<Object<'a>>,
-    /// The index of the one that is the task, if there is one.
-    task: usize,
+    task: Candidate,
+}
+
+/// The object that is the task, if there is one.
+#[derive(Clone, Copy)]
+struct Candidate {
+    index: usize,
+    /// Whether its status is a listed word.
+    is_listed: bool,
 }
 
 impl<'a> Layers<'a> {
@@ -113,13 +120,16 @@ impl<'a> Layers<'a> {
         match (start, text) {
             (None, _) if source.status == ACCEPTED => Ok(Self {
                 objects: vec![Object::default()],
-                task: 0,
+                task: Candidate {
+                    index: 0,
+                    is_listed: false,
+                },
             }),
             (None, _) => Err(NotATask::Empty),
             (Some(b'<'), _) => Err(NotATask::Html),
             (Some(b'{'), Ok(text)) => {
-                let objects = open(text).ok_or(NotATask::NotJson)?;
-                let task = task(&objects, source.asked_id);
+                let (objects, task) = open(text).ok_or(NotATask::NotJson)?;
+                let task = task.unwrap_or_else(|| candidate(&objects, source.asked_id));
                 Ok(Self { objects, task })
             }
             (Some(_), Ok(text)) if Json::parse(text).is_some() => Err(NotATask::NotAnObject),
@@ -134,12 +144,12 @@ impl<'a> Layers<'a> {
 
     /// What the outermost object wraps, if that is the task.
     pub(super) fn wrapped(&self) -> Option<&Object<'a>> {
-        (self.task == 1).then(|| &self.objects[1])
+        (self.task.index == 1).then(|| &self.objects[1])
     }
 
     /// Whether the task stands inside a wrapper.
     pub(super) fn is_wrapped(&self) -> bool {
-        self.task > 0
+        self.task.index > 0
     }
 
     /// Why there is no task here, should it turn out so.
@@ -160,15 +170,19 @@ impl<'a> Layers<'a> {
 }
 
 /// The outermost object of a text and what it wraps: wrappers, `{"code","message","data":{…}}`, are opened until there is
-/// none.
-fn open(text: &str) -> Option<Vec<Object<'_>>> {
+/// none. With them which is the task, where that has come out already.
+fn open(text: &str) -> Option<(Vec<Object<'_>>, Option<Candidate>)> {
     let mut objects = match Object::parse_opening(text, "data") {
         Some((outermost, None)) => vec![outermost],
         // nearly every wrapper: nothing more is asked of it, so it need not have its `data`
         Some((wrapper, Some(task)))
             if wrapper.has("code") && !wrapper.has("status") && has_listed_status(&task) =>
         {
-            return Some(vec![wrapper, task]);
+            let inner = Candidate {
+                index: 1,
+                is_listed: true,
+            };
+            return Some((vec![wrapper, task], Some(inner)));
         }
         _ => vec![Object::parse(text)?],
     };
@@ -177,18 +191,21 @@ fn open(text: &str) -> Option<Vec<Object<'_>>> {
     {
         objects.push(inner);
     }
-    Some(objects)
+    Some((objects, None))
 }
 
-/// The index of the object that is the task: the outermost whose status is a listed word, or else the innermost that has
+/// The object that is the task: the outermost whose status is a listed word, or else the innermost that has
 /// any status, or that carries the id: `code`, `data` and a number for a status may also stand beside a task.
-fn task(objects: &[Object<'_>], asked_id: &str) -> usize {
-    objects
-        .iter()
-        .position(has_listed_status)
+fn candidate(objects: &[Object<'_>], asked_id: &str) -> Candidate {
+    let listed = objects.iter().position(has_listed_status);
+    let index = listed
         .or_else(|| objects.iter().rposition(has_status))
         .or_else(|| objects.iter().rposition(|object| carries(object, asked_id)))
-        .unwrap_or(objects.len() - 1)
+        .unwrap_or(objects.len() - 1);
+    Candidate {
+        index,
+        is_listed: listed.is_some(),
+    }
 }
 
 /// A task object. Its parts and the vendor's document are opened when they are asked for.
@@ -208,15 +225,18 @@ impl<'a> Document<'a> {
     ) -> Result<(Self, Option<Json<'a>>), NotATask> {
         let reason = layers.reason();
         let asked_for = || source.status == ACCEPTED || layers.carries(source.asked_id);
-        let task = &layers.objects[layers.task];
+        let Candidate { index, is_listed } = layers.task;
+        let task = &layers.objects[index];
         let is_identified = is_identified(task);
         let is_task = if has_status(task) {
-            let is_listed = reason != NotATask::NoData && has_listed_status(task);
-            is_listed || is_identified || layers.is_wrapped() || asked_for()
+            (is_listed && reason != NotATask::NoData)
+                || is_identified
+                || layers.is_wrapped()
+                || asked_for()
         } else {
             asked_for()
         };
-        let document = Self::new(layers.objects.swap_remove(layers.task), LAYERS);
+        let document = Self::new(layers.objects.swap_remove(index), LAYERS);
         let status = document.status();
         // a status of the vendor's makes a task of what has any id
         if is_task || (is_identified && status.is_some()) {
@@ -256,7 +276,7 @@ impl<'a> Document<'a> {
     fn vendor(&self) -> Option<&Self> {
         let opened = || {
             let data = self.task.non_null("data").filter(|_| self.layers > 0)?;
-            let mut objects = open(data.as_str())?;
+            let (mut objects, _) = open(data.as_str())?;
             let left = self.layers.saturating_sub(objects.len());
             Some(Box::new(Self::new(objects.pop()?, left)))
         };

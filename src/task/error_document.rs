@@ -7,22 +7,22 @@ use super::json::{Json, Object, Raw, quote};
 use super::writer::object;
 use super::{Dialect, Rendering, values};
 
-/// new-api's code for a task that is not there, or is another user's; it comes with HTTP 400.
+/// new-api's code, with HTTP 400, for a task that does not exist or belongs to another user.
 const TASK_NOT_EXIST: &str = "task_not_exist";
 
 /// An error that the gateway answers with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ErrorDocument {
-    /// What programs compare, such as `upstream_timeout`.
+    /// For programs, such as `upstream_timeout`.
     pub code: String,
-    /// What people read.
+    /// For people.
     pub message: String,
     /// The `type` of the OpenAI dialect, such as `invalid_request_error`.
     pub kind: String,
 }
 
 impl ErrorDocument {
-    /// An error of the gateway's own making.
+    /// Creates an error of the gateway's own.
     #[must_use]
     pub fn new(
         code: impl Into<String>,
@@ -86,7 +86,7 @@ pub fn render_error(
 
 /// Whether upstream says that there is no such task, on either path.
 ///
-/// Told by the code: texts are translated. It may be early rather than final, since upstream stores
+/// Only the code is compared: texts are translated. It may be early rather than final, since upstream stores
 /// a task only after it has answered the submission.
 #[must_use]
 pub fn is_task_not_exist(status: u16, body: &[u8]) -> bool {
@@ -106,7 +106,7 @@ fn has_code(object: &Object<'_>, code: &str) -> bool {
     object.get("code").and_then(Json::text).as_deref() == Some(code)
 }
 
-/// An error's parts in upstream's spelling.
+/// The parts of an error, in their raw spelling.
 struct ErrorParts<'a> {
     code: Option<Raw<'a>>,
     message: Raw<'a>,
@@ -153,7 +153,7 @@ impl<'a> ErrorParts<'a> {
     }
 }
 
-/// What stands in for an error body that says nothing, or says it to a browser.
+/// The error that replaces a body which is empty or no JSON object.
 fn unreadable(status: u16) -> ErrorDocument {
     ErrorDocument::new("upstream_error", meaning(status), kind_of(status))
 }
@@ -166,7 +166,7 @@ fn kind_of(status: u16) -> &'static str {
     }
 }
 
-/// The status, and what it means for whoever asked.
+/// A message for an error without one: the status, and what it means for the client.
 fn meaning(status: u16) -> String {
     let meaning = match status {
         401 => "the API key was not accepted",

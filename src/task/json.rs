@@ -25,7 +25,7 @@ impl<'a> Json<'a> {
         self.0
     }
 
-    /// As it is spelled.
+    /// Its raw spelling.
     pub(super) const fn raw(self) -> Raw<'a> {
         Cow::Borrowed(self.0)
     }
@@ -57,18 +57,18 @@ impl<'a> Json<'a> {
         self.0.starts_with('"')
     }
 
-    /// What a string says. `None` also for one with a lone surrogate: it says nothing.
+    /// The text of a string. `None` also for one with a lone surrogate, which is no text.
     pub(super) fn text(self) -> Option<Cow<'a, str>> {
         decoded(self.quoted()?)
     }
 
-    /// What a string says; where it has a lone surrogate, its escapes are left as they are.
+    /// The text of a string; of one with a lone surrogate the raw escapes.
     pub(super) fn text_or_escapes(self) -> Cow<'a, str> {
         let quoted = self.quoted().unwrap_or_default();
         decoded(quoted).unwrap_or(Cow::Borrowed(quoted))
     }
 
-    /// The text of a string, if it says anything: spaces are nothing.
+    /// This string, if it is more than spaces.
     pub(super) fn non_empty(self) -> Option<Self> {
         let quoted = self.quoted()?;
         let empty = match decoded(quoted) {
@@ -87,7 +87,7 @@ impl<'a> Json<'a> {
         is_number(text.trim()).then_some(text)
     }
 
-    /// What stands between the quotes of a string, escapes as they are.
+    /// A string without its quotes, escapes as they are.
     fn quoted(self) -> Option<&'a str> {
         self.0.strip_prefix('"')?.strip_suffix('"')
     }
@@ -101,7 +101,7 @@ pub(super) fn is_number(text: &str) -> bool {
             .all(|b| b.is_ascii_digit() || matches!(b, b'-' | b'+' | b'.' | b'e' | b'E'))
 }
 
-/// What a string says whose quotes are gone; `None` if it has a lone surrogate.
+/// The text of a string whose quotes are stripped; `None` if it has a lone surrogate.
 pub(super) fn decoded(quoted: &str) -> Option<Cow<'_, str>> {
     if quoted.as_bytes().contains(&b'\\') {
         let whole = format!("\"{quoted}\"");
@@ -118,9 +118,9 @@ pub(super) struct Object<'a>(Vec<Member<'a>>);
 /// One member of an object.
 #[derive(Clone)]
 pub(super) struct Member<'a> {
-    /// The name as it is spelled, with its quotes.
+    /// The name in its raw spelling, quotes included.
     pub(super) key: Json<'a>,
-    /// The name as it is meant.
+    /// The decoded name.
     pub(super) name: Cow<'a, str>,
     pub(super) value: Json<'a>,
 }
@@ -134,7 +134,7 @@ impl<'a> Object<'a> {
         serde_json::from_str(text).ok()
     }
 
-    /// The same, with one member opened and given apart; it has to be an object if it is there.
+    /// The same, with the member `name`, which has to be an object if it is there, parsed and returned separately.
     pub(super) fn parse_opening(text: &'a str, name: &'static str) -> Option<(Self, Option<Self>)> {
         let mut deserializer = serde_json::Deserializer::from_str(text);
         let members = Members { open: Some(name) };
@@ -170,7 +170,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
     }
 }
 
-/// Reads the members of an object. The one that is to be opened has to be an object; it is given apart.
+/// Reads the members of an object. The one to be opened has to be an object and is returned separately.
 struct Members {
     open: Option<&'static str>,
 }
@@ -199,10 +199,10 @@ impl<'de> Visitor<'de> for Members {
     }
 }
 
-/// A JSON string in its spelling, quotes included: as it came in, or our own.
+/// JSON in its raw spelling, most often a string with its quotes: upstream's, or our own.
 pub(super) type Raw<'a> = Cow<'a, str>;
 
-/// Spells a text of our own.
+/// Writes a text of our own as a JSON string.
 pub(super) fn quote(text: &str) -> Raw<'static> {
     // a string has no map keys and cannot fail
     serde_json::to_string(text).unwrap_or_default().into()

@@ -7,7 +7,7 @@ use super::json::{Json, Raw, is_number, quote};
 /// Width and height in pixels.
 pub(super) type Size = (u32, u32);
 
-/// The year 5138. What is larger is milliseconds if it is a number, and else a mistake.
+/// The year 5138. A larger number is milliseconds; a later date is a mistake.
 const LAST_SECOND: i64 = 100_000_000_000;
 
 /// A time after 1970 in Unix seconds, from a number (in milliseconds if over 10^11), also one in a
@@ -32,7 +32,7 @@ pub(super) fn rfc3339(text: &str) -> Option<i64> {
 
 /// Whole percent, 0–100, from `50`, `45.5`, `"50"` or `"50%"`.
 ///
-/// A part of a percent is left out rather than rounded up: 99.9 is not done.
+/// Fractions are cut off, not rounded: 99.9 is not done.
 pub(super) fn percent(value: Json<'_>) -> Option<u8> {
     let text = match value.text() {
         Some(text) => text,
