@@ -1,5 +1,4 @@
-//! The bytes of a reply, and, where it is remembered, of the id it was asked for under: in one piece, so that a hit finds
-//! both in one place.
+//! The body of a reply and, once it is stored, the task's id: in one allocation, so that a hit touches no other.
 
 use std::fmt;
 use std::ops::Deref;
@@ -8,8 +7,8 @@ use bytes::Bytes;
 
 use crate::request::route::TaskId;
 
-/// Up to this size a document is copied for a client. That is cheaper than the count of those who share it, which is
-/// an allocation of its own, and in memory for as long as the document.
+/// Documents up to this size are copied for each client. A copy is cheaper than a reference count, which is an allocation
+/// of its own that lives as long as the document.
 const COPIED: usize = 4096;
 
 /// Upstream's bytes, as a slice.
@@ -22,7 +21,7 @@ pub struct Document {
 }
 
 impl Document {
-    /// Its bytes, for a client.
+    /// The body, for a client.
     #[must_use]
     pub fn bytes(&self) -> Bytes {
         if self.len <= COPIED {
@@ -32,18 +31,18 @@ impl Document {
         }
     }
 
-    /// The id that it was [`labelled`](Self::labelled) with, as it stands in the path; empty where there is none.
+    /// The raw id that it was [`labelled`](Self::labelled) with; empty if it was not.
     #[must_use]
     pub fn task(&self) -> &str {
         std::str::from_utf8(&self.bytes[self.len..]).unwrap_or_default()
     }
 
-    /// Whether that is the id.
+    /// Whether it is labelled with this id.
     pub(crate) fn is_of(&self, task: &TaskId) -> bool {
         self.bytes[self.len..] == *task.as_str().as_bytes()
     }
 
-    /// A copy that takes no more room than it must, and knows what it was asked for under.
+    /// A copy in an allocation of just its size, labelled with the id of the task.
     #[must_use]
     pub(super) fn labelled(&self, task: &TaskId) -> Self {
         Self {
@@ -52,7 +51,7 @@ impl Document {
         }
     }
 
-    /// The memory it takes beside itself, in bytes.
+    /// The memory that it refers to, in bytes.
     pub(super) fn weight(&self) -> usize {
         self.bytes.len()
     }

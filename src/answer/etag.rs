@@ -20,7 +20,7 @@ impl Tag {
     }
 }
 
-/// Whether these validators, as in `If-None-Match`, name this validator; compared weakly, as RFC 9110 §13.1.2 wants it.
+/// Whether the validators of an `If-None-Match` include this one, by weak comparison (RFC 9110 §13.1.2).
 #[must_use]
 pub fn names(known: &HeaderValue, etag: &HeaderValue) -> bool {
     let known = known.as_bytes();

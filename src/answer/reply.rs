@@ -14,7 +14,7 @@ use super::document::Document;
 use super::etag::Tag;
 use crate::message::fields::{RETRY_AFTER_MS, retry_after};
 use crate::request::route::{self, TaskId};
-use crate::task::{self, Dialect, ErrorDocument, Rendering, State, TaskSnapshot};
+use crate::task::{self, Dialect, ErrorDocument, Rendering, Source, State, TaskSnapshot};
 
 /// One bounded, buffered answer of upstream, and what was read from it.
 #[derive(Debug)]
@@ -29,10 +29,10 @@ pub struct Reply {
     /// When all of it had arrived.
     pub received: Instant,
     task: Option<Task>,
-    /// Of the body as it is.
+    /// The validator of the body as it is.
     tag: OnceLock<Tag>,
-    /// For those who get something else, by dialect and rendering.
-    written: OnceLock<Box<[OnceLock<Written>; 4]>>,
+    /// What was written for clients that get anything else, by [`slot`].
+    written: OnceLock<Box<[OnceLock<Written>; SLOTS]>>,
 }
 
 impl AsRef<Self> for Reply {
@@ -41,12 +41,12 @@ impl AsRef<Self> for Reply {
     }
 }
 
-/// A reply that many are shown, by itself or as part of what is remembered of it.
+/// A reply that many clients share, alone or as a part of its cache entry.
 #[derive(Clone)]
 pub struct SharedReply(Arc<dyn AsRef<Reply> + Send + Sync>);
 
 impl SharedReply {
-    /// Of a reply, or of what contains one.
+    /// Takes a reply, or anything that contains one.
     #[must_use]
     pub fn new(reply: Arc<impl AsRef<Reply> + Send + Sync + 'static>) -> Self {
         Self(reply)
@@ -75,7 +75,7 @@ struct Written {
     tag: Tag,
 }
 
-/// Upstream's headers, where there still are some; shared by those who waited for them.
+/// Upstream's headers, shared by the clients that waited for them; `None` once the reply is stored.
 pub type Headers = Option<Arc<HeaderMap>>;
 
 /// What a reply tells.
@@ -83,9 +83,9 @@ pub type Headers = Option<Arc<HeaderMap>>;
 enum Task {
     /// Nothing of a task: something on the way made it, and not upstream.
     Page(Sender),
-    /// As it was read.
+    /// A task, as it was read.
     Read(Box<TaskSnapshot>),
-    /// What is kept in memory: the rest can be read from the body again.
+    /// A task in storage. The rest is read from the body again where it is needed.
     Compact {
         created_at: i64,
         state: State,
@@ -140,7 +140,7 @@ impl Sender {
     }
 }
 
-/// A reply as one kind of client gets it.
+/// What one kind of client is sent of a reply.
 #[derive(Debug)]
 pub struct Rendition {
     /// The status for the client.
@@ -193,38 +193,20 @@ impl Reply {
         }
     }
 
-    /// The reply as a client of this path gets it. What has to be written for it is written once.
+    /// What a client of this path is sent. What has to be written for that is written once.
     #[must_use]
     pub fn rendition(&self, dialect: Dialect, rendering: Rendering) -> Rendition {
-        if rendering == Rendering::Faithful && self.native() == Some(dialect) {
+        if let Some(status) = self.untouched(dialect, rendering) {
             return Rendition {
-                status: StatusCode::OK,
+                status,
                 body: self.body.bytes(),
                 etag: self.tag.get_or_init(|| Tag::of(&self.body)).written(),
             };
         }
-        let place = 2 * usize::from(dialect == Dialect::OpenAi)
-            + usize::from(rendering == Rendering::Documented);
         let written = self.written.get_or_init(Box::default);
-        let Written { status, body, tag } = written[place].get_or_init(|| {
-            let (status, body) = if let Some(document) = self.converted(dialect) {
-                (StatusCode::OK, document)
-            } else if self.is_page() && self.status != StatusCode::TOO_MANY_REQUESTS {
-                let message = format!(
-                    "{}, which says nothing about the task or the key; retry shortly",
-                    self.reason()
-                );
-                let error = ErrorDocument::new("upstream_error", message, "api_error");
-                (self.status, error.write(dialect))
-            } else {
-                let (status, body) = task::render_error(
-                    self.status.as_u16(),
-                    &self.body.bytes(),
-                    dialect,
-                    rendering,
-                );
-                (StatusCode::from_u16(status).unwrap_or(self.status), body)
-            };
+        let written = &written[slot(dialect, rendering)];
+        let Written { status, body, tag } = written.get_or_init(|| {
+            let (status, body) = self.write(dialect, rendering);
             let tag = Tag::of(&body);
             Written { status, body, tag }
         });
@@ -235,16 +217,56 @@ impl Reply {
         }
     }
 
-    /// The task that it tells of, written in this dialect.
-    fn converted(&self, dialect: Dialect) -> Option<Bytes> {
-        match self.task.as_ref()? {
-            Task::Page(_) => None,
-            Task::Read(snapshot) => Some(snapshot.render(dialect, Rendering::Documented)),
-            Task::Compact { created_at, .. } => {
-                let asked = route::decoded(self.body.task());
-                task::convert(&asked, &self.body.bytes(), *created_at, dialect).ok()
-            }
+    /// The status with which the body passes untouched to a client of this path, if it may.
+    fn untouched(&self, dialect: Dialect, rendering: Rendering) -> Option<StatusCode> {
+        let passes = if self.is_task() {
+            rendering.passes(self.native(), dialect)
+        } else {
+            rendering == Rendering::Verbatim && self.is_json()
+        };
+        let status = match rendering {
+            Rendering::Verbatim => self.status,
+            Rendering::Faithful | Rendering::Documented => StatusCode::OK,
+        };
+        passes.then_some(status)
+    }
+
+    /// Writes the status and the document for a client of this path.
+    fn write(&self, dialect: Dialect, rendering: Rendering) -> (StatusCode, Bytes) {
+        let task = self.with_source(|source| task::write_task(source, dialect, rendering).ok());
+        if let Some(document) = task.flatten() {
+            return (StatusCode::OK, document);
         }
+        if self.is_page() && self.status != StatusCode::TOO_MANY_REQUESTS {
+            let message = format!(
+                "{}, which says nothing about the task or the key; retry shortly",
+                self.reason()
+            );
+            let error = ErrorDocument::new("upstream_error", message, "api_error");
+            return (self.status, error.write(dialect));
+        }
+        let body = self.body.bytes();
+        let (status, body) = task::render_error(self.status.as_u16(), &body, dialect, rendering);
+        (StatusCode::from_u16(status).unwrap_or(self.status), body)
+    }
+
+    /// Calls `read` with what the task was read from, if the reply tells of one.
+    fn with_source<T>(&self, read: impl FnOnce(&Source<'_>) -> T) -> Option<T> {
+        let decoded;
+        let (asked_id, first_seen) = match self.task.as_ref()? {
+            Task::Page(_) => return None,
+            Task::Read(snapshot) => (snapshot.asked_id(), snapshot.created_at()),
+            Task::Compact { created_at, .. } => {
+                decoded = route::decoded(self.body.task());
+                (&*decoded, *created_at)
+            }
+        };
+        Some(read(&Source {
+            asked_id,
+            status: self.status.as_u16(),
+            body: &self.body,
+            first_seen,
+        }))
     }
 
     /// Whether it tells of a task.
@@ -263,21 +285,20 @@ impl Reply {
         }
     }
 
-    /// All that was read of the task; read once more where it is compact.
+    /// The snapshot of the task; read from the body again if it is compact.
     #[must_use]
     pub fn snapshot(&self) -> Option<Cow<'_, TaskSnapshot>> {
         match self.task.as_ref()? {
             Task::Page(_) => None,
             Task::Read(snapshot) => Some(Cow::Borrowed(snapshot)),
-            Task::Compact { created_at, .. } => {
-                let asked = route::decoded(self.body.task());
-                let snapshot = TaskSnapshot::read(&asked, &self.body.bytes(), *created_at);
+            Task::Compact { .. } => {
+                let snapshot = self.with_source(TaskSnapshot::read)?;
                 snapshot.ok().map(Cow::Owned)
             }
         }
     }
 
-    /// The dialect in which its body may be served as it is, if any.
+    /// The dialect that its body already is a document of, if any.
     fn native(&self) -> Option<Dialect> {
         match self.task.as_ref()? {
             Task::Page(_) => None,
@@ -286,7 +307,7 @@ impl Reply {
         }
     }
 
-    /// To be remembered as what was said of `task`: only what a hit needs stays in memory beside the body.
+    /// Labels the reply with its task and drops all that a hit does not need.
     #[must_use]
     pub fn for_storage(mut self, task: &TaskId) -> Self {
         self.headers = None;
@@ -389,19 +410,28 @@ impl Reply {
         }
     }
 
-    /// Roughly the memory it takes where it is remembered, in bytes, once it has been rendered for the clients of one path.
+    /// An estimate of the memory, in bytes, that it takes in storage, once it is rendered for the clients of one path.
     #[must_use]
     pub fn weight(&self) -> usize {
         // Upstream's own bytes may be served to some.
         let written = match self.native() {
             Some(_) => 0,
-            None => size_of::<[OnceLock<Written>; 4]>() + self.body.len() + 512,
+            None => size_of::<[OnceLock<Written>; SLOTS]>() + self.body.len() + 512,
         };
         size_of::<Self>() + self.body.weight() + written
     }
 }
 
+/// What can be written of one reply: by dialect, as documented or with more of upstream's own.
+const SLOTS: usize = 4;
+
+/// Where a rendition is kept. What is not upstream's own bytes is the same in the verbatim and the faithful rendering.
+fn slot(dialect: Dialect, rendering: Rendering) -> usize {
+    2 * usize::from(dialect == Dialect::OpenAi) + usize::from(rendering == Rendering::Documented)
+}
+
 fn is_json_object(body: &[u8]) -> bool {
+    let body = task::without_byte_order_mark(body);
     body.trim_ascii_start().starts_with(b"{")
         && serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok()
 }

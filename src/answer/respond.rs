@@ -65,7 +65,7 @@ impl Responder {
         let reply = &answer.reply;
         let rendition = self.rendition(answer);
         let facts = self.facts(answer);
-        let ok = rendition.status == StatusCode::OK;
+        let ok = rendition.status.is_success();
         let matches = ok
             && self
                 .known

@@ -313,7 +313,7 @@ mod tests {
     use tokio::time::{Instant, advance};
 
     use super::*;
-    use crate::task::TaskSnapshot;
+    use crate::task::{Source, TaskSnapshot};
 
     const CREATED: i64 = 1_000_000;
 
@@ -322,7 +322,13 @@ mod tests {
             r#"{{"id":"t","object":"video","status":"{status}","model":"m","created_at":{CREATED},"video_url":"{url}"}}"#
         );
         let body = Bytes::from(body);
-        let snapshot = TaskSnapshot::read("t", &body, CREATED).expect("is a task");
+        let source = Source {
+            asked_id: "t",
+            status: 200,
+            body: &body,
+            first_seen: CREATED,
+        };
+        let snapshot = TaskSnapshot::read(&source).expect("is a task");
         Reply::new(StatusCode::OK, &HeaderMap::new(), body, Some(snapshot))
     }
 

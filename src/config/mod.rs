@@ -171,7 +171,7 @@ impl Default for Callers {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Answers {
-    /// Whether upstream's bytes may pass through where they already are what was asked for.
+    /// How much of upstream's own spelling clients see.
     #[serde(with = "rendering")]
     pub rendering: Rendering,
 }
@@ -379,6 +379,7 @@ mod rendering {
     enum Spelling {
         Faithful,
         Documented,
+        Verbatim,
     }
 
     #[allow(

@@ -1,4 +1,4 @@
-//! What a client wishes of a status answer, read from its request's headers.
+//! A client's preferences for a status answer, from its request's headers.
 
 use std::time::Duration;
 
@@ -18,18 +18,18 @@ static TIMEOUTS: [HeaderName; 2] = [
 /// What the way back to the client may take.
 const WAY_BACK: Duration = Duration::from_millis(500);
 
-/// What a client will take, from its `cache-control` (RFC 9111 §5.2.1).
+/// Which answers a client accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheMode {
-    /// Whatever is fresh.
+    /// Any that is fresh.
     Default,
-    /// What upstream says, not what is remembered (`no-cache`, `max-age=0`); a poll under way will do.
+    /// One from upstream (`no-cache`, `max-age=0`), also of a poll that is already under way.
     NoCache,
-    /// Only what is remembered (`only-if-cached`).
+    /// One from memory (`only-if-cached`).
     OnlyIfCached,
 }
 
-/// What the client will take, from `cache-control` (RFC 9111 §5.2.1); other directives change nothing here.
+/// Which answers the client accepts, from `cache-control` (RFC 9111 §5.2.1). Other directives change nothing here.
 #[must_use]
 pub fn cache_mode(headers: &HeaderMap) -> CacheMode {
     let mut cache_mode = CacheMode::Default;
@@ -57,8 +57,8 @@ pub fn client_timeout(headers: &HeaderMap) -> Option<Duration> {
     Some(usable.max(timeout / 2))
 }
 
-/// How long the client is willing to wait, from `Prefer: wait=N` (RFC 7240 §4.3), at most `limit`, and less than it waits
-/// for an answer at all.
+/// How long the client is willing to wait for news, from `Prefer: wait=N` (RFC 7240 §4.3): at most `limit`, and less than
+/// it waits for an answer at all.
 #[must_use]
 pub fn wait(headers: &HeaderMap, limit: Duration) -> Option<Duration> {
     let seconds = list(headers, &PREFER).find_map(|preference| {
@@ -72,34 +72,42 @@ pub fn wait(headers: &HeaderMap, limit: Duration) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(limit).min(patience))
 }
 
-/// Whether the client wants a stream of events, and no document rather than that (RFC 9110 §12.5.1).
+/// Whether the client wants a stream of events more than a document (RFC 9110 §12.5.1). One that takes both equally gets
+/// a document: it may not know how long a stream stays open.
 #[must_use]
 pub fn wants_events(headers: &HeaderMap) -> bool {
     const EVENTS: &str = "text/event-stream";
     let accepts = headers.get_all(ACCEPT).iter();
-    // Most accept something shorter: spares reading it.
+    // Most accept something shorter, which need not be read.
     if accepts.map(HeaderValue::len).all(|len| len < EVENTS.len()) {
         return false;
     }
-    let weight = weight(headers, EVENTS);
-    weight > 0.0 && weight >= self::weight(headers, "application/json")
+    let json = ["application/json", "application/*", "*/*"]
+        .into_iter()
+        .find_map(|range| weight_of(headers, range));
+    weight(headers, EVENTS) > json.unwrap_or(0.0)
 }
 
 /// How much a media type is wanted where it is named itself, from 0 to 1; of several mentions the highest.
 #[must_use]
 pub fn weight(headers: &HeaderMap, media_type: &str) -> f32 {
-    list(headers, &ACCEPT)
-        .filter_map(|range| {
-            let mut parts = range.split(';').map(str::trim);
-            let named = parts.next()?.eq_ignore_ascii_case(media_type);
-            let weight =
-                parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
-            named.then(|| weight.map_or(1.0, |weight| weight.parse().unwrap_or(0.0)))
-        })
-        .fold(0.0, f32::max)
+    weight_of(headers, media_type).unwrap_or(0.0)
 }
 
-/// The validators the client knows, from all lines of `name`, as one list (RFC 9110 §5.3).
+/// The weight of a media range, if it is named.
+fn weight_of(headers: &HeaderMap, range: &str) -> Option<f32> {
+    list(headers, &ACCEPT)
+        .filter_map(|named| {
+            let mut parts = named.split(';').map(str::trim);
+            let is_range = parts.next()?.eq_ignore_ascii_case(range);
+            let weight =
+                parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+            is_range.then(|| weight.map_or(1.0, |weight| weight.parse().unwrap_or(0.0)))
+        })
+        .reduce(f32::max)
+}
+
+/// The validators of what the client knows, from all lines of `name`, as one list (RFC 9110 §5.3).
 #[must_use]
 pub fn validators(headers: &HeaderMap, name: &HeaderName) -> Option<HeaderValue> {
     let mut lines = headers.get_all(name).iter();
@@ -179,16 +187,27 @@ mod tests {
     }
 
     #[test]
-    fn events_are_sent_only_to_those_who_ask_for_them() {
-        assert!(wants_events(&headers(&[("accept", "text/event-stream")])));
-        assert!(wants_events(&headers(&[(
-            "accept",
-            "application/json;q=0.1, Text/Event-Stream;q=1"
-        )])));
+    fn events_are_sent_only_to_clients_that_want_them_more_than_a_document() {
+        for accept in [
+            "text/event-stream",
+            "application/json;q=0.1, Text/Event-Stream;q=1",
+            "text/event-stream, */*;q=0.5",
+            "text/event-stream;q=0.9, application/json;q=0.2, */*",
+            "text/html, text/event-stream;q=0.1",
+            "application/json;q=0, text/event-stream, */*",
+        ] {
+            assert!(wants_events(&headers(&[("accept", accept)])), "{accept}");
+        }
         for accept in [
             "*/*",
             "text/event-stream;q=0",
+            "text/event-stream;q=0, text/html",
             "application/json, text/event-stream;q=0.5",
+            "application/json, text/event-stream",
+            "text/event-stream, application/json",
+            "text/event-stream;q=0.5, application/json;q=0.5",
+            "text/event-stream, */*",
+            "text/event-stream;q=0.5, application/*",
         ] {
             assert!(!wants_events(&headers(&[("accept", accept)])), "{accept}");
         }

@@ -1,4 +1,4 @@
-//! What a request is, from its method and raw path alone.
+//! The kind of a request, from its method and raw path alone.
 
 use http::Method;
 
@@ -7,40 +7,58 @@ use crate::task::Dialect;
 const UNIFIED: &str = "/v1/video/generations/";
 const OPENAI: &str = "/v1/videos/";
 
-/// Words that stand where an id would, but name other resources of the OpenAI API.
-const NOT_IDS: [&str; 3] = ["edits", "extensions", "characters"];
+/// Words that stand where an id would on [`OPENAI`], but name other resources: those of the OpenAI and the xAI API, and the
+/// kinds of task in Kling's, each of which is a list with tasks below it.
+const NOT_IDS: [&str; 17] = [
+    "edits",
+    "extensions",
+    "characters",
+    "generations",
+    "text2video",
+    "image2video",
+    "omni-video",
+    "multi-image2video",
+    "multi-elements",
+    "lip-sync",
+    "advanced-lip-sync",
+    "identify-face",
+    "video-extend",
+    "effects",
+    "avatar",
+    "motion-control",
+    "image-recognize",
+];
 
-/// What a request is.
+/// The kind of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route {
     /// `GET` or `HEAD` on one task's status.
     Poll {
-        /// The path it came on.
+        /// The dialect of its path.
         dialect: Dialect,
-        /// Which task.
+        /// The task that its path names.
         task: TaskId,
     },
-    /// A method that is not safe on a task's path or below it: it may change the task.
+    /// A method that is not safe, on a task's path or below it: it may change the task.
     Write {
-        /// The path it came on.
+        /// The dialect of its path.
         dialect: Dialect,
-        /// Which task.
+        /// The task that its path names.
         task: TaskId,
     },
-    /// Anything else.
+    /// Any other request.
     Forward {
-        /// Whose errors its client understands.
+        /// The dialect in which its client reads errors.
         dialect: Dialect,
     },
 }
 
-/// A task's id as it stands in the path: opaque, its bytes untouched.
+/// A task's id: the raw path segment, never decoded.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct TaskId(std::sync::Arc<str>);
 
 impl Route {
-    /// Reads the raw path: nothing is decoded, merged or cleaned, so that no two paths that upstream tells apart
-    /// become one.
+    /// Reads the raw path. Nothing is decoded, merged or normalised, so that two paths that differ for upstream differ here.
     #[must_use]
     pub fn read(method: &Method, path: &str) -> Self {
         let Some((dialect, rest)) = split(path) else {
@@ -86,15 +104,15 @@ pub enum RouteLabel {
     Unified,
     /// Status polls on `/v1/videos/{task_id}`.
     OpenAi,
-    /// Everything that is passed on.
+    /// Everything else.
     Forward,
 }
 
 impl RouteLabel {
-    /// All of them, in the order of their declaration.
+    /// Every label, in the order of declaration.
     pub const ALL: [Self; 3] = [Self::Unified, Self::OpenAi, Self::Forward];
 
-    /// Of status polls in this dialect.
+    /// The label of status polls in this dialect.
     #[must_use]
     pub const fn of(dialect: Dialect) -> Self {
         match dialect {
@@ -103,7 +121,7 @@ impl RouteLabel {
         }
     }
 
-    /// As metrics and logs spell it.
+    /// The value of the label.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -123,7 +141,8 @@ fn split(path: &str) -> Option<(Dialect, &str)> {
         })
 }
 
-/// Nothing is no id. Dot segments (RFC 3986 §5.2.4) are none either: what they mean depends on who resolves them, encoded or not.
+/// Whether a segment may be an id. An empty one is none, nor is a dot segment (RFC 3986 §5.2.4), encoded or not: its meaning
+/// depends on which hop resolves it.
 fn is_id(segment: &str) -> bool {
     let mut rest = segment.as_bytes();
     let mut dots = 0;
@@ -133,7 +152,7 @@ fn is_id(segment: &str) -> bool {
     !(rest.is_empty() && dots <= 2)
 }
 
-/// The path and id on which a task of this dialect is polled upstream.
+/// The path on which a task of this dialect is polled upstream.
 #[must_use]
 pub fn status_path(dialect: Dialect, task: &TaskId) -> String {
     let base = match dialect {
@@ -144,7 +163,7 @@ pub fn status_path(dialect: Dialect, task: &TaskId) -> String {
 }
 
 impl TaskId {
-    /// From the raw path segment.
+    /// Takes the raw path segment.
     #[must_use]
     pub fn new(segment: &str) -> Self {
         Self(segment.into())
@@ -156,7 +175,7 @@ impl TaskId {
         &self.0
     }
 
-    /// The id as a client of the API would write it in a document: percent-decoded where that gives a text.
+    /// The id as documents have it: percent-decoded, where that gives UTF-8.
     #[must_use]
     pub fn decoded(&self) -> std::borrow::Cow<'_, str> {
         decoded(&self.0)
@@ -234,6 +253,14 @@ mod tests {
             "/v1/videos/.",
             "/v1/videos/%2e%2E",
             "/v1/videos/characters/c1",
+            "/v1/videos/text2video",
+            "/v1/videos/image2video",
+            "/v1/videos/omni-video",
+            "/v1/videos/multi-image2video",
+            "/v1/videos/lip-sync",
+            "/v1/videos/video-extend",
+            "/v1/videos/effects",
+            "/v1/videos/text2video/task_1",
             "/v1/video/generations",
             "/v1/video/query",
             "/v1/videos//a",
@@ -264,10 +291,16 @@ mod tests {
                 Route::Forward { .. }
             ));
         }
-        assert!(matches!(
-            Route::read(&Method::POST, "/v1/videos/edits"),
-            Route::Forward { .. }
-        ));
+        for path in [
+            "/v1/videos/edits",
+            "/v1/videos/text2video",
+            "/v1/videos/effects",
+        ] {
+            assert!(
+                matches!(Route::read(&Method::POST, path), Route::Forward { .. }),
+                "{path}"
+            );
+        }
         assert!(matches!(
             Route::read(&Method::POST, "/v1/videos"),
             Route::Forward { .. }
@@ -292,6 +325,17 @@ mod tests {
                 let rest = path.strip_prefix(&status_path(dialect, &task));
                 assert!(rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
             }
+        }
+    }
+
+    #[test]
+    fn words_of_lists_are_ids_on_the_unified_path_and_where_they_are_only_a_part() {
+        for (path, dialect, id) in [
+            ("/v1/video/generations/effects", Dialect::Unified, "effects"),
+            ("/v1/videos/effects-1", Dialect::OpenAi, "effects-1"),
+            ("/v1/videos/Effects", Dialect::OpenAi, "Effects"),
+        ] {
+            assert_eq!(Route::read(&Method::GET, path), poll(dialect, id));
         }
     }
 

@@ -22,7 +22,7 @@ use crate::request::key::{Caller, TaskKey};
 use crate::request::query::TaskFetch;
 use crate::sync::lock;
 use crate::sync::shares::Shares;
-use crate::task::{NotATask, TaskSnapshot};
+use crate::task::{NotATask, Source, TaskSnapshot};
 use crate::upstream::{BodyLimit, Received, Upstream, status_request};
 
 /// The part of `limits.max_upstream` that polls of tasks may take which timed out when they were last asked for.
@@ -120,7 +120,13 @@ impl Fetch {
         }
         let snapshot = if head.status.is_success() {
             let asked = fetch.query.key.task.decoded();
-            Some(TaskSnapshot::read(&asked, &body, fetch.first_seen).map_err(not_a_task)?)
+            let source = Source {
+                asked_id: &asked,
+                status: head.status.as_u16(),
+                body: &body,
+                first_seen: fetch.first_seen,
+            };
+            Some(TaskSnapshot::read(&source).map_err(not_a_task)?)
         } else {
             None
         };

@@ -88,6 +88,15 @@ impl<S> Status<S> {
 }
 
 impl Settings {
+    /// How documents are written for a client of this dialect. Upstream's own bytes are of use only to those on whose
+    /// path it is asked.
+    fn rendering(&self, client: Dialect) -> Rendering {
+        match self.rendering {
+            Rendering::Verbatim if self.dialect.choose(client) != client => Rendering::Faithful,
+            rendering => rendering,
+        }
+    }
+
     /// Reads who asks, for what, and how the answer is written.
     fn read(&self, poll: StatusPoll) -> Reading {
         let StatusPoll {
@@ -111,11 +120,12 @@ impl Settings {
             credentials = credentials.detached();
             known = known.as_ref().map(detached);
         }
+        let rendering = self.rendering(dialect);
         let wait = wait.map(|wait| Wait {
             known: known.clone(),
             until: now + wait,
             dialect,
-            rendering: self.rendering,
+            rendering,
         });
         let vary = credentials.vary();
         let query = TaskQuery {
@@ -132,7 +142,7 @@ impl Settings {
         };
         let responder = Responder {
             dialect,
-            rendering: self.rendering,
+            rendering,
             known,
             vary,
             head,

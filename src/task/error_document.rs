@@ -2,26 +2,27 @@
 
 use bytes::Bytes;
 
-use super::json::{Json, Object, Spelled, quote};
+use super::document::without_byte_order_mark;
+use super::json::{Json, Object, Raw, quote};
 use super::writer::object;
 use super::{Dialect, Rendering, values};
 
-/// new-api's code for a task that is not there, or is another user's; it comes with HTTP 400.
+/// new-api's code, with HTTP 400, for a task that does not exist or belongs to another user.
 const TASK_NOT_EXIST: &str = "task_not_exist";
 
 /// An error that the gateway answers with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ErrorDocument {
-    /// What programs compare, such as `upstream_timeout`.
+    /// For programs, such as `upstream_timeout`.
     pub code: String,
-    /// What people read.
+    /// For people.
     pub message: String,
     /// The `type` of the OpenAI dialect, such as `invalid_request_error`.
     pub kind: String,
 }
 
 impl ErrorDocument {
-    /// An error of the gateway's own making.
+    /// Creates an error of the gateway's own.
     #[must_use]
     pub fn new(
         code: impl Into<String>,
@@ -50,10 +51,10 @@ impl ErrorDocument {
 
 /// Upstream's error answer as a client of `dialect` should get it: status and body.
 ///
-/// `status` is upstream's. What is no JSON object is replaced by an error with the code
-/// `upstream_error`. Else, on the unified path it stays as it is, unless `rendering` asks for the
-/// documented `{"code","message","data":null}`. On the OpenAI path, whose clients lose every error
-/// without an envelope, anything else is put into one, and a missing task becomes a 404.
+/// `status` is upstream's. A body that is no JSON object is replaced by an error with the code `upstream_error`. The
+/// verbatim rendering keeps any other as it is; so does the faithful one on the unified path. On the OpenAI path, whose
+/// clients lose every error without an envelope, it is put into one, and a missing task becomes a 404. The documented
+/// rendering writes every error anew.
 #[must_use]
 pub fn render_error(
     status: u16,
@@ -61,12 +62,17 @@ pub fn render_error(
     dialect: Dialect,
     rendering: Rendering,
 ) -> (u16, Bytes) {
-    let Some(object) = std::str::from_utf8(body).ok().and_then(Object::parse) else {
+    let body = &body.slice_ref(without_byte_order_mark(body));
+    let Some(object) = parsed(body) else {
         return (status, unreadable(status).write(dialect));
     };
-    let envelope = object.given("error").and_then(Json::object);
-    let fits_dialect = dialect == Dialect::Unified || envelope.is_some();
-    if rendering == Rendering::Faithful && fits_dialect {
+    let envelope = object.non_null("error").and_then(Json::object);
+    let passes = match rendering {
+        Rendering::Faithful => dialect == Dialect::Unified || envelope.is_some(),
+        Rendering::Documented => false,
+        Rendering::Verbatim => true,
+    };
+    if passes {
         return (status, body.clone());
     }
     let is_missing = envelope.is_none() && has_code(&object, TASK_NOT_EXIST);
@@ -80,43 +86,47 @@ pub fn render_error(
 
 /// Whether upstream says that there is no such task, on either path.
 ///
-/// Told by the code: texts are translated. It may be early rather than final, since upstream stores
+/// Only the code is compared: texts are translated. It may be early rather than final, since upstream stores
 /// a task only after it has answered the submission.
 #[must_use]
 pub fn is_task_not_exist(status: u16, body: &[u8]) -> bool {
-    let object = || Object::parse(std::str::from_utf8(body).ok()?);
+    let object = || parsed(without_byte_order_mark(body));
     matches!(status, 400 | 404)
         && object().is_some_and(|object| {
-            let envelope = object.given("error").and_then(Json::object);
+            let envelope = object.non_null("error").and_then(Json::object);
             has_code(envelope.as_ref().unwrap_or(&object), TASK_NOT_EXIST)
         })
+}
+
+fn parsed(body: &[u8]) -> Option<Object<'_>> {
+    Object::parse(std::str::from_utf8(body).ok()?)
 }
 
 fn has_code(object: &Object<'_>, code: &str) -> bool {
     object.get("code").and_then(Json::text).as_deref() == Some(code)
 }
 
-/// An error's parts in upstream's spelling.
+/// The parts of an error, in their raw spelling.
 struct ErrorParts<'a> {
-    code: Option<Spelled<'a>>,
-    message: Spelled<'a>,
-    kind: Spelled<'a>,
+    code: Option<Raw<'a>>,
+    message: Raw<'a>,
+    kind: Raw<'a>,
 }
 
 impl<'a> ErrorParts<'a> {
     /// Reads an error document, `envelope` being its object `error`, if it has one.
     fn read(status: u16, outer: &Object<'a>, envelope: Option<&Object<'a>>) -> Self {
-        let said = |object: &Object<'a>, name| {
-            let said = object.get(name).and_then(Json::said);
-            said.map(Json::spelled)
+        let text = |object: &Object<'a>, name| {
+            let text = object.get(name).and_then(Json::non_empty);
+            text.map(Json::raw)
         };
         let object = envelope.unwrap_or(outer);
         let code = object.get("code").and_then(values::code);
         let message = ["message", "detail", "error"]
             .into_iter()
-            .find_map(|name| said(object, name))
+            .find_map(|name| text(object, name))
             .unwrap_or_else(|| quote(&meaning(status)));
-        let kind = envelope.and_then(|object| said(object, "type"));
+        let kind = envelope.and_then(|object| text(object, "type"));
         Self {
             code: code.or_else(|| envelope.is_none().then(|| quote("upstream_error"))),
             message,
@@ -128,22 +138,22 @@ impl<'a> ErrorParts<'a> {
         let mut out = Vec::with_capacity(256);
         object(&mut out, |outer| match dialect {
             Dialect::Unified => {
-                outer.spelled("code", self.code.as_ref().unwrap_or(&self.kind));
-                outer.spelled("message", &self.message);
+                outer.raw("code", self.code.as_ref().unwrap_or(&self.kind));
+                outer.raw("message", &self.message);
                 outer.null("data");
             }
             Dialect::OpenAi => outer.object("error", |error| {
-                error.spelled("message", &self.message);
-                error.spelled("type", &self.kind);
+                error.raw("message", &self.message);
+                error.raw("type", &self.kind);
                 error.null("param");
-                error.spelled_or_null("code", self.code.as_deref());
+                error.raw_or_null("code", self.code.as_deref());
             }),
         });
         out.into()
     }
 }
 
-/// What stands in for an error body that says nothing, or says it to a browser.
+/// The error that replaces a body which is empty or no JSON object.
 fn unreadable(status: u16) -> ErrorDocument {
     ErrorDocument::new("upstream_error", meaning(status), kind_of(status))
 }
@@ -156,7 +166,7 @@ fn kind_of(status: u16) -> &'static str {
     }
 }
 
-/// The status, and what it means for whoever asked.
+/// A message for an error without one: the status, and what it means for the client.
 fn meaning(status: u16) -> String {
     let meaning = match status {
         401 => "the API key was not accepted",
@@ -213,6 +223,30 @@ mod tests {
             let answer = render_error(400, &body, Dialect::Unified, Rendering::Faithful);
             assert_eq!(answer, (400, body));
         }
+    }
+
+    #[test]
+    fn verbatim_errors_stay_as_they_are_unless_they_are_pages() {
+        for dialect in [Dialect::Unified, Dialect::OpenAi] {
+            for text in [TASK_ERROR, ENVELOPE] {
+                let body = Bytes::from_static(text.as_bytes());
+                let answer = render_error(400, &body, dialect, Rendering::Verbatim);
+                assert_eq!(answer, (400, body));
+            }
+            let page = render_error(502, &"<html>".into(), dialect, Rendering::Verbatim);
+            assert_eq!(
+                page,
+                render_error(502, &"<html>".into(), dialect, Rendering::Faithful)
+            );
+        }
+    }
+
+    #[test]
+    fn byte_order_mark_is_skipped() {
+        let marked = format!("\u{feff}{TASK_ERROR}");
+        assert!(is_task_not_exist(400, marked.as_bytes()));
+        let (_, body) = render_error(400, &marked.into(), Dialect::Unified, Rendering::Faithful);
+        assert_eq!(body, TASK_ERROR);
     }
 
     #[test]

@@ -1,19 +1,20 @@
 //! The fields of a task: one table of where each is found, for every shape and every vendor.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
+use std::sync::LazyLock;
 
-use super::State;
-use super::document::{Document, Layers, NotATask, layers};
-use super::json::{Json, Object, Spelled, quote};
+use super::document::{Document, Layers, NotATask, Source};
+use super::json::{Json, Object, Raw, quote};
+use super::status::{Reason, State};
 use super::values::{self, Size};
-use super::{url, url_expiry};
+use super::{Dialect, url, url_expiry};
 
-type Places = &'static [&'static str];
+type Paths = &'static [&'static str];
 
-// Where each field is read from: the first place whose value fits. See `Document::first` for how a
-// place is named. The task's own word always comes before the vendor's.
+// Where each field is read from: the first path whose value fits. See `Document::first` for how a path is spelled.
 
-const URL: Places = &[
+const URL: Paths = &[
     "url",
     "result_url",
     "video_url",
@@ -21,86 +22,118 @@ const URL: Places = &[
     "output.url",
     "output.video_url",
     "content.video_url",
-    "data.url",
-    "data.result_url",
-    "data.video_url",
-    "data.metadata.url",
-    "data.output.url",
-    "data.output.video_url",
-    "data.content.video_url",
-    // rows of older versions keep the URL of a success here
+    "content.result_url",
+    "video.url",
+    "output",
+    "unsigned_urls",
+    "videos",
+    "creations",
+    "task_result.videos",
+    "remixed_from_video_id",
+];
+/// Rows of older versions keep the URL of a success here.
+const URL_OF_OLD_ROWS: Paths = &["fail_reason"];
+const FORMAT: Paths = &["format", "metadata.format"];
+const PROGRESS: Paths = &["progress"];
+const CREATED_AT: Paths = &["created_at", "submit_time"];
+const COMPLETED_AT: Paths = &["completed_at", "finish_time", "finished_at"];
+const EXPIRES_AT: Paths = &["expires_at"];
+const MODEL: Paths = &["model", "properties.origin_model_name"];
+const SECONDS: Paths = &["seconds", "metadata.duration", "duration", "video.duration"];
+const SIZE: Paths = &["size"];
+const WIDTH: Paths = &["metadata.width"];
+const HEIGHT: Paths = &["metadata.height"];
+const PROMPT: Paths = &["prompt", "properties.input"];
+const REMIXED_FROM: Paths = &["remixed_from_video_id"];
+const ERROR_CODE: Paths = &["error.code"];
+const ERROR_MESSAGE: Paths = &[
+    "error.message",
+    "error",
     "fail_reason",
-    "data.fail_reason",
+    "failure_reason",
+    "failure",
+    "task_status_msg",
+    "base_resp.status_msg",
 ];
-const FORMAT: Places = &["format", "metadata.format"];
-const PROGRESS: Places = &["progress"];
-const CREATED_AT: Places = &["created_at", "submit_time"];
-const COMPLETED_AT: Places = &["completed_at", "finish_time", "finished_at"];
-const EXPIRES_AT: Places = &["expires_at"];
-const MODEL: Places = &["model", "properties.origin_model_name", "data.model"];
-const SECONDS: Places = &[
-    "seconds",
-    "metadata.duration",
-    "duration",
-    "data.seconds",
-    "data.metadata.duration",
-    "data.duration",
-];
-const SIZE: [(Places, Places, Places); 2] = [
-    (&["size"], &["metadata.width"], &["metadata.height"]),
-    (
-        &["data.size"],
-        &["data.metadata.width"],
-        &["data.metadata.height"],
-    ),
-];
-const PROMPT: Places = &["prompt", "properties.input"];
-const REMIXED_FROM: Places = &["remixed_from_video_id"];
-/// Where a failure says why, and, beside it, where it gives a code.
-const ERROR: [(Places, Places); 2] = [
-    (&["error.message", "error", "fail_reason"], &["error.code"]),
-    (
-        &["data.error.message", "data.error", "data.fail_reason"],
-        &["data.error.code"],
-    ),
-];
+
+/// The members of a task that some field is read from, or that a dialect has a meaning for.
+static KNOWN: LazyLock<HashSet<&str>> = LazyLock::new(|| {
+    let read = [
+        URL,
+        URL_OF_OLD_ROWS,
+        FORMAT,
+        PROGRESS,
+        CREATED_AT,
+        COMPLETED_AT,
+        EXPIRES_AT,
+        MODEL,
+        SECONDS,
+        SIZE,
+        WIDTH,
+        HEIGHT,
+        PROMPT,
+        REMIXED_FROM,
+        ERROR_CODE,
+        ERROR_MESSAGE,
+        &[
+            "task_id", "id", "object", "status", "code", "message", "data",
+        ],
+    ];
+    let members = read.into_iter().flatten();
+    members.filter_map(|path| path.split('.').next()).collect()
+});
+
+/// Whether some field is read from this member of a task, or a dialect has a meaning for it.
+pub(super) fn is_known(member: &str) -> bool {
+    KNOWN.contains(member)
+}
 
 /// The fields of one task, each read when it is asked for.
 pub(super) struct Fields<'a> {
     task: Document<'a>,
     pub(super) state: State,
+    /// Why the task failed, as far as the status word alone tells.
+    reason: Option<Reason>,
+    /// Whether the task stands inside a wrapper.
+    is_wrapped: bool,
 }
 
 /// Why a task failed.
 pub(super) struct TaskError<'a> {
-    pub(super) code: Spelled<'a>,
-    pub(super) message: Spelled<'a>,
+    pub(super) code: Raw<'a>,
+    pub(super) message: Raw<'a>,
 }
 
 impl<'a> Fields<'a> {
-    /// Of the task that a body tells of.
-    pub(super) fn of(body: &'a [u8]) -> Result<Self, NotATask> {
-        Self::find(layers(body)?)
+    /// Of the task that an answer tells of.
+    pub(super) fn of(source: &Source<'a>) -> Result<Self, NotATask> {
+        Self::find(Layers::of(source)?, source)
     }
 
-    pub(super) fn find(layers: Layers<'a>) -> Result<Self, NotATask> {
-        let (task, status) = Document::find(layers)?;
-        let word = status.text();
-        let state = word.map_or(State::Processing, |word| State::read(&word));
-        Ok(Self { task, state })
+    pub(super) fn find(layers: Layers<'a>, source: &Source<'_>) -> Result<Self, NotATask> {
+        let is_wrapped = layers.is_wrapped();
+        let (task, status) = Document::find(layers, source)?;
+        let word = status.and_then(Json::text);
+        let state = word.as_deref().map_or(State::Processing, State::read);
+        let failed = word.filter(|_| state == State::Failed);
+        Ok(Self {
+            task,
+            state,
+            reason: failed.and_then(|word| Reason::read(&word)),
+            is_wrapped,
+        })
     }
 
-    /// The result's, as it is spelled and as it is meant; only of a success.
+    /// The URL of the result, in its raw spelling and decoded; only of a success.
     pub(super) fn url(&self) -> Option<(Json<'a>, Cow<'a, str>)> {
-        let url = |value: Json<'a>| {
-            let address = value.text()?;
-            url::is_url(&address).then_some((value, address))
-        };
-        self.succeeded().then(|| self.task.first(URL, url))?
+        self.succeeded().then(|| {
+            self.first_of_all(URL, url::of)
+                .or_else(|| self.first_of_all(URL_OF_OLD_ROWS, url::of))
+        })?
     }
 
-    /// As it is told, or else as the URL tells it.
-    pub(super) fn format(&self) -> Spelled<'a> {
+    /// The task's own format, or else the one that the URL tells.
+    pub(super) fn format(&self) -> Raw<'a> {
         let of_url = || Some(quote(&url::format(&self.url()?.1)?));
         let told = self.task.first(FORMAT, values::format).or_else(of_url);
         told.unwrap_or(Cow::Borrowed("\"mp4\""))
@@ -117,7 +150,7 @@ impl<'a> Fields<'a> {
         self.task.first(CREATED_AT, values::time)
     }
 
-    /// Only of a task that came to its end.
+    /// Only of a task that has ended.
     pub(super) fn completed_at(&self) -> Option<i64> {
         let is_over = self.state.is_terminal();
         is_over.then(|| self.task.first(COMPLETED_AT, values::time))?
@@ -125,35 +158,41 @@ impl<'a> Fields<'a> {
 
     /// Upstream's own word, or else the URL's; only of a success.
     pub(super) fn expires_at(&self) -> Option<i64> {
-        let told = || self.task.first(EXPIRES_AT, values::time);
-        let signed = || url_expiry(&self.url()?.1);
-        self.succeeded().then(|| told().or_else(signed))?
+        self.own_expiry().or_else(|| url_expiry(&self.url()?.1))
+    }
+
+    /// Upstream's own word; only of a success.
+    pub(super) fn own_expiry(&self) -> Option<i64> {
+        self.succeeded()
+            .then(|| self.task.first(EXPIRES_AT, values::time))?
     }
 
     pub(super) fn model(&self) -> Option<Json<'a>> {
-        self.task.first(MODEL, Json::said)
+        self.first_of_all(MODEL, Json::non_empty)
     }
 
     /// The length as a JSON number; it is also the text of `seconds`.
     pub(super) fn seconds(&self) -> Option<String> {
-        self.task.first(SECONDS, values::seconds)
+        self.first_of_all(SECONDS, values::seconds)
     }
 
     pub(super) fn size(&self) -> Option<Size> {
-        SIZE.iter().find_map(|(size, width, height)| {
-            self.task.first(size, values::size).or_else(|| {
-                let width = self.task.first(width, values::pixels)?;
-                Some((width, self.task.first(height, values::pixels)?))
+        self.task.levels().find_map(|document| {
+            document.first(SIZE, values::size).or_else(|| {
+                let width = document.first(WIDTH, values::pixels)?;
+                Some((width, document.first(HEIGHT, values::pixels)?))
             })
         })
     }
 
     pub(super) fn prompt(&self) -> Option<Json<'a>> {
-        self.task.first(PROMPT, Json::said)
+        self.task.first(PROMPT, Json::non_empty)
     }
 
+    /// The id of the video that this one was made from. Some vendors keep the URL of the result in its place.
     pub(super) fn remixed_from(&self) -> Option<Json<'a>> {
-        self.task.first(REMIXED_FROM, Json::said)
+        let id = self.task.first(REMIXED_FROM, Json::non_empty)?;
+        url::of(id).is_none().then_some(id)
     }
 
     /// Only of a failure.
@@ -161,26 +200,50 @@ impl<'a> Fields<'a> {
         if self.state != State::Failed {
             return None;
         }
-        let told = ERROR.iter().find_map(|(message, code)| {
-            let message = self.task.first(message, Json::said)?;
-            Some((Some(message), code))
+        let told = self.task.levels().find_map(|document| {
+            let message = document.first(ERROR_MESSAGE, Json::non_empty)?;
+            Some((Some(message), document))
         });
-        let (message, code) = told.unwrap_or((None, &ERROR[0].1));
-        let code = self.task.first(code, values::code);
+        let (message, document) = told.unwrap_or((None, &self.task));
+        let code = document.first(ERROR_CODE, values::code);
+        let (reason_code, reason) = match self.reason {
+            Some(reason) => (reason.code(), reason.message()),
+            None => ("task_failed", "the task failed; upstream gave no reason"),
+        };
         Some(TaskError {
             // {"code":0,"message":""} is no error but an empty one
             code: code
                 .filter(|code| message.is_some() || code != "\"0\"")
-                .unwrap_or_else(|| quote("task_failed")),
-            message: message.map_or_else(
-                || quote("the task failed; upstream gave no reason"),
-                Json::spelled,
-            ),
+                .unwrap_or_else(|| quote(reason_code)),
+            message: message.map_or_else(|| quote(reason), Json::raw),
         })
     }
 
     pub(super) fn metadata(&self) -> Option<&Object<'a>> {
         self.task.part("metadata")
+    }
+
+    /// The dialect that the task came in, as far as its members tell: a bare task is of the unified one, without its
+    /// wrapper.
+    pub(super) fn dialect(&self) -> Dialect {
+        let is_video =
+            || self.members().get("object").and_then(Json::text).as_deref() == Some("video");
+        if self.is_wrapped || (self.members().has("task_id") && !is_video()) {
+            Dialect::Unified
+        } else {
+            Dialect::OpenAi
+        }
+    }
+
+    /// All members of the task.
+    pub(super) const fn members(&self) -> &Object<'a> {
+        self.task.task()
+    }
+
+    /// The first of `paths` whose value fits, in the task or else in the vendor documents behind it.
+    fn first_of_all<T>(&self, paths: Paths, fits: impl Fn(Json<'a>) -> Option<T>) -> Option<T> {
+        let mut levels = self.task.levels();
+        levels.find_map(|document| document.first(paths, &fits))
     }
 
     fn succeeded(&self) -> bool {

@@ -2,7 +2,7 @@
 //!
 //! A parsed tree would lose what must survive: `1e400` overflows, a lone surrogate in an escape is
 //! an error, `5.0` and `5` become one. So a value stays the text it was, checked by `serde_json`,
-//! and only the few that we understand are decoded.
+//! and only the few that have a meaning here are decoded.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -25,8 +25,8 @@ impl<'a> Json<'a> {
         self.0
     }
 
-    /// As it is spelled.
-    pub(super) const fn spelled(self) -> Spelled<'a> {
+    /// Its raw spelling.
+    pub(super) const fn raw(self) -> Raw<'a> {
         Cow::Borrowed(self.0)
     }
 
@@ -39,19 +39,37 @@ impl<'a> Json<'a> {
         Object::parse(self.0)
     }
 
-    /// What a string says. `None` also for one with a lone surrogate: it says nothing.
+    /// The first item, if this is a list that has one. What follows is not read.
+    pub(super) fn first_item(self) -> Option<Self> {
+        let items = self.0.strip_prefix('[')?;
+        let mut items = serde_json::Deserializer::from_str(items).into_iter::<&RawValue>();
+        items.next()?.ok().map(|item| Self(item.get()))
+    }
+
+    /// Whether this is a whole number, spelled without fraction or exponent.
+    pub(super) fn is_whole_number(self) -> bool {
+        let digits = self.0.strip_prefix('-').unwrap_or(self.0);
+        digits.bytes().all(|byte| byte.is_ascii_digit())
+    }
+
+    /// Whether this is a string, whatever it says.
+    pub(super) fn is_string(self) -> bool {
+        self.0.starts_with('"')
+    }
+
+    /// The text of a string. `None` also for one with a lone surrogate, which is no text.
     pub(super) fn text(self) -> Option<Cow<'a, str>> {
         decoded(self.quoted()?)
     }
 
-    /// What a string says; where it has a lone surrogate, its escapes are left as they are.
+    /// The text of a string; of one with a lone surrogate the raw escapes.
     pub(super) fn text_or_escapes(self) -> Cow<'a, str> {
         let quoted = self.quoted().unwrap_or_default();
         decoded(quoted).unwrap_or(Cow::Borrowed(quoted))
     }
 
-    /// The text of a string, if it says anything: spaces are nothing.
-    pub(super) fn said(self) -> Option<Self> {
+    /// This string, if it is more than spaces.
+    pub(super) fn non_empty(self) -> Option<Self> {
         let quoted = self.quoted()?;
         let empty = match decoded(quoted) {
             Some(text) => text.trim().is_empty(),
@@ -69,7 +87,7 @@ impl<'a> Json<'a> {
         is_number(text.trim()).then_some(text)
     }
 
-    /// What stands between the quotes of a string, escapes as they are.
+    /// A string without its quotes, escapes as they are.
     fn quoted(self) -> Option<&'a str> {
         self.0.strip_prefix('"')?.strip_suffix('"')
     }
@@ -83,7 +101,7 @@ pub(super) fn is_number(text: &str) -> bool {
             .all(|b| b.is_ascii_digit() || matches!(b, b'-' | b'+' | b'.' | b'e' | b'E'))
 }
 
-/// What a string says whose quotes are gone; `None` if it has a lone surrogate.
+/// The text of a string whose quotes are stripped; `None` if it has a lone surrogate.
 pub(super) fn decoded(quoted: &str) -> Option<Cow<'_, str>> {
     if quoted.as_bytes().contains(&b'\\') {
         let whole = format!("\"{quoted}\"");
@@ -94,14 +112,15 @@ pub(super) fn decoded(quoted: &str) -> Option<Cow<'_, str>> {
 }
 
 /// The members of one object, in order, duplicates and all.
+#[derive(Default)]
 pub(super) struct Object<'a>(Vec<Member<'a>>);
 
 /// One member of an object.
 #[derive(Clone)]
 pub(super) struct Member<'a> {
-    /// The name as it is spelled, with its quotes.
+    /// The name in its raw spelling, quotes included.
     pub(super) key: Json<'a>,
-    /// The name as it is meant.
+    /// The decoded name.
     pub(super) name: Cow<'a, str>,
     pub(super) value: Json<'a>,
 }
@@ -115,7 +134,7 @@ impl<'a> Object<'a> {
         serde_json::from_str(text).ok()
     }
 
-    /// The same, with one member opened and given apart; it has to be an object if it is there.
+    /// The same, with the member `name`, which has to be an object if it is there, parsed and returned separately.
     pub(super) fn parse_opening(text: &'a str, name: &'static str) -> Option<(Self, Option<Self>)> {
         let mut deserializer = serde_json::Deserializer::from_str(text);
         let members = Members { open: Some(name) };
@@ -135,7 +154,7 @@ impl<'a> Object<'a> {
     }
 
     /// The value of a member that is there and not null.
-    pub(super) fn given(&self, name: &str) -> Option<Json<'a>> {
+    pub(super) fn non_null(&self, name: &str) -> Option<Json<'a>> {
         self.get(name).filter(|value| !value.is_null())
     }
 
@@ -151,7 +170,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
     }
 }
 
-/// Reads the members of an object. The one that is to be opened has to be an object; it is given apart.
+/// Reads the members of an object. The one to be opened has to be an object and is returned separately.
 struct Members {
     open: Option<&'static str>,
 }
@@ -180,11 +199,11 @@ impl<'de> Visitor<'de> for Members {
     }
 }
 
-/// A JSON string in its spelling, quotes included: as it came in, or our own.
-pub(super) type Spelled<'a> = Cow<'a, str>;
+/// JSON in its raw spelling, most often a string with its quotes: upstream's, or our own.
+pub(super) type Raw<'a> = Cow<'a, str>;
 
-/// Spells a text of our own.
-pub(super) fn quote(text: &str) -> Spelled<'static> {
+/// Writes a text of our own as a JSON string.
+pub(super) fn quote(text: &str) -> Raw<'static> {
     // a string has no map keys and cannot fail
     serde_json::to_string(text).unwrap_or_default().into()
 }
@@ -203,7 +222,7 @@ mod tests {
             ("1e400", r#""\ud800""#, "5.0")
         );
         assert_eq!(object.get("s").unwrap().text(), None);
-        assert!(object.get("s").unwrap().said().is_some());
+        assert!(object.get("s").unwrap().non_empty().is_some());
         assert_eq!(object.get(r#""\udc00""#).unwrap().text().unwrap(), "&");
     }
 
@@ -211,6 +230,42 @@ mod tests {
     fn last_of_several_members_with_one_name_counts() {
         let object = Object::parse(r#"{"a":1,"\u0061":2,"b":3}"#).unwrap();
         assert_eq!(object.get("a").unwrap().as_str(), "2");
+    }
+
+    #[test]
+    fn first_item_is_of_lists_that_have_one() {
+        for (text, first) in [
+            ("[1,2]", Some("1")),
+            ("[ \"a\" , {} ]", Some("\"a\"")),
+            ("[{\"a\":[1]}]", Some("{\"a\":[1]}")),
+            ("[null]", Some("null")),
+            ("[]", None),
+            ("[ ]", None),
+            ("{}", None),
+            ("\"[1]\"", None),
+        ] {
+            let item = Json::parse(text).unwrap().first_item();
+            assert_eq!(item.map(Json::as_str), first, "{text}");
+        }
+    }
+
+    #[test]
+    fn whole_numbers_have_digits_alone() {
+        for (text, whole) in [
+            ("0", true),
+            ("-12", true),
+            ("1.0", false),
+            ("1e3", false),
+            ("\"1\"", false),
+            ("null", false),
+            ("[]", false),
+        ] {
+            assert_eq!(
+                Json::parse(text).unwrap().is_whole_number(),
+                whole,
+                "{text}"
+            );
+        }
     }
 
     #[test]

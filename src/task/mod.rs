@@ -1,24 +1,24 @@
-//! Task documents and their dialects: what upstream answers is read into one snapshot, and written from it.
+//! Task documents and their dialects: what upstream answers is read into one snapshot, and written anew where it has to be.
 //!
-//! Upstream answers the same question in many shapes: the documented wrapper, a task row, a bare
-//! task, an OpenAI video object, each on either path and each with a vendor's document inside it.
-//! [`TaskSnapshot::read`] takes any of them, and [`TaskSnapshot::render`] answers in the dialect
-//! that the client speaks. [`ErrorDocument`] and [`render_error`] do the same for errors.
+//! Upstream answers the same question in many shapes: the documented wrapper, a task row, a bare task, an OpenAI video
+//! object, each on either path and each with a vendor's document inside it. [`TaskSnapshot::read`] takes any of them, and
+//! [`write_task`] answers in the dialect that the client speaks. [`ErrorDocument`] and [`render_error`] do the same for
+//! errors.
 //!
-//! Everything here is pure: no clock, no I/O, no HTTP types. Work and memory grow with the size of
-//! the body, which the caller bounds, and with nothing else: only a constant number of levels is
-//! ever opened, and what lies deeper is passed on unread.
+//! Everything here is pure: no clock, no I/O, no HTTP types. Work and memory grow with the size of the body, which the
+//! caller bounds, and with nothing else: only a constant number of levels is ever opened, and what lies deeper is passed
+//! on unread.
 //!
 //! | file | holds |
 //! |---|---|
-//! | `dialect`, `status` | the two dialects; the four states and the words for them |
-//! | `json` | JSON in the spelling it came in |
+//! | `dialect`, `status` | the two dialects and the renderings; the four states and the words for them |
+//! | `json` | JSON in its raw spelling |
 //! | `values`, `url`, `signed_url` | what counts as a time, a length, a URL, and when its signature expires |
 //! | `document` | which part of a body is the task, and which the vendor's |
 //! | `fields` | the table of where each field is read from |
-//! | `writer`, `metadata` | JSON, member by member; what of `metadata` is passed on |
+//! | `writer`, `passed_on` | JSON, member by member; which members of a source are passed on as they are |
 //! | `openai`, `unified` | one writer per dialect |
-//! | `snapshot` | one task's state and fields |
+//! | `snapshot` | what is known of one task |
 //! | `error_document` | error documents |
 //!
 //! Each line imports only from those above it.
@@ -28,8 +28,8 @@ mod document;
 mod error_document;
 mod fields;
 mod json;
-mod metadata;
 mod openai;
+mod passed_on;
 mod signed_url;
 mod snapshot;
 mod status;
@@ -44,8 +44,9 @@ mod cases;
 mod properties;
 
 pub use dialect::{Dialect, Rendering};
-pub use document::NotATask;
+pub use document::{NotATask, Source, without_byte_order_mark};
 pub use error_document::{ErrorDocument, is_task_not_exist, render_error};
+pub use passed_on::NEVER_WRITTEN;
 pub use signed_url::url_expiry;
-pub use snapshot::{TaskSnapshot, convert};
+pub use snapshot::{TaskSnapshot, write_task};
 pub use status::State;

@@ -4,13 +4,15 @@ use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
 use base64::Engine;
-use base64::alphabet::Alphabet;
-use base64::engine::general_purpose::{GeneralPurpose, NO_PAD};
+use base64::alphabet::{Alphabet, URL_SAFE};
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, NO_PAD};
 use jiff::civil::Date;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
-use super::values::rfc3339;
+use super::json::Object;
+use super::values::{rfc3339, time};
 
 /// Parameters that tell a time and how many seconds after it the end is.
 const PAIRS: [(&str, &str); 4] = [
@@ -20,8 +22,26 @@ const PAIRS: [(&str, &str); 4] = [
     ("x-oss-date", "x-oss-expires"),
 ];
 
-/// Parameters in Unix seconds.
-const UNIX: [&str; 3] = ["expires", "exp", "e"];
+/// Reads a time, in Unix seconds, from a parameter's value.
+type Read = fn(&str) -> Option<i64>;
+
+/// Parameters that tell the end by themselves.
+const ENDS: [(&str, Read); 11] = [
+    ("expires", seconds),
+    ("x-expires", seconds),
+    ("exp", seconds),
+    ("e", seconds),
+    ("se", azure),
+    ("policy", cloudfront),
+    ("q-sign-time", tencent),
+    ("auth_key", alibaba),
+    ("hdnts", akamai),
+    ("hdnea", akamai),
+    ("ex", hexadecimal),
+];
+
+/// Values that tell the end by their own form, whatever the parameter is called.
+const FORMS: [(&str, Read); 2] = [("eyJ", jwt), ("bce-auth-v1/", baidu)];
 
 /// Times that can be meant: 2001 to 5138. `e=1` is anything but a time.
 const PLAUSIBLE: RangeInclusive<i64> = 1_000_000_000..=99_999_999_999;
@@ -35,43 +55,99 @@ const CLOUDFRONT_BASE64: GeneralPurpose = GeneralPurpose::new(
     NO_PAD.with_decode_allow_trailing_bits(true),
 );
 
+/// JWT's base64, with padding where there is some.
+const BASE64_URL: GeneralPurpose = GeneralPurpose::new(
+    &URL_SAFE,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
+
 /// The earliest time, in Unix seconds, at which a signature in the URL's query runs out.
 ///
-/// Read are `X-Amz-Date` with `X-Amz-Expires`, likewise of Tos, Goog and Oss; `Expires` (Unix
-/// seconds); Azure's `se` (RFC 3339); CloudFront's `Policy`; `exp` and `e` in Unix seconds. Names
-/// count in any case. `None` means that the URL does not tell, not that it lasts.
+/// Names count in any case. `None` means that the URL does not tell, not that it lasts.
 #[must_use]
 pub fn url_expiry(url: &str) -> Option<i64> {
     let (path, query) = url.split_once('?')?;
-    if path.contains('#') {
+    if path.contains('#') || path.starts_with("data:") {
         return None;
     }
     let (query, _) = query.split_once('#').unwrap_or((query, ""));
     let parameters: Vec<_> = query
         .split('&')
         .filter_map(|parameter| parameter.split_once('='))
-        .map(|(name, value)| (decoded(name), value))
+        .map(|(name, value)| (decoded(name), decoded(value)))
         .collect();
     let named = |wanted: &'static str| {
         let parameters = parameters.iter();
         let wanted = parameters.filter(move |(name, _)| name.eq_ignore_ascii_case(wanted));
-        wanted.map(|(_, value)| decoded(value))
+        wanted.map(|(_, value)| &**value)
     };
-    let unix = UNIX.into_iter().flat_map(named);
-    let unix = unix.filter_map(|value| value.parse().ok());
-    let azure = named("se").filter_map(|value| azure(&value));
-    let cloudfront = named("policy").filter_map(|value| cloudfront(&value));
     let pairs = PAIRS.into_iter().filter_map(|(date, length)| {
-        let date = named(date).filter_map(|value| rfc3339(&value)).min()?;
+        let date = named(date).filter_map(rfc3339).min()?;
         let length = named(length).filter_map(|value| value.parse::<u32>().ok());
         date.checked_add(length.min()?.into())
     });
-    let times = unix.chain(azure).chain(cloudfront).chain(pairs);
+    let alone = parameters.iter().filter_map(|(name, value)| {
+        let is_name = |(known, _): &&(&str, Read)| name.eq_ignore_ascii_case(known);
+        let is_form = |(start, _): &&(&str, Read)| value.starts_with(start);
+        let by_name = || ENDS.iter().find(is_name)?.1(value);
+        let by_form = || FORMS.iter().find(is_form)?.1(value);
+        by_name().or_else(by_form)
+    });
+    // a hexadecimal `t` is a time only in Tencent's way of signing, which has a `sign` beside it
+    let is_signed = named("sign").next().is_some();
+    let beside_sign = named("t").filter(|_| is_signed).filter_map(hexadecimal);
+    let times = pairs.chain(alone).chain(beside_sign);
     times.filter(|time| PLAUSIBLE.contains(time)).min()
 }
 
 fn decoded(text: &str) -> Cow<'_, str> {
     percent_decode_str(text).decode_utf8_lossy()
+}
+
+fn seconds(text: &str) -> Option<i64> {
+    text.parse().ok()
+}
+
+/// Seconds in at most eight hexadecimal digits, as Discord and Tencent write them.
+fn hexadecimal(text: &str) -> Option<i64> {
+    let is_hexadecimal = text.len() <= 8 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    i64::from_str_radix(text, 16)
+        .ok()
+        .filter(|_| is_hexadecimal)
+}
+
+/// Tencent's `begin;end`.
+fn tencent(text: &str) -> Option<i64> {
+    seconds(text.split_once(';')?.1)
+}
+
+/// Alibaba's `end-random-uid-digest`.
+fn alibaba(text: &str) -> Option<i64> {
+    seconds(text.split_once('-')?.0)
+}
+
+/// Akamai's `st=begin~exp=end~acl=…~hmac=…`.
+fn akamai(text: &str) -> Option<i64> {
+    let mut fields = text.split('~');
+    seconds(fields.find_map(|field| field.strip_prefix("exp="))?)
+}
+
+/// Baidu's `bce-auth-v1/key/begin/length/headers/signature`.
+fn baidu(text: &str) -> Option<i64> {
+    let mut fields = text.split('/').skip(2);
+    let (begin, length) = (fields.next()?, fields.next()?);
+    rfc3339(begin)?.checked_add(length.parse::<u32>().ok()?.into())
+}
+
+/// A JWT's `exp`, which may have a fraction (RFC 7519 §2).
+fn jwt(text: &str) -> Option<i64> {
+    let (_, rest) = text.split_once('.')?;
+    let (claims, _) = rest.split_once('.')?;
+    let claims = BASE64_URL.decode(claims).ok()?;
+    let claims = Object::parse(std::str::from_utf8(&claims).ok()?)?;
+    time(claims.get("exp")?)
 }
 
 /// Azure takes a time with or without seconds, or a day alone, which ends as it begins.
@@ -191,6 +267,56 @@ mod tests {
     }
 
     #[test]
+    fn each_vendor_has_a_form_of_its_own() {
+        for query in [
+            // TikTok's and ByteDance's CDNs
+            "lk3s=1&x-expires=1795435200&x-signature=a",
+            // Runway, in base64url without and with padding
+            "_jwt=eyJhbGciOiJIUzI1NiJ9.eyJleHAiOjE3OTU0MzUyMDB9.c2ln",
+            "token=eyJhbGciOiJIUzI1NiJ9.eyJleHAiOjE3OTU0MzUyMDAuNSwiYSI6IiJ9.c2ln",
+            "any=eyJhbGciOiJIUzI1NiJ9.eyJhIjoiPz8-IiwiZXhwIjoxNzk1NDM1MjAwfQ%3D%3D.c2ln",
+            "auth_key=eyJhbGciOiJIUzI1NiJ9.eyJleHAiOjE3OTU0MzUyMDB9.c2ln",
+            // Tencent's object store and its CDN
+            "q-sign-algorithm=sha1&q-ak=A&q-sign-time=1795431600;1795435200&q-signature=a",
+            "q-sign-time=1795431600%3B1795435200",
+            "t=6b042ac0&us=1&sign=aa",
+            // Alibaba's CDN
+            "auth_key=1795435200-0-0-aa",
+            // Akamai
+            "hdnts=st=1795431600~exp=1795435200~acl=/*~hmac=aa",
+            "hdnea=exp=1795435200~hmac=aa",
+            // Discord
+            "ex=6b042ac0&is=6b02d940&hm=aa",
+            // Baidu
+            "authorization=bce-auth-v1%2Fak%2F2026-11-23T11:00:00Z%2F3600%2Fhost%2Fsig",
+        ] {
+            let url = format!("https://h/x.mp4?{query}");
+            assert_eq!(url_expiry(&url), Some(NOON), "{query}");
+        }
+    }
+
+    #[test]
+    fn forms_that_only_look_alike_tell_nothing() {
+        for query in [
+            "t=6b042ac0",
+            "t=1795435200&sign=aa",
+            "ex=1795435200",
+            "ex=+b042ac0",
+            "auth_key=1795435200",
+            "q-sign-time=1795435200",
+            "hdnts=acl=/*~hmac=aa",
+            "token=eyJhbGciOiJIUzI1NiJ9.e30.c2ln",
+            "token=eyJhbGciOiJIUzI1NiJ9.!!.c2ln",
+            "token=eyJhbGciOiJIUzI1NiJ9",
+            "authorization=bce-auth-v1/ak/soon/3600/host/sig",
+            "authorization=bce-auth-v1/ak",
+        ] {
+            let url = format!("https://h/x.mp4?{query}");
+            assert_eq!(url_expiry(&url), None, "{query}");
+        }
+    }
+
+    #[test]
     fn earliest_of_several_counts() {
         let url = "https://h/x?Expires=1795435300&X-Amz-Date=20261123T120000Z&X-Amz-Expires=30&exp=1795435250#e=1000000001";
         assert_eq!(url_expiry(url), Some(NOON + 30));
@@ -218,7 +344,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_read_without_panic(text in "\\PC*|https://h/x\\?(((X-Amz-|x-oss-)(Date|Expires)|se|Policy|e|exp|Expires)=[0-9TZ:%+~_-]{0,24}&){0,6}") {
+        fn any_text_is_read_without_panic(text in "\\PC*|https://h/x\\?(((X-Amz-|x-oss-)(Date|Expires)|se|Policy|e|exp|Expires|ex|t|sign|auth_key|hdnts|q-sign-time|_jwt)=(eyJ|bce-auth-v1/|exp=)?[0-9a-fTZ:;./%+~_-]{0,24}&){0,6}") {
             let _ = url_expiry(&text);
         }
     }

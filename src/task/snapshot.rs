@@ -1,27 +1,23 @@
-//! One task's state, read from whatever upstream answered, with the bytes it was read from.
+//! What is known of one task, read from whatever upstream answered.
 
 use std::fmt;
 
 use bytes::Bytes;
 
-use super::document::{Layers, NotATask, layers};
+use super::document::{Layers, NotATask, Source, without_byte_order_mark};
 use super::fields::Fields;
 use super::json::Json;
 use super::writer::object;
 use super::{Dialect, Rendering, State, openai, unified, url_expiry};
 
-/// One task as upstream told of it once. Immutable; clones share their memory.
+/// What is needed of every task, as upstream told of it once. The rest is read from the source once more when a document
+/// is written.
 ///
-/// `Debug` shows no URL, prompt or other text of the task.
-///
-/// It holds what is needed of every task. What only a document in another dialect needs is read from the source once
-/// more when that is written.
+/// `Debug` shows no id, model or other text of the task.
 #[derive(Clone)]
 pub struct TaskSnapshot {
-    source: Bytes,
     native: Option<Dialect>,
-    /// The id that the client asked for, whatever upstream calls the task.
-    id: Box<str>,
+    asked_id: Box<str>,
     state: State,
     has_url: bool,
     url_expires_at: Option<i64>,
@@ -31,28 +27,28 @@ pub struct TaskSnapshot {
 }
 
 impl TaskSnapshot {
-    /// Reads the body of a 2xx answer, in whatever shape it is.
-    ///
-    /// `asked_id` is the id of the client's path, percent-decoded. `first_seen` (Unix seconds) is
-    /// when the gateway first saw the task; it stands in for a creation time that is not told.
+    /// Reads a task, in whatever shape it is.
     ///
     /// # Errors
     ///
     /// [`NotATask`] if no task can be found in the body: it must never be shown as one.
-    pub fn read(asked_id: &str, body: &Bytes, first_seen: i64) -> Result<Self, NotATask> {
-        let layers = layers(body)?;
-        let native = native(&layers, asked_id);
-        let task = Fields::find(layers)?;
+    pub fn read(source: &Source<'_>) -> Result<Self, NotATask> {
+        let layers = Layers::of(source)?;
+        let native = native(&layers, source);
+        let task = Fields::find(layers, source)?;
         let url = task.url();
+        let signed_until = url.as_ref().and_then(|(_, url)| url_expiry(url));
         Ok(TaskSnapshot {
-            source: body.clone(),
             native,
-            id: asked_id.into(),
+            asked_id: source.asked_id.into(),
             state: task.state,
             has_url: url.is_some(),
-            url_expires_at: url.and_then(|(_, address)| url_expiry(&address)),
+            url_expires_at: [signed_until, task.own_expiry()]
+                .into_iter()
+                .flatten()
+                .min(),
             progress: task.progress(),
-            created_at: task.created_at().unwrap_or(first_seen),
+            created_at: task.created_at().unwrap_or(source.first_seen),
             model: task
                 .model()
                 .map(Json::text_or_escapes)
@@ -61,25 +57,19 @@ impl TaskSnapshot {
         })
     }
 
-    /// The task in `dialect`: the source's own bytes, shared, if `rendering` allows it and they
-    /// already are what was asked for; else the documented document.
-    #[must_use]
-    pub fn render(&self, dialect: Dialect, rendering: Rendering) -> Bytes {
-        if rendering == Rendering::Faithful && self.native == Some(dialect) {
-            return self.source.clone();
-        }
-        let written = convert(&self.id, &self.source, self.created_at, dialect);
-        // it was read before, and has not changed
-        written.unwrap_or_else(|_| self.source.clone())
-    }
-
-    /// The dialect in which [`source`](Self::source) may be served as it is, if any.
+    /// The dialect in which the source already is what could be asked for, if any. See [`Rendering::passes`].
     #[must_use]
     pub const fn native(&self) -> Option<Dialect> {
         self.native
     }
 
-    /// Where the task stands.
+    /// The id that the client asked for, whatever upstream calls the task.
+    #[must_use]
+    pub fn asked_id(&self) -> &str {
+        &self.asked_id
+    }
+
+    /// The task's state.
     #[must_use]
     pub const fn state(&self) -> State {
         self.state
@@ -91,14 +81,8 @@ impl TaskSnapshot {
         self.has_url
     }
 
-    /// The URL of the result, as it was; secret, since it is often signed.
-    #[must_use]
-    pub fn url(&self) -> Option<String> {
-        let (_, address) = Fields::of(&self.source).ok()?.url()?;
-        Some(address.into_owned())
-    }
-
-    /// When the URL's own signature runs out, in Unix seconds, if it says so.
+    /// When the result can no longer be fetched, in Unix seconds: the earliest time that its URL's signature or the
+    /// document itself tells.
     #[must_use]
     pub const fn url_expires_at(&self) -> Option<i64> {
         self.url_expires_at
@@ -110,7 +94,7 @@ impl TaskSnapshot {
         self.progress
     }
 
-    /// When the task was made, or else first seen, in Unix seconds.
+    /// When the task was created, or else first seen, in Unix seconds.
     #[must_use]
     pub const fn created_at(&self) -> i64 {
         self.created_at
@@ -121,39 +105,37 @@ impl TaskSnapshot {
     pub fn model(&self) -> &str {
         &self.model
     }
-
-    /// Upstream's bytes.
-    #[must_use]
-    pub const fn source(&self) -> &Bytes {
-        &self.source
-    }
 }
 
-/// The documented document, in `dialect`, of the task in `body`; for the rest see [`TaskSnapshot::read`].
+/// The task that a source tells of, written in `dialect`.
+///
+/// The documented rendering has the documented members alone. Any other keeps the members of the source that are neither
+/// written anew nor private. Where a source may pass untouched is the caller's to ask: [`Rendering::passes`].
 ///
 /// # Errors
 ///
 /// [`NotATask`] if no task can be found in the body.
-pub fn convert(
-    asked_id: &str,
-    body: &[u8],
-    first_seen: i64,
+pub fn write_task(
+    source: &Source<'_>,
     dialect: Dialect,
+    rendering: Rendering,
 ) -> Result<Bytes, NotATask> {
-    let task = Fields::of(body)?;
-    let mut out = Vec::with_capacity(body.len() + 512);
+    let task = Fields::of(source)?;
+    let mut out = Vec::with_capacity(source.body.len() + 512);
     object(&mut out, |outer| match dialect {
-        Dialect::Unified => unified::write(asked_id, &task, outer),
-        Dialect::OpenAi => openai::write(asked_id, first_seen, &task, outer),
+        Dialect::Unified => unified::write(source, &task, rendering, outer),
+        Dialect::OpenAi => openai::write(source, &task, rendering, outer),
     });
     Ok(out.into())
 }
 
 /// The dialect in which the body already is what could be asked for.
-fn native(body: &Layers<'_>, asked_id: &str) -> Option<Dialect> {
-    if unified::is_native(body) {
+fn native(body: &Layers<'_>, source: &Source<'_>) -> Option<Dialect> {
+    if without_byte_order_mark(source.body).len() < source.body.len() {
+        None
+    } else if unified::is_native(body) {
         Some(Dialect::Unified)
-    } else if openai::is_native(body, asked_id) {
+    } else if openai::is_native(body, source.asked_id) {
         Some(Dialect::OpenAi)
     } else {
         None
@@ -169,7 +151,6 @@ impl fmt::Debug for TaskSnapshot {
             .field("has_url", &self.has_url())
             .field("url_expires_at", &self.url_expires_at)
             .field("native", &self.native)
-            .field("source_bytes", &self.source.len())
             .finish_non_exhaustive()
     }
 }
@@ -178,8 +159,17 @@ impl fmt::Debug for TaskSnapshot {
 mod tests {
     use super::*;
 
-    fn read(body: &'static str) -> Result<TaskSnapshot, NotATask> {
-        TaskSnapshot::read("t", &Bytes::from_static(body.as_bytes()), 1)
+    fn source(status: u16, body: &[u8]) -> Source<'_> {
+        Source {
+            asked_id: "t",
+            status,
+            body,
+            first_seen: 1,
+        }
+    }
+
+    fn read(body: &str) -> Result<TaskSnapshot, NotATask> {
+        TaskSnapshot::read(&source(200, body.as_bytes()))
     }
 
     #[test]
@@ -187,41 +177,145 @@ mod tests {
         for (body, why) in [
             ("", NotATask::Empty),
             (" \n", NotATask::Empty),
+            ("\u{feff}", NotATask::Empty),
             ("<html></html>", NotATask::Html),
             ("{\"id\":\"t\",\"status\":\"que", NotATask::NotJson),
-            ("\u{feff}{}", NotATask::NotJson),
+            ("\u{feff}\u{feff}{}", NotATask::NotJson),
             ("[]", NotATask::NotAnObject),
             ("null", NotATask::NotAnObject),
             (r#"{"code":"success","data":null}"#, NotATask::NoData),
             (r#"{"code":"success","data":[]}"#, NotATask::NoData),
+            (
+                r#"{"code":500,"data":null,"status":"error"}"#,
+                NotATask::NoData,
+            ),
             (r#"{"code":"success","data":{}}"#, NotATask::NoStatus),
-            (r#"{"id":"t","status":null}"#, NotATask::NoStatus),
+            (
+                r#"{"code":"success","data":{"id":"other"}}"#,
+                NotATask::NoStatus,
+            ),
+            (r#"{"id":"other","status":null}"#, NotATask::NoStatus),
+            (r#"{"request_id":"r-1","id":"x"}"#, NotATask::NoStatus),
             (r#"{"error":{"message":"no"}}"#, NotATask::NoStatus),
             (r#"{"status":"ok"}"#, NotATask::NoId),
+            (r#"{"status":404,"path":"/t"}"#, NotATask::NoId),
         ] {
             assert_eq!(read(body).unwrap_err(), why, "{body}");
         }
-        let broken = TaskSnapshot::read("t", &Bytes::from_static(b"{\"id\":\"\xff\"}"), 1);
+        let broken = TaskSnapshot::read(&source(200, b"{\"id\":\"\xff\"}"));
         assert_eq!(broken.unwrap_err(), NotATask::NotJson);
     }
 
     #[test]
-    fn debug_shows_neither_url_nor_prompt() {
-        let task = read(
-            r#"{"id":"t","status":"done","url":"https://secret.example/x?sig=1","prompt":"secret"}"#,
+    fn asked_id_or_a_listed_word_makes_a_task() {
+        for (body, state) in [
+            (r#"{"id":"t"}"#, State::Processing),
+            (r#"{"task_id":"t","status":null}"#, State::Processing),
+            (r#"{"video_id":"t","progress":100}"#, State::Processing),
+            (
+                r#"{"request_id":"t","status":"dreaming"}"#,
+                State::Processing,
+            ),
+            (
+                r#"{"code":"success","data":{"task_id":"t"}}"#,
+                State::Processing,
+            ),
+            (
+                r#"{"code":"success","data":null,"id":"t","status":"done"}"#,
+                State::Succeeded,
+            ),
+            (r#"{"status":"Content Moderated"}"#, State::Failed),
+            (r#"{"status":"QUEUEING"}"#, State::Queued),
+            (r#"{"request_id":"r-1","status":"done"}"#, State::Succeeded),
+        ] {
+            assert_eq!(read(body).unwrap().state(), state, "{body}");
+        }
+        let number = Source {
+            asked_id: "12",
+            ..source(200, br#"{"id":12}"#)
+        };
+        assert_eq!(
+            TaskSnapshot::read(&number).unwrap().state(),
+            State::Processing
         );
-        let task = task.unwrap();
-        assert_eq!(task.url().unwrap(), "https://secret.example/x?sig=1");
-        assert!(!format!("{task:?}").contains("secret"));
     }
 
     #[test]
-    fn faithful_rendering_shares_the_source() {
-        let task = read(r#"{"code":"success","data":{"status":"SUCCESS"}}"#).unwrap();
-        let unified = task.render(Dialect::Unified, Rendering::Faithful);
-        assert_eq!(unified.as_ptr(), task.source().as_ptr());
-        let openai = task.render(Dialect::OpenAi, Rendering::Faithful);
-        assert_ne!(openai, unified);
+    fn a_202_is_a_task_under_way_unless_it_is_a_page() {
+        for (body, state) in [
+            ("", State::Processing),
+            (" ", State::Processing),
+            ("{}", State::Processing),
+            (r#"{"code":"success","data":null}"#, State::Processing),
+            (r#"{"status":"ok"}"#, State::Processing),
+            (r#"{"status":"pending"}"#, State::Queued),
+        ] {
+            let source = source(202, body.as_bytes());
+            let task = TaskSnapshot::read(&source).unwrap();
+            assert_eq!((task.state(), task.native()), (state, None), "{body}");
+            let written = write_task(&source, Dialect::OpenAi, Rendering::Documented).unwrap();
+            assert_eq!(read_bytes(&written).state(), state, "{body}");
+        }
+        for (body, why) in [
+            ("<html>challenge</html>", NotATask::Html),
+            ("Accepted", NotATask::NotJson),
+        ] {
+            let read = TaskSnapshot::read(&source(202, body.as_bytes()));
+            assert_eq!(read.unwrap_err(), why);
+        }
+    }
+
+    #[test]
+    fn a_listed_word_beside_a_wrapper_decides() {
+        for (outer, inner, state, native) in [
+            (
+                r#""completed""#,
+                r#""IN_PROGRESS""#,
+                State::Succeeded,
+                false,
+            ),
+            (r#""queued""#, r#""SUCCESS""#, State::Queued, false),
+            ("200", r#""SUCCESS""#, State::Succeeded, true),
+            (r#""ok""#, r#""SUCCESS""#, State::Succeeded, true),
+            ("null", r#""FAILURE""#, State::Failed, true),
+            (r#""running""#, "null", State::Processing, false),
+            ("7", "5", State::Processing, true),
+        ] {
+            let body =
+                format!(r#"{{"code":"success","data":{{"status":{inner}}},"status":{outer}}}"#);
+            let task = read(&body).unwrap();
+            assert_eq!(task.state(), state, "{body}");
+            let native_in_unified = task.native() == Some(Dialect::Unified);
+            assert_eq!(native_in_unified, native, "{body}");
+        }
+    }
+
+    #[test]
+    fn the_earliest_end_of_the_result_counts() {
+        let expiry = |own: &str, url: &str| {
+            let body = format!(r#"{{"id":"t","status":"done","url":"{url}","expires_at":{own}}}"#);
+            read(&body).unwrap().url_expires_at()
+        };
+        let signed = "https://h/x?Expires=1795435200";
+        assert_eq!(expiry("null", signed), Some(1_795_435_200));
+        assert_eq!(expiry("1795435100", signed), Some(1_795_435_100));
+        assert_eq!(expiry("1795435300", signed), Some(1_795_435_200));
+        assert_eq!(expiry("1795435300", ""), Some(1_795_435_300));
+        assert_eq!(expiry("0", "https://h/x"), None);
+    }
+
+    #[test]
+    fn debug_shows_no_text_of_the_task() {
+        let task = read(
+            r#"{"id":"t","status":"done","model":"secret","url":"https://secret.example/x?sig=1","prompt":"secret"}"#,
+        );
+        assert!(!format!("{task:?}").contains("secret"));
+        let body = b"secret";
+        assert!(!format!("{:?}", source(200, body)).contains("secret"));
+    }
+
+    fn read_bytes(body: &[u8]) -> TaskSnapshot {
+        TaskSnapshot::read(&source(200, body)).unwrap()
     }
 
     #[test]
@@ -232,21 +326,31 @@ mod tests {
             "]".repeat(100_000)
         );
         let wide = format!(
-            r#"{{"id":"t","status":"done","metadata":{{{}"z":0}}}}"#,
-            r#""":0,"#.repeat(200_000)
+            r#"{{"id":"t","status":"done","metadata":{{{}"z":0}},{}"z":0}}"#,
+            r#""":0,"#.repeat(100_000),
+            r#""":0,"#.repeat(100_000)
+        );
+        let listed = format!(
+            r#"{{"id":"t","status":"done","output":{}{}}}"#,
+            "[".repeat(100_000),
+            "]".repeat(100_000)
         );
         let wrapped = format!(
             "{}{{}}{}",
             r#"{"code":0,"data":"#.repeat(50_000),
             "}".repeat(50_000)
         );
+        assert!(read(&listed).is_ok_and(|task| !task.has_url()));
         for body in [deep, wide] {
-            let task = TaskSnapshot::read("t", &Bytes::from(body), 1).unwrap();
+            let source = source(200, body.as_bytes());
+            TaskSnapshot::read(&source).unwrap();
             for dialect in [Dialect::Unified, Dialect::OpenAi] {
-                assert!(task.render(dialect, Rendering::Documented).len() > 100_000);
+                for rendering in [Rendering::Documented, Rendering::Faithful] {
+                    let written = write_task(&source, dialect, rendering).unwrap();
+                    assert!(written.len() > 100_000);
+                }
             }
         }
-        let wrapped = TaskSnapshot::read("t", &Bytes::from(wrapped), 1);
-        assert_eq!(wrapped.unwrap_err(), NotATask::NoStatus);
+        assert_eq!(read(&wrapped).unwrap_err(), NotATask::NoStatus);
     }
 }

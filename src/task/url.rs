@@ -1,12 +1,34 @@
 //! What counts as the URL of a result: the fields that hold one may hold a failure's text as well.
 //!
-//! A check of our own rather than a URL library's: parsers after the WHATWG rules take, and mend,
-//! much that is no URL (spaces, `https:host`), and we never need the parts, only a yes or no.
+//! It is checked here rather than by a URL library: parsers after the WHATWG rules accept, and mend, much that is no URL
+//! (spaces, `https:host`), and the parts are never needed, only a yes or no.
 
+use std::borrow::Cow;
+
+use super::json::Json;
 use super::values::subtype;
 
 /// The extensions of a URL's path that tell a format.
 const EXTENSIONS: [&str; 5] = ["mp4", "webm", "mov", "gif", "mkv"];
+
+/// How deep a URL may lie in lists and in objects that stand for it.
+const DEPTH: usize = 4;
+
+/// The URL that a value is, as JSON and decoded: a list stands for its first item, and an object in a list for its `url`.
+pub(super) fn of(value: Json<'_>) -> Option<(Json<'_>, Cow<'_, str>)> {
+    let mut value = value;
+    for _ in 0..DEPTH {
+        if let Some(text) = value.text() {
+            return is_url(&text).then_some((value, text));
+        }
+        let item = value.first_item()?;
+        value = match item.object() {
+            Some(object) => object.non_null("url")?,
+            None => item,
+        };
+    }
+    None
+}
 
 /// Whether a text is, as a whole, an absolute http(s) URL with a host, or a `data:` URI.
 pub(super) fn is_url(text: &str) -> bool {
@@ -19,7 +41,7 @@ pub(super) fn is_url(text: &str) -> bool {
     }
 }
 
-/// Whether there is a space or a control character in a text. The usual one is ASCII, and looked at without a branch.
+/// Whether there is a space or a control character in a text. Most are ASCII, which is examined without a branch.
 fn has_gap(text: &str) -> bool {
     if text.is_ascii() {
         let is_gap = |byte: u8| byte <= b' ' || byte == 0x7f;
@@ -119,6 +141,29 @@ mod tests {
         ] {
             assert!(!is_url(text), "{text}");
         }
+    }
+
+    #[test]
+    fn url_is_a_text_or_the_first_of_a_list() {
+        for (text, url) in [
+            (r#""https://h/1""#, Some("https://h/1")),
+            (r#"["https://h/1","https://h/2"]"#, Some("https://h/1")),
+            (
+                r#"[{"id":1,"url":"https://h/1"},{"url":"https://h/2"}]"#,
+                Some("https://h/1"),
+            ),
+            (r#"[{"url":["https://h/1"]}]"#, Some("https://h/1")),
+            (r#"["n/a","https://h/2"]"#, None),
+            (r#"[{"cover":"https://h/1"}]"#, None),
+            (r#"{"url":"https://h/1"}"#, None),
+            ("[]", None),
+            ("null", None),
+        ] {
+            let found = of(Json::parse(text).unwrap());
+            assert_eq!(found.as_ref().map(|(_, url)| url.as_ref()), url, "{text}");
+        }
+        let deep = ["[".repeat(9), "]".repeat(9)].join("\"https://h/1\"");
+        assert!(of(Json::parse(&deep).unwrap()).is_none());
     }
 
     #[test]

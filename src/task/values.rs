@@ -2,12 +2,12 @@
 
 use jiff::Timestamp;
 
-use super::json::{Json, Spelled, is_number, quote};
+use super::json::{Json, Raw, is_number, quote};
 
 /// Width and height in pixels.
 pub(super) type Size = (u32, u32);
 
-/// The year 5138. What is larger is milliseconds if it is a number, and else a mistake.
+/// The year 5138. A larger number is milliseconds; a later date is a mistake.
 const LAST_SECOND: i64 = 100_000_000_000;
 
 /// A time after 1970 in Unix seconds, from a number (in milliseconds if over 10^11), also one in a
@@ -32,7 +32,7 @@ pub(super) fn rfc3339(text: &str) -> Option<i64> {
 
 /// Whole percent, 0–100, from `50`, `45.5`, `"50"` or `"50%"`.
 ///
-/// A part of a percent is left out rather than rounded up: 99.9 is not done.
+/// Fractions are cut off, not rounded: 99.9 is not done.
 pub(super) fn percent(value: Json<'_>) -> Option<u8> {
     let text = match value.text() {
         Some(text) => text,
@@ -66,14 +66,14 @@ pub(super) fn pixels(value: Json<'_>) -> Option<u32> {
 }
 
 /// A format such as `mp4`; of a MIME type, `video/mp4; codecs="…"`, only the subtype.
-pub(super) fn format(value: Json<'_>) -> Option<Spelled<'_>> {
-    let value = value.said()?;
+pub(super) fn format(value: Json<'_>) -> Option<Raw<'_>> {
+    let value = value.non_empty()?;
     let Some(text) = value.text() else {
-        return Some(value.spelled());
+        return Some(value.raw());
     };
     let subtype = subtype(&text);
     if subtype == text {
-        return Some(value.spelled());
+        return Some(value.raw());
     }
     (!subtype.is_empty()).then(|| quote(subtype))
 }
@@ -86,8 +86,8 @@ pub(super) fn subtype(mime: &str) -> &str {
 }
 
 /// An error's code, as text also where it is a number.
-pub(super) fn code(value: Json<'_>) -> Option<Spelled<'_>> {
-    let text = value.said().map(Json::spelled);
+pub(super) fn code(value: Json<'_>) -> Option<Raw<'_>> {
+    let text = value.non_empty().map(Json::raw);
     text.or_else(|| Some(quote(&value.number()?)))
 }
 

@@ -6,7 +6,7 @@ use std::mem;
 
 use super::fields::TaskError;
 
-/// An object that is being written.
+/// Writes the members of one object.
 pub(super) struct Writer<'o> {
     out: &'o mut Vec<u8>,
     is_empty: bool,
@@ -23,7 +23,7 @@ pub(super) fn object(out: &mut Vec<u8>, members: impl FnOnce(&mut Writer<'_>)) {
 }
 
 impl Writer<'_> {
-    /// Writes a member's name, which needs no escapes, and gives the place for its value.
+    /// Writes a member's name, which needs no escapes; its value is to be appended to what this returns.
     pub(super) fn member(&mut self, name: &str) -> &mut Vec<u8> {
         self.comma();
         self.out.push(b'"');
@@ -32,7 +32,7 @@ impl Writer<'_> {
         self.out
     }
 
-    /// The same with a name that is JSON already.
+    /// The same, with a name that is a JSON string already.
     pub(super) fn key(&mut self, key: &[u8]) -> &mut Vec<u8> {
         self.comma();
         self.out.extend_from_slice(key);
@@ -58,13 +58,13 @@ impl Writer<'_> {
         }
     }
 
-    /// A string that is JSON already.
-    pub(super) fn spelled(&mut self, name: &str, string: &str) {
+    /// Writes a value that is JSON already.
+    pub(super) fn raw(&mut self, name: &str, string: &str) {
         self.member(name).extend_from_slice(string.as_bytes());
     }
 
-    pub(super) fn spelled_or_null(&mut self, name: &str, string: Option<&str>) {
-        self.spelled(name, string.unwrap_or("null"));
+    pub(super) fn raw_or_null(&mut self, name: &str, string: Option<&str>) {
+        self.raw(name, string.unwrap_or("null"));
     }
 
     pub(super) fn number(&mut self, name: &str, number: impl Display) {
@@ -80,19 +80,19 @@ impl Writer<'_> {
     }
 
     pub(super) fn null(&mut self, name: &str) {
-        self.spelled(name, "null");
+        self.raw(name, "null");
     }
 
     pub(super) fn object(&mut self, name: &str, members: impl FnOnce(&mut Writer<'_>)) {
         object(self.member(name), members);
     }
 
-    /// Why a task failed, if it did: the same in both dialects.
+    /// Writes why a task failed, if it did; the same in both dialects.
     pub(super) fn error(&mut self, error: Option<TaskError<'_>>) {
         match error {
             Some(error) => self.object("error", |object| {
-                object.spelled("code", &error.code);
-                object.spelled("message", &error.message);
+                object.raw("code", &error.code);
+                object.raw("message", &error.message);
             }),
             None => self.null("error"),
         }

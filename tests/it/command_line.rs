@@ -100,7 +100,7 @@ fn a_wrong_configuration_is_exit_2_with_one_message_before_any_port_is_bound() {
         ),
         (
             "[answers]\nrendering = \"x\"\n",
-            ":2: answers.rendering: got \"x\", takes \"faithful\" or \"documented\"",
+            ":2: answers.rendering: got \"x\", takes one of \"faithful\", \"documented\", \"verbatim\"",
         ),
         (
             "[listen]\naddress = \"8080\"\n",

@@ -48,4 +48,5 @@ mod upgrades;
 mod upstream_failures;
 mod upstream_h2;
 mod waiting;
+mod wire;
 mod writes;

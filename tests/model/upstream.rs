@@ -11,7 +11,7 @@ use pollgate::answer::reply::Reply;
 use pollgate::error::Error;
 use pollgate::request::preferences::CacheMode;
 use pollgate::request::query::TaskFetch;
-use pollgate::task::{Dialect, State, TaskSnapshot};
+use pollgate::task::{Dialect, Source, State, TaskSnapshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tower::Service;
 
@@ -300,7 +300,12 @@ fn answer(
         return (Said::Missing, error(400, None, body));
     };
     let body = Bytes::from(document(asked, plan.number, state, task));
-    let snapshot = TaskSnapshot::read(&fetch.query.key.task.decoded(), &body, fetch.first_seen);
+    let snapshot = TaskSnapshot::read(&Source {
+        asked_id: &fetch.query.key.task.decoded(),
+        status: 200,
+        body: &body,
+        first_seen: fetch.first_seen,
+    });
     let reply = Reply::new(
         StatusCode::OK,
         &headers(plan.number, None),

@@ -15,7 +15,7 @@ use pollgate::request::preferences::CacheMode;
 use pollgate::request::query::{TaskFetch, TaskQuery};
 use pollgate::request::route::TaskId;
 use pollgate::stack::{PollState, TaskPipeline, task_pipeline};
-use pollgate::task::{Dialect, TaskSnapshot};
+use pollgate::task::{Dialect, Source, TaskSnapshot};
 use pollgate::telemetry::{Exposition, Metrics};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
@@ -237,13 +237,17 @@ pub(crate) fn task_with_url(fetch: &TaskFetch, status: &str, url: &str) -> Resul
 
 /// A 200 with this document of a task.
 pub(crate) fn document(fetch: &TaskFetch, body: String) -> Result<Reply, Error> {
-    let body = body.into();
-    let id = fetch.query.key.task.decoded();
-    let snapshot = TaskSnapshot::read(&id, &body, fetch.first_seen).expect("is a task");
+    let source = Source {
+        asked_id: &fetch.query.key.task.decoded(),
+        status: 200,
+        body: body.as_bytes(),
+        first_seen: fetch.first_seen,
+    };
+    let snapshot = TaskSnapshot::read(&source).expect("is a task");
     Ok(Reply::new(
         StatusCode::OK,
         &HeaderMap::new(),
-        body,
+        body.into(),
         Some(snapshot),
     ))
 }

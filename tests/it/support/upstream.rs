@@ -1,5 +1,6 @@
 //! A scripted upstream: answers by a script, holds requests at a gate, and records them.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -37,7 +38,7 @@ impl Asked {
 #[derive(Debug, Clone)]
 pub(crate) struct Reply {
     status: StatusCode,
-    headers: Vec<(&'static str, String)>,
+    headers: Vec<(Cow<'static, str>, String)>,
     body: Bytes,
 }
 
@@ -49,13 +50,13 @@ impl Reply {
     pub(crate) fn new(status: u16, content_type: &str, body: impl Into<Bytes>) -> Self {
         Self {
             status: StatusCode::from_u16(status).unwrap(),
-            headers: vec![("content-type", content_type.into())],
+            headers: vec![("content-type".into(), content_type.into())],
             body: body.into(),
         }
     }
 
-    pub(crate) fn with(mut self, name: &'static str, value: &str) -> Self {
-        self.headers.push((name, value.into()));
+    pub(crate) fn with(mut self, name: impl Into<Cow<'static, str>>, value: &str) -> Self {
+        self.headers.push((name.into(), value.into()));
         self
     }
 }
@@ -114,7 +115,7 @@ impl Upstream {
                 } = script(&one);
                 let mut response = Response::builder().status(status);
                 for (name, value) in headers {
-                    response = response.header(name, value);
+                    response = response.header(&*name, value);
                 }
                 Ok::<_, Infallible>(response.body(Full::new(body)).unwrap())
             }

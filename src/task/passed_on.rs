@@ -1,10 +1,12 @@
-//! What of a task's `metadata` is passed on: all but our own members and upstream's private ones.
+//! Which members of a source are passed on as they are: of its `metadata` and, where a document is mended, of the task.
 
+use super::Dialect;
+use super::fields::{Fields, is_known};
 use super::json::{Json, Member, Object, decoded};
 use super::writer::Writer;
 
-/// Upstream's bookkeeping: whose task it is, over which channel, at what price.
-const NEVER_WRITTEN: [&str; 8] = [
+/// Members that no rendering of ours contains: whose task it is, over which channel, at what price.
+pub const NEVER_WRITTEN: [&str; 8] = [
     "user_id",
     "username",
     "group",
@@ -15,27 +17,43 @@ const NEVER_WRITTEN: [&str; 8] = [
     "upstream_model_name",
 ];
 
-/// The members that a snapshot has fields of its own for.
-const OWN: [&str; 2] = ["url", "format"];
+/// The members of `metadata` that are written from fields.
+const WRITTEN_IN_METADATA: [&str; 2] = ["url", "format"];
 
-/// The members of the source's metadata that are passed on, in order.
-pub(super) struct PassedOn<'a>(Vec<&'a Member<'a>>);
+/// The members that are passed on, in order.
+pub(super) struct PassedOn<'t, 'a>(Vec<&'t Member<'a>>);
 
-impl<'a> PassedOn<'a> {
-    pub(super) fn of(metadata: Option<&'a Object<'a>>) -> Self {
+impl<'t, 'a> PassedOn<'t, 'a> {
+    /// Of a source's metadata.
+    pub(super) fn of_metadata(metadata: Option<&'t Object<'a>>) -> Self {
         let members = metadata.map(Object::members).unwrap_or_default();
-        let is_passed_on = |member: &&Member<'_>| {
+        Self::without(members, |name| WRITTEN_IN_METADATA.contains(&name))
+    }
+
+    /// Of a task that is mended for this dialect, in which the members `written` are written from fields.
+    ///
+    /// A task that came in the same dialect keeps all others. One that came in another keeps those that no field is read
+    /// from: the rest would say in foreign words what is said already.
+    pub(super) fn of_task(task: &'t Fields<'a>, dialect: Dialect, written: &[&str]) -> Self {
+        let is_of_dialect = task.dialect() == dialect;
+        let is_left_out =
+            |name: &str| written.contains(&name) || (!is_of_dialect && is_known(name));
+        Self::without(task.members().members(), is_left_out)
+    }
+
+    fn without(members: &'t [Member<'a>], is_left_out: impl Fn(&str) -> bool) -> Self {
+        let members = members.iter().filter(|member| {
             let name = member.name.as_ref();
-            !OWN.contains(&name) && !NEVER_WRITTEN.contains(&name)
-        };
-        Self(members.iter().filter(is_passed_on).collect())
+            !is_left_out(name) && !NEVER_WRITTEN.contains(&name)
+        });
+        Self(members.collect())
     }
 
     pub(super) const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether a member says anything: null leaves room for what we know.
+    /// Whether a member has a value: null leaves room for one that is known from elsewhere.
     pub(super) fn tells(&self, name: &str) -> bool {
         let last = self.0.iter().rfind(|member| member.name == name);
         last.is_some_and(|member| !member.value.is_null())
