@@ -1,11 +1,11 @@
-//! What differs between two configurations, and what of that a running gateway can take up.
+//! The difference between two configurations, and which part of it a running gateway can apply.
 
 use toml::Table;
 
 use super::Config;
 use super::keys;
 
-/// Keys that are looked at once, when the process starts. Others are taken up by a reload.
+/// Keys that are read once, when the process starts. A reload applies all others.
 const FIXED: [&str; 14] = [
     "cache.capacity",
     "limits.drain",
@@ -26,20 +26,21 @@ const FIXED: [&str; 14] = [
 /// The keys that differ between two configurations.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Those that a running gateway takes up.
-    pub taken_up: Vec<String>,
+    /// Those that a running gateway applies.
+    pub applied: Vec<String>,
     /// Those that wait for a restart.
     pub wait_for_restart: Vec<String>,
 }
 
 impl Config {
-    /// What is to be changed in a process that started with this one and `last` took up another, to get to `wanted`.
+    /// The difference between `wanted` and what is in force in a process that started with `self` and last applied
+    /// `last`.
     #[must_use]
     pub fn changes(&self, last: &Self, wanted: &Self) -> Changes {
         let [started, last, wanted] =
             [self, last, wanted].map(|config| Table::try_from(config).unwrap_or_default());
         let differs = |from: &Table, key: &str| keys::get(from, key) != keys::get(&wanted, key);
-        // With HTTPS on, other files can be read; whether it is on is decided at the start.
+        // The files of `listen.tls` can be replaced while running; HTTPS itself is switched on or off at the start only.
         let https_toggled = started_with_tls(&started) != started_with_tls(&wanted);
         let is_fixed =
             |key: &str| FIXED.contains(&key) || (https_toggled && key.starts_with("listen.tls."));
@@ -50,7 +51,7 @@ impl Config {
                     changes.wait_for_restart.push(key);
                 }
             } else if differs(&last, &key) {
-                changes.taken_up.push(key);
+                changes.applied.push(key);
             }
         }
         changes
@@ -66,7 +67,7 @@ mod tests {
     use super::*;
     use crate::config::Tls;
 
-    /// Keys that a reload takes up. A new key has to be put here or among [`FIXED`], and be treated so.
+    /// Keys that a reload applies. A new key is listed either here or in [`FIXED`].
     const LIVE: [&str; 20] = [
         "answers.rendering",
         "cache.adaptive",
@@ -106,18 +107,18 @@ mod tests {
         wanted.listen.address.set_port(1);
         wanted.cache.adaptive = false;
         let first = started.changes(&started, &wanted);
-        assert_eq!(first.taken_up, ["cache.adaptive"]);
+        assert_eq!(first.applied, ["cache.adaptive"]);
         assert_eq!(first.wait_for_restart, ["listen.address"]);
         let again = started.changes(&wanted, &wanted);
-        assert_eq!(again.taken_up, [""; 0]);
+        assert_eq!(again.applied, [""; 0]);
         assert_eq!(again.wait_for_restart, ["listen.address"]);
         let back = started.changes(&wanted, &started);
-        assert_eq!(back.taken_up, ["cache.adaptive"]);
+        assert_eq!(back.applied, ["cache.adaptive"]);
         assert_eq!(back.wait_for_restart, [""; 0]);
     }
 
     #[test]
-    fn other_certificates_are_taken_up_where_there_was_one() {
+    fn other_certificates_are_applied_where_there_was_one() {
         let with = |cert: &str| {
             let mut config = Config::default();
             config.listen.tls = Some(Tls {
@@ -127,10 +128,10 @@ mod tests {
             config
         };
         let (plain, one, other) = (Config::default(), with("1.pem"), with("2.pem"));
-        assert_eq!(one.changes(&one, &other).taken_up, ["listen.tls.cert"]);
+        assert_eq!(one.changes(&one, &other).applied, ["listen.tls.cert"]);
         for (from, to) in [(&plain, &one), (&one, &plain)] {
             let changes = from.changes(from, to);
-            assert_eq!(changes.taken_up, [""; 0]);
+            assert_eq!(changes.applied, [""; 0]);
             assert_eq!(
                 changes.wait_for_restart,
                 ["listen.tls.cert", "listen.tls.key"]

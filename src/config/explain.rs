@@ -1,4 +1,4 @@
-//! The words of every message about a configuration: the location, the key, what it got and what it takes.
+//! Wording of configuration errors: location, key, what it got and what it takes.
 
 use toml::{Table, Value};
 
@@ -6,8 +6,8 @@ use super::keys::get;
 use super::origin::Origins;
 use super::problem::Problem;
 
-/// Puts serde's words into the form of every message here.
-pub(super) fn explain(key: &str, said: &str, merged: &Table, origins: &Origins) -> Problem {
+/// Rewords an error of serde.
+pub(super) fn explain(key: &str, message: &str, merged: &Table, origins: &Origins) -> Problem {
     // `[[cache]]` is a list of sections.
     if let Some((section, _)) = key.split_once('[') {
         return invalid(
@@ -17,16 +17,16 @@ pub(super) fn explain(key: &str, said: &str, merged: &Table, origins: &Origins) 
             origins,
         );
     }
-    if let Some((_, missing)) = said.split_once("missing field `") {
+    if let Some((_, missing)) = message.split_once("missing field `") {
         let missing = missing.trim_end_matches('`');
         let location = location(key, origins);
         return Problem::new(format!(
             "{location}: {key}.{missing} is missing: {key} takes both cert and key"
         ));
     }
-    let takes = said
+    let takes = message
         .rsplit_once("expected ")
-        .map_or(said, |(_, takes)| takes)
+        .map_or(message, |(_, takes)| takes)
         .trim();
     let takes = match takes {
         "a boolean" => "true or false".to_owned(),
@@ -40,10 +40,10 @@ pub(super) fn explain(key: &str, said: &str, merged: &Table, origins: &Origins) 
     invalid(key, &takes, merged, origins)
 }
 
-/// In the form of every message here: the location, the key, what it got and what it takes.
+/// The error for a key whose value is refused.
 pub(super) fn invalid(key: &str, takes: &str, merged: &Table, origins: &Origins) -> Problem {
     let location = location(key, origins);
-    // A URL with a user or a query in it may hold a secret: it is not repeated.
+    // A URL with a user or a query may contain a secret and is not repeated.
     let got = match get(merged, key) {
         Some(Value::String(text)) if text.contains(['@', '?', '#']) => {
             "a text with a user or a query in it (not repeated here)".to_owned()
@@ -54,7 +54,7 @@ pub(super) fn invalid(key: &str, takes: &str, merged: &Table, origins: &Origins)
     Problem::new(format!("{location}: {key}: got {got}, takes {takes}"))
 }
 
-/// Where a key, or the first key of a section, was set.
+/// The location where a key, or the first key of a section, was set.
 pub(super) fn location(key: &str, origins: &Origins) -> String {
     origins
         .iter()

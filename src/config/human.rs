@@ -9,9 +9,9 @@ use http::Uri;
 use serde::de::{self, Deserializer, Unexpected, Visitor};
 use serde::ser::Serializer;
 
-/// A value that is written as a text in the configuration.
+/// A value that is a string in the configuration.
 pub(super) trait Human: Sized {
-    /// What it takes, to follow the word "takes" in a message.
+    /// Completes the sentence "takes …" of an error message.
     const TAKES: &'static str;
     fn read(text: &str) -> Option<Self>;
     fn write(&self) -> String;
@@ -27,8 +27,8 @@ pub(super) fn deserialize<'de, T: Human, D: Deserializer<'de>>(from: D) -> Resul
     struct Text<T>(PhantomData<T>);
     impl<T: Human> Visitor<'_> for Text<T> {
         type Value = T;
-        fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-            to.write_str(T::TAKES)
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(T::TAKES)
         }
         fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
             T::read(text).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
@@ -37,7 +37,7 @@ pub(super) fn deserialize<'de, T: Human, D: Deserializer<'de>>(from: D) -> Resul
     from.deserialize_str(Text(PhantomData))
 }
 
-/// More than anyone means, and less than any clock overflows with.
+/// The longest duration accepted; clocks overflow only far beyond it.
 const YEAR: Duration = Duration::from_hours(366 * 24);
 
 impl Human for Duration {
@@ -130,13 +130,13 @@ const SIZES: [(u64, &str); 7] = [
 ];
 
 impl Size {
-    /// So many times 1,048,576 bytes.
+    /// `count` × 1,048,576 bytes.
     #[must_use]
     pub const fn mebibytes(count: u64) -> Self {
         Self(count << 20)
     }
 
-    /// The number of bytes.
+    /// In bytes.
     #[must_use]
     pub const fn bytes(self) -> u64 {
         self.0
@@ -171,7 +171,7 @@ impl Human for Size {
     }
 }
 
-/// The base URL of upstream: `http` or `https`, a host, perhaps a path prefix, and no credential.
+/// The base URL of upstream: `http` or `https`, a host, optionally a path prefix, no credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamUrl {
     scheme: http::uri::Scheme,
@@ -190,13 +190,13 @@ impl UpstreamUrl {
         }
     }
 
-    /// Reads a base URL; `None` where it is not one.
+    /// Parses a base URL.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         <Self as Human>::read(text)
     }
 
-    /// Host and port as they stand in `Host`.
+    /// Host and port, as sent in `Host`.
     #[must_use]
     pub fn authority(&self) -> &http::uri::Authority {
         &self.authority
@@ -208,7 +208,7 @@ impl UpstreamUrl {
         &self.scheme
     }
 
-    /// The path that every request's path is put behind; empty or `/…` without a slash at its end.
+    /// The path in front of every request's path: empty, or `/…` without a trailing slash.
     #[must_use]
     pub fn prefix(&self) -> &str {
         &self.prefix
@@ -216,8 +216,8 @@ impl UpstreamUrl {
 }
 
 impl fmt::Display for UpstreamUrl {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(to, "{}://{}{}", self.scheme, self.authority, self.prefix)
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}{}", self.scheme, self.authority, self.prefix)
     }
 }
 

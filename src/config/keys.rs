@@ -1,19 +1,19 @@
-//! The keys that there are, dotted, and their values in a table.
+//! All configuration keys, dotted, and access to their values in a table.
 
 use toml::{Table, Value};
 
 use super::Config;
 use super::problem::Problem;
 
-/// Keys that have no default, and so do not stand in [`Config::default`].
+/// Keys without a default, which [`Config::default`] therefore does not contain.
 const OPTIONAL_KEYS: [&str; 3] = ["listen.tls.cert", "listen.tls.key", "upstream.ca_file"];
 
-/// The defaults, as a file would have them.
+/// The defaults, in the form of a configuration file.
 pub(super) fn default_table() -> Result<Table, Problem> {
     Table::try_from(Config::default()).map_err(|error| Problem::unwritable(&error))
 }
 
-/// Every key there is, dotted.
+/// Every key, dotted.
 pub(super) fn known(defaults: &Table) -> Vec<String> {
     let mut keys: Vec<String> = OPTIONAL_KEYS.map(str::to_owned).into();
     for (section, values) in defaults {
@@ -32,7 +32,7 @@ pub(super) fn get<'t>(table: &'t Table, key: &str) -> Option<&'t Value> {
     }
 }
 
-/// Sets a dotted key, and makes its section where there is none.
+/// Sets a dotted key and creates its section if necessary.
 pub(super) fn put(table: &mut Table, key: &str, value: Value) {
     match key.split_once('.') {
         Some((section, rest)) => {

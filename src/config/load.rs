@@ -1,4 +1,4 @@
-//! Reads the layers, and keeps where each setting came from.
+//! Reads the configuration layers and records the origin of each setting.
 
 use std::fs;
 use std::ops::Range;
@@ -14,18 +14,18 @@ use super::problem::Problem;
 use super::validate;
 use super::{Config, Proxy};
 
-/// Where to read from, besides the defaults.
+/// The layers above the defaults.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
-    /// The configuration file, if there is one.
+    /// The configuration file, if any.
     pub file: Option<PathBuf>,
-    /// Names and values of the environment; those that do not look like settings are passed over.
+    /// Environment variables; those that are not settings are ignored.
     pub environment: Vec<(String, String)>,
-    /// Key, flag and value of every flag that was given.
+    /// Key, flag and value of each flag given.
     pub flags: Vec<(&'static str, &'static str, String)>,
 }
 
-/// A configuration that was read, and where its settings came from.
+/// The effective configuration, with the origin of each setting.
 #[derive(Debug, Clone)]
 pub struct Loaded {
     /// The settings.
@@ -34,7 +34,7 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// A message that begins with a key, with the location in front where that key was set.
+    /// Prefixes a message that begins with a key with the location where that key was set.
     #[must_use]
     pub fn with_location(&self, message: &str) -> String {
         let key = message.split(':').next().unwrap_or_default();
@@ -128,8 +128,8 @@ impl Layers {
     }
 
     fn add_variable(&mut self, name: &str, text: &str, defaults: &Table) -> Result<(), Problem> {
-        // Names without `__` are no settings: POLLGATE_CONFIG, or what Kubernetes sets for a service called pollgate;
-        // but for those that someone meant to be one.
+        // A name without `__` is not a setting but, for example, a variable that Kubernetes sets for a service called
+        // pollgate; unless it is the name of a setting with `_` in place of `__`.
         let meant = |key: &&String| environment_name(key).replace("__", "_") == name;
         if !name.starts_with("POLLGATE_")
             || !(name.contains("__") || self.known.iter().any(|key| meant(&key)))
@@ -161,7 +161,7 @@ impl Layers {
         self.origins.insert(key.to_owned(), origin);
     }
 
-    /// A whole section counts as known, so that `[cache]` alone, or a section that is no table, gets its own message.
+    /// Sections count as known: `cache = 5` has an error message of its own.
     fn is_known(&self, key: &str) -> bool {
         self.known.iter().any(|known| {
             known == key

@@ -1,14 +1,14 @@
-//! What is wrong with a configuration, in words that help.
+//! Configuration errors.
 
 use std::fmt;
 
-/// Why a configuration cannot be used: where, which key, what was found and what it takes.
+/// Why a configuration is refused: location, key, what it got and what it takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem(String);
 
 impl fmt::Display for Problem {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        to.write_str(&self.0)
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

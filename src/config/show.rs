@@ -1,4 +1,4 @@
-//! Writes the effective configuration as TOML, with a comment wherever a setting is not the default.
+//! Writes the effective configuration as TOML, with the origin of each setting that is not a default.
 
 use std::fmt::Write as _;
 
@@ -8,10 +8,10 @@ use super::load::Loaded;
 use super::problem::Problem;
 
 impl Loaded {
-    /// The effective configuration as TOML; it reads back to the same one. There is no secret in it to show.
+    /// The effective configuration as TOML, which reads back to the same configuration. It contains no secrets.
     ///
     /// # Errors
-    /// A setting that TOML cannot hold, such as a path that is not UTF-8.
+    /// A setting cannot be written as TOML, such as a path that is not UTF-8.
     pub fn to_toml(&self) -> Result<String, Problem> {
         let table = Table::try_from(&self.config).map_err(|error| Problem::unwritable(&error))?;
         let mut text = String::new();

@@ -1,4 +1,4 @@
-//! What serde cannot see: settings that are well formed and make no sense.
+//! Checks beyond the form of a value, which serde has checked.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::explain::invalid;
 use super::origin::Origins;
 use super::problem::Problem;
 
-/// Refuses the first setting that makes no sense.
+/// Refuses settings that are well formed but unusable.
 pub(super) fn check(config: &Config, merged: &Table, origins: &Origins) -> Result<(), Problem> {
     let refuse = |key: &str, takes: &str| Err(invalid(key, takes, merged, origins));
     if let Some(admin) = config.listen.admin {
