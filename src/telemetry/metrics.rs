@@ -18,25 +18,25 @@ use crate::answer::outcome::Outcome;
 use crate::message::trace::Trace;
 use crate::request::route::RouteLabel;
 
-/// Fits a hit of 50 µs, an upstream poll of 10 s, `upstream.timeout`, and the longest `Prefer: wait`.
+/// Bucket bounds: from hits (50 µs) through upstream polls, up to `upstream.timeout` and the longest `Prefer: wait`.
 const SECONDS: [f64; 22] = [
     0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025,
     0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0,
 ];
 
-/// The codes that answers usually have, the most frequent first: their counters are looked up once.
+/// The usual status codes, most frequent first. Their counters are looked up once.
 const USUAL_CODES: [u16; 12] = [200, 304, 404, 429, 400, 401, 403, 499, 500, 502, 503, 504];
 
 const ROUTES: usize = RouteLabel::ALL.len();
 const OUTCOMES: usize = Outcome::ALL.len();
 
-/// All that is counted.
+/// All metrics.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
     request_duration: HistogramVec,
-    /// What a request touches, by route and outcome: looked up once, since labels cost more than counting does.
+    /// The series of a request by route and outcome, looked up once: a look-up by labels costs more than counting.
     request_series: [[OnceLock<RequestSeries>; OUTCOMES]; ROUTES],
     exemplars: Exemplars,
     upstream_requests: IntCounterVec,
@@ -57,12 +57,12 @@ struct RequestSeries {
     codes: [OnceLock<IntCounter>; USUAL_CODES.len()],
 }
 
-/// What upstream was asked for.
+/// The kind of a request to upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UpstreamKind {
-    /// A task's status.
+    /// A status poll.
     Poll,
-    /// A client's request, passed on.
+    /// A forwarded request.
     Forward,
 }
 
@@ -76,10 +76,10 @@ impl UpstreamKind {
 }
 
 impl Metrics {
-    /// All at zero.
+    /// Registers all metrics, at zero.
     ///
     /// # Errors
-    /// Two metrics of one name, which would be a defect.
+    /// Two metrics have the same name, which would be a bug.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let counters = |name: &str, help: &str, labels: &[&str]| {
@@ -128,7 +128,7 @@ impl Metrics {
             "Requests to upstream, by kind and status code (error: no answer).",
             &["kind", "code"],
         )?;
-        // There from the start, so that the first error is an increase.
+        // Present from the start, so that `increase()` sees the first error.
         for kind in [UpstreamKind::Poll, UpstreamKind::Forward] {
             upstream_requests.with_label_values(&[kind.as_str(), "error"]);
         }
@@ -169,7 +169,7 @@ impl Metrics {
         })
     }
 
-    /// A client's request is over.
+    /// Counts a finished client request.
     pub fn request(
         &self,
         route: RouteLabel,
@@ -202,7 +202,7 @@ impl Metrics {
         }
     }
 
-    /// Upstream answered, with that status, or (`None`) did not.
+    /// Counts a request to upstream; `code` is `None` if no answer came.
     pub fn upstream(&self, kind: UpstreamKind, code: Option<u16>, seconds: f64) {
         let code = code.map_or(Cow::Borrowed("error"), code_label);
         self.upstream_requests
@@ -213,7 +213,7 @@ impl Metrics {
             .observe(seconds);
     }
 
-    /// A remembered answer went; being replaced by a newer one does not count.
+    /// Counts an answer that left the cache; one replaced by a newer answer does not count.
     pub fn evicted(&self, cause: RemovalCause) {
         let cause = match cause {
             RemovalCause::Size => "size",
@@ -224,19 +224,19 @@ impl Metrics {
         self.cache_evictions.with_label_values(&[cause]).inc();
     }
 
-    /// Clients waiting for a poll.
+    /// The gauge of clients waiting for a poll.
     #[must_use]
     pub fn waiters(&self) -> Gauge {
         Gauge(self.waiters.clone())
     }
 
-    /// Client connections.
+    /// The gauge of client connections.
     #[must_use]
     pub fn connections(&self) -> Gauge {
         Gauge(self.connections.clone())
     }
 
-    /// Writes everything down, after noting what the store and the flights hold right now.
+    /// Writes all metrics, with the current size of the cache and number of flights.
     #[must_use]
     pub fn expose(&self, format: Exposition, entries: u64, bytes: u64, flights: usize) -> String {
         self.cache_entries
@@ -248,7 +248,7 @@ impl Metrics {
     }
 }
 
-/// Registered codes by themselves, all others by their class.
+/// The label of a status code: a registered code itself, any other its class.
 fn code_label(code: u16) -> Cow<'static, str> {
     match code {
         200 => Cow::Borrowed("200"),
@@ -260,16 +260,16 @@ fn code_label(code: u16) -> Cow<'static, str> {
     }
 }
 
-/// A gauge that goes up and, with its guard, down again.
+/// A gauge of things that exist at the same time.
 #[derive(Debug, Clone)]
 pub struct Gauge(IntGauge);
 
-/// One of those that a [`Gauge`] counts.
+/// Counts as one in a [`Gauge`] until dropped.
 #[derive(Debug)]
 pub struct Counted(IntGauge);
 
 impl Gauge {
-    /// One more, until the guard is dropped.
+    /// Adds one until the guard is dropped.
     #[must_use]
     pub fn up(&self) -> Counted {
         self.0.inc();

@@ -1,4 +1,4 @@
-//! What pollgate tells of itself: metrics, and log lines in the same spirit.
+//! Metrics and the log.
 
 mod exemplars;
 mod exposition;
