@@ -1,4 +1,4 @@
-//! The command line: what can be typed, and what it does.
+//! The command line.
 
 mod health;
 
@@ -18,14 +18,14 @@ use crate::gateway::Problem;
 use crate::simulator::{self, Simulator};
 use crate::telemetry;
 
-/// Failed while running.
+/// The exit code of a failure while running.
 const FAILED: u8 = 1;
-/// Bad usage or configuration; clap ends with the same.
+/// The exit code of bad usage or configuration, as clap has it.
 const MISUSED: u8 = 2;
 
 /// A caching gateway for video-task status polls: many pollers, one upstream request.
 ///
-/// Clients change their base URL to the gateway's and nothing else. Without a command, `serve`.
+/// Point your clients' base URL at the gateway; nothing else changes. Without a command, pollgate serves.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true, after_help = AFTER_HELP)]
 struct Cli {
@@ -36,16 +36,16 @@ struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-Settings come from flags, then the environment (POLLGATE_CACHE__SUCCEEDED_TTL=6h), then the file, then the defaults. \
-`pollgate check` shows them all and where each came from.
+Flags override environment variables (POLLGATE_CACHE__SUCCEEDED_TTL=6h), which override the file, which overrides \
+the defaults. `pollgate check` shows all settings and the origin of each.
 
-SIGTERM and SIGINT stop it once what is under way is done; SIGHUP reads the file and the certificate again. \
-Exit codes: 0 done, 1 failed while running, 2 bad usage or configuration.
+SIGTERM and SIGINT stop the gateway after requests in progress have finished; SIGHUP reloads the file and the \
+certificate. Exit codes: 0 success, 1 failure while running, 2 bad usage or configuration.
 
 Examples:
-  pollgate demo                            see it work, without a key
-  pollgate                                 serve on 127.0.0.1:8080, metrics on 127.0.0.1:9090
-  pollgate simulate                        an upstream to try things with; beside it, then:
+  pollgate demo                              see it work, without a key
+  pollgate                                   serve on 127.0.0.1:8080, metrics on 127.0.0.1:9090
+  pollgate simulate                          run a simulated upstream; then, in another terminal:
   pollgate --upstream http://127.0.0.1:8090";
 
 const DEMO_HELP: &str = "\
@@ -58,27 +58,27 @@ Examples:
 enum Command {
     /// Run the gateway (the default).
     Serve(Settings),
-    /// Read the configuration and show the effective one as TOML, with where each setting came from.
+    /// Check the configuration and print all settings as TOML, with the origin of each.
     Check(Settings),
     /// See it work, without a key or a network: a simulated OctopusX, the gateway, and a crowd of pollers.
     ///
-    /// All three run in this process, over real sockets. In a terminal a live picture shows client polls against
-    /// upstream polls (plain lines elsewhere). Every answer that a poller gets is checked against what the simulator
-    /// knows: the exit code is 1 if one was wrong, went backward, or belonged to someone else.
+    /// All three run in this process and talk over real sockets. In a terminal, a live picture compares client polls
+    /// with upstream polls (plain lines elsewhere). Every answer is checked against the simulator's own record: the
+    /// exit code is 1 if one was wrong, went backward, or belonged to another caller.
     #[command(after_help = DEMO_HELP)]
     Demo(demo::Options),
     /// Run a simulated OctopusX, to test pollers without paying for videos.
     Simulate(Simulate),
-    /// Ask the admin listener of a running gateway whether it lives (for health checks): exit 0 if it does, else 1.
+    /// Check whether a running gateway is alive, through its admin listener: exit 0 if it is, else 1.
     Health(Settings),
-    /// Print completions for a shell: `source <(pollgate completions bash)`.
+    /// Print shell completions: `source <(pollgate completions bash)`.
     Completions {
-        /// The shell they are for.
+        /// Shell to complete for.
         shell: Shell,
     },
-    /// Print the manual page, or write those of all commands into a folder.
+    /// Print the manual page, or write all manual pages to a folder.
     Man {
-        /// Where to, one file for each command; without it, pollgate(1) is printed.
+        /// Folder to write to, created if necessary; without it, pollgate(1) is printed.
         #[arg(value_name = "FOLDER")]
         folder: Option<PathBuf>,
     },
@@ -86,7 +86,7 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct Simulate {
-    /// Where it listens; port 0 takes a free one.
+    /// Address to listen on; port 0 picks a free port.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8090")]
     listen: SocketAddr,
     #[command(flatten)]
@@ -98,10 +98,10 @@ struct Settings {
     /// Configuration file (TOML).
     #[arg(long, value_name = "FILE", env = "POLLGATE_CONFIG")]
     config: Option<PathBuf>,
-    /// Where clients come in [default: 127.0.0.1:8080]; port 0 takes a free one.
+    /// Address to listen on for clients [default: 127.0.0.1:8080]; port 0 picks a free port.
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
-    /// Where metrics and health are served [default: 127.0.0.1:9090], or "off".
+    /// Address to listen on for metrics and health [default: 127.0.0.1:9090], or "off".
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
     #[arg(
@@ -121,7 +121,7 @@ impl Settings {
         ];
         Sources {
             file: self.config.clone(),
-            // Values that are not UTF-8 are no settings; their names would be caught as unknown.
+            // No setting takes a value that is not UTF-8.
             environment: std::env::vars_os()
                 .filter_map(|(name, value)| {
                     Some((name.into_string().ok()?, value.into_string().ok()?))
@@ -135,7 +135,7 @@ impl Settings {
     }
 }
 
-/// Reads the command line and does what it says.
+/// Runs the command that was typed.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -144,7 +144,7 @@ pub fn main() -> ExitCode {
         Command::Check(settings) => with_config(&settings, check),
         Command::Demo(options) => report(run_demo(options)),
         Command::Simulate(simulate) => report(run_simulator(simulate)),
-        Command::Health(settings) => with_config(&settings, |loaded| health::ask(&loaded.config)),
+        Command::Health(settings) => with_config(&settings, |loaded| health::check(&loaded.config)),
         Command::Completions { shell } => report(completions(shell)),
         Command::Man { folder } => report(man(folder)),
     }
@@ -153,25 +153,25 @@ pub fn main() -> ExitCode {
 fn with_config(settings: &Settings, run: impl FnOnce(&Loaded) -> Result<(), Problem>) -> ExitCode {
     let loaded = match config::load(&settings.sources()) {
         Ok(loaded) => loaded,
-        Err(problem) => return complain(&problem, MISUSED),
+        Err(problem) => return fail(&problem, MISUSED),
     };
     let Err(problem) = run(&loaded) else {
         return ExitCode::SUCCESS;
     };
     match problem.downcast_ref() {
         Some(StartProblem::Configuration(problem)) => {
-            complain(&loaded.with_location(&problem.to_string()), MISUSED)
+            fail(&loaded.with_location(&problem.to_string()), MISUSED)
         }
-        Some(StartProblem::Passed(problem)) => complain(problem, MISUSED),
-        _ => complain(&problem, FAILED),
+        Some(StartProblem::Passed(problem)) => fail(problem, MISUSED),
+        _ => fail(&problem, FAILED),
     }
 }
 
 fn report(outcome: Result<(), Problem>) -> ExitCode {
-    outcome.map_or_else(|problem| complain(&problem, FAILED), |()| ExitCode::SUCCESS)
+    outcome.map_or_else(|problem| fail(&problem, FAILED), |()| ExitCode::SUCCESS)
 }
 
-fn complain(problem: &dyn std::fmt::Display, code: u8) -> ExitCode {
+fn fail(problem: &dyn std::fmt::Display, code: u8) -> ExitCode {
     eprintln!("pollgate: {problem}");
     ExitCode::from(code)
 }
@@ -182,7 +182,7 @@ fn check(loaded: &Loaded) -> Result<(), Problem> {
 }
 
 fn serve(settings: &Settings, loaded: &Loaded) -> Result<(), Problem> {
-    // Before there are threads: it reads and clears variables.
+    // Before any thread starts, because it clears environment variables.
     let passed = Passed::from_environment()?;
     let config = loaded.config.clone();
     let log = telemetry::start(&config.log);
@@ -196,7 +196,7 @@ fn serve(settings: &Settings, loaded: &Loaded) -> Result<(), Problem> {
     })
 }
 
-/// Starts no log: the terminal is the picture's.
+/// Starts no log, because the picture owns the terminal.
 fn run_demo(options: demo::Options) -> Result<(), Problem> {
     runtime()?.block_on(async {
         let stop = CancellationToken::new();
@@ -220,7 +220,7 @@ fn run_simulator(Simulate { listen, settings }: Simulate) -> Result<(), Problem>
 }
 
 fn completions(shell: Shell) -> Result<(), Problem> {
-    // Written at once: the generator panics where its writer fails, and a pager may go away.
+    // Buffered: the generator panics when a write fails, for example because a pager has quit.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "pollgate", &mut script);
     Ok(std::io::stdout().write_all(&script)?)
