@@ -3,11 +3,12 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use http::Uri;
-use serde::de::{self, Deserializer, Unexpected, Visitor};
-use serde::ser::Serializer;
+use serde::de::{self, Deserialize, Deserializer, Unexpected, Visitor};
+use serde::ser::{Serialize, Serializer};
 
 /// A value that is a string in the configuration.
 pub(super) trait Human: Sized {
@@ -171,6 +172,64 @@ impl Human for Size {
     }
 }
 
+/// How many threads serve requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Workers {
+    /// One for each core that the process may use.
+    Auto,
+    /// This many.
+    Count(NonZeroUsize),
+}
+
+impl Workers {
+    /// The number of threads.
+    #[must_use]
+    pub fn count(self) -> usize {
+        match self {
+            Self::Auto => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            Self::Count(count) => count.get(),
+        }
+    }
+}
+
+impl Serialize for Workers {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => to.serialize_str("auto"),
+            Self::Count(count) => count.serialize(to),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Workers {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl Visitor<'_> for Reader {
+            type Value = Workers;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(r#"a whole number from 1 to 1024, or "auto""#)
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Workers, E> {
+                // Environment and flags know texts only.
+                match text.parse() {
+                    Ok(count) => self.visit_i64(count),
+                    Err(_) if text == "auto" => Ok(Workers::Auto),
+                    Err(_) => Err(E::invalid_value(Unexpected::Str(text), &self)),
+                }
+            }
+            fn visit_i64<E: de::Error>(self, count: i64) -> Result<Workers, E> {
+                usize::try_from(count)
+                    .ok()
+                    .filter(|count| *count <= 1024)
+                    .and_then(NonZeroUsize::new)
+                    .map(Workers::Count)
+                    .ok_or_else(|| E::invalid_value(Unexpected::Signed(count), &self))
+            }
+        }
+        from.deserialize_any(Reader)
+    }
+}
+
 /// The base URL of upstream: `http` or `https`, a host, optionally a path prefix, no credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamUrl {
@@ -268,6 +327,24 @@ mod tests {
                 Some(text)
             );
         }
+    }
+
+    #[test]
+    fn workers_are_a_number_or_auto() {
+        let read = |text: &str| {
+            format!("it = {text}").parse::<toml::Table>().unwrap()["it"]
+                .clone()
+                .try_into::<Workers>()
+        };
+        assert_eq!(read("\"auto\"").unwrap(), Workers::Auto);
+        for text in ["3", "\"3\""] {
+            assert_eq!(read(text).unwrap().count(), 3, "{text}");
+        }
+        for text in ["0", "-1", "\"many\"", "2000", "true", "1.5"] {
+            let told = read(text).expect_err(text).to_string();
+            assert!(told.contains("a whole number from 1 to 1024"), "{told}");
+        }
+        assert!(Workers::Auto.count() >= 1);
     }
 
     #[test]

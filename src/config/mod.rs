@@ -4,6 +4,7 @@
 //! variables, flags. Loading binds no port and opens no connection.
 
 mod changes;
+pub mod example;
 mod explain;
 mod human;
 mod keys;
@@ -11,6 +12,7 @@ mod load;
 mod origin;
 mod problem;
 mod proxy;
+mod schema;
 mod show;
 mod validate;
 
@@ -22,10 +24,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use changes::Changes;
-pub use human::{Size, UpstreamUrl};
+pub use human::{Size, UpstreamUrl, Workers};
 pub use load::{Loaded, Sources, load};
 pub use problem::Problem;
 pub use proxy::Proxy;
+pub use schema::schema;
 
 use crate::task::{Dialect, Rendering};
 
@@ -194,6 +197,8 @@ pub struct Limits {
     pub max_upstream: NonZeroUsize,
     /// Clients waiting for one poll.
     pub max_waiters: NonZeroUsize,
+    /// Threads that serve requests.
+    pub workers: Workers,
     /// The longest hold of `Prefer: wait`.
     #[serde(with = "human")]
     pub max_wait: Duration,
@@ -317,6 +322,7 @@ impl Default for Limits {
             max_connections: NonZeroUsize::new(10_000).expect("not zero"),
             max_upstream: NonZeroUsize::new(256).expect("not zero"),
             max_waiters: NonZeroUsize::new(10_000).expect("not zero"),
+            workers: Workers::Auto,
             max_wait: Duration::from_mins(1),
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),

@@ -37,3 +37,13 @@ pub(super) type Origins = BTreeMap<String, Origin>;
 pub(super) fn environment_name(key: &str) -> String {
     format!("POLLGATE_{}", key.replace('.', "__").to_ascii_uppercase())
 }
+
+/// The short names of the environment, for the keys that have a flag.
+pub(super) const SHORT_NAMES: [(&str, &str); 3] = [
+    ("POLLGATE_ADMIN", "listen.admin"),
+    ("POLLGATE_LISTEN", "listen.address"),
+    ("POLLGATE_UPSTREAM", "upstream.url"),
+];
+
+/// Names the configuration file.
+pub(super) const FILE_NAME: &str = "POLLGATE_CONFIG";
