@@ -36,6 +36,9 @@ pub struct Bound {
     admin: Option<Listener>,
     keeping: Keeping,
     config: Config,
+    /// What the log says at the start, behind the addresses.
+    about: Option<String>,
+    warnings: Vec<String>,
 }
 
 impl Bound {
@@ -87,7 +90,17 @@ impl Bound {
             admin,
             keeping,
             config,
+            about: None,
+            warnings: Vec::new(),
         })
+    }
+
+    /// Adds what the log says at the start: what is running, and warnings about its configuration.
+    #[must_use]
+    pub fn with_remarks(mut self, about: String, warnings: Vec<String>) -> Self {
+        self.about = Some(about);
+        self.warnings = warnings;
+        self
     }
 
     /// The address for clients.
@@ -147,6 +160,8 @@ impl Bound {
             admin,
             keeping,
             config,
+            about,
+            warnings,
         } = self;
         let proxy = config.upstream.proxy.as_ref();
         tracing::info!(
@@ -183,6 +198,12 @@ impl Bound {
             }
             None => None,
         };
+        if let Some(about) = about {
+            tracing::info!("{about}");
+        }
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
         let tasks = [
             tokio::spawn(reclaim(gateway.clone())),
             tokio::spawn(snapshots(gateway.clone(), config.log.snapshot)),

@@ -40,6 +40,7 @@ impl Reloader {
                 .reload(tls)
                 .map_err(|problem| loaded.with_location(&problem.to_string()))?;
         }
+        let warnings = loaded.warnings();
         let Loaded { config, .. } = loaded;
         self.gateway.reload(&config);
         log.set_level(config.log.level);
@@ -56,6 +57,9 @@ impl Reloader {
                 "these changed and wait for a restart: {}",
                 changes.wait_for_restart.join(", ")
             );
+        }
+        for warning in warnings {
+            tracing::warn!("{warning}");
         }
         Ok(())
     }
