@@ -55,6 +55,7 @@ impl Responder {
         Facts {
             outcome: answer.outcome,
             state,
+            error: None,
         }
     }
 

@@ -190,6 +190,7 @@ impl Drop for Watch {
                 route: self.subject.route.as_str(),
                 outcome: outcome.as_str(),
                 code: self.code,
+                error: self.facts.error,
                 state: self.facts.state.map(State::as_str),
                 task: self.subject.task.as_ref().map(TaskId::as_str),
                 caller: self.subject.caller,

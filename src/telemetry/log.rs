@@ -8,6 +8,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, Registry, reload};
 
+use super::journal::{self, WithPriority};
 use super::non_blocking::{NonBlocking, WorkerGuard};
 use super::prometheus_format::PrometheusFormat;
 use super::targets::{DROPS, REQUESTS, SNAPSHOTS};
@@ -54,10 +55,20 @@ pub fn start(log: &config::Log) -> LogGuard {
     let layer = tracing_subscriber::fmt::layer()
         .with_writer(writer)
         .with_ansi(false);
-    let layer = match log.format {
-        LogFormat::Prometheus => layer.event_format(PrometheusFormat::default()).boxed(),
-        LogFormat::Json => layer.json().flatten_event(true).boxed(),
-        LogFormat::Text => layer.compact().boxed(),
+    let layer = match (log.format, journal::reads_standard_output()) {
+        (LogFormat::Prometheus, false) => layer.event_format(PrometheusFormat::default()).boxed(),
+        (LogFormat::Json, false) => layer.json().flatten_event(true).boxed(),
+        (LogFormat::Text, false) => layer.compact().boxed(),
+        (LogFormat::Prometheus, true) => layer
+            .event_format(PrometheusFormat::default())
+            .map_event_format(WithPriority)
+            .boxed(),
+        (LogFormat::Json, true) => layer
+            .json()
+            .flatten_event(true)
+            .map_event_format(WithPriority)
+            .boxed(),
+        (LogFormat::Text, true) => layer.compact().map_event_format(WithPriority).boxed(),
     };
     // Fails if there is a log already, as in tests that start two in one process; the first is kept.
     let _ = tracing_subscriber::registry()
@@ -94,6 +105,8 @@ pub struct RequestLine<'a> {
     pub outcome: &'static str,
     /// Status code of the answer.
     pub code: u16,
+    /// Code of the error, if pollgate answered with one of its own.
+    pub error: Option<&'static str>,
     /// State of the task, if the answer describes one.
     pub state: Option<&'static str>,
     /// Id of the task, as it stood in the path.
@@ -116,6 +129,7 @@ impl RequestLine<'_> {
             route = self.route,
             outcome = self.outcome,
             code = self.code,
+            error = self.error,
             state = self.state,
             task = self.task,
             caller = self.caller.map(tracing::field::debug),

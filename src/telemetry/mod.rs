@@ -2,6 +2,7 @@
 
 mod exemplars;
 mod exposition;
+mod journal;
 mod log;
 mod metrics;
 mod non_blocking;
