@@ -39,6 +39,7 @@ pub fn schema() -> Result<String, Problem> {
 
 /// A table that has these keys and no others.
 fn closed(properties: Map<String, Json>) -> Json {
+    let properties = Json::Object(properties);
     json!({"type": "object", "additionalProperties": false, "properties": properties})
 }
 
@@ -70,7 +71,6 @@ fn of_value(key: &str, defaults: &Table) -> Json {
         _ if matches!(default, Some(Value::Array(_))) => {
             json!({"type": "array", "items": {"type": "string"}})
         }
-        None => json!({"type": "string"}),
         Some(takes) if takes.starts_with("true") => json!({"type": "boolean"}),
         Some(takes) if takes.starts_with("a whole number above") => {
             json!({"type": "integer", "minimum": 1})
@@ -91,7 +91,7 @@ fn of_value(key: &str, defaults: &Table) -> Json {
         Some(_) if refusal(key, Value::Integer(1), defaults).is_none() => {
             json!({"type": ["integer", "string"]})
         }
-        Some(_) => json!({"type": "string"}),
+        _ => json!({"type": "string"}),
     };
     if let Some(default) = default {
         schema["default"] = json!(default);

@@ -66,6 +66,7 @@ fn check_prints_the_effective_configuration_and_where_it_came_from() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn a_wrong_configuration_is_exit_2_with_one_message_before_any_port_is_bound() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("wrong.toml");
