@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use arc_swap::ArcSwap;
 use http::Response;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tower::Service;
 
 use crate::cache::Store;
@@ -18,6 +19,7 @@ use crate::request::key::CallerKey;
 use crate::stack::{Limits, PollState, Resources, Stack, assemble};
 use crate::telemetry::{Exposition, Metrics};
 use crate::upstream::Upstream;
+use crate::upstream::breakers::CircuitStatus;
 
 /// A gateway. Cheap to clone; clones are one gateway, each with a copy of the stack to itself: one per connection.
 #[derive(Debug, Clone)]
@@ -121,8 +123,18 @@ impl Gateway {
     /// All metrics as text, as of now.
     #[must_use]
     pub fn expose(&self, format: Exposition) -> String {
-        let PollState { store, flights, .. } = &self.resources.polls;
+        let PollState {
+            store,
+            flights,
+            breakers,
+            ..
+        } = &self.resources.polls;
         store.flush();
+        let status = breakers.status(Instant::now());
+        self.resources.metrics.set_upstream(
+            !matches!(status, CircuitStatus::Open { .. }),
+            matches!(status, CircuitStatus::Paused { .. }),
+        );
         self.resources
             .metrics
             .expose(format, store.len(), store.bytes(), flights.len())

@@ -179,6 +179,7 @@ impl Scene {
                 dialect: Dialect::OpenAi,
                 rendering: Rendering::Faithful,
             }),
+            asked: pollgate::request::query::AskedUpstream::default(),
         }
     }
 

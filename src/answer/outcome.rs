@@ -50,10 +50,4 @@ impl Outcome {
     pub const fn is_stale(self) -> bool {
         matches!(self, Self::Stale)
     }
-
-    /// Whether the client's poll cost upstream nothing.
-    #[must_use]
-    pub const fn avoided_a_poll(self) -> bool {
-        matches!(self, Self::Hit | Self::Shared)
-    }
 }

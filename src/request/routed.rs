@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::inbound::{Inbound, Interim, Peer};
 use super::key::{Caller, CallerKey, Identity};
+use super::query::AskedUpstream;
 use super::route::{Route, RouteLabel, TaskId};
 use crate::error::Error;
 use crate::message::body::Body;
@@ -58,6 +59,8 @@ pub struct StatusPoll {
     pub head: Parts,
     /// When the whole head had arrived.
     pub received_at: Instant,
+    /// Learns whether it made a request to upstream.
+    pub asked: AskedUpstream,
 }
 
 /// A request that is passed on.
@@ -117,6 +120,7 @@ impl Routed {
                         identity,
                         head,
                         received_at,
+                        asked: AskedUpstream::default(),
                     }),
                 }
             }

@@ -49,6 +49,7 @@ impl Fetch {
 
     async fn ask(&self, fetch: &TaskFetch) -> Result<Reply, Error> {
         let request = status_request(self.upstream.url(), &fetch.query)?;
+        fetch.query.asked.set();
         let response = self.upstream.poll(request, self.max_body).await?;
         let (parts, body) = response.into_parts();
         if parts.status.is_informational() || parts.status.is_redirection() {

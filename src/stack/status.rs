@@ -84,6 +84,7 @@ impl Settings {
             identity,
             head: parts,
             received_at: now,
+            asked,
         } = poll;
         let events = !head && preferences::wants_events(&parts.headers);
         // A client of an event stream knows the event that it saw last.
@@ -116,6 +117,7 @@ impl Settings {
             at: now,
             deadline: now + self.timeout,
             wait,
+            asked,
         };
         let responder = Responder {
             dialect,

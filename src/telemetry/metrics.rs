@@ -14,6 +14,7 @@ use prometheus::{
 use super::exemplars::Exemplars;
 use super::exposition::Exposition;
 use super::non_blocking;
+use super::process::Process;
 use crate::answer::outcome::Outcome;
 use crate::message::trace::Trace;
 use crate::request::route::RouteLabel;
@@ -42,6 +43,8 @@ pub struct Metrics {
     upstream_requests: IntCounterVec,
     upstream_duration: HistogramVec,
     polls_avoided: IntCounter,
+    upstream_up: IntGauge,
+    upstream_paused: IntGauge,
     cache_entries: IntGauge,
     cache_bytes: IntGauge,
     cache_evictions: IntCounterVec,
@@ -102,7 +105,7 @@ impl Metrics {
         };
         let polls_avoided = IntCounter::new(
             "pollgate_upstream_polls_avoided_total",
-            "Client polls answered without an upstream request of their own.",
+            "Client polls that made no upstream request, however they were answered.",
         )?;
         registry.register(Box::new(polls_avoided.clone()))?;
         let build = Opts::new("pollgate_build_info", "Always 1; which pollgate this is.")
@@ -111,6 +114,7 @@ impl Metrics {
         build.set(1);
         registry.register(Box::new(build))?;
 
+        Process::register(&registry)?;
         if let Some(dropped) = non_blocking::dropped() {
             registry.register(Box::new(dropped.clone()))?;
         }
@@ -153,6 +157,14 @@ impl Metrics {
                 &["kind"],
             )?,
             polls_avoided,
+            upstream_up: gauge(
+                "pollgate_upstream_up",
+                "0 while upstream is taken to be down and only probed, else 1.",
+            )?,
+            upstream_paused: gauge(
+                "pollgate_upstream_paused",
+                "1 while no caller polls upstream because it answered 429, else 0.",
+            )?,
             cache_entries: gauge("pollgate_cache_entries", "Answers remembered.")?,
             cache_bytes: gauge(
                 "pollgate_cache_bytes",
@@ -193,13 +205,15 @@ impl Metrics {
             None => labelled().inc(),
         }
         series.duration.observe(seconds);
-        if outcome.avoided_a_poll() {
-            self.polls_avoided.inc();
-        }
         if let Some(trace) = trace.filter(|trace| trace.is_sampled()) {
             let bucket = SECONDS.partition_point(|bound| *bound < seconds);
             self.exemplars.keep(route, label, bucket, trace, seconds);
         }
+    }
+
+    /// Counts a finished status poll that made no request to upstream.
+    pub fn poll_avoided(&self) {
+        self.polls_avoided.inc();
     }
 
     /// Counts a request to upstream; `code` is `None` if no answer came.
@@ -234,6 +248,12 @@ impl Metrics {
     #[must_use]
     pub fn connections(&self) -> Gauge {
         Gauge(self.connections.clone())
+    }
+
+    /// Sets what is known of upstream: whether it is taken to be up, and whether it asked every caller for a pause.
+    pub fn set_upstream(&self, up: bool, paused: bool) {
+        self.upstream_up.set(up.into());
+        self.upstream_paused.set(paused.into());
     }
 
     /// Writes all metrics, with the current size of the cache and number of flights.

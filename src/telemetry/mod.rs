@@ -6,6 +6,7 @@ mod journal;
 mod log;
 mod metrics;
 mod non_blocking;
+mod process;
 mod prometheus_format;
 mod recent;
 mod targets;

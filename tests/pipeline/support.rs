@@ -161,6 +161,7 @@ impl Gateway {
                 at: Instant::now(),
                 deadline: Instant::now() + timeout,
                 wait: None,
+                asked: pollgate::request::query::AskedUpstream::default(),
             };
             pipeline.oneshot(query).await
         }
