@@ -44,4 +44,5 @@ mod throughput;
 mod tls;
 mod upgrades;
 mod upstream_h2;
+mod upstream_reasons;
 mod waiting;
