@@ -7,23 +7,29 @@ use http::StatusCode;
 
 /// Why a request could not be answered with what upstream says.
 ///
-/// Cloned to everyone who waited for the same flight. The texts are for the client: what happened, and what to do;
-/// never a credential, a URL or an upstream's body.
+/// Cloned for every waiter of a flight. The texts are for the client: what happened, and what to do; never a credential,
+/// a result URL or an upstream's body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
     /// Upstream could not be reached, or went away before its answer was whole.
     UpstreamUnavailable(Unreachable),
-    /// Upstream closed the connection before it answered; most likely the connection had died while it stood idle.
+    /// Upstream closed the connection before it answered; most likely the connection had been idle for too long.
     UpstreamClosed,
     /// Upstream has been failing: it is not asked until the next probe.
     UpstreamDown,
     /// Upstream did not answer in time.
     UpstreamTimeout,
-    /// Upstream answered 2xx with something that is no task document.
+    /// Upstream answered 2xx with something that is not a JSON document: a page, or a broken body.
     UpstreamInvalid(Arc<str>),
+    /// Upstream answered 2xx with JSON that is not a task.
+    NotATask(Arc<str>),
+    /// Upstream redirects polls to another location.
+    Redirected(Arc<str>),
+    /// Upstream's document is larger than `upstream.max_status_body`.
+    TooLarge,
     /// More work than the limits allow.
     Overloaded(&'static str),
-    /// Upstream asked for a pause; its end is that far away.
+    /// Upstream asked for a pause, which ends after this time.
     RateLimited(Duration),
     /// pollgate is about to stop.
     Draining,
@@ -31,9 +37,9 @@ pub enum Error {
     NotCached,
     /// The request cannot be passed on as it is.
     BadRequest(&'static str),
-    /// The request's head has more bytes or more headers than anyone needs.
+    /// The request's head has more bytes or more header fields than are read.
     HeadTooLarge,
-    /// The request's target is longer than anyone needs.
+    /// The request's target is longer than is read.
     UriTooLong,
     /// The request did not arrive in time.
     RequestTimeout,
@@ -96,11 +102,11 @@ impl std::fmt::Display for Unreachable {
     }
 }
 
-/// When a failing upstream is worth another try: about as long as it takes until the next probe.
+/// The time after which a failing upstream is worth another try: about the time until the next probe.
 pub const UPSTREAM_RECOVERY: Duration = Duration::from_secs(2);
 
-/// A pause as `retry-after` tells it: whole seconds, rounded up, since a client that comes back too early is refused
-/// again; never 0, with which some come back at once, and never over 60, with which some give up and some sleep on.
+/// A pause as the value of `retry-after`: whole seconds, rounded up, since a client that returns too early is refused again;
+/// never 0, at which some clients return at once, and never over 60, at which some give up and some sleep on.
 #[must_use]
 pub fn retry_after_seconds(pause: Duration) -> u64 {
     pause
@@ -120,7 +126,9 @@ impl Error {
             | Self::Overloaded(_)
             | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamTimeout | Self::NotCached => StatusCode::GATEWAY_TIMEOUT,
-            Self::UpstreamInvalid(_) => StatusCode::BAD_GATEWAY,
+            Self::UpstreamInvalid(_) | Self::NotATask(_) | Self::Redirected(_) | Self::TooLarge => {
+                StatusCode::BAD_GATEWAY
+            }
             Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -138,7 +146,9 @@ impl Error {
                 "upstream_unavailable"
             }
             Self::UpstreamTimeout => "upstream_timeout",
-            Self::UpstreamInvalid(_) => "upstream_invalid",
+            Self::UpstreamInvalid(_) | Self::NotATask(_) | Self::Redirected(_) | Self::TooLarge => {
+                "upstream_invalid"
+            }
             Self::Overloaded(_) => "overloaded",
             Self::RateLimited(_) => "rate_limited",
             Self::Draining => "draining",
@@ -164,31 +174,45 @@ impl Error {
     /// What happened and what to do, for a person.
     #[must_use]
     pub fn message(&self) -> String {
+        const RETRY: &str = "the task itself is not affected, retry shortly";
         match self {
             Self::UpstreamUnavailable(why) => {
-                format!("the video API could not be reached ({why}); the task itself is not affected, ask again shortly")
+                format!("the video API could not be reached ({why}); {RETRY}")
             }
             Self::UpstreamClosed => {
-                "the video API closed the connection without an answer; the task itself is not affected, ask again shortly".into()
+                format!("the video API closed the connection without an answer; {RETRY}")
             }
-            Self::UpstreamDown => {
-                "the video API has been failing and is not asked until it recovers; the task itself is not affected, ask again shortly".into()
+            Self::UpstreamDown => format!(
+                "the video API has been failing and is not asked until it recovers; {RETRY}"
+            ),
+            Self::UpstreamTimeout => format!("the video API did not answer in time; {RETRY}"),
+            Self::UpstreamInvalid(why) | Self::NotATask(why) => {
+                format!("the video API's answer was not a task ({why}); {RETRY}")
             }
-            Self::UpstreamTimeout => {
-                "the video API did not answer in time; the task itself is not affected, ask again shortly".into()
+            Self::Redirected(location) => format!(
+                "the video API redirects status polls to {location}; set upstream.url to that server"
+            ),
+            Self::TooLarge => "the video API's document is larger than upstream.max_status_body; raise that setting, \
+                 or ask on the path that upstream is asked on, where it is passed through"
+                .into(),
+            Self::Overloaded(what) => format!("overloaded: too many {what}; retry shortly"),
+            Self::RateLimited(_) => {
+                "the video API asked for a pause; retry after the time in retry-after".into()
             }
-            Self::UpstreamInvalid(why) => {
-                format!("the video API's answer was not a task ({why}); the task itself is not affected, ask again shortly")
+            Self::Draining => "this gateway is about to stop; retry, another one will answer".into(),
+            Self::NotCached => {
+                "no fresh answer is remembered, and only-if-cached forbids asking for one".into()
             }
-            Self::Overloaded(what) => format!("too much at once here: {what}; ask again shortly"),
-            Self::RateLimited(_) => "the video API asked for a pause; ask again after retry-after".into(),
-            Self::Draining => "this gateway is about to stop; ask again, another will answer".into(),
-            Self::NotCached => "nothing fresh is remembered, and only-if-cached forbids asking".into(),
             Self::BadRequest(why) => (*why).into(),
-            Self::HeadTooLarge => "the request's headers are too large: 64 KiB and 100 headers are the most".into(),
-            Self::UriTooLong => "the request's target is too long: 16 KiB are the most".into(),
-            Self::RequestTimeout => "the request did not arrive in time (limits.header_timeout, limits.idle_timeout)".into(),
-            Self::Panicked => "a defect in this gateway ended the poll; ask again".into(),
+            Self::HeadTooLarge => {
+                "the request's headers are too large: at most 64 KiB and 100 fields are read".into()
+            }
+            Self::UriTooLong => "the request's target is too long: at most 16 KiB are read".into(),
+            Self::RequestTimeout => {
+                "the request did not arrive in time (limits.header_timeout, limits.idle_timeout)"
+                    .into()
+            }
+            Self::Panicked => "a defect in this gateway ended the poll; retry".into(),
         }
     }
 
@@ -205,17 +229,18 @@ impl Error {
         message
     }
 
-    /// When asking again is worth it. Without it SDKs give up about a second after the first failure.
+    /// The time after which a retry is worth it. Without it SDKs give up about a second after the first failure.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RateLimited(pause) => Some(*pause),
             Self::Overloaded(_) | Self::Draining => Some(Duration::from_secs(1)),
+            Self::TooLarge => Some(UPSTREAM_RECOVERY),
             error => error.is_upstream_failing().then_some(UPSTREAM_RECOVERY),
         }
     }
 
-    /// Whether the fault lies with the request: what follows it on its connection is not to be trusted either.
+    /// Whether the fault lies with the request: what follows it on its connection is not trusted either.
     #[must_use]
     pub fn is_bad_request(&self) -> bool {
         matches!(
@@ -224,24 +249,34 @@ impl Error {
         )
     }
 
-    /// Whether the fault lies with upstream, so that a state known from before may stand in.
+    /// Whether the fault lies with upstream, so that the last known state may stand in.
     #[must_use]
     pub fn is_upstream_failing(&self) -> bool {
+        self.is_own_fault() || self.is_way_failure() || self.is_refusal_to_ask()
+    }
+
+    /// Whether the last known state may stand in: upstream is failing, or it could not be asked in time from here.
+    #[must_use]
+    pub fn lets_stale_stand_in(&self) -> bool {
+        self.is_upstream_failing() || matches!(self, Self::Overloaded(_))
+    }
+
+    /// Whether upstream said something about this task that is of no use. It says nothing about other tasks.
+    #[must_use]
+    pub fn is_own_fault(&self) -> bool {
+        matches!(self, Self::NotATask(_) | Self::Redirected(_))
+    }
+
+    /// Whether upstream was asked, and nothing came back that it could have said itself.
+    #[must_use]
+    pub fn is_way_failure(&self) -> bool {
         matches!(
             self,
             Self::UpstreamUnavailable(_)
                 | Self::UpstreamClosed
-                | Self::UpstreamDown
                 | Self::UpstreamTimeout
                 | Self::UpstreamInvalid(_)
-                | Self::RateLimited(_)
         )
-    }
-
-    /// Whether upstream was asked, and failed; not where asking it was out of the question.
-    #[must_use]
-    pub fn was_asked_in_vain(&self) -> bool {
-        self.is_upstream_failing() && !self.is_refusal_to_ask()
     }
 
     /// Whether upstream was not asked, to leave it alone for a while.
@@ -252,8 +287,8 @@ impl Error {
 }
 
 impl std::fmt::Display for Error {
-    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        to.write_str(&self.message())
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message())
     }
 }
 

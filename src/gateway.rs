@@ -17,9 +17,13 @@ use crate::message::body::Body;
 use crate::request::inbound::Inbound;
 use crate::request::key::CallerKey;
 use crate::stack::{Limits, PollState, Resources, Stack, assemble};
+use crate::sync::shares::Shares;
 use crate::telemetry::{Exposition, Metrics};
 use crate::upstream::Upstream;
 use crate::upstream::breakers::CircuitStatus;
+
+/// How many bytes of upstream's documents may be in memory while they are received. Beyond it polls wait their turn.
+const DOCUMENT_BUDGET: usize = 256 << 20;
 
 /// A gateway. Cheap to clone; clones are one gateway, each with a copy of the stack to itself: one per connection.
 #[derive(Debug, Clone)]
@@ -47,8 +51,18 @@ impl Gateway {
             polls: PollState::new(config.cache.capacity.bytes(), &metrics),
             upstream: Upstream::new(&config.upstream, Arc::clone(&metrics))?,
             metrics,
-            limits: Limits::new(config.limits.max_connections.get()),
+            limits: Limits::new(
+                config.limits.max_connections.get(),
+                config.limits.caller_share,
+            ),
             upstream_permits: Arc::new(Semaphore::new(config.limits.max_upstream.get())),
+            upstream_shares: Shares::new(
+                config
+                    .limits
+                    .caller_share
+                    .of(config.limits.max_upstream.get()),
+            ),
+            document_budget: Arc::new(Semaphore::new(DOCUMENT_BUDGET)),
         };
         let seen = Arc::new(assemble(&resources, config));
         Ok(Self {

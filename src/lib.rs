@@ -1,35 +1,62 @@
 //! pollgate is a caching gateway for video-task status polls. It stands in front of OctopusX (an API of the new-api
 //! family) as a sidecar; clients reach it by changing their base URL, nothing else.
 //!
-//! # The way of a request
+//! # Three journeys
 //!
 //! ```text
-//! server      a connection, its timeouts, HTTP/1.1 or HTTP/2        src/server/
-//!   │  Inbound: the request and its route                           src/exchange.rs, src/route.rs
+//! server      a connection, its timeouts, HTTP/1.1 or HTTP/2          src/server/mod.rs
+//!   │  Inbound: the request, and why the server refuses it, if so     src/request/inbound.rs
 //!   ▼
-//! Observe     counts, logs, signs                                   src/stack/observe.rs
-//! Rescue      errors become responses in the dialect of the path    src/stack/rescue.rs
-//! Door        a place for each request, or a refusal at once        src/stack/door.rs
-//! Dispatch ─┬─ Forward   all that is no status poll: streamed       src/stack/forward.rs
-//!           └─ Poll      request → TaskQuery, Answer → response     src/stack/poll.rs
-//!               │  the narrow waist: plain values from here on      src/reply.rs
+//! Observe     reads the route; counts, logs and signs                 src/stack/observe.rs, src/request/routed.rs
+//! Rescue      errors become responses in the dialect of the path      src/stack/rescue.rs
+//! Shed        a permit for each request, or a refusal at once         src/stack/shed.rs
+//! Dispatch ─┬─ Forward   passes all other requests on, streamed       src/stack/forward.rs
+//!           └─ Status    request → TaskQuery, Answer → response       src/stack/status.rs
+//!               │  the narrow waist: plain values from here on        src/request/query.rs, src/answer/mod.rs
 //!               ▼
-//!             Hold       waits for news, by asking again            src/stack/hold.rs
-//!             Translate  which dialect upstream is asked in         src/stack/translate.rs
-//!             Recall     fresh from memory; stale when it fails     src/stack/recall.rs
-//!             Coalesce   one poll for all who wait                  src/stack/coalesce.rs
-//!             Remember   stores the answer before the poll is over  src/stack/remember.rs
-//!             Retry      tries again where that can help            src/stack/retry.rs
-//!             Breaker    leaves a failing upstream alone            src/stack/breaker.rs
-//!             Fetch      asks upstream, within limits               src/stack/fetch.rs
+//!             Hold       waits for news by asking again               src/stack/hold.rs
+//!             Recall     from memory while fresh, or while upstream fails  src/stack/recall.rs
+//!             Coalesce   one flight for all waiters                   src/stack/coalesce.rs
+//!             Remember   decides how long the answer is kept, and keeps it  src/stack/remember.rs
+//!             Retry      tries again where that can help              src/stack/retry.rs
+//!             Breaker    leaves a failing upstream alone              src/stack/breaker.rs
+//!             Fetch      asks upstream, within limits                 src/stack/fetch.rs
 //! ```
 //!
-//! [`stack`] puts these together in one place. What they work on lies beside them: [`key`] (whose poll it is),
-//! [`store`] (what is remembered), [`freshness`] (for how long), [`cadence`] (for how long while the task runs),
-//! [`sync::flights`] (what is under way), [`task`] (documents and dialects), [`upstream`] (who is asked), [`telemetry`] (what
-//! is told), [`admin`] (what people see of all that). `task`, `flights` and `cadence` are pure: no HTTP, no sockets.
+//! - **A hit** ends at Recall: [`cache`] finds the entry, [`answer`] writes the response.
+//! - **A miss** goes all the way down. Coalesce starts a flight ([`sync`]`::flights`) or joins the one in progress; a flight
+//!   is a task of its own, so a client that hangs up changes nothing for its followers. What becomes of the reply, and how
+//!   long it is kept, is decided by one pure function, `cache::freshness::decide`.
+//! - **Everything else** is forwarded ([`upstream`]`::exchange`), streamed both ways and unread; a write to a task
+//!   invalidates what is remembered of it.
 //!
-//! Around the gateway stand the commands: [`daemon`], [`demo`] and [`simulator`], and [`config`] under all of them.
+//! What a status route is, and which task a path names, is decided in `request/route.rs`. The stack is assembled in
+//! `stack/mod.rs`, and put together anew when the settings change ([`gateway`]).
+//!
+//! # The rooms
+//!
+//! From the ground up; a room imports only from those above it in this table, which a test checks.
+//!
+//! | room | holds |
+//! |---|---|
+//! | [`task`] | task documents and the two dialects: pure, no HTTP, no clock |
+//! | [`error`] | everything that can go wrong with a request |
+//! | [`message`] | HTTP messages: bodies, fields, trace context, request ids |
+//! | [`sync`] | flights, permits, locks: no HTTP, no tasks |
+//! | [`config`] | the settings: defaults, file, environment, flags |
+//! | [`request`] | what came in: route, caller, preferences, query |
+//! | [`answer`] | what goes out: reply, outcome, response, events |
+//! | [`cache`] | what is remembered, for whom, and for how long |
+//! | [`telemetry`] | metrics and log lines |
+//! | [`upstream`] | sockets out: connections, requests, circuit breakers |
+//! | [`server`] | sockets in: connections, the guard against request smuggling, TLS |
+//! | [`stack`] | the middleware, one layer a file |
+//! | [`gateway`] | shared state, and the stack in front of it |
+//! | [`admin`] | the page, metrics, health, purging |
+//! | [`daemon`] | the process: ports, passed sockets, signals, reload |
+//! | [`simulator`] | an upstream that shares no code with the rest |
+//! | [`demo`] | a crowd, a referee and a picture |
+//! | [`cli`] | what can be typed |
 
 pub mod admin;
 pub mod answer;

@@ -1,5 +1,5 @@
-//! How often a status poll allocates on its way through the assembled stack. Counted on the thread that answers, from
-//! a parsed request to a response; so nothing of hyper's server is in it, and nothing of upstream.
+//! The allocations of a status poll in the assembled stack, counted on the answering thread from a parsed request to a
+//! response: without hyper's server and without upstream.
 //!
 //! The figures: `cargo test --test allocations -- --nocapture`
 
@@ -17,7 +17,7 @@ use scenes::{Scene, Stage};
 
 const REQUESTS: usize = 1_000;
 
-/// The mean over so many requests that what comes once in a while (a table that grows) hardly shows.
+/// The mean over enough requests to hide rare allocations, such as the growth of a table.
 fn allocations(scene: Scene) -> f64 {
     let mut stage = Stage::new(scene);
     let requests = stage.requests(REQUESTS);
@@ -33,17 +33,17 @@ fn allocations(scene: Scene) -> f64 {
     count
 }
 
-/// What a hit may allocate: its headers, the values that are made for each answer, and its copy of a small document,
-/// which costs less than counting who shares it does.
+/// The limit for a hit: its headers, the values computed for each answer, and its copy of a small document, which costs
+/// less than reference counting does.
 const HIT: f64 = 11.5;
 
-/// The same with the future of one who waits for another one's poll.
+/// A hit, and the future of a follower.
 const SHARED: f64 = 15.0;
 
-/// The same with a poll of upstream: the request, hyper's client, the document, the flight and the entry.
+/// A hit, and an upstream poll: the request, hyper's client, the document, the flight and the entry.
 const MISS: f64 = 61.0;
 
-/// And writing the document anew for the other path.
+/// The conversion of the document for the other path.
 const CONVERSION: f64 = 11.5;
 
 #[test]

@@ -218,17 +218,20 @@ impl Found {
             }
             _ => "with the next poll".into(),
         };
-        let health = match (pause, self.status) {
+        let health = match (pause, &self.status) {
             (Some(pause), _) => {
                 format!("; it asked this caller for a pause of {} more", span(pause))
             }
-            (None, CircuitStatus::Paused { probe_in }) => {
-                format!("; it asked everyone for a pause of {} more", span(probe_in))
+            (None, CircuitStatus::Paused { probe_in, .. }) => {
+                format!(
+                    "; it asked everyone for a pause of {} more",
+                    span(*probe_in)
+                )
             }
-            (None, CircuitStatus::Open { probe_in }) => {
+            (None, CircuitStatus::Open { probe_in, .. }) => {
                 format!(
                     "; it is down, and the next probe may go in {}",
-                    span(probe_in)
+                    span(*probe_in)
                 )
             }
             (None, CircuitStatus::Closed { .. } | CircuitStatus::Stale) => String::new(),

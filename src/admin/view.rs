@@ -310,26 +310,30 @@ fn health_in_words(
             "unknown",
             "No status poll went to it so far.".into(),
         ),
-        CircuitStatus::Closed { failures: 0, .. } => {
-            ("answering", "fine", "The last poll got an answer.".into())
-        }
-        CircuitStatus::Closed { failures, limit } => (
+        CircuitStatus::Closed { failed: 0, .. } => (
+            "answering",
+            "fine",
+            "No poll of the last seconds failed.".into(),
+        ),
+        CircuitStatus::Closed { failed, passed } => (
             "faltering",
             "trouble",
             format!(
-                "The last polls failed; {} of the way to being taken for down.",
-                percent(failures.into(), limit.into())
+                "{failed} of the last {} polls failed. It is taken to be down when fewer than one in twenty gets through.",
+                failed + passed
             ),
         ),
-        CircuitStatus::Open { probe_in } => (
+        CircuitStatus::Open {
+            probe_in, reason, ..
+        } => (
             "down",
             "down",
             format!(
-                "It is left alone but for a probe now and then{}. The last known states stand in.",
+                "{reason}. It is left alone but for a probe now and then{}. The last known states stand in.",
                 soon(probe_in)
             ),
         ),
-        CircuitStatus::Paused { probe_in } => (
+        CircuitStatus::Paused { probe_in, .. } => (
             "asked for a pause",
             "trouble",
             format!(

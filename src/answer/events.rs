@@ -16,6 +16,7 @@ use tower::{Service, ServiceExt as _};
 use super::etag::names;
 use crate::answer::Answer;
 use crate::answer::handled::Handled;
+use crate::answer::reply::CORS;
 use crate::answer::respond::{self, CACHE_STATUS, Responder};
 use crate::error::Error;
 use crate::message::body::Body;
@@ -53,6 +54,12 @@ where
         frames.map(Ok::<_, Infallible>),
     )));
     let headers = response.headers_mut();
+    if let Some(upstreams) = answer.headers.as_deref() {
+        let cors = upstreams
+            .iter()
+            .filter(|(name, _)| name.as_str().starts_with(CORS));
+        headers.extend(cors.map(|(name, value)| (name.clone(), value.clone())));
+    }
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     respond::insert(

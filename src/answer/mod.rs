@@ -81,6 +81,22 @@ impl Landed {
     }
 }
 
+impl Landed {
+    /// The answer where it is given again without asking upstream.
+    #[must_use]
+    pub fn remembered(self) -> Answer {
+        Answer {
+            reply: self.reply,
+            headers: self.headers,
+            outcome: Outcome::Hit,
+            fwd: None,
+            received: self.received,
+            fresh_until: self.fresh_until,
+            stored: false,
+        }
+    }
+}
+
 /// Why a query went upstream: the `fwd` parameter of `cache-status` (RFC 9211 §2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FwdReason {

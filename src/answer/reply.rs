@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HeaderName, RETRY_AFTER};
+use http::header::{HeaderName, RETRY_AFTER, SERVER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio::time::Instant;
 
@@ -14,7 +14,7 @@ use super::document::Document;
 use super::etag::Tag;
 use crate::message::fields::{RETRY_AFTER_MS, retry_after};
 use crate::request::route::{self, TaskId};
-use crate::task::{self, Dialect, Rendering, State, TaskSnapshot};
+use crate::task::{self, Dialect, ErrorDocument, Rendering, State, TaskSnapshot};
 
 /// One bounded, buffered answer of upstream, and what was read from it.
 #[derive(Debug)]
@@ -78,9 +78,11 @@ struct Written {
 /// Upstream's headers, where there still are some; shared by those who waited for them.
 pub type Headers = Option<Arc<HeaderMap>>;
 
-/// The task that a reply tells of.
+/// What a reply tells.
 #[derive(Debug)]
 enum Task {
+    /// Nothing of a task: something on the way made it, and not upstream.
+    Page(Sender),
     /// As it was read.
     Read(Box<TaskSnapshot>),
     /// What is kept in memory: the rest can be read from the body again.
@@ -89,6 +91,53 @@ enum Task {
         state: State,
         native: Option<Dialect>,
     },
+}
+
+/// What most likely made a page, told by its headers and its looks.
+#[derive(Debug, Clone, Copy)]
+enum Sender {
+    Cloudflare,
+    LoadBalancer,
+    Router,
+    Nobody,
+    Unknown,
+}
+
+impl Sender {
+    fn of(headers: &HeaderMap, body: &[u8]) -> Self {
+        let server = headers.get(SERVER).map_or(&b""[..], HeaderValue::as_bytes);
+        let server = server.to_ascii_lowercase();
+        if body.trim_ascii().is_empty() {
+            return Self::Nobody;
+        }
+        let beginning = &body[..body.len().min(4096)];
+        let says = |words: &[u8]| beginning.windows(words.len()).any(|part| part == words);
+        if headers.contains_key("cf-mitigated")
+            || server.starts_with(b"cloudflare")
+            || says(b"Just a moment...")
+        {
+            Self::Cloudflare
+        } else if says(b"404 page not found") || says(b"no available server") {
+            Self::Router
+        } else if server.starts_with(b"awselb")
+            || server.starts_with(b"nginx")
+            || says(b"<center>nginx")
+        {
+            Self::LoadBalancer
+        } else {
+            Self::Unknown
+        }
+    }
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cloudflare => "a page of a CDN or firewall (Cloudflare)",
+            Self::LoadBalancer => "a page of a load balancer or proxy",
+            Self::Router => "a page of a proxy that knows no such route",
+            Self::Nobody => "an empty body",
+            Self::Unknown => "a page that is not JSON",
+        }
+    }
 }
 
 /// A reply as one kind of client gets it.
@@ -111,8 +160,11 @@ const ALLOWED: [HeaderName; 5] = [
     HeaderName::from_static("x-new-api-version"),
 ];
 
-/// How names of rate-limit headers begin.
-const ALLOWED_PREFIXES: [&str; 2] = ["x-ratelimit-", "ratelimit"];
+/// How the names of those begin that are more than one.
+const ALLOWED_PREFIXES: [&str; 3] = ["x-ratelimit-", "ratelimit", CORS];
+
+/// How the headers begin by which upstream lets pages of other origins read an answer.
+pub const CORS: &str = "access-control-";
 
 impl Reply {
     /// From what upstream sent; of its headers only those stay that may leave with a status answer.
@@ -123,16 +175,18 @@ impl Reply {
         body: Bytes,
         snapshot: Option<TaskSnapshot>,
     ) -> Self {
-        let headers = headers
-            .iter()
-            .filter(|(name, _)| is_allowed(name))
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect();
+        let is_page = !status.is_success() && snapshot.is_none() && !is_json_object(&body);
+        let task = match snapshot {
+            Some(snapshot) => Some(Task::Read(Box::new(snapshot))),
+            None => is_page.then(|| Task::Page(Sender::of(headers, &body))),
+        };
+        let mut allowed = HeaderMap::new();
+        copy_allowed(headers, &mut allowed);
         Self {
             status,
-            headers: Some(Arc::new(headers)),
+            headers: Some(Arc::new(allowed)),
             body: body.into(),
-            task: snapshot.map(|snapshot| Task::Read(Box::new(snapshot))),
+            task,
             received: Instant::now(),
             tag: OnceLock::new(),
             written: OnceLock::new(),
@@ -155,6 +209,13 @@ impl Reply {
         let Written { status, body, tag } = written[place].get_or_init(|| {
             let (status, body) = if let Some(document) = self.converted(dialect) {
                 (StatusCode::OK, document)
+            } else if self.is_page() && self.status != StatusCode::TOO_MANY_REQUESTS {
+                let message = format!(
+                    "{}, which says nothing about the task or the key; retry shortly",
+                    self.reason()
+                );
+                let error = ErrorDocument::new("upstream_error", message, "api_error");
+                (self.status, error.write(dialect))
             } else {
                 let (status, body) = task::render_error(
                     self.status.as_u16(),
@@ -177,6 +238,7 @@ impl Reply {
     /// The task that it tells of, written in this dialect.
     fn converted(&self, dialect: Dialect) -> Option<Bytes> {
         match self.task.as_ref()? {
+            Task::Page(_) => None,
             Task::Read(snapshot) => Some(snapshot.render(dialect, Rendering::Documented)),
             Task::Compact { created_at, .. } => {
                 let asked = route::decoded(self.body.task());
@@ -188,13 +250,14 @@ impl Reply {
     /// Whether it tells of a task.
     #[must_use]
     pub fn is_task(&self) -> bool {
-        self.task.is_some()
+        matches!(self.task, Some(Task::Read(_) | Task::Compact { .. }))
     }
 
     /// The state of the task that it tells of.
     #[must_use]
     pub fn state(&self) -> Option<State> {
         match self.task.as_ref()? {
+            Task::Page(_) => None,
             Task::Read(snapshot) => Some(snapshot.state()),
             Task::Compact { state, .. } => Some(*state),
         }
@@ -204,6 +267,7 @@ impl Reply {
     #[must_use]
     pub fn snapshot(&self) -> Option<Cow<'_, TaskSnapshot>> {
         match self.task.as_ref()? {
+            Task::Page(_) => None,
             Task::Read(snapshot) => Some(Cow::Borrowed(snapshot)),
             Task::Compact { created_at, .. } => {
                 let asked = route::decoded(self.body.task());
@@ -216,6 +280,7 @@ impl Reply {
     /// The dialect in which its body may be served as it is, if any.
     fn native(&self) -> Option<Dialect> {
         match self.task.as_ref()? {
+            Task::Page(_) => None,
             Task::Read(snapshot) => snapshot.native(),
             Task::Compact { native, .. } => *native,
         }
@@ -236,10 +301,18 @@ impl Reply {
         self
     }
 
-    /// Whether upstream refused the credential: an unknown, spent or banned key.
+    /// Whether upstream itself refused the credential: an unknown, spent or banned key. A page that is not JSON is not
+    /// upstream's word.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
-        self.status == StatusCode::UNAUTHORIZED || self.status == StatusCode::FORBIDDEN
+        self.status == StatusCode::UNAUTHORIZED && self.is_json()
+    }
+
+    /// Whether upstream itself refused this caller this task. It says 403 of model lists and addresses, too, so it says
+    /// nothing about the key.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        self.status == StatusCode::FORBIDDEN && self.is_json()
     }
 
     /// Whether it is the end of a task.
@@ -254,10 +327,34 @@ impl Reply {
         !self.is_task() && task::is_task_not_exist(self.status.as_u16(), &self.body)
     }
 
-    /// Whether upstream is failing, so that a state known from before may stand in.
+    /// Whether upstream says, in any of its words, that there is no such task.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        let not_found = self.status == StatusCode::NOT_FOUND && self.is_json();
+        not_found || self.is_task_not_exist()
+    }
+
+    /// Whether upstream is failing, so that the last known state may stand in.
     #[must_use]
     pub fn is_upstream_failing(&self) -> bool {
-        self.status == StatusCode::TOO_MANY_REQUESTS || self.status.is_server_error()
+        self.status == StatusCode::TOO_MANY_REQUESTS
+            || self.status.is_server_error()
+            || self.is_page()
+    }
+
+    /// Whether upstream itself failed on this task: an error that it tells in JSON. It says nothing about other tasks.
+    #[must_use]
+    pub fn is_own_fault(&self) -> bool {
+        self.status.is_server_error()
+            && !matches!(self.status.as_u16(), 502..=504)
+            && self.is_json()
+    }
+
+    /// Whether it is an error that something on the way made: its body is not JSON. Load balancers, firewalls and CDNs
+    /// answer with pages, which say nothing about key or task.
+    #[must_use]
+    pub fn is_page(&self) -> bool {
+        matches!(self.task, Some(Task::Page(_)))
     }
 
     /// How long upstream asked to be left alone: `retry-after-ms`, or `retry-after` in seconds or as a date
@@ -267,11 +364,29 @@ impl Reply {
         self.headers.as_deref().and_then(retry_after)
     }
 
-    /// Whether its body is an error document. new-api's limit by address answers 429 without any.
+    /// Whether its body is a JSON object. new-api's limit by address answers 429 without any body.
     #[must_use]
-    pub fn names_a_fault(&self) -> bool {
-        self.body.trim_ascii_start().starts_with(b"{")
-            && serde_json::from_slice::<serde::de::IgnoredAny>(&self.body).is_ok()
+    pub fn is_json(&self) -> bool {
+        is_json_object(&self.body)
+    }
+
+    /// What kind of error it is, in words.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        let status = self.status.as_u16();
+        let reason = self
+            .status
+            .canonical_reason()
+            .unwrap_or("an unknown status");
+        match self.task {
+            Some(Task::Page(sender)) => {
+                format!(
+                    "the video API answered {status} {reason} with {}",
+                    sender.as_str()
+                )
+            }
+            _ => format!("the video API answered {status} {reason}"),
+        }
     }
 
     /// Roughly the memory it takes where it is remembered, in bytes, once it has been rendered for the clients of one path.
@@ -283,6 +398,18 @@ impl Reply {
             None => size_of::<[OnceLock<Written>; 4]>() + self.body.len() + 512,
         };
         size_of::<Self>() + self.body.weight() + written
+    }
+}
+
+fn is_json_object(body: &[u8]) -> bool {
+    body.trim_ascii_start().starts_with(b"{")
+        && serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok()
+}
+
+/// Copies those of upstream's headers that may leave with a status answer.
+pub fn copy_allowed(from: &HeaderMap, to: &mut HeaderMap) {
+    for (name, value) in from.iter().filter(|(name, _)| is_allowed(name)) {
+        to.append(name.clone(), value.clone());
     }
 }
 

@@ -87,7 +87,7 @@ impl Responder {
         let headers = response.headers_mut();
         let fresh = matches!(answer.outcome, Outcome::Fetched | Outcome::Shared);
         headers.reserve(HEADERS);
-        if fresh && let Some(upstreams) = answer.headers.as_deref() {
+        if let Some(upstreams) = answer.headers.as_deref() {
             headers.extend(upstreams.clone());
         }
         let age = now.duration_since(answer.received).as_secs();
@@ -95,7 +95,7 @@ impl Responder {
         if !fresh || age > 0 {
             headers.insert(AGE, HeaderValue::from(age));
         }
-        if fresh && reply.is_upstream_failing() {
+        if reply.is_upstream_failing() {
             let told = answer.headers.as_deref().and_then(retry_after);
             let pause = told.unwrap_or(UPSTREAM_RECOVERY);
             headers.remove(RETRY_AFTER_MS);

@@ -1,14 +1,23 @@
 //! How upstream last judged a caller's credential.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use http::HeaderMap;
+
+use crate::answer::reply::{CORS, Headers};
 
 /// How upstream last judged a caller.
 #[derive(Debug)]
 pub(super) struct CredentialState {
     /// When upstream last accepted the credential, in milliseconds since the store's start; or one of those below.
     pub(super) accepted: AtomicU64,
+    /// The headers by which upstream last let pages of other origins read the caller's answers.
+    cors: ArcSwapOption<HeaderMap>,
+    /// Whether there are any: hits of other callers do not touch `cors`.
+    has_cors: AtomicBool,
 }
 
 impl CredentialState {
@@ -19,11 +28,41 @@ impl CredentialState {
 
     pub(super) fn new() -> Arc<Self> {
         let accepted = AtomicU64::new(Self::UNKNOWN);
-        Arc::new(Self { accepted })
+        Arc::new(Self {
+            accepted,
+            cors: ArcSwapOption::empty(),
+            has_cors: AtomicBool::new(false),
+        })
     }
 
     pub(super) fn revoke(&self) {
         self.accepted.store(Self::REVOKED, Ordering::Release);
+    }
+
+    pub(super) fn cors(&self) -> Headers {
+        if self.has_cors.load(Ordering::Acquire) {
+            self.cors.load_full()
+        } else {
+            None
+        }
+    }
+
+    /// Keeps the CORS headers of an answer. They are part of what the caller may be shown, since `origin` is part of the
+    /// caller.
+    pub(super) fn set_cors(&self, headers: Option<&HeaderMap>) {
+        let is_cors = |name: &http::HeaderName| name.as_str().starts_with(CORS);
+        let Some(headers) = headers.filter(|headers| headers.keys().any(is_cors)) else {
+            return;
+        };
+        let cors: HeaderMap = headers
+            .iter()
+            .filter(|(name, _)| is_cors(name))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        if self.cors.load().as_deref() != Some(&cors) {
+            self.cors.store(Some(Arc::new(cors)));
+            self.has_cors.store(true, Ordering::Release);
+        }
     }
 
     pub(super) fn is_revoked(&self) -> bool {

@@ -38,7 +38,7 @@ pub struct Entry {
     pub(super) slot: u16,
     /// Of its task, when it was asked for.
     pub(super) epoch: u32,
-    /// How old its task was when this was received, in milliseconds; or [`AGELESS`](Self::AGELESS).
+    /// How old its task was when this was received, or how long a success had been without its URL, in milliseconds; or [`AGELESS`](Self::AGELESS).
     pub(super) age: u32,
     /// Of its caller: part of the entry, so that a hit takes one look-up.
     pub(super) credential: Arc<CredentialState>,
@@ -135,7 +135,7 @@ impl Entry {
     #[must_use]
     pub fn answer(self: Arc<Self>, outcome: Outcome, fwd: Option<FwdReason>) -> Answer {
         Answer {
-            headers: None,
+            headers: self.credential.cors(),
             outcome,
             fwd,
             received: self.reply.received,
@@ -149,7 +149,7 @@ impl Entry {
     #[must_use]
     pub fn landed(self: Arc<Self>) -> Landed {
         Landed {
-            headers: None,
+            headers: self.credential.cors(),
             received: self.reply.received,
             fresh_until: self.fresh_until(),
             origin: Origin::Memory,

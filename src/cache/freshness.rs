@@ -8,6 +8,12 @@ use crate::answer::reply::Reply;
 use crate::config;
 use crate::task::State;
 
+/// A task that was seen running within this time is not believed to be missing at the first time.
+const EARLY: Duration = Duration::from_secs(30);
+
+/// A success without a URL may still get one for this long after it was first seen.
+const URL_FOLLOWS: Duration = Duration::from_mins(1);
+
 /// The longest time for which a task is left alone after upstream failed on it, so that its recovery is noticed soon.
 const LONGEST_COOL_DOWN: Duration = Duration::from_secs(2);
 
@@ -18,6 +24,8 @@ pub struct Known<'a> {
     pub reply: &'a Reply,
     /// The age of the task, where it was running then.
     pub age: Option<TaskAge>,
+    /// Whether it is believed at once that the task does not exist any more.
+    pub may_vanish: bool,
 }
 
 /// What becomes of a reply.
@@ -29,8 +37,10 @@ pub struct Decision {
     pub age: Option<TaskAge>,
     /// What it says of the caller's credential; `None` for nothing.
     pub credential: Option<CredentialVerdict>,
-    /// How long upstream is not asked for this task again, since it failed on it.
-    pub cool_down: Option<Duration>,
+    /// What failed, where something did.
+    pub fault: Option<Fault>,
+    /// Whether what was known of the task is dropped, since upstream refuses it to the caller.
+    pub forbidden: bool,
     /// The end of a task that was seen running before.
     pub ended: Option<End>,
 }
@@ -42,6 +52,17 @@ pub enum CredentialVerdict {
     Accepted,
     /// Upstream refused it: an unknown, spent or banned key.
     Refused,
+}
+
+/// What failed on a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The way to upstream: the task is left alone for a moment, so that its recovery is noticed soon.
+    Way,
+    /// Upstream itself, on this task: it is left alone for longer each time.
+    Own,
+    /// The task was running a moment ago and is said not to exist: believed only when it is said again.
+    EarlyMissing,
 }
 
 /// When a task was seen to end.
@@ -74,13 +95,21 @@ pub fn decide(
     cache: &config::Cache,
     cadence: &Cadence,
 ) -> Decision {
-    let age = task_age(reply, known, unix_now);
+    let age = match awaited_url(reply, known) {
+        Some(awaited) => Some(awaited),
+        None => task_age(reply, known, unix_now),
+    };
     let in_flight = in_flight_ttl(reply, age, cache, cadence);
+    let fault = fault(reply, known);
+    let awaits_url =
+        awaited_url(reply, known).is_some_and(|since| since.at(reply.received) < URL_FOLLOWS);
+    let kept = lifetime(reply, unix_now, cache, in_flight, awaits_url);
     Decision {
-        lifetime: lifetime(reply, unix_now, cache, in_flight),
+        lifetime: kept.filter(|_| fault.is_none()),
         age,
         credential: credential(reply),
-        cool_down: reply.is_upstream_failing().then(|| cool_down(cache)),
+        fault,
+        forbidden: reply.is_forbidden(),
         ended: known.and_then(|known| ended(reply, known, age?)),
     }
 }
@@ -92,12 +121,24 @@ pub fn cool_down(cache: &config::Cache) -> Duration {
     cache.in_flight_ttl.min(LONGEST_COOL_DOWN)
 }
 
+/// How long a success has been without a URL, where this is one.
+fn awaited_url(reply: &Reply, known: Option<Known<'_>>) -> Option<TaskAge> {
+    let awaits = |reply: &Reply| {
+        reply.state() == Some(State::Succeeded)
+            && reply.snapshot().is_some_and(|snapshot| !snapshot.has_url())
+    };
+    let since = || known.filter(|known| awaits(known.reply))?.age;
+    let begun = || TaskAge::begun(reply.received, Duration::ZERO);
+    awaits(reply).then(|| since().unwrap_or_else(begun))
+}
+
 /// Counts on from where the task was first seen; a task that is new here is as old as upstream says.
 fn task_age(reply: &Reply, known: Option<Known<'_>>, unix_now: i64) -> Option<TaskAge> {
     let snapshot = reply.snapshot()?;
     let told = || u64::try_from(unix_now.saturating_sub(snapshot.created_at())).unwrap_or(0);
     let begun = || TaskAge::begun(reply.received, Duration::from_secs(told()));
-    Some(known.and_then(|known| known.age).unwrap_or_else(begun))
+    let running = known.filter(|known| !known.reply.is_terminal());
+    Some(running.and_then(|known| known.age).unwrap_or_else(begun))
 }
 
 /// How long the state of a running task is served without asking again.
@@ -117,6 +158,23 @@ fn in_flight_ttl(
             cadence.interval(snapshot.model(), age, snapshot.progress(), bounds)
         }
         _ => cache.in_flight_ttl,
+    }
+}
+
+fn fault(reply: &Reply, known: Option<Known<'_>>) -> Option<Fault> {
+    // The row is written after the submit was answered, and replicas lag: a running task does not vanish.
+    let is_early = |known: Known<'_>| {
+        let since = reply
+            .received
+            .saturating_duration_since(known.reply.received);
+        !known.may_vanish && known.age.is_some() && !known.reply.is_terminal() && since < EARLY
+    };
+    if reply.is_missing() {
+        known.is_some_and(is_early).then_some(Fault::EarlyMissing)
+    } else if reply.is_own_fault() {
+        Some(Fault::Own)
+    } else {
+        reply.is_upstream_failing().then_some(Fault::Way)
     }
 }
 
@@ -179,10 +237,11 @@ pub enum Rule {
 }
 
 /// How long `reply` is kept when it arrives at `now` (Unix seconds); `None` for not at all. `in_flight` is for how long
-/// the state of a running task is served without asking again.
+/// the state of a running task is served without asking again, and `awaits_url` whether a success without a URL may still
+/// get one.
 ///
 /// A failed task is kept for less than a finished one, since live channels can flip it upstream; a success without
-/// a URL only like a task in flight, since the URL may follow; "no such task" only briefly, since the row is written
+/// a URL for a minute only like a task in flight, since the URL may follow; "no such task" only briefly, since the row is written
 /// after the submit was answered. No other error is ever kept.
 #[must_use]
 pub fn lifetime(
@@ -190,6 +249,7 @@ pub fn lifetime(
     now: i64,
     cache: &config::Cache,
     in_flight: Duration,
+    awaits_url: bool,
 ) -> Option<Lifetime> {
     let Some(snapshot) = reply.snapshot() else {
         return reply.is_task_not_exist().then_some(Lifetime {
@@ -205,7 +265,7 @@ pub fn lifetime(
     };
     Some(match snapshot.state() {
         State::Failed => kept(cache.failed_ttl, Rule::Failed),
-        State::Succeeded if snapshot.has_url() => {
+        State::Succeeded if !awaits_url => {
             let kept = kept(cache.succeeded_ttl, Rule::Succeeded);
             match snapshot.url_expires_at() {
                 Some(expires_at) => {
@@ -325,11 +385,69 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failing_reply_leaves_its_task_alone_for_a_while_and_is_not_kept() {
+    async fn a_failing_reply_is_a_fault_of_the_way_or_its_own_and_is_not_kept() {
         let decision = decided(&error(StatusCode::BAD_GATEWAY, ""), None);
-        assert_eq!(decision.cool_down, Some(LONGEST_COOL_DOWN));
+        assert_eq!(decision.fault, Some(Fault::Way));
         assert!(decision.lifetime.is_none() && decision.age.is_none());
-        assert_eq!(decided(&task("queued", ""), None).cool_down, None);
+        assert_eq!(decided(&task("queued", ""), None).fault, None);
+        let own = error(StatusCode::NOT_IMPLEMENTED, r#"{"code":"not_implemented"}"#);
+        assert_eq!(decided(&own, None).fault, Some(Fault::Own));
+        let page = error(StatusCode::NOT_FOUND, "404 page not found");
+        let page = decided(&page, None);
+        assert_eq!((page.fault, page.credential), (Some(Fault::Way), None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_running_task_is_believed_to_be_missing_only_when_it_is_said_again_or_late() {
+        let running = task("in_progress", "");
+        let missing = r#"{"error":{"message":"Video not found","code":"video_not_found"}}"#;
+        let known = |may_vanish| Known {
+            reply: &running,
+            age: decided(&running, None).age,
+            may_vanish,
+        };
+        let missing = || error(StatusCode::NOT_FOUND, missing);
+        assert_eq!(
+            decided(&missing(), Some(known(false))).fault,
+            Some(Fault::EarlyMissing)
+        );
+        assert_eq!(decided(&missing(), Some(known(true))).fault, None);
+        assert_eq!(decided(&missing(), None).fault, None);
+        advance(EARLY).await;
+        assert_eq!(decided(&missing(), Some(known(false))).fault, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_success_without_a_url_is_final_a_minute_after_it_was_first_seen() {
+        let (bare, mut age) = (task("completed", ""), None);
+        let rule = |decision: &Decision| decision.lifetime.map(|lifetime| lifetime.rule);
+        for _ in 0..6 {
+            let known = age.map(|age| Known {
+                reply: &bare,
+                age: Some(age),
+                may_vanish: false,
+            });
+            let decision = decided(&task("completed", ""), known);
+            assert_eq!(rule(&decision), Some(Rule::UrlAwaited));
+            assert_eq!(decision.ended, None);
+            age = decision.age;
+            advance(Duration::from_secs(10)).await;
+        }
+        let known = Known {
+            reply: &bare,
+            age,
+            may_vanish: false,
+        };
+        let decision = decided(&task("completed", ""), Some(known));
+        assert_eq!(rule(&decision), Some(Rule::Succeeded));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_403_in_json_is_about_the_task_and_one_in_html_about_nothing() {
+        let json = decided(&error(StatusCode::FORBIDDEN, "{}"), None);
+        assert_eq!((json.forbidden, json.credential), (true, None));
+        let html = decided(&error(StatusCode::FORBIDDEN, "<html>"), None);
+        assert_eq!((html.forbidden, html.fault), (false, Some(Fault::Way)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -345,6 +463,7 @@ mod tests {
         let known = Known {
             reply: &running,
             age: before.age,
+            may_vanish: false,
         };
         let end = decided(&task("failed", ""), Some(known))
             .ended
@@ -356,6 +475,7 @@ mod tests {
         let known = Known {
             reply: &ended,
             age: None,
+            may_vanish: false,
         };
         assert_eq!(
             decided(&task("failed", ""), Some(known)).ended,

@@ -3,6 +3,7 @@
 pub mod cadence;
 mod credential;
 mod entry;
+mod failures;
 pub mod freshness;
 mod index;
 mod inspect;
@@ -12,6 +13,7 @@ mod store;
 
 pub use self::credential::Acceptance;
 pub use self::entry::{Entry, Looked, Use};
+pub use self::failures::Failure;
 pub use self::inspect::{CallerCount, Census, Remembered};
 pub use self::lease::Lease;
 pub use self::store::{Kept, Store};

@@ -16,10 +16,11 @@ use tokio::time::Instant;
 
 use super::credential::{Acceptance, CredentialState};
 use super::entry::{Entry, Looked, Use};
-use super::freshness::{CredentialVerdict, Decision};
+use super::failures::{Failure, Failures};
+use super::freshness::{CredentialVerdict, Decision, Rule};
 use super::index::Index;
 use super::lease::Lease;
-use crate::answer::reply::{Reply, SharedReply};
+use crate::answer::reply::{Headers, Reply, SharedReply};
 use crate::request::key::{Caller, TaskKey};
 use crate::request::route::TaskId;
 
@@ -42,6 +43,8 @@ pub struct Store {
     pub(super) callers: Cache<Caller, Arc<CredentialState>, RandomState>,
     /// Counts up whenever a task of that slot changes; as each entry keeps one, in few bytes.
     epochs: Box<[AtomicU32]>,
+    /// Tasks that upstream itself failed on.
+    failures: Failures,
     pub(super) digests: RandomState,
     capacity: u64,
     /// What [`CredentialState::accepted`] counts from.
@@ -101,6 +104,7 @@ impl Store {
             index,
             callers,
             epochs: (0..SLOTS).map(|_| AtomicU32::new(0)).collect(),
+            failures: Failures::new(),
             digests: RandomState::new(),
             capacity,
             start: Instant::now(),
@@ -124,6 +128,12 @@ impl Store {
             epoch: self.epoch(&key.task),
             credential: self.callers.get_with(key.caller, CredentialState::new),
         }
+    }
+
+    /// Whether neither the task nor its caller's credential changed since the lease was taken.
+    #[must_use]
+    pub fn is_valid(&self, key: &TaskKey, lease: &Lease) -> bool {
+        !lease.credential.is_revoked() && lease.epoch == self.epoch(&key.task)
     }
 
     /// Counts the changes of a task (and of those that share its slot).
@@ -166,11 +176,14 @@ impl Store {
             Some(CredentialVerdict::Accepted) => self.accept(lease, reply.received),
             None => {}
         }
-        if let Some(pause) = decision.cool_down {
-            self.back_off(key, reply.received, pause);
+        lease.credential.set_cors(reply.headers.as_deref());
+        if decision.forbidden {
+            self.purge_for(key);
         }
-        let unchanged = !lease.credential.is_revoked() && lease.epoch == self.epoch(&key.task);
-        let Some(lifetime) = decision.lifetime.filter(|_| unchanged) else {
+        if decision.fault.is_none() {
+            self.failures.clear(key);
+        }
+        let Some(lifetime) = decision.lifetime.filter(|_| self.is_valid(key, lease)) else {
             return Kept::not_stored(reply);
         };
         let digest = self.digest(key);
@@ -179,7 +192,9 @@ impl Store {
             self.answers.invalidate(&digest);
             return Kept::not_stored(reply);
         }
-        let age = decision.age.filter(|_| !reply.is_terminal());
+        // Of a running task, or of a success that waits for its URL.
+        let counts = !reply.is_terminal() || lifetime.rule == Rule::UrlAwaited;
+        let age = decision.age.filter(|_| counts);
         let entry = Arc::new(Entry {
             fresh: millis(lifetime.fresh),
             usable: millis(lifetime.fresh + lifetime.stale_if_error),
@@ -210,6 +225,51 @@ impl Store {
         }
     }
 
+    /// What upstream said of a task that it failed on and that is left alone at `now`.
+    #[must_use]
+    pub fn failure(&self, key: &TaskKey, now: Instant) -> Option<Failure> {
+        let (lease, failure) = self.failures.current(key, now)?;
+        self.is_valid(key, &lease).then_some(failure)
+    }
+
+    /// Whether upstream failed on this task when it was last asked.
+    #[must_use]
+    pub fn is_failing(&self, key: &TaskKey) -> bool {
+        self.failures.times(key) > 0
+    }
+
+    /// Records that upstream itself failed on a task, which is left alone for `pause`, and longer each time.
+    pub fn fail(
+        &self,
+        key: &TaskKey,
+        failure: Failure,
+        lease: &Lease,
+        now: Instant,
+        pause: Duration,
+    ) {
+        let pause = self.failures.record(key, failure, lease, now, pause);
+        self.back_off(key, now, pause);
+    }
+
+    /// Drops what is remembered of a task for one caller, whichever path it came on.
+    pub fn purge_for(&self, key: &TaskKey) {
+        for dialect in [key.dialect, key.dialect.other()] {
+            let key = TaskKey {
+                dialect,
+                ..key.clone()
+            };
+            if self.peek(&key).is_some() {
+                self.answers.invalidate(&self.digest(&key));
+            }
+        }
+    }
+
+    /// The headers by which upstream last let pages of other origins read this caller's answers.
+    #[must_use]
+    pub fn cors(&self, caller: Caller) -> Headers {
+        self.callers.get(&caller)?.cors()
+    }
+
     /// Records that upstream failed on what is remembered under `key`, and is not asked for it again for `pause`.
     pub fn back_off(&self, key: &TaskKey, now: Instant, pause: Duration) {
         if let Some(entry) = self.peek(key) {
@@ -230,6 +290,7 @@ impl Store {
     #[expect(clippy::must_use_candidate, reason = "done for its effect")]
     pub fn purge_task(&self, task: &TaskId) -> usize {
         self.invalidate(task);
+        self.failures.clear_task(task.as_str());
         self.purge_where(|entry| entry.task() == task.as_str())
     }
 
@@ -244,6 +305,7 @@ impl Store {
         for epoch in &self.epochs {
             epoch.fetch_add(1, Ordering::AcqRel);
         }
+        self.failures.clear_all();
         self.purge_where(|_| true)
     }
 
@@ -348,7 +410,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::cache::cadence::TaskAge;
-    use crate::cache::freshness::{Lifetime, Rule};
+    use crate::cache::freshness::Lifetime;
     use crate::request::key::{CallerKey, Credentials};
     use crate::task::Dialect;
 
@@ -378,7 +440,8 @@ pub(super) mod tests {
             }),
             age: None,
             credential: None,
-            cool_down: None,
+            fault: None,
+            forbidden: false,
             ended: None,
         };
         (key, decision)

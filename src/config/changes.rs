@@ -8,6 +8,7 @@ use super::keys;
 /// Keys that are read once, when the process starts. A reload applies all others.
 const FIXED: &[&str] = &[
     "cache.capacity",
+    "limits.caller_share",
     "limits.drain",
     "limits.header_timeout",
     "limits.idle_timeout",
@@ -80,6 +81,7 @@ mod tests {
         "cache.stale_if_error",
         "cache.succeeded_ttl",
         "cache.url_margin",
+        "callers.headers",
         "limits.max_wait",
         "limits.max_waiters",
         "listen.forwarded",
@@ -89,6 +91,7 @@ mod tests {
         "log.requests",
         "upstream.dialect",
         "upstream.max_status_body",
+        "upstream.patience",
         "upstream.timeout",
     ];
 

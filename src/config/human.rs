@@ -116,6 +116,42 @@ impl Human for Option<Duration> {
     }
 }
 
+/// A share from 1 % to 100 %.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Percent(u8);
+
+impl Percent {
+    /// A share, kept between 1 and 100.
+    #[must_use]
+    pub const fn new(percent: u8) -> Self {
+        Self(match percent {
+            0 => 1,
+            1..=100 => percent,
+            _ => 100,
+        })
+    }
+
+    /// This share of a number, at least 1.
+    #[must_use]
+    pub fn of(self, whole: usize) -> usize {
+        let hundredths = whole.saturating_mul(self.0.into());
+        hundredths.div_ceil(100).max(1)
+    }
+}
+
+impl Human for Percent {
+    const TAKES: &'static str = r#"a share from "1%" to "100%""#;
+
+    fn read(text: &str) -> Option<Self> {
+        let percent = text.trim().strip_suffix('%')?.trim_end().parse().ok()?;
+        (1..=100).contains(&percent).then_some(Self(percent))
+    }
+
+    fn write(&self) -> String {
+        format!("{}%", self.0)
+    }
+}
+
 /// A number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(u64);

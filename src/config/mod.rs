@@ -6,6 +6,7 @@
 mod changes;
 pub mod example;
 mod explain;
+mod header_names;
 mod human;
 mod keys;
 mod load;
@@ -21,10 +22,11 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::HeaderName;
 use serde::{Deserialize, Serialize};
 
 pub use changes::Changes;
-pub use human::{Size, UpstreamUrl, Workers};
+pub use human::{Percent, Size, UpstreamUrl, Workers};
 pub use load::{Loaded, Sources, load};
 pub use problem::Problem;
 pub use proxy::Proxy;
@@ -40,6 +42,8 @@ pub struct Config {
     pub listen: Listen,
     /// The API behind pollgate.
     pub upstream: Upstream,
+    /// What is part of who a caller is.
+    pub callers: Callers,
     /// How answers are written.
     pub answers: Answers,
     /// What is cached, and for how long.
@@ -108,7 +112,10 @@ pub struct Upstream {
     /// Timeout for a status poll, retries included.
     #[serde(with = "human")]
     pub timeout: Duration,
-    /// The largest status answer that is read.
+    /// How long a poll waits for an answer where a last known state can stand in. The flight goes on.
+    #[serde(with = "human")]
+    pub patience: Duration,
+    /// The largest status answer that is read; a larger one is passed through where it is on the client's own path.
     #[serde(with = "human")]
     pub max_status_body: Size,
     /// Certificates of a private CA, PEM, trusted beside the system's roots.
@@ -139,6 +146,24 @@ impl UpstreamDialect {
             Self::Match => client,
             Self::Unified => Dialect::Unified,
             Self::OpenAi => Dialect::OpenAi,
+        }
+    }
+}
+
+/// What is part of who a caller is, besides the credentials.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Callers {
+    /// Further headers that upstream needs to see on a poll.
+    #[serde(with = "header_names")]
+    pub headers: Vec<HeaderName>,
+}
+
+impl Default for Callers {
+    fn default() -> Self {
+        let names = ["cf-access-client-id", "cf-access-client-secret"];
+        Self {
+            headers: names.map(HeaderName::from_static).into(),
         }
     }
 }
@@ -197,6 +222,9 @@ pub struct Limits {
     pub max_upstream: NonZeroUsize,
     /// Clients waiting for one poll.
     pub max_waiters: NonZeroUsize,
+    /// How much of the permits one caller may hold.
+    #[serde(with = "human")]
+    pub caller_share: Percent,
     /// Threads that serve requests.
     pub workers: Workers,
     /// The longest hold of `Prefer: wait`.
@@ -284,7 +312,8 @@ impl Default for Upstream {
             dialect: UpstreamDialect::Match,
             connect_timeout: Duration::from_secs(5),
             timeout: Duration::from_secs(15),
-            max_status_body: Size::mebibytes(1),
+            patience: Duration::from_secs(3),
+            max_status_body: Size::mebibytes(32),
             ca_file: None,
             proxy: None,
         }
@@ -322,6 +351,7 @@ impl Default for Limits {
             max_connections: NonZeroUsize::new(10_000).expect("not zero"),
             max_upstream: NonZeroUsize::new(256).expect("not zero"),
             max_waiters: NonZeroUsize::new(10_000).expect("not zero"),
+            caller_share: Percent::new(90),
             workers: Workers::Auto,
             max_wait: Duration::from_mins(1),
             header_timeout: Duration::from_secs(10),

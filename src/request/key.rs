@@ -1,15 +1,20 @@
 //! Whose poll it is, and under what it is remembered and shared.
 
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
-use http::header::{AUTHORIZATION, COOKIE, HeaderName};
+use arrayvec::ArrayVec;
+use http::header::{AUTHORIZATION, COOKIE, HeaderName, ORIGIN, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Uri};
 
-use crate::request::route::TaskId;
+use super::preferences::client_timeout;
+use super::route::TaskId;
 use crate::task::Dialect;
 
-/// Headers that carry a credential, or choose among what one credential may see; last, what stands in for them.
-static NAMES: [HeaderName; 8] = [
+/// Headers that carry a credential, or choose among what one credential may see; then what counts only where none of them
+/// is sent; then what is part of the caller besides.
+static NAMES: [HeaderName; 9] = [
     AUTHORIZATION,
     HeaderName::from_static("x-api-key"),
     HeaderName::from_static("api-key"),
@@ -18,7 +23,12 @@ static NAMES: [HeaderName; 8] = [
     HeaderName::from_static("openai-organization"),
     HeaderName::from_static("openai-project"),
     COOKIE,
+    // Upstream may echo it (CORS): the answer is then for this origin alone.
+    ORIGIN,
 ];
+
+/// The number of headers that `callers.headers` may name.
+pub const MAX_EXTRAS: usize = 16;
 
 /// What is remembered and shared under: whose, asked on which path upstream, which task.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -51,9 +61,15 @@ pub struct Identity {
     used: Used,
 }
 
-/// Makes callers of credentials; the key is made at start-up and never leaves.
+/// Turns credentials into callers; the key is made at start-up and never leaves the process.
 #[derive(Clone)]
-pub struct CallerKey([u8; 32]);
+pub struct CallerKey {
+    key: [u8; 32],
+    extras: Extras,
+}
+
+/// The headers of `callers.headers`.
+type Extras = Arc<[HeaderName]>;
 
 impl CallerKey {
     /// A key that no one knows.
@@ -63,109 +79,186 @@ impl CallerKey {
     pub fn random() -> std::io::Result<Self> {
         let mut key = [0; 32];
         getrandom::fill(&mut key).map_err(std::io::Error::other)?;
-        Ok(Self(key))
+        Ok(Self {
+            key,
+            extras: Arc::default(),
+        })
+    }
+
+    /// The same key, with these headers as a further part of who the caller is: at most [`MAX_EXTRAS`] of them.
+    #[must_use]
+    pub fn with_headers(&self, extras: &[HeaderName]) -> Self {
+        let extras = extras
+            .iter()
+            .filter(|name| !NAMES.contains(name))
+            .take(MAX_EXTRAS)
+            .cloned()
+            .collect();
+        Self {
+            key: self.key,
+            extras,
+        }
     }
 
     /// The caller whose credentials these are.
     ///
-    /// Every part goes in with its name's place and its length, so that no two different sets of parts make the
-    /// same input.
+    /// Every part goes in with its name and its length, so that no two different sets of parts make the same input.
     #[must_use]
     pub fn caller(&self, credentials: &Credentials) -> Caller {
-        self.digest(credentials.used, &credentials.headers, credentials.query())
+        let Parts {
+            headers, uri, used, ..
+        } = &*credentials.0;
+        self.digest(*used, headers, uri.query())
     }
 
     /// Who sends a request with these headers and this query string.
     #[must_use]
     pub fn identify(&self, headers: &HeaderMap, query: Option<&str>) -> Identity {
-        let used = Used::among(headers);
+        let used = Used::among(headers, &self.extras);
         let caller = self.digest(used, headers, query);
         Identity { caller, used }
     }
 
     fn digest(&self, used: Used, headers: &HeaderMap, query: Option<&str>) -> Caller {
-        let mut input = Vec::with_capacity(256);
-        let mut add = |place: u8, part: &[u8]| {
-            input.push(place);
-            input.extend_from_slice(&part.len().to_le_bytes());
-            input.extend_from_slice(part);
+        // Nearly all fit; what does not is hashed piece by piece, to the same digest.
+        let mut whole = ArrayVec::<u8, 512>::new();
+        let mut fits = true;
+        let mut gather = |bytes: &[u8]| fits = fits && whole.try_extend_from_slice(bytes).is_ok();
+        self.parts(used, headers, query, &mut gather);
+        let digest = if fits {
+            blake3::keyed_hash(&self.key, &whole)
+        } else {
+            let mut hasher = blake3::Hasher::new_keyed(&self.key);
+            self.parts(used, headers, query, &mut |bytes| {
+                hasher.update(bytes);
+            });
+            hasher.finalize()
         };
-        for (place, name) in used.names() {
+        let (halves, _) = digest.as_bytes().as_chunks();
+        Caller(halves[0])
+    }
+
+    /// Everything that makes a caller, each part with its index and its length.
+    fn parts(
+        &self,
+        used: Used,
+        headers: &HeaderMap,
+        query: Option<&str>,
+        to: &mut impl FnMut(&[u8]),
+    ) {
+        let mut add = |index: u8, part: &[u8]| {
+            to(&[index]);
+            to(&part.len().to_le_bytes());
+            to(part);
+        };
+        for (index, name) in used.names(&self.extras) {
             for value in headers.get_all(name) {
-                add(place, value.as_bytes());
+                if usize::from(index) >= NAMES.len() {
+                    // Which header that is depends on the settings.
+                    add(u8::MAX - 1, name.as_str().as_bytes());
+                }
+                add(index, value.as_bytes());
             }
         }
         if let Some(query) = query {
             add(u8::MAX, query.as_bytes());
         }
-        let digest = blake3::keyed_hash(&self.0, &input);
-        let (halves, _) = digest.as_bytes().as_chunks();
-        Caller(halves[0])
+    }
+
+    /// The credentials of a request that was sent by `identity`, from its headers and target.
+    #[must_use]
+    pub fn credentials(&self, identity: Identity, headers: HeaderMap, uri: Uri) -> Credentials {
+        Credentials(Arc::new(Parts {
+            headers,
+            uri,
+            used: identity.used,
+            extras: Arc::clone(&self.extras),
+        }))
     }
 }
 
 impl fmt::Debug for CallerKey {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        to.write_str("CallerKey")
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CallerKey")
     }
 }
 
-/// What makes a caller, as the client sent it: the only part of a client's request that a poll of upstream may
-/// depend on, since the answer is shared with everyone of the same caller. Dropped with the poll, never kept.
+/// What makes a caller, as the client sent it, and the client's user agent: the only parts of a client's request that a
+/// poll of upstream may depend on, since the answer is shared with everyone of the same caller. Dropped with the poll,
+/// never kept. Cheap to clone.
 #[derive(Clone)]
-pub struct Credentials {
+pub struct Credentials(Arc<Parts>);
+
+struct Parts {
     headers: HeaderMap,
     uri: Uri,
     used: Used,
+    extras: Extras,
 }
 
 impl Credentials {
-    /// From a request's headers and target.
+    /// From a request's headers and target, with the built-in headers alone.
     #[must_use]
     pub fn new(headers: HeaderMap, uri: Uri) -> Self {
-        Self {
-            used: Used::among(&headers),
+        let extras = Extras::default();
+        Self(Arc::new(Parts {
+            used: Used::among(&headers, &extras),
             headers,
             uri,
-        }
+            extras,
+        }))
     }
 
-    /// From the headers and target of a request whose sender was identified.
-    #[must_use]
-    pub fn of(identity: Identity, headers: HeaderMap, uri: Uri) -> Self {
-        let used = identity.used;
-        Self { headers, uri, used }
-    }
-
-    /// A copy of no more than what counts, in memory of its own. Headers and target are slices of the buffer that their
-    /// connection is read into: kept for long, they keep all of it.
+    /// A copy of the relevant parts, in memory of its own: headers and target are slices of their connection's read
+    /// buffer, and would keep all of it alive.
     #[must_use]
     pub fn detached(&self) -> Self {
-        let mut headers = HeaderMap::with_capacity(1);
-        for (_, name) in self.used.names() {
-            for value in self.headers.get_all(name) {
-                headers.append(name.clone(), detached(value));
-            }
+        let mut headers = HeaderMap::with_capacity(2);
+        self.copy_into(&mut headers);
+        for value in headers.values_mut() {
+            *value = detached(value);
+        }
+        if let Some(agent) = self.user_agent() {
+            headers.insert(USER_AGENT, detached(agent));
         }
         let target = self.query().map(|query| format!("/?{query}"));
         let uri = target.and_then(|target| Uri::from_maybe_shared(target).ok());
-        Self {
+        Self(Arc::new(Parts {
             headers,
             uri: uri.unwrap_or_default(),
-            used: self.used,
-        }
+            used: self.0.used,
+            extras: Arc::clone(&self.0.extras),
+        }))
+    }
+
+    /// All of the client's headers.
+    #[must_use]
+    pub fn headers(&self) -> &HeaderMap {
+        &self.0.headers
+    }
+
+    /// How long the client waits for an answer at all, as far as it says so.
+    #[must_use]
+    pub fn client_timeout(&self) -> Option<Duration> {
+        client_timeout(&self.0.headers)
     }
 
     /// The query string, without its `?`.
     #[must_use]
     pub fn query(&self) -> Option<&str> {
-        self.uri.query()
+        self.0.uri.query()
+    }
+
+    /// The client's `user-agent`.
+    #[must_use]
+    pub fn user_agent(&self) -> Option<&HeaderValue> {
+        self.0.headers.get(USER_AGENT)
     }
 
     /// The names of the headers that made the caller, for `vary`; `None` where none did.
     #[must_use]
     pub fn vary(&self) -> Option<HeaderValue> {
-        let mut names = self.used.names().map(|(_, name)| name);
+        let mut names = self.names();
         let first = names.next()?;
         match names.next() {
             None => Some(HeaderValue::from(first.clone())),
@@ -179,11 +272,21 @@ impl Credentials {
 
     /// Copies the headers that made the caller.
     pub fn copy_into(&self, to: &mut HeaderMap) {
-        for (_, name) in self.used.names() {
-            for value in self.headers.get_all(name) {
+        for name in self.names() {
+            for value in self.0.headers.get_all(name) {
                 to.append(name.clone(), value.clone());
             }
         }
+    }
+
+    /// The names of the client's other headers, which upstream is not shown.
+    pub fn others(&self) -> impl Iterator<Item = &HeaderName> {
+        let is_used = |name: &HeaderName| self.names().any(|used| used == name);
+        self.0.headers.keys().filter(move |name| !is_used(name))
+    }
+
+    fn names(&self) -> impl Iterator<Item = &HeaderName> {
+        self.0.used.names(&self.0.extras).map(|(_, name)| name)
     }
 }
 
@@ -193,31 +296,35 @@ pub fn detached(value: &HeaderValue) -> HeaderValue {
     HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone())
 }
 
-/// Which headers make the caller: a bit for each of [`NAMES`].
+/// Which headers make the caller: a bit for each of [`NAMES`], then for each of the extras.
 #[derive(Debug, Clone, Copy)]
-struct Used(u8);
+struct Used(u32);
 
 impl Used {
-    const COOKIE: u8 = 1 << 7;
+    const CREDENTIALS: u32 = (1 << 7) - 1;
+    const COOKIE: u32 = 1 << 7;
 
-    /// Cookies count only where no credential is sent: HTTP clients collect CDN cookies of their own, which
-    /// would split one key into many callers.
-    fn among(headers: &HeaderMap) -> Self {
-        let sent = headers
+    /// Cookies count only where no credential is sent: HTTP clients collect CDN cookies of their own, which would split
+    /// one key into many callers.
+    fn among(headers: &HeaderMap, extras: &[HeaderName]) -> Self {
+        let position =
+            |name: &HeaderName| NAMES.iter().chain(extras).position(|known| known == name);
+        let sent: u32 = headers
             .keys()
-            .filter_map(|name| NAMES.iter().position(|known| known == name))
-            .fold(0, |sent, place| sent | 1 << place);
-        Self(match sent & !Self::COOKIE {
-            0 => sent,
-            credentials => credentials,
+            .filter_map(position)
+            .fold(0, |sent, index| sent | 1 << index);
+        Self(if sent & Self::CREDENTIALS == 0 {
+            sent
+        } else {
+            sent & !Self::COOKIE
         })
     }
 
-    /// The headers, each with its place.
-    fn names(self) -> impl Iterator<Item = (u8, &'static HeaderName)> {
+    /// The headers, each with its index.
+    fn names(self, extras: &[HeaderName]) -> impl Iterator<Item = (u8, &HeaderName)> {
         (0..)
-            .zip(&NAMES)
-            .filter(move |(place, _)| self.0 & (1 << place) != 0)
+            .zip(NAMES.iter().chain(extras))
+            .filter(move |(index, _)| self.0 & (1 << index) != 0)
     }
 }
 

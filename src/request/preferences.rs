@@ -9,8 +9,14 @@ use crate::message::fields::list;
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 
-/// How long a Python SDK waits for an answer, in seconds, as it says itself.
-const READ_TIMEOUT: HeaderName = HeaderName::from_static("x-stainless-read-timeout");
+/// Headers in which SDKs of OpenAI say how long they wait for an answer, in seconds: those of Python, then of Node.
+static TIMEOUTS: [HeaderName; 2] = [
+    HeaderName::from_static("x-stainless-read-timeout"),
+    HeaderName::from_static("x-stainless-timeout"),
+];
+
+/// What the way back to the client may take.
+const WAY_BACK: Duration = Duration::from_millis(500);
 
 /// What a client will take, from its `cache-control` (RFC 9111 §5.2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +43,22 @@ pub fn cache_mode(headers: &HeaderMap) -> CacheMode {
     cache_mode
 }
 
-/// How long the client is willing to wait, from `Prefer: wait=N` (RFC 7240 §4.3), at most `limit`, and a little less
-/// than it waits for an answer at all.
+/// How long the client waits for an answer at all, as far as it says so, less what the way back takes.
+#[must_use]
+pub fn client_timeout(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = |name: &HeaderName| headers.get(name)?.to_str().ok()?.parse::<f64>().ok();
+    let timeout = TIMEOUTS
+        .iter()
+        .filter_map(seconds)
+        .filter_map(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .filter(|timeout| !timeout.is_zero())
+        .min()?;
+    let usable = timeout.mul_f64(0.9).saturating_sub(WAY_BACK);
+    Some(usable.max(timeout / 2))
+}
+
+/// How long the client is willing to wait, from `Prefer: wait=N` (RFC 7240 §4.3), at most `limit`, and less than it waits
+/// for an answer at all.
 #[must_use]
 pub fn wait(headers: &HeaderMap, limit: Duration) -> Option<Duration> {
     let seconds = list(headers, &PREFER).find_map(|preference| {
@@ -48,15 +68,7 @@ pub fn wait(headers: &HeaderMap, limit: Duration) -> Option<Duration> {
             .then(|| value.trim().trim_matches('"').parse::<u64>().ok())
             .flatten()
     })?;
-    let patience = headers
-        .get(READ_TIMEOUT)
-        .and_then(|value| value.to_str().ok()?.parse::<f64>().ok())
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .map_or(limit, |patience| {
-            patience
-                .mul_f64(0.9)
-                .saturating_sub(Duration::from_millis(500))
-        });
+    let patience = client_timeout(headers).unwrap_or(limit);
     Some(Duration::from_secs(seconds).min(limit).min(patience))
 }
 

@@ -1,12 +1,11 @@
 //! A request whose route has been read. From here on its kind is a type: a status poll, a request to forward, or a
 //! refused one.
 
-use http::request::Parts;
 use http::{Method, Request};
 use tokio::time::Instant;
 
 use super::inbound::{Inbound, Interim, Peer};
-use super::key::{Caller, CallerKey, Identity};
+use super::key::{Caller, CallerKey, Credentials};
 use super::query::AskedUpstream;
 use super::route::{Route, RouteLabel, TaskId};
 use crate::error::Error;
@@ -54,9 +53,12 @@ pub struct StatusPoll {
     /// The task that it asks for.
     pub task: TaskId,
     /// Who sent it.
-    pub identity: Identity,
-    /// The head. The body of a poll has no meaning and is dropped.
-    pub head: Parts,
+    pub caller: Caller,
+    /// What makes the caller, with all of the request's headers and its target. The body of a poll has no meaning and is
+    /// dropped.
+    pub credentials: Credentials,
+    /// Whether only the head of the answer is wanted.
+    pub is_head: bool,
     /// When the whole head had arrived.
     pub received_at: Instant,
     /// Learns whether it made a request to upstream.
@@ -107,18 +109,20 @@ impl Routed {
             Route::Poll { dialect, task } => {
                 let identity = caller_key.identify(request.headers(), uri.query());
                 let (head, _) = request.into_parts();
+                let caller = identity.caller;
                 Self {
                     subject: Subject {
                         route: RouteLabel::of(dialect),
                         dialect,
                         task: Some(task.clone()),
-                        caller: Some(identity.caller),
+                        caller: Some(caller),
                     },
                     kind: Kind::Poll(StatusPoll {
                         dialect,
                         task,
-                        identity,
-                        head,
+                        caller,
+                        credentials: caller_key.credentials(identity, head.headers, head.uri),
+                        is_head: head.method == Method::HEAD,
                         received_at,
                         asked: AskedUpstream::default(),
                     }),
@@ -138,13 +142,5 @@ impl Subject {
             task,
             caller: None,
         }
-    }
-}
-
-impl StatusPoll {
-    /// Whether only the head of the answer is wanted.
-    #[must_use]
-    pub fn is_head(&self) -> bool {
-        self.head.method == Method::HEAD
     }
 }

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
@@ -16,7 +17,10 @@ use crate::error::Error;
 use crate::request::key::TaskKey;
 use crate::request::query::TaskFetch;
 use crate::telemetry::{ErrorContext, RecentErrors, SeenBy};
-use crate::upstream::breakers::{CircuitBreakers, Observation};
+use crate::upstream::breakers::{Admission, CircuitBreakers, Observation, Scope};
+
+/// A poll that is abandoned after this time without an answer counts as a failure.
+const SILENT: Duration = Duration::from_secs(2);
 
 /// See the module.
 #[derive(Debug)]
@@ -70,23 +74,49 @@ where
         } = self.clone();
         Box::pin(async move {
             let key = fetch.query.key.clone();
-            let caller = key.caller;
-            let admission = breakers.admit(caller, Instant::now(), fastrand::f64())?;
+            let now = Instant::now();
+            let admission = breakers.admit(key.caller, now, fastrand::f64())?;
+            let mut silence = Silence {
+                breakers: Arc::clone(&breakers),
+                key: Some(key),
+                admission,
+                since: now,
+            };
             let result = inner.oneshot(fetch).await;
-            if let Some(observation) = Observation::of(&result) {
-                if observation != Observation::Answered {
+            if let Some(key) = silence.key.take()
+                && let Some(observation) = Observation::of(&result)
+            {
+                if observation != Observation::Answered || result.is_err() {
                     record(&recent, &key, &result);
                 }
-                breakers.record(
-                    caller,
-                    admission,
-                    observation,
-                    Instant::now(),
-                    fastrand::f64(),
-                );
+                let (now, chance) = (Instant::now(), fastrand::f64());
+                breakers.record(&key, admission, observation, now, chance);
             }
             result
         })
+    }
+}
+
+/// A poll that upstream has not answered. Abandoned after a while, it counts as silence: clients that give up early must
+/// not hide that upstream says nothing.
+struct Silence {
+    breakers: Arc<CircuitBreakers>,
+    key: Option<TaskKey>,
+    admission: Admission,
+    since: Instant,
+}
+
+impl Drop for Silence {
+    fn drop(&mut self) {
+        if let Some(key) = self.key.take()
+            && self.since.elapsed() >= SILENT
+        {
+            let reason = "the video API did not answer before its clients gave up";
+            let observation = Observation::Failed(Scope::Channel, reason.into());
+            let (now, chance) = (Instant::now(), fastrand::f64());
+            self.breakers
+                .record(&key, self.admission, observation, now, chance);
+        }
     }
 }
 

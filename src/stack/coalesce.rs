@@ -79,7 +79,12 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, Miss { query, reason }: Miss) -> Self::Future {
+    fn call(&mut self, miss: Miss) -> Self::Future {
+        let Miss {
+            query,
+            reason,
+            patient_until,
+        } = miss;
         let Self { inner, shared } = self.clone();
         let (key, cache_mode, deadline) = (query.key.clone(), query.cache_mode, query.deadline);
         // Only leaders share it with their flight.
@@ -99,15 +104,21 @@ where
                     let (query, lease) = (Arc::clone(&query), lease.clone());
                     inner.clone().oneshot(LeasedQuery { query, lease })
                 };
-                let waiter = flights
+                let mut waiter = flights
                     .join((key.clone(), lease.clone()), max_waiters.get(), start)
                     .map_err(|_| Error::Overloaded("clients waiting for this task"))?;
                 let role = waiter.role();
+                let until = patient_until.map_or(deadline, |until| until.min(deadline));
                 let landed = tokio::select! {
-                    landed = timeout_at(deadline, waiter) => {
-                        landed.map_err(|_| Error::UpstreamTimeout)?
-                    }
+                    landed = timeout_at(until, &mut waiter) => landed,
                     () = out_of_time.cancelled() => return Err(Error::Draining),
+                };
+                let Ok(landed) = landed else {
+                    if patient_until.is_some() {
+                        // Its client is answered with what is known; the flight lands for the next poll.
+                        flights.detach(&(key, lease), waiter);
+                    }
+                    return Err(Error::UpstreamTimeout);
                 };
                 let landed = landed.map_err(|_| Error::Panicked)??;
                 // The flight was answered from memory, which is not enough for a client that demands a new answer.

@@ -1,69 +1,140 @@
 //! Asks upstream for a task's status, within the limits of time, size and number. Innermost.
 
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use ahash::HashSet;
 use futures_util::future::BoxFuture;
+use http::StatusCode;
+use http::header::LOCATION;
 use tokio::sync::Semaphore;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 use tower::Service;
 
 use super::state::Resources;
 use crate::answer::reply::Reply;
 use crate::config::Config;
 use crate::error::Error;
+use crate::request::key::{Caller, TaskKey};
 use crate::request::query::TaskFetch;
-use crate::task::TaskSnapshot;
-use crate::upstream::{Upstream, status_request};
+use crate::sync::lock;
+use crate::sync::shares::Shares;
+use crate::task::{NotATask, TaskSnapshot};
+use crate::upstream::{BodyLimit, Received, Upstream, status_request};
+
+/// The part of `limits.max_upstream` that polls of tasks may take which timed out when they were last asked for.
+const HANGING_SHARE: usize = 4;
+
+/// A poll that waited longer than this for its permit has had less time than upstream is due: should it time out, that
+/// says nothing about upstream.
+const NOTICEABLE: Duration = Duration::from_millis(250);
+
+/// What is overloaded where permits run out.
+const POLLS: &str = "status polls of the video API";
 
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct Fetch {
     upstream: Upstream,
     permits: Arc<Semaphore>,
-    max_body: usize,
+    shares: Shares<Caller>,
+    hanging: Arc<Hanging>,
+    limit: BodyLimit,
 }
 
 impl Fetch {
     pub(super) fn new(resources: &Resources, config: &Config) -> Self {
-        let max_body = config.upstream.max_status_body.bytes();
+        let most = usize::try_from(config.upstream.max_status_body.bytes()).unwrap_or(usize::MAX);
         Self {
             upstream: resources.upstream.clone(),
             permits: Arc::clone(&resources.upstream_permits),
-            max_body: usize::try_from(max_body).unwrap_or(usize::MAX),
+            shares: resources.upstream_shares.clone(),
+            hanging: Arc::new(Hanging::new(config.limits.max_upstream.get())),
+            limit: BodyLimit {
+                most,
+                budget: Arc::clone(&resources.document_budget),
+            },
         }
     }
 
     async fn fetch(self, fetch: TaskFetch) -> Result<Reply, Error> {
-        let deadline = fetch.deadline;
-        let _permit = timeout_at(deadline, self.permits.acquire())
+        let (key, deadline) = (&fetch.query.key, fetch.deadline);
+        let began = Instant::now();
+        let is_hanging = self.hanging.contains(key);
+        let permits = async {
+            let hanging = match is_hanging {
+                true => Some(self.hanging.permits.acquire().await),
+                false => None,
+            };
+            let share = self.shares.acquire(key.caller).await;
+            (hanging, share, self.permits.acquire().await)
+        };
+        let _permits = timeout_at(deadline, permits)
             .await
-            .map_err(|_| Error::Overloaded("status polls of the video API"))?
-            .map_err(|_| Error::Draining)?;
+            .map_err(|_| Error::Overloaded(POLLS))?;
+        let waited = began.elapsed();
         // Pinned in place: the future is too large to move.
-        timeout_at(deadline, pin!(self.ask(&fetch)))
-            .await
-            .map_err(|_| Error::UpstreamTimeout)?
+        let result = timeout_at(deadline, pin!(self.ask(&fetch))).await;
+        match result {
+            Ok(result) => {
+                if is_hanging {
+                    self.hanging.remove(key);
+                }
+                result
+            }
+            Err(_) if waited > NOTICEABLE => Err(Error::Overloaded(POLLS)),
+            Err(_) => {
+                self.hanging.insert(key);
+                Err(Error::UpstreamTimeout)
+            }
+        }
     }
 
     async fn ask(&self, fetch: &TaskFetch) -> Result<Reply, Error> {
+        self.upstream.log_not_passed(&fetch.query.credentials);
         let request = status_request(self.upstream.url(), &fetch.query)?;
         fetch.query.asked.set();
-        let response = self.upstream.poll(request, self.max_body).await?;
-        let (parts, body) = response.into_parts();
-        if parts.status.is_informational() || parts.status.is_redirection() {
-            return Err(Error::UpstreamInvalid(format!("a {}", parts.status).into()));
+        let Received {
+            head,
+            body,
+            budget: _budget,
+        } = self.upstream.poll(request, &self.limit).await?;
+        if head.status.is_informational() || head.status == StatusCode::NOT_MODIFIED {
+            return Err(Error::UpstreamInvalid(format!("a {}", head.status).into()));
         }
-        let snapshot = if parts.status.is_success() {
+        if head.status.is_redirection() {
+            let location = head.headers.get(LOCATION);
+            let location = location.map(|location| String::from_utf8_lossy(location.as_bytes()));
+            let location = location.unwrap_or("a place that it does not name".into());
+            // Whoever made it may have put anything into it.
+            let location: String = location
+                .chars()
+                .filter(|c| !c.is_control())
+                .take(200)
+                .collect();
+            let location = location.split('?').next().unwrap_or_default();
+            self.upstream.log_redirect(location);
+            return Err(Error::Redirected(location.into()));
+        }
+        let snapshot = if head.status.is_success() {
             let asked = fetch.query.key.task.decoded();
-            let snapshot = TaskSnapshot::read(&asked, &body, fetch.first_seen)
-                .map_err(|why| Error::UpstreamInvalid(why.to_string().into()))?;
-            Some(snapshot)
+            Some(TaskSnapshot::read(&asked, &body, fetch.first_seen).map_err(not_a_task)?)
         } else {
             None
         };
-        Ok(Reply::new(parts.status, &parts.headers, body, snapshot))
+        Ok(Reply::new(head.status, &head.headers, body, snapshot))
+    }
+}
+
+/// A document that upstream itself could have written says nothing about the way to it; a page or a broken one does.
+fn not_a_task(why: NotATask) -> Error {
+    let reason = why.to_string().into();
+    match why {
+        NotATask::Empty | NotATask::Html | NotATask::NotJson => Error::UpstreamInvalid(reason),
+        _ => Error::NotATask(reason),
     }
 }
 
@@ -78,5 +149,45 @@ impl Service<TaskFetch> for Fetch {
 
     fn call(&mut self, fetch: TaskFetch) -> Self::Future {
         Box::pin(self.clone().fetch(fetch))
+    }
+}
+
+/// Tasks that timed out when they were last asked for: together they take a share of the permits, not all of them.
+#[derive(Debug)]
+struct Hanging {
+    permits: Semaphore,
+    tasks: Mutex<HashSet<TaskKey>>,
+    len: AtomicUsize,
+}
+
+/// The number of them that are told apart; beyond it all count as well.
+const MOST_HANGING: usize = 4096;
+
+impl Hanging {
+    fn new(max_upstream: usize) -> Self {
+        Self {
+            permits: Semaphore::new(max_upstream.div_ceil(HANGING_SHARE)),
+            tasks: Mutex::default(),
+            len: AtomicUsize::new(0),
+        }
+    }
+
+    fn contains(&self, key: &TaskKey) -> bool {
+        self.len.load(Ordering::Relaxed) > 0 && lock(&self.tasks).contains(key)
+    }
+
+    fn insert(&self, key: &TaskKey) {
+        let tasks = &mut *lock(&self.tasks);
+        if tasks.len() >= MOST_HANGING {
+            tasks.clear();
+        }
+        tasks.insert(key.clone());
+        self.len.store(tasks.len(), Ordering::Relaxed);
+    }
+
+    fn remove(&self, key: &TaskKey) {
+        let tasks = &mut *lock(&self.tasks);
+        tasks.remove(key);
+        self.len.store(tasks.len(), Ordering::Relaxed);
     }
 }

@@ -52,7 +52,11 @@ pub type TaskPipeline<F> = Hold<Recall<Coalesce<Remember<Retry<Breaker<F>>>>>>;
 #[must_use]
 pub fn assemble(resources: &Resources, config: &Config) -> Stack {
     let fetch = Fetch::new(resources, config);
-    let status = Status::new(task_pipeline(&resources.polls, config, fetch), config);
+    let status = Status::new(
+        task_pipeline(&resources.polls, config, fetch),
+        resources,
+        config,
+    );
     let forward = Forward::new(resources, config);
 
     ServiceBuilder::new()
@@ -80,7 +84,7 @@ where
         // Above all the rest: a held poll only asks again and again.
         .layer_fn(|inner| Hold::new(inner, state, config))
         // Outside Coalesce: a hit never touches the flight table, and every waiter of a failed flight can fall back.
-        .layer_fn(|inner| Recall::new(inner, state, &cache))
+        .layer_fn(|inner| Recall::new(inner, state, config))
         // From here on there is one poll for all waiters.
         .layer_fn(|inner| Coalesce::new(inner, state, config))
         // Inside the flight: an answer is stored once, before the flight leaves the table.

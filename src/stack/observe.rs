@@ -58,7 +58,7 @@ impl<S> Observe<S> {
         Self {
             inner,
             metrics: Arc::clone(&resources.metrics),
-            caller_key: resources.caller_key.clone(),
+            caller_key: resources.caller_key.with_headers(&config.callers.headers),
             log: config.log.requests,
             spare: Spare::default(),
         }

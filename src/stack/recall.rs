@@ -12,28 +12,41 @@ use tower::{Service, ServiceExt as _};
 use super::shared::Shared;
 use super::state::{Miss, PollState};
 use crate::answer::outcome::Outcome;
-use crate::answer::{Answer, FwdReason};
+use crate::answer::{Answer, FwdReason, Landed};
 use crate::cache::{Entry, Looked, Store, Use};
 use crate::config;
 use crate::error::Error;
 use crate::request::key::TaskKey;
 use crate::request::preferences::CacheMode;
 use crate::request::query::TaskQuery;
+use crate::upstream::breakers::{CircuitBreakers, Outlook};
 
 /// See the module.
 #[derive(Debug)]
 pub struct Recall<S> {
     inner: Shared<S>,
+    shared: Arc<Config>,
+}
+
+#[derive(Debug)]
+struct Config {
     store: Arc<Store>,
+    breakers: Arc<CircuitBreakers>,
     credential_ttl: Duration,
+    patience: Duration,
 }
 
 impl<S> Recall<S> {
-    pub(super) fn new(inner: S, state: &PollState, cache: &config::Cache) -> Self {
+    pub(super) fn new(inner: S, state: &PollState, config: &config::Config) -> Self {
+        let shared = Config {
+            store: Arc::clone(&state.store),
+            breakers: Arc::clone(&state.breakers),
+            credential_ttl: config.cache.credential_ttl,
+            patience: config.upstream.patience,
+        };
         Self {
             inner: Shared::new(inner),
-            store: Arc::clone(&state.store),
-            credential_ttl: cache.credential_ttl,
+            shared: Arc::new(shared),
         }
     }
 }
@@ -42,8 +55,7 @@ impl<S> Clone for Recall<S> {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
-            store: Arc::clone(&self.store),
-            credential_ttl: self.credential_ttl,
+            shared: Arc::clone(&self.shared),
         }
     }
 }
@@ -65,7 +77,12 @@ where
     }
 
     fn call(&mut self, query: TaskQuery) -> Self::Future {
-        let known = self.store.look(&query.key, query.at, self.credential_ttl);
+        let Config {
+            store,
+            credential_ttl,
+            ..
+        } = &*self.shared;
+        let known = store.look(&query.key, query.at, *credential_ttl);
         let (entry, good_for) = match known {
             Some(Looked { entry, good_for }) => (Some(entry), good_for),
             None => (None, Use::Expired),
@@ -82,47 +99,101 @@ where
             (CacheMode::Default, Use::CoolingDown | Use::StaleIfError, _) => FwdReason::Stale,
             (CacheMode::Default, ..) => FwdReason::Miss,
         };
-        let Self {
-            inner,
-            store,
-            credential_ttl,
-        } = self.clone();
-        Either::Right(Box::pin(async move {
-            let key = query.key.clone();
-            let result = inner.oneshot(Miss { query, reason }).await;
-            let (is_failing, fwd) = match &result {
-                Ok(answer) => (answer.reply.is_upstream_failing(), Some(reason)),
-                Err(error) if error.is_refusal_to_ask() => (true, None),
-                Err(error) => (error.is_upstream_failing(), Some(reason)),
-            };
-            match is_failing
-                .then(|| last_known(&store, &key, credential_ttl))
-                .flatten()
-            {
-                Some(entry) => Ok(entry.answer(Outcome::Stale, fwd)),
-                None => result,
-            }
-        }))
+        let (inner, shared) = (self.inner.clone(), Arc::clone(&self.shared));
+        Either::Right(Box::pin(
+            async move { shared.miss(inner, query, reason).await },
+        ))
     }
 }
 
-/// What may be shown while upstream is failing: the last known state of the task, or else the end that it is known to have
-/// come to on the other path. Looked up only now: what was known before may have been purged while upstream was asked.
-fn last_known(store: &Store, key: &TaskKey, credential_ttl: Duration) -> Option<Arc<Entry>> {
-    let now = Instant::now();
-    let known = |key: &TaskKey| {
-        let looked = store.look(key, now, credential_ttl)?;
-        looked
-            .good_for
-            .is_shown_while_failing()
-            .then_some(looked.entry)
-    };
-    let own = known(key).filter(|entry| entry.reply.is_task());
-    own.or_else(|| {
-        let other = TaskKey {
-            dialect: key.dialect.other(),
-            ..key.clone()
+impl Config {
+    /// Answers what memory cannot, and falls back on what is known where upstream fails.
+    async fn miss<S>(
+        &self,
+        inner: Shared<S>,
+        mut query: TaskQuery,
+        reason: FwdReason,
+    ) -> Result<Answer, Error>
+    where
+        S: Service<Miss, Response = Answer, Error = Error> + Clone,
+    {
+        let key = query.key.clone();
+        if query.cache_mode == CacheMode::Default
+            && let Some(failure) = self.store.failure(&key, query.at)
+        {
+            // Upstream itself failed on this task a moment ago: the same again, without asking.
+            let failed = failure.map(Landed::remembered);
+            return match falls_back(&failed).then(|| self.last_known(&key, query.at)) {
+                Some(Some(known)) => Ok(known.answer(Outcome::Stale, None)),
+                _ => failed,
+            };
+        }
+        let mut patience = self.patience;
+        if let Some(timeout) = query.credentials.client_timeout() {
+            query.deadline = query.deadline.min(query.at + timeout);
+            patience = patience.min(timeout);
+        }
+        let mut patient_until = None;
+        if let Some(known) = self.last_known(&key, query.at) {
+            let demands_news = query.cache_mode == CacheMode::NoCache;
+            patient_until = Some(match self.breakers.outlook(key.caller, query.at) {
+                Outlook::Passes if demands_news => query.deadline,
+                Outlook::Passes => query.at + patience,
+                // The client does not wait for the probe that its poll sets off.
+                Outlook::Probes => query.at,
+                Outlook::Refuses => return Ok(known.answer(Outcome::Stale, None)),
+            });
+        }
+        let again = patient_until.is_some().then(|| query.clone());
+        let miss = |query, patient_until| Miss {
+            query,
+            reason,
+            patient_until,
         };
-        known(&other).filter(|entry| entry.reply.is_terminal())
-    })
+        let mut result = inner.clone().oneshot(miss(query, patient_until)).await;
+        if let Some(again) = again.filter(|again| Instant::now() < again.deadline)
+            && matches!(result, Err(Error::UpstreamTimeout))
+            && self.last_known(&key, Instant::now()).is_none()
+        {
+            // What was known has been purged meanwhile: it waits for the flight after all.
+            result = inner.oneshot(miss(again, None)).await;
+        }
+        if !falls_back(&result) {
+            return result;
+        }
+        let was_asked = !result.as_ref().is_err_and(Error::is_refusal_to_ask);
+        // Looked up only now: what was known before may have been purged while upstream was asked.
+        match self.last_known(&key, Instant::now()) {
+            Some(entry) => Ok(entry.answer(Outcome::Stale, was_asked.then_some(reason))),
+            None => result,
+        }
+    }
+
+    /// What may be shown while upstream is failing: the last known state of the task, or else the end that it is known to
+    /// have come to on the other path.
+    fn last_known(&self, key: &TaskKey, now: Instant) -> Option<Arc<Entry>> {
+        let known = |key: &TaskKey| {
+            let looked = self.store.look(key, now, self.credential_ttl)?;
+            looked
+                .good_for
+                .is_shown_while_failing()
+                .then_some(looked.entry)
+        };
+        let own = known(key).filter(|entry| entry.reply.is_task());
+        own.or_else(|| {
+            let other = TaskKey {
+                dialect: key.dialect.other(),
+                ..key.clone()
+            };
+            known(&other).filter(|entry| entry.reply.is_terminal())
+        })
+    }
+}
+
+/// Whether the last known state may stand in for a result.
+fn falls_back(result: &Result<Answer, Error>) -> bool {
+    match result {
+        Ok(answer) => answer.reply.is_upstream_failing(),
+        Err(error) => error.lets_stale_stand_in(),
+    }
 }

@@ -14,16 +14,20 @@ use super::state::{LeasedQuery, PollState};
 use crate::answer::reply::Reply;
 use crate::answer::{Landed, Origin};
 use crate::cache::cadence::Cadence;
-use crate::cache::freshness::{self, Known};
-use crate::cache::{Looked, Store, Use};
+use crate::cache::freshness::{self, Fault, Known};
+use crate::cache::{Lease, Looked, Store, Use};
 use crate::config;
 use crate::error::Error;
+use crate::request::key::TaskKey;
 use crate::request::preferences::CacheMode;
 use crate::request::query::TaskFetch;
 
 /// The share of `upstream.timeout` that a flight has. It has to end before its waiters give up: they would abort it, and
 /// its result would be lost to the circuit breakers.
 const FLIGHT_SHARE: f64 = 0.98;
+
+/// Why a task that was running a moment ago is not shown as missing yet.
+const EARLY_MISSING: &str = "it says that a task does not exist which was running a moment ago";
 
 /// See the module.
 #[derive(Debug)]
@@ -97,14 +101,17 @@ where
             let (key, now) = (query.key.clone(), Instant::now());
 
             // Look again.
-            let known = match store.look(&key, now, cache.credential_ttl) {
+            let (known, is_shown) = match store.look(&key, now, cache.credential_ttl) {
                 Some(Looked {
                     entry,
                     good_for: Use::Fresh,
                 }) if query.cache_mode == CacheMode::Default => {
                     return Ok(entry.landed());
                 }
-                looked => looked.map(|looked| looked.entry),
+                Some(Looked { entry, good_for }) => {
+                    (Some(entry), good_for.is_shown_while_failing())
+                }
+                None => (None, false),
             };
 
             // Ask.
@@ -120,9 +127,7 @@ where
             let reply = match inner.oneshot(fetch).await {
                 Ok(reply) => reply,
                 Err(error) => {
-                    if error.was_asked_in_vain() {
-                        store.back_off(&key, Instant::now(), freshness::cool_down(cache));
-                    }
+                    shared.record_failure(&key, &error, &lease);
                     return Err(error);
                 }
             };
@@ -131,6 +136,8 @@ where
             let known = known.as_deref().map(|entry| Known {
                 reply: &entry.reply,
                 age: entry.task_age(),
+                // After a write, too, a task that does not exist is believed at once.
+                may_vanish: !is_shown || store.is_failing(&key) || !store.is_valid(&key, &lease),
             });
             let decision = freshness::decide(&reply, known, unix_now(), cache, cadence);
             if let Some(end) = &decision.ended {
@@ -139,8 +146,13 @@ where
 
             // Keep.
             let (received, headers) = (reply.received, reply.headers.clone());
+            let headers = if reply.is_page() {
+                lease.with_cors(headers)
+            } else {
+                headers
+            };
             let kept = store.keep(&key, reply, &decision, first_seen, &lease);
-            Ok(Landed {
+            let landed = Landed {
                 reply: kept.reply,
                 headers,
                 received,
@@ -148,8 +160,36 @@ where
                 origin: Origin::Upstream {
                     stored: kept.stored,
                 },
-            })
+            };
+            let pause = freshness::cool_down(cache);
+            match decision.fault {
+                None => {}
+                Some(Fault::Way) => store.back_off(&key, received, pause),
+                Some(Fault::Own) => store.fail(&key, Ok(landed.clone()), &lease, received, pause),
+                Some(Fault::EarlyMissing) => {
+                    let error = Error::NotATask(EARLY_MISSING.into());
+                    store.fail(&key, Err(error.clone()), &lease, received, pause);
+                    return Err(error);
+                }
+            }
+            Ok(landed)
         })
+    }
+}
+
+impl Config {
+    /// Leaves the task alone for a while, where upstream was asked for it in vain.
+    fn record_failure(&self, key: &TaskKey, error: &Error, lease: &Lease) {
+        let (now, pause) = (Instant::now(), freshness::cool_down(&self.cache));
+        if *error == Error::TooLarge {
+            // What was known before must not come back as the last known state: upstream has gone beyond it.
+            self.store.purge_for(key);
+            self.store.fail(key, Err(error.clone()), lease, now, pause);
+        } else if error.is_own_fault() {
+            self.store.fail(key, Err(error.clone()), lease, now, pause);
+        } else if error.is_way_failure() {
+            self.store.back_off(key, now, pause);
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use super::state::Resources;
 use crate::answer::handled::{Facts, Handled};
 use crate::answer::outcome::Outcome;
 use crate::answer::respond::CACHE_STATUS;
+use crate::cache::Store;
 use crate::error::{Error, retry_after_seconds};
 use crate::message::body::Body;
 use crate::message::fields::{JSON, RETRY_AFTER_MS};
@@ -29,6 +30,7 @@ use crate::telemetry::{ErrorContext, RecentErrors, SeenBy};
 pub struct Rescue<S> {
     inner: S,
     recent: Arc<RecentErrors>,
+    store: Arc<Store>,
 }
 
 impl<S> Rescue<S> {
@@ -36,6 +38,7 @@ impl<S> Rescue<S> {
         Self {
             inner,
             recent: Arc::clone(&resources.polls.recent_errors),
+            store: Arc::clone(&resources.polls.store),
         }
     }
 }
@@ -57,6 +60,7 @@ where
             inner: self.inner.call(routed.kind),
             subject: routed.subject,
             recent: Arc::clone(&self.recent),
+            store: Arc::clone(&self.store),
         }
     }
 }
@@ -68,6 +72,7 @@ pin_project! {
         inner: F,
         subject: Subject,
         recent: Arc<RecentErrors>,
+        store: Arc<Store>,
     }
 }
 
@@ -89,7 +94,16 @@ where
                     let context = context(this.subject, SeenBy::Client);
                     let (code, reason) = (error.code(), error.reason());
                     this.recent.record(context, code, &reason, Instant::now());
-                    rescue(&error, this.subject)
+                    let mut handled = rescue(&error, this.subject);
+                    // A page of another origin may read this error if upstream lets it read its answers.
+                    let cors = this
+                        .subject
+                        .caller
+                        .and_then(|caller| this.store.cors(caller));
+                    if let Some(cors) = cors {
+                        handled.response.headers_mut().extend((*cors).clone());
+                    }
+                    handled
                 }
             })
         })

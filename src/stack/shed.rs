@@ -1,11 +1,15 @@
-//! Sheds load: beyond the limit a request is refused at once instead of waiting for its turn. Between Rescue, which words
+//! Sheds load: beyond the limits a request is refused at once instead of waiting for its turn. Between Rescue, which words
 //! the refusal, and everything that costs something.
+//!
+//! A poll that is answered at once, from memory, takes no permit: no crowd of waiting clients keeps others from what is
+//! remembered. One that waits takes one of its caller's share.
 //!
 //! tower's `ConcurrencyLimit` releases its permit with the head of the response. Here a permit is kept until the body has
 //! ended, since an event stream or a download is in progress until then.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use futures_util::future::{Either, Ready, ready};
 use pin_project_lite::pin_project;
@@ -14,21 +18,23 @@ use tower::Service;
 use super::state::{Limits, Resources};
 use crate::answer::handled::Handled;
 use crate::error::Error;
+use crate::request::key::Caller;
 use crate::request::routed::Kind;
 use crate::sync::permits::Permit;
+use crate::sync::shares::Share;
 
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct Shed<S> {
     inner: S,
-    limits: Limits,
+    limits: Arc<Limits>,
 }
 
 impl<S> Shed<S> {
     pub(super) fn new(inner: S, resources: &Resources) -> Self {
         Self {
             inner,
-            limits: resources.limits.clone(),
+            limits: Arc::new(resources.limits.clone()),
         }
     }
 }
@@ -46,26 +52,54 @@ where
     }
 
     fn call(&mut self, kind: Kind) -> Self::Future {
-        let permits = match kind {
-            Kind::Poll(_) => &self.limits.polls,
-            Kind::Forward(_) | Kind::Refused(_) => &self.limits.forwards,
+        let place = match &kind {
+            Kind::Poll(poll) => Permission::NotYet(Arc::clone(&self.limits), poll.caller),
+            Kind::Forward(_) | Kind::Refused(_) => {
+                match self.limits.forwards.try_acquire(self.limits.each) {
+                    Some(permit) => Permission::Granted(permit, None),
+                    None => return Either::Right(ready(Err(REFUSED))),
+                }
+            }
         };
-        match permits.try_acquire(self.limits.each) {
-            Some(permit) => Either::Left(Admitted {
-                inner: self.inner.call(kind),
-                permit: Some(permit),
-            }),
-            None => Either::Right(ready(Err(Error::Overloaded("requests in progress")))),
+        Either::Left(Admitted {
+            inner: self.inner.call(kind),
+            permission: Some(place),
+        })
+    }
+}
+
+const REFUSED: Error = Error::Overloaded("requests in progress");
+
+/// What lets a request be in progress.
+enum Permission {
+    /// Nothing yet: it may be answered at once.
+    NotYet(Arc<Limits>, Caller),
+    /// A permit of all, and one of its caller's share: held, and not read.
+    Granted(
+        #[expect(dead_code)] Permit,
+        #[expect(dead_code)] Option<Share<Caller>>,
+    ),
+}
+
+impl Permission {
+    fn granted(self) -> Result<Self, Error> {
+        match self {
+            Self::NotYet(limits, caller) => {
+                let share = limits.shares.try_acquire(caller).ok_or(REFUSED)?;
+                let permit = limits.polls.try_acquire(limits.each).ok_or(REFUSED)?;
+                Ok(Self::Granted(permit, Some(share)))
+            }
+            granted @ Self::Granted(..) => Ok(granted),
         }
     }
 }
 
 pin_project! {
-    /// A request that holds a permit.
+    /// A request in progress.
     pub struct Admitted<F> {
         #[pin]
         inner: F,
-        permit: Option<Permit>,
+        permission: Option<Permission>,
     }
 }
 
@@ -77,11 +111,31 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let mut handled = ready!(this.inner.poll(cx))?;
-        let permit = this.permit.take();
-        if !handled.response.body().is_buffered() {
-            handled.response = handled.response.map(|body| body.guarded(permit));
+        let polled = this.inner.poll(cx);
+        let is_over = match &polled {
+            Poll::Pending => false,
+            Poll::Ready(Ok(handled)) => handled.response.body().is_buffered(),
+            Poll::Ready(Err(_)) => true,
+        };
+        if is_over {
+            return polled;
         }
-        Poll::Ready(Ok(handled))
+        // It goes on for a while: from here on it takes a permit.
+        let permission = match this.permission.take().map(Permission::granted) {
+            Some(Err(refused)) => return Poll::Ready(Err(refused)),
+            Some(Ok(permission)) => Some(permission),
+            None => None,
+        };
+        match polled {
+            Poll::Pending => {
+                *this.permission = permission;
+                Poll::Pending
+            }
+            Poll::Ready(Ok(mut handled)) => {
+                handled.response = handled.response.map(|body| body.guarded(permission));
+                Poll::Ready(Ok(handled))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+        }
     }
 }

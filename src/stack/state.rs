@@ -4,17 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::retry::budget::TpsBudget;
 
 use crate::answer::{FwdReason, Landed};
 use crate::cache::cadence::Cadence;
 use crate::cache::{Lease, Store};
+use crate::config::Percent;
 use crate::error::Error;
-use crate::request::key::{CallerKey, TaskKey};
+use crate::request::key::{Caller, CallerKey, TaskKey};
 use crate::request::query::TaskQuery;
 use crate::sync::flights::Flights;
 use crate::sync::permits::Permits;
+use crate::sync::shares::Shares;
 use crate::telemetry::{Gauge, Metrics, RecentErrors};
 use crate::upstream::Upstream;
 use crate::upstream::breakers::CircuitBreakers;
@@ -32,8 +35,12 @@ pub struct Resources {
     pub metrics: Arc<Metrics>,
     /// Permits of client requests in progress.
     pub limits: Limits,
-    /// Permits of upstream polls in progress: `limits.max_upstream`.
+    /// Permits of upstream polls in progress: `limits.max_upstream`, and of each caller's.
     pub upstream_permits: Arc<Semaphore>,
+    /// What each caller may hold of them.
+    pub upstream_shares: Shares<Caller>,
+    /// Bytes of upstream's documents that may be in memory while they are received.
+    pub document_budget: Arc<Semaphore>,
 }
 
 /// Permits of requests in progress. Polls and forwarded requests have their own, so that neither keeps the other out.
@@ -42,16 +49,18 @@ pub struct Limits {
     pub(super) each: usize,
     pub(super) polls: Arc<Permits>,
     pub(super) forwards: Arc<Permits>,
+    pub(super) shares: Shares<Caller>,
 }
 
 impl Limits {
-    /// The same limit for each of the two.
+    /// The same limit for each of the two; a caller may hold this `share` of those for polls.
     #[must_use]
-    pub fn new(each: usize) -> Self {
+    pub fn new(each: usize, share: Percent) -> Self {
         Self {
             each,
             polls: Arc::default(),
             forwards: Arc::default(),
+            shares: Shares::new(share.of(each)),
         }
     }
 }
@@ -110,6 +119,8 @@ pub struct Miss {
     pub query: TaskQuery,
     /// Why it goes upstream.
     pub reason: FwdReason,
+    /// When its client is given the last known state instead, while the flight goes on; `None` where there is none.
+    pub patient_until: Option<Instant>,
 }
 
 /// A query on its way upstream.

@@ -8,22 +8,30 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, Either};
-use http::header::IF_NONE_MATCH;
-use http::{HeaderName, HeaderValue};
+use http::header::{
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, IF_NONE_MATCH, VARY,
+};
+use http::{HeaderName, HeaderValue, Response};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::{Service, ServiceExt as _};
 
-use crate::answer::handled::Handled;
-use crate::answer::respond::Responder;
+use super::state::Resources;
+use crate::answer::handled::{Facts, Handled};
+use crate::answer::outcome::Outcome;
+use crate::answer::reply::copy_allowed;
+use crate::answer::respond::{CACHE_STATUS, Responder};
 use crate::answer::{Answer, events};
 use crate::config::{Config, UpstreamDialect};
 use crate::error::Error;
+use crate::message::body::Body;
 use crate::request::key::{Credentials, TaskKey, detached};
 use crate::request::preferences::{self, CacheMode};
 use crate::request::query::{TaskQuery, Wait};
+use crate::request::route::TaskId;
 use crate::request::routed::StatusPoll;
-use crate::task::Rendering;
+use crate::task::{Dialect, Rendering};
+use crate::upstream::{Upstream, document_request};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
@@ -36,6 +44,7 @@ const LEAST_POLL_AFTER: Duration = Duration::from_millis(500);
 pub struct Status<S> {
     inner: S,
     settings: Arc<Settings>,
+    passthrough: Passthrough,
 }
 
 #[derive(Debug)]
@@ -56,7 +65,7 @@ struct Reading {
 }
 
 impl<S> Status<S> {
-    pub(super) fn new(inner: S, config: &Config) -> Self {
+    pub(super) fn new(inner: S, resources: &Resources, config: &Config) -> Self {
         // openai-python takes the first value it sees for the whole task, and crashes on anything but a positive
         // integer.
         let poll_after = config.cache.in_flight_ttl.max(LEAST_POLL_AFTER).as_millis();
@@ -70,6 +79,10 @@ impl<S> Status<S> {
         Self {
             inner,
             settings: Arc::new(settings),
+            passthrough: Passthrough {
+                upstream: resources.upstream.clone(),
+                idle_timeout: config.limits.idle_timeout,
+            },
         }
     }
 }
@@ -77,23 +90,23 @@ impl<S> Status<S> {
 impl Settings {
     /// Reads who asks, for what, and how the answer is written.
     fn read(&self, poll: StatusPoll) -> Reading {
-        let head = poll.is_head();
         let StatusPoll {
             dialect,
             task,
-            identity,
-            head: parts,
+            caller,
+            mut credentials,
+            is_head: head,
             received_at: now,
             asked,
         } = poll;
-        let events = !head && preferences::wants_events(&parts.headers);
+        let headers = credentials.headers();
+        let events = !head && preferences::wants_events(headers);
         // A client of an event stream knows the event that it saw last.
         let name = if events { LAST_EVENT_ID } else { IF_NONE_MATCH };
-        let mut known = preferences::validators(&parts.headers, &name);
-        let cache_mode = preferences::cache_mode(&parts.headers);
-        let wait = preferences::wait(&parts.headers, self.max_wait)
+        let mut known = preferences::validators(headers, &name);
+        let cache_mode = preferences::cache_mode(headers);
+        let wait = preferences::wait(headers, self.max_wait)
             .filter(|_| !events && cache_mode != CacheMode::OnlyIfCached);
-        let mut credentials = Credentials::of(identity, parts.headers, parts.uri);
         if events || wait.is_some() {
             // A poll that waits must not keep the buffer alive that its request was read into.
             credentials = credentials.detached();
@@ -108,7 +121,7 @@ impl Settings {
         let vary = credentials.vary();
         let query = TaskQuery {
             key: TaskKey {
-                caller: identity.caller,
+                caller,
                 dialect: self.dialect.choose(dialect),
                 task,
             },
@@ -153,6 +166,15 @@ where
 
     fn call(&mut self, poll: StatusPoll) -> Self::Future {
         let now = poll.received_at;
+        // Only to be passed through on the path that upstream is asked on.
+        let is_own_path = self.settings.dialect.choose(poll.dialect) == poll.dialect;
+        let large = is_own_path.then(|| Large {
+            passthrough: self.passthrough.clone(),
+            task: poll.task.clone(),
+            dialect: poll.dialect,
+            credentials: poll.credentials.clone(),
+            is_head: poll.is_head,
+        });
         let Reading {
             responder,
             query,
@@ -161,11 +183,12 @@ where
         if events {
             return Either::Right(Box::pin(stream(self.inner.clone(), query, responder)));
         }
-        Either::Left(StatusFuture {
+        Either::Left(StatusFuture::Asking {
             waited: query.wait.is_some(),
             now: Some(now),
             answer: self.inner.call(query),
             responder: Some(responder),
+            large,
         })
     }
 }
@@ -184,13 +207,22 @@ where
 
 pin_project! {
     /// A poll in progress.
-    pub struct StatusFuture<F> {
-        #[pin]
-        answer: F,
-        responder: Option<Responder>,
-        waited: bool,
-        // The time of the request, which still is the time of the answer where it is ready at once.
-        now: Option<Instant>,
+    #[project = StatusProjection]
+    pub enum StatusFuture<F> {
+        /// The pipeline is asked.
+        Asking {
+            #[pin]
+            answer: F,
+            responder: Option<Responder>,
+            waited: bool,
+            // The time of the request, which still is the time of the answer where it is ready at once.
+            now: Option<Instant>,
+            large: Option<Large>,
+        },
+        /// The document is too large to be remembered or shared, and is passed through.
+        PassingThrough {
+            response: BoxFuture<'static, Result<Handled, Error>>,
+        },
     }
 }
 
@@ -200,21 +232,96 @@ where
 {
     type Output = Result<Handled, Error>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let now = this.now.take();
-        let answer = ready!(this.answer.poll(cx))?;
-        let responder = this
-            .responder
-            .take()
-            .expect("a future is not polled after completion");
-        let mut handled = responder.respond(&answer, now.unwrap_or_else(Instant::now));
-        if *this.waited {
-            handled
-                .response
-                .headers_mut()
-                .insert(PREFERENCE_APPLIED, HeaderValue::from_static("wait"));
-        }
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let handled = match self.as_mut().project() {
+            StatusProjection::PassingThrough { response } => return response.as_mut().poll(cx),
+            StatusProjection::Asking {
+                answer,
+                responder,
+                waited,
+                now,
+                large,
+            } => {
+                let at = now.take();
+                let answer = match ready!(answer.poll(cx)) {
+                    Ok(answer) => answer,
+                    Err(error) => match large.take().filter(|_| error == Error::TooLarge) {
+                        Some(large) => {
+                            let response = Box::pin(large.pass_through());
+                            self.set(Self::PassingThrough { response });
+                            return self.poll(cx);
+                        }
+                        None => return Poll::Ready(Err(error)),
+                    },
+                };
+                let responder = responder
+                    .take()
+                    .expect("a future is not polled after completion");
+                let mut handled = responder.respond(&answer, at.unwrap_or_else(Instant::now));
+                if *waited {
+                    handled
+                        .response
+                        .headers_mut()
+                        .insert(PREFERENCE_APPLIED, HeaderValue::from_static("wait"));
+                }
+                handled
+            }
+        };
         Poll::Ready(Ok(handled))
+    }
+}
+
+/// Sends polls of documents that are too large on, and streams the answers.
+#[derive(Debug, Clone)]
+struct Passthrough {
+    upstream: Upstream,
+    idle_timeout: Duration,
+}
+
+/// What it takes to ask for a document once more, should it turn out to be too large.
+#[derive(Debug)]
+pub struct Large {
+    passthrough: Passthrough,
+    task: TaskId,
+    dialect: Dialect,
+    credentials: Credentials,
+    is_head: bool,
+}
+
+impl Large {
+    /// Asks upstream once more, and hands its answer on as it arrives: its bytes, unread.
+    async fn pass_through(self) -> Result<Handled, Error> {
+        let Passthrough {
+            upstream,
+            idle_timeout,
+        } = self.passthrough;
+        let request =
+            document_request(upstream.url(), self.dialect, &self.task, &self.credentials)?;
+        let response = upstream.document(request).await?;
+        let (head, body) = response.into_parts();
+        let body = if self.is_head {
+            Body::empty()
+        } else {
+            body.never_silent_for(idle_timeout)
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = head.status;
+        let headers = response.headers_mut();
+        copy_allowed(&head.headers, headers);
+        for name in [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LENGTH] {
+            if let Some(value) = head.headers.get(&name) {
+                headers.insert(name, value.clone());
+            }
+        }
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+        let status = "pollgate; fwd=bypass; detail=too_large";
+        headers.insert(CACHE_STATUS, HeaderValue::from_static(status));
+        if let Some(vary) = self.credentials.vary() {
+            headers.insert(VARY, vary);
+        }
+        Ok(Handled {
+            response,
+            facts: Facts::only(Outcome::Fetched),
+        })
     }
 }

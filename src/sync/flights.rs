@@ -41,6 +41,8 @@ type Table<K, V> = Mutex<HashMap<K, InFlight<V>>>;
 struct InFlight<V: Clone> {
     flight: WeakShared<AbortOnDrop<V>>,
     waiters: Arc<Permits>,
+    /// Keeps the flight in progress when its last waiter has left.
+    detached: Option<Shared<AbortOnDrop<V>>>,
 }
 
 /// The part of a waiter in its flight.
@@ -121,6 +123,7 @@ where
             return Ok(Waiter {
                 flight,
                 role: Role::Follower,
+                waiters: Arc::clone(&in_flight.waiters),
                 _permit: permit,
             });
         }
@@ -141,14 +144,28 @@ where
         if let Some(weak) = flight.downgrade() {
             entry.insert_entry(InFlight {
                 flight: weak,
-                waiters,
+                waiters: Arc::clone(&waiters),
+                detached: None,
             });
         }
         Ok(Waiter {
             flight,
             role: Role::Leader,
+            waiters,
             _permit: permit,
         })
+    }
+
+    /// Leaves a flight that goes on without waiters, to its end.
+    pub fn detach(&self, key: &K, waiter: Waiter<V>) {
+        let earlier = {
+            let mut table = lock(&self.table);
+            table
+                .get_mut(key)
+                .filter(|in_flight| Arc::ptr_eq(&in_flight.waiters, &waiter.waiters))
+                .and_then(|in_flight| in_flight.detached.replace(waiter.flight.clone()))
+        };
+        drop((earlier, waiter));
     }
 }
 
@@ -181,6 +198,7 @@ impl<K, V: Clone> fmt::Debug for Flights<K, V> {
 pub struct Waiter<V: Clone> {
     flight: Shared<AbortOnDrop<V>>,
     role: Role,
+    waiters: Arc<Permits>,
     _permit: Permit,
 }
 
@@ -239,7 +257,10 @@ impl<K: Hash + Eq, V: Clone> Drop for RemoveOnDrop<K, V> {
         if let Some(in_flight) = table.get(&self.key)
             && Arc::ptr_eq(&in_flight.waiters, &self.waiters)
         {
-            table.remove(&self.key);
+            let removed = table.remove(&self.key);
+            // What it holds may be the flight itself, which is dropped without the lock.
+            drop(table);
+            drop(removed);
         }
     }
 }
@@ -298,6 +319,45 @@ mod tests {
         settle().await;
         land.send(7).expect("is still awaited");
         assert_eq!(second.await, Ok(7));
+    }
+
+    #[tokio::test]
+    async fn a_detached_flight_goes_on_without_waiters_and_can_be_joined_until_its_end() {
+        let flights = Flights::new();
+        let gate = Arc::new(Semaphore::new(0));
+        let start = || {
+            let gate = Arc::clone(&gate);
+            async move { gate.acquire().await.map(|_| 7).expect("is open") }
+        };
+        let leader = flights.join("key", LIMIT, start).expect("is not full");
+        let follower = flights.join("key", LIMIT, start).expect("is not full");
+        flights.detach(&"key", leader);
+        flights.detach(&"key", follower);
+        settle().await;
+        assert_eq!(flights.len(), 1);
+        let late = flights.join("key", LIMIT, start).expect("is not full");
+        assert_eq!(late.role(), Role::Follower);
+        gate.add_permits(1);
+        assert_eq!(late.await, Ok(7));
+        assert!(flights.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_detached_flight_that_nobody_joins_again_ends_and_frees_its_key() {
+        let flights = Flights::new();
+        let (tell, told) = oneshot::channel::<()>();
+        let gate = Arc::new(Semaphore::new(0));
+        let open = Arc::clone(&gate);
+        let leader = flights.join("key", LIMIT, || async move {
+            let _ = open.acquire().await;
+            let _ = tell.send(());
+        });
+        flights.detach(&"key", leader.expect("is not full"));
+        settle().await;
+        gate.add_permits(1);
+        told.await.expect("goes on to its end");
+        settle().await;
+        assert!(flights.is_empty());
     }
 
     #[tokio::test]

@@ -4,5 +4,6 @@ mod lock;
 
 pub mod flights;
 pub mod permits;
+pub mod shares;
 
 pub use self::lock::{lock, read, write};

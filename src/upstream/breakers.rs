@@ -1,79 +1,92 @@
-//! Whether upstream may be asked right now: how it has been doing, for everyone and for each caller.
+//! Whether upstream may be asked right now: one circuit for everyone, and one for each caller whose polls fail.
 //!
-//! Two things stop polls. Upstream asked for a pause (429): the caller whose key it named stands back, or everyone
-//! where the answer names no one, since then it counts by address. Or upstream is down: several polls in a row came
-//! to nothing. Either way one poll is let through now and then, to find out whether it is over.
+//! Two things stop polls. Upstream asked for a pause (429): for the caller whose key it named, or for everyone where the
+//! answer names no one, since then it counts by address. Or the way to upstream is down. Either way one poll passes now
+//! and then, to find out whether it is over.
+//!
+//! What goes wrong with tasks is not upstream's outage: an answer that can be parsed, whatever it says, shows that the way
+//! works; and each task counts at most twice until it succeeds again.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use ahash::{HashMap, RandomState};
 use http::StatusCode;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tokio::time::Instant;
 
-pub use super::circuit::{Admission, CircuitStatus};
-use super::circuit::{Circuit, LONGEST_PAUSE, UNREACHABLE};
+pub use super::circuit::{Admission, CircuitStatus, Outlook, Scope};
+use super::circuit::{Change, Circuit, Failure, LONGEST_PAUSE};
 use crate::answer::reply::Reply;
 use crate::error::Error;
-use crate::request::key::Caller;
+use crate::request::key::{Caller, TaskKey};
 use crate::sync::lock;
 
-/// The word of something in front of upstream that cannot reach it: twenty of these.
-const UNREACHED: u32 = 2;
-
-/// An error or a document that may be one task's alone: forty of these.
-const UNWELL: u32 = 1;
-
-/// How many callers' pauses are kept at once.
+/// The number of callers whose circuits are kept.
 const CALLERS: u64 = 65_536;
 
-/// How upstream is doing.
+/// How often a task counts as a failure until it succeeds again.
+const TASK_COUNTS: u8 = 2;
+
+/// The number of failing tasks that are kept apart; beyond it all of them count anew.
+const FAILING_TASKS: usize = 16_384;
+
+/// The circuits of everyone and of each caller.
 #[derive(Debug)]
 pub struct CircuitBreakers {
     everyone: Mutex<Circuit>,
-    /// Only those whom upstream asked for a pause.
+    /// Of callers whom upstream asked for a pause, or whose polls fail.
     callers: Cache<Caller, Arc<Mutex<Circuit>>>,
+    failing: FailingTasks,
 }
 
-/// What came of a poll, as far as upstream's breakers goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What the result of a poll says about upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Observation {
     /// Upstream answered, whatever it said.
     Answered,
-    /// Nothing usable came back; how much that says of upstream as a whole.
-    Failed(u32),
+    /// Nothing came back that upstream itself could have said; and why.
+    Failed(Scope, Arc<str>),
     /// Upstream asked this caller for a pause.
     Paused(Option<Duration>),
-    /// Upstream asked whoever is at this address for a pause.
+    /// Upstream asked everyone at this address for a pause.
     PausedAll(Option<Duration>),
 }
 
 impl Observation {
-    /// Reads it off what a poll came to; `None` where that says nothing of upstream's breakers.
+    /// Classifies the result of a poll; `None` where upstream was not asked.
     #[must_use]
     pub fn of(result: &Result<Reply, Error>) -> Option<Self> {
         match result {
-            Ok(reply) if reply.status == StatusCode::TOO_MANY_REQUESTS && reply.names_a_fault() => {
-                Some(Self::Paused(reply.retry_after()))
-            }
             Ok(reply) if reply.status == StatusCode::TOO_MANY_REQUESTS => {
-                Some(Self::PausedAll(reply.retry_after()))
+                Some(if reply.is_json() {
+                    Self::Paused(reply.retry_after())
+                } else {
+                    Self::PausedAll(reply.retry_after())
+                })
             }
-            Ok(reply) if is_gateway_failure(reply.status) => Some(Self::Failed(UNREACHED)),
-            Ok(reply) if reply.status.is_server_error() => Some(Self::Failed(UNWELL)),
+            Ok(reply) if is_gateway_failure(reply.status) || reply.is_page() => {
+                Some(Self::Failed(Scope::Channel, reply.reason().into()))
+            }
             Ok(_) => Some(Self::Answered),
-            Err(Error::UpstreamUnavailable(_) | Error::UpstreamClosed | Error::UpstreamTimeout) => {
-                Some(Self::Failed(UNREACHABLE))
+            Err(error @ (Error::UpstreamUnavailable(_) | Error::UpstreamClosed)) => {
+                Some(Self::Failed(Scope::Way, error.reason().into()))
             }
-            Err(Error::UpstreamInvalid(_)) => Some(Self::Failed(UNWELL)),
-            // It was not asked.
+            Err(error @ (Error::UpstreamTimeout | Error::UpstreamInvalid(_))) => {
+                Some(Self::Failed(Scope::Channel, error.reason().into()))
+            }
+            // Upstream said so itself.
+            Err(Error::NotATask(_) | Error::Redirected(_) | Error::TooLarge) => {
+                Some(Self::Answered)
+            }
             Err(_) => None,
         }
     }
 }
 
-/// Whether this is the word of something in front of upstream that cannot reach it.
+/// Whether this status is the word of something in front of upstream that cannot reach it.
 #[must_use]
 pub fn is_gateway_failure(status: StatusCode) -> bool {
     matches!(
@@ -83,7 +96,7 @@ pub fn is_gateway_failure(status: StatusCode) -> bool {
 }
 
 impl CircuitBreakers {
-    /// Well, as far as is known.
+    /// All closed.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -93,44 +106,63 @@ impl CircuitBreakers {
                 .time_to_idle(2 * LONGEST_PAUSE)
                 .eviction_policy(EvictionPolicy::lru())
                 .build(),
+            failing: FailingTasks::default(),
         }
     }
 
-    /// Whether `caller` may ask upstream at `now`, and as what; `chance` (0 to 1) spreads the probes.
+    /// Whether `caller` may ask upstream at `now`, and how; `chance` (0 to 1) spreads the probes.
     ///
     /// # Errors
     /// What to tell the client instead.
     pub fn admit(&self, caller: Caller, now: Instant, chance: f64) -> Result<Admission, Error> {
         let own = match self.callers.get(&caller) {
-            Some(circuit) => with(&circuit, |circuit| circuit.admit(now, chance))?,
+            Some(circuit) => lock(&circuit).admit(caller, now, chance)?,
             None => Admission::Normal,
         };
-        let everyone = with(&self.everyone, |circuit| circuit.admit(now, chance))?;
+        let everyone = lock(&self.everyone).admit(caller, now, chance)?;
         Ok(own.max(everyone))
     }
 
-    /// How upstream is doing, for everyone; changes nothing.
+    /// The state of upstream for everyone; changes nothing.
     #[must_use]
     pub fn status(&self, now: Instant) -> CircuitStatus {
-        with(&self.everyone, |circuit| circuit.status(now))
+        lock(&self.everyone).status(now)
     }
 
-    /// How long `caller` itself was asked to stay away; none where it was not.
+    /// The state of upstream for one caller, where it has a circuit of its own.
+    #[must_use]
+    pub fn status_of(&self, caller: Caller, now: Instant) -> Option<CircuitStatus> {
+        let circuit = self.callers.get(&caller)?;
+        let status = lock(&circuit).status(now);
+        Some(status)
+    }
+
+    /// How long `caller` itself was asked to stay away; `None` where it was not.
     #[must_use]
     pub fn pause_of(&self, caller: Caller, now: Instant) -> Option<Duration> {
-        let circuit = self.callers.get(&caller)?;
-        match with(&circuit, |circuit| circuit.status(now)) {
-            CircuitStatus::Paused { probe_in } => Some(probe_in),
+        match self.status_of(caller, now)? {
+            CircuitStatus::Paused { probe_in, .. } => Some(probe_in),
             _ => None,
         }
     }
 
-    /// How many callers were asked to stay away right now.
+    /// What a poll of `caller` can expect. Changes nothing.
+    #[must_use]
+    pub fn outlook(&self, caller: Caller, now: Instant) -> Outlook {
+        let of = |circuit: &Circuit| circuit.outlook(caller, now);
+        let everyone = of(&lock(&self.everyone));
+        match self.callers.get(&caller) {
+            Some(own) => everyone.max(of(&lock(&own))),
+            None => everyone,
+        }
+    }
+
+    /// The number of callers that were asked to stay away right now.
     #[must_use]
     pub fn paused_callers(&self, now: Instant) -> usize {
         let is_paused = |circuit: &Arc<Mutex<Circuit>>| {
-            let status = with(circuit, |circuit| circuit.status(now));
-            matches!(status, CircuitStatus::Paused { probe_in } if !probe_in.is_zero())
+            let status = lock(circuit).status(now);
+            matches!(status, CircuitStatus::Paused { probe_in, .. } if !probe_in.is_zero())
         };
         self.callers
             .iter()
@@ -138,32 +170,77 @@ impl CircuitBreakers {
             .count()
     }
 
-    /// Notes what came of a poll. An answer ends a pause only where it was asked for after that pause.
+    /// Records the result of a poll. An answer ends a pause only where it was asked for after that pause.
     pub fn record(
         &self,
-        caller: Caller,
+        key: &TaskKey,
         admission: Admission,
         observation: Observation,
         now: Instant,
         chance: f64,
     ) {
-        let own = match observation {
-            Observation::Paused(_) => Some(self.callers.get_with(caller, Arc::default)),
-            _ => self.callers.get(&caller),
+        let caller = key.caller;
+        let (own, everyone) = match observation {
+            Observation::Answered => {
+                self.failing.clear(key);
+                let own = self.callers.get(&caller);
+                let own = own.and_then(|circuit| lock(&circuit).pass(admission, now));
+                (own, lock(&self.everyone).pass(admission, now))
+            }
+            Observation::Failed(scope, reason) => {
+                let failure = Failure {
+                    caller,
+                    scope,
+                    reason,
+                    counts: self.failing.count(key) <= TASK_COUNTS,
+                };
+                let own = self.callers.get_with(caller, Arc::default);
+                let own = lock(&own).fail(failure.clone(), true, now, chance);
+                (own, lock(&self.everyone).fail(failure, false, now, chance))
+            }
+            // A pause of one caller shows that the way works.
+            Observation::Paused(asked) => {
+                let own = self.callers.get_with(caller, Arc::default);
+                let own = lock(&own).pause(asked, now, chance);
+                (own, lock(&self.everyone).pass(admission, now))
+            }
+            Observation::PausedAll(asked) => (None, lock(&self.everyone).pause(asked, now, chance)),
         };
-        if let Some(circuit) = own {
-            with(&circuit, |circuit| match observation {
-                Observation::Paused(asked) => circuit.pause(asked, now, chance),
-                Observation::Answered => circuit.close(admission),
-                Observation::Failed(_) | Observation::PausedAll(_) => {}
-            });
+        if let Some(change) = everyone {
+            self.log(&change, None, now);
+        } else if let Some(change) = own {
+            self.log(&change, Some(caller), now);
         }
-        with(&self.everyone, |circuit| match observation {
-            // A pause of one caller says nothing bad of the way to upstream.
-            Observation::Answered | Observation::Paused(_) => circuit.close(admission),
-            Observation::Failed(weight) => circuit.fail(weight, now, chance),
-            Observation::PausedAll(asked) => circuit.pause(asked, now, chance),
-        });
+    }
+
+    /// Reports a change, once for each.
+    fn log(&self, change: &Change, caller: Option<Caller>, now: Instant) {
+        let whose = caller.map_or_else(String::new, |caller| format!(" for caller {caller:?}"));
+        match change {
+            Change::Opened { failed, passed } => {
+                let status = match caller {
+                    Some(caller) => self.status_of(caller, now),
+                    None => Some(self.status(now)),
+                };
+                let reason = match status {
+                    Some(CircuitStatus::Open { reason, .. }) => reason,
+                    _ => "".into(),
+                };
+                tracing::warn!(
+                    "upstream is down{whose}: {reason}; {failed} of {} polls failed within 10 s; last known states stand \
+                     in, and upstream is probed",
+                    failed + passed
+                );
+            }
+            Change::Paused(pause) => tracing::warn!(
+                "upstream asked for a pause of {:.1} s{whose} (429)",
+                pause.as_secs_f64()
+            ),
+            Change::Closed(since) => tracing::info!(
+                "upstream answers again{whose}, after {:.1} s",
+                now.saturating_duration_since(*since).as_secs_f64()
+            ),
+        }
     }
 }
 
@@ -173,256 +250,316 @@ impl Default for CircuitBreakers {
     }
 }
 
-fn with<T>(circuit: &Mutex<Circuit>, change: impl FnOnce(&mut Circuit) -> T) -> T {
-    change(&mut lock(circuit))
+/// How often each task failed since it last succeeded. Bounded, and not touched while nothing fails.
+#[derive(Debug, Default)]
+struct FailingTasks {
+    counts: Mutex<HashMap<u64, u8>>,
+    len: AtomicUsize,
+    digests: RandomState,
+}
+
+impl FailingTasks {
+    /// Counts a failure; returns which one of its task it is.
+    fn count(&self, key: &TaskKey) -> u8 {
+        let counts = &mut *lock(&self.counts);
+        if counts.len() >= FAILING_TASKS {
+            counts.clear();
+        }
+        let count = counts.entry(self.digest(key)).or_default();
+        *count = count.saturating_add(1);
+        let count = *count;
+        self.len.store(counts.len(), Ordering::Relaxed);
+        count
+    }
+
+    fn clear(&self, key: &TaskKey) {
+        if self.len.load(Ordering::Relaxed) > 0 {
+            let counts = &mut *lock(&self.counts);
+            counts.remove(&self.digest(key));
+            self.len.store(counts.len(), Ordering::Relaxed);
+        }
+    }
+
+    fn digest(&self, key: &TaskKey) -> u64 {
+        self.digests.hash_one((key.caller, key.task.as_str()))
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::circuit::{FAILURES, FIRST_PROBE};
+    use super::super::circuit::{FEWEST_FAILURES, FIRST_PROBE};
     use super::*;
+    use crate::request::key::{CallerKey, Credentials};
+    use crate::request::route::TaskId;
+    use crate::task::Dialect;
 
     const SECOND: Duration = Duration::from_secs(1);
     const HOUR: Duration = Duration::from_hours(1);
 
-    fn callers() -> (Caller, Caller) {
-        use crate::request::key::{CallerKey, Credentials};
-        let key = CallerKey::random().expect("random bytes");
-        let caller = |target: &'static str| {
-            key.caller(&Credentials::new(
-                http::HeaderMap::new(),
-                http::Uri::from_static(target),
-            ))
-        };
-        (caller("/?a"), caller("/?b"))
+    /// Breakers, two callers, and a moment.
+    struct Scene {
+        breakers: CircuitBreakers,
+        one: Caller,
+        other: Caller,
+        now: Instant,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let key = CallerKey::random().expect("random bytes");
+            let caller = |target: &'static str| {
+                key.caller(&Credentials::new(
+                    http::HeaderMap::new(),
+                    http::Uri::from_static(target),
+                ))
+            };
+            Self {
+                breakers: CircuitBreakers::new(),
+                one: caller("/?a"),
+                other: caller("/?b"),
+                now: Instant::now(),
+            }
+        }
+
+        fn record(&self, caller: Caller, task: usize, observation: Observation) {
+            self.record_as(Admission::Probe, caller, task, observation);
+        }
+
+        fn record_as(
+            &self,
+            admission: Admission,
+            caller: Caller,
+            task: usize,
+            observation: Observation,
+        ) {
+            let key = TaskKey {
+                caller,
+                dialect: Dialect::OpenAi,
+                task: TaskId::new(&format!("t{task}")),
+            };
+            self.breakers
+                .record(&key, admission, observation, self.now, 0.0);
+        }
+
+        fn admit(&self, caller: Caller) -> Result<Admission, Error> {
+            self.breakers.admit(caller, self.now, 0.0)
+        }
+
+        fn status(&self) -> CircuitStatus {
+            self.breakers.status(self.now)
+        }
+
+        fn is_open(&self) -> bool {
+            matches!(self.status(), CircuitStatus::Open { .. })
+        }
+
+        /// As many different tasks fail as open a circuit.
+        fn fail(&self, caller: Caller, scope: Scope) {
+            for task in 0..usize::try_from(FEWEST_FAILURES).expect("is small") {
+                self.record(caller, task, failed(scope));
+            }
+        }
+    }
+
+    fn failed(scope: Scope) -> Observation {
+        Observation::Failed(scope, "refused".into())
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_upstream_that_is_down_is_probed_at_its_pace_and_open_again_after_one_answer() {
-        let (breakers, (caller, other), mut now) =
-            (CircuitBreakers::new(), callers(), Instant::now());
-        for _ in 0..FAILURES / UNREACHABLE {
-            assert_eq!(breakers.admit(caller, now, 0.0), Ok(Admission::Normal));
-            breakers.record(
-                caller,
-                Admission::Probe,
-                Observation::Failed(UNREACHABLE),
-                now,
-                0.0,
-            );
-        }
+    async fn an_upstream_that_is_down_is_probed_at_its_pace_and_closed_again_after_one_answer() {
+        let mut scene = Scene::new();
+        scene.fail(scene.one, Scope::Way);
         let mut probes = 0;
         for _ in 0..600 {
-            now += SECOND / 10;
-            probes += u32::from(breakers.admit(other, now, 0.5).is_ok());
+            scene.now += SECOND / 10;
+            let admitted = scene.breakers.admit(scene.other, scene.now, 0.5);
+            probes += u32::from(admitted.is_ok());
         }
         assert_eq!(
             probes, 34,
             "four soon, then one about every 1.9 s, for a minute"
         );
-        breakers.record(caller, Admission::Probe, Observation::Answered, now, 0.0);
-        assert_eq!(breakers.admit(other, now, 0.0), Ok(Admission::Normal));
+        scene.record(scene.one, 0, Observation::Answered);
+        assert_eq!(scene.admit(scene.other), Ok(Admission::Normal));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_counts_twice_at_most_until_it_succeeds() {
+        let scene = Scene::new();
+        for _ in 0..100 {
+            for task in 0..3 {
+                scene.record(scene.one, task, failed(Scope::Way));
+            }
+        }
+        let (failed_so_far, passed) = (6, 0);
+        let closed = |failed, passed| CircuitStatus::Closed { failed, passed };
+        assert_eq!(scene.status(), closed(failed_so_far, passed));
+        scene.record(scene.one, 0, Observation::Answered);
+        for _ in 0..100 {
+            scene.record(scene.one, 0, failed(Scope::Way));
+        }
+        assert_eq!(scene.status(), closed(failed_so_far + 2, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_one_poll_in_twenty_gets_through_upstream_is_not_down() {
+        let scene = Scene::new();
+        for task in 0..1000 {
+            if task % 19 == 0 {
+                scene.record(scene.other, task, Observation::Answered);
+            }
+            scene.record(scene.one, task + 5000, failed(Scope::Channel));
+            assert!(!scene.is_open(), "{task}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_fails_for_one_caller_alone_leaves_the_others_their_polls() {
+        let scene = Scene::new();
+        scene.fail(scene.one, Scope::Channel);
+        assert!(scene.is_open());
+        assert_eq!(scene.admit(scene.one), Err(Error::UpstreamDown));
+        assert_eq!(scene.admit(scene.other), Ok(Admission::Normal));
+        // It works for the other one: only the first has a circuit that is open.
+        scene.record_as(Admission::Normal, scene.other, 7, Observation::Answered);
+        assert!(!scene.is_open());
+        assert_eq!(scene.admit(scene.one), Err(Error::UpstreamDown));
+        assert_eq!(scene.admit(scene.other), Ok(Admission::Normal));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_fails_for_two_callers_or_on_the_way_is_down_for_everyone() {
+        let scene = Scene::new();
+        scene.fail(scene.one, Scope::Channel);
+        scene.record_as(Admission::Normal, scene.other, 7, failed(Scope::Channel));
+        assert_eq!(scene.admit(scene.other), Err(Error::UpstreamDown));
+        let scene = Scene::new();
+        scene.fail(scene.one, Scope::Way);
+        assert_eq!(scene.admit(scene.other), Err(Error::UpstreamDown));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_are_counted_within_ten_seconds() {
+        let mut scene = Scene::new();
+        for task in 0..100 {
+            scene.record(scene.one, task, failed(Scope::Way));
+            scene.now += 2 * SECOND;
+            assert!(!scene.is_open());
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_outage_that_nobody_asked_about_since_refuses_no_one() {
-        let (breakers, (caller, other), mut now) =
-            (CircuitBreakers::new(), callers(), Instant::now());
-        for _ in 0..FAILURES / UNREACHABLE {
-            breakers.record(
-                caller,
-                Admission::Probe,
-                Observation::Failed(UNREACHABLE),
-                now,
-                0.0,
-            );
+        let mut scene = Scene::new();
+        scene.fail(scene.one, Scope::Way);
+        scene.now += Duration::from_hours(8);
+        assert_eq!(scene.status(), CircuitStatus::Stale);
+        for caller in [scene.one, scene.other, scene.one] {
+            assert_eq!(scene.admit(caller), Ok(Admission::Normal));
         }
-        now += Duration::from_hours(8);
-        for caller in [caller, other, caller] {
-            assert_eq!(breakers.admit(caller, now, 0.0), Ok(Admission::Normal));
-        }
-        breakers.record(
-            caller,
-            Admission::Probe,
-            Observation::Failed(UNREACHABLE),
-            now,
-            0.0,
-        );
+        scene.record(scene.one, 0, failed(Scope::Way));
         assert_eq!(
-            breakers.admit(other, now, 0.0),
+            scene.admit(scene.other),
             Err(Error::UpstreamDown),
-            "one failure is enough this time"
+            "one failure is enough this time, of whichever task"
         );
-        breakers.record(
-            caller,
-            Admission::Probe,
-            Observation::PausedAll(None),
-            now,
-            0.0,
-        );
-        now += Duration::from_hours(8);
-        for caller in [caller, other, caller] {
-            assert_eq!(breakers.admit(caller, now, 0.0), Ok(Admission::Normal));
+        scene.record(scene.one, 0, Observation::PausedAll(None));
+        scene.now += Duration::from_hours(8);
+        for caller in [scene.one, scene.other, scene.one] {
+            assert_eq!(scene.admit(caller), Ok(Admission::Normal));
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn people_are_told_what_polls_would_find() {
-        let (breakers, (caller, other), now) = (CircuitBreakers::new(), callers(), Instant::now());
-        let note = |observation| breakers.record(caller, Admission::Probe, observation, now, 0.0);
-        note(Observation::Failed(UNREACHABLE));
-        let (failures, limit) = (UNREACHABLE, FAILURES);
-        assert_eq!(
-            breakers.status(now),
-            CircuitStatus::Closed { failures, limit }
-        );
-        note(Observation::Failed(FAILURES));
+    async fn the_status_says_what_polls_can_expect_and_changes_nothing() {
+        let mut scene = Scene::new();
+        let outlooks = |scene: &Scene| {
+            [scene.one, scene.other].map(|caller| scene.breakers.outlook(caller, scene.now))
+        };
+        scene.fail(scene.one, Scope::Way);
+        let (since, reason) = (scene.now, "refused".into());
         let probe_in = FIRST_PROBE;
-        assert_eq!(breakers.status(now), CircuitStatus::Open { probe_in });
-        assert_eq!(breakers.status(now + HOUR), CircuitStatus::Stale);
-        assert_eq!(
-            breakers.admit(other, now, 0.0),
-            Err(Error::UpstreamDown),
-            "nothing changed"
-        );
-        note(Observation::PausedAll(Some(SECOND)));
+        let open = CircuitStatus::Open {
+            since,
+            reason,
+            probe_in,
+        };
+        assert_eq!(scene.status(), open);
+        assert_eq!(outlooks(&scene), [Outlook::Refuses; 2]);
+        scene.now += FIRST_PROBE;
+        assert_eq!(outlooks(&scene), [Outlook::Probes; 2]);
+        assert_eq!(outlooks(&scene), [Outlook::Probes; 2], "nothing changed");
+        scene.now += HOUR;
+        assert_eq!(scene.status(), CircuitStatus::Stale);
+        assert_eq!(outlooks(&scene), [Outlook::Passes; 2]);
+
+        scene.record(scene.one, 0, Observation::PausedAll(Some(SECOND)));
+        let since = scene.now;
         let probe_in = SECOND;
-        assert_eq!(breakers.status(now), CircuitStatus::Paused { probe_in });
-        note(Observation::Answered);
-        assert_eq!(
-            breakers.status(now),
-            CircuitStatus::Closed { failures: 0, limit }
-        );
+        assert_eq!(scene.status(), CircuitStatus::Paused { since, probe_in });
+        scene.record(scene.one, 0, Observation::Answered);
+        assert!(matches!(scene.status(), CircuitStatus::Closed { .. }));
 
-        note(Observation::Paused(Some(SECOND)));
-        let pauses = [caller, other].map(|caller| breakers.pause_of(caller, now));
-        assert_eq!(
-            (pauses, breakers.paused_callers(now)),
-            ([Some(SECOND), None], 1)
-        );
-        assert_eq!(breakers.paused_callers(now + HOUR), 0);
-        assert_eq!(
-            breakers.status(now),
-            CircuitStatus::Closed { failures: 0, limit }
-        );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn failures_between_answers_are_a_tasks_own_affair() {
-        let (breakers, (caller, _), now) = (CircuitBreakers::new(), callers(), Instant::now());
-        for _ in 0..100 {
-            breakers.record(
-                caller,
-                Admission::Probe,
-                Observation::Failed(UNREACHABLE),
-                now,
-                0.0,
-            );
-            breakers.record(caller, Admission::Probe, Observation::Answered, now, 0.0);
-            assert_eq!(breakers.admit(caller, now, 0.0), Ok(Admission::Normal));
-        }
+        scene.now += HOUR;
+        scene.record(scene.one, 0, Observation::Paused(Some(SECOND)));
+        let pauses =
+            [scene.one, scene.other].map(|caller| scene.breakers.pause_of(caller, scene.now));
+        assert_eq!(pauses, [Some(SECOND), None]);
+        assert_eq!(scene.breakers.paused_callers(scene.now), 1);
+        assert_eq!(scene.breakers.paused_callers(scene.now + HOUR), 0);
+        assert_eq!(outlooks(&scene), [Outlook::Refuses, Outlook::Passes]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_429_that_names_a_caller_pauses_that_one_for_as_long_as_it_says() {
-        let (breakers, (caller, other), now) = (CircuitBreakers::new(), callers(), Instant::now());
-        breakers.record(
-            caller,
-            Admission::Probe,
-            Observation::Paused(Some(7 * SECOND)),
-            now,
-            0.0,
-        );
-        assert_eq!(
-            breakers.admit(caller, now + 2 * SECOND, 0.0),
-            Err(Error::RateLimited(5 * SECOND))
-        );
-        assert_eq!(breakers.admit(other, now, 0.0), Ok(Admission::Normal));
-        assert_eq!(
-            breakers.admit(caller, now + 7 * SECOND, 0.0),
-            Ok(Admission::Probe)
-        );
+        let mut scene = Scene::new();
+        scene.record(scene.one, 0, Observation::Paused(Some(7 * SECOND)));
+        scene.now += 2 * SECOND;
+        assert_eq!(scene.admit(scene.one), Err(Error::RateLimited(5 * SECOND)));
+        assert_eq!(scene.admit(scene.other), Ok(Admission::Normal));
+        scene.now += 5 * SECOND;
+        assert_eq!(scene.admit(scene.one), Ok(Admission::Probe));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_429_that_names_no_one_pauses_everyone_for_longer_each_time() {
-        let (breakers, (caller, other), mut now) =
-            (CircuitBreakers::new(), callers(), Instant::now());
+        let mut scene = Scene::new();
         for seconds in [1, 2, 4, 8, 16, 30, 30] {
-            breakers.record(
-                caller,
-                Admission::Probe,
-                Observation::PausedAll(None),
-                now,
-                0.0,
-            );
-            assert_eq!(
-                breakers.admit(other, now, 0.0),
-                Err(Error::RateLimited(seconds * SECOND))
-            );
-            now += seconds * SECOND;
-            assert_eq!(breakers.admit(other, now, 0.0), Ok(Admission::Probe));
-            assert!(
-                breakers.admit(caller, now, 0.0).is_err(),
-                "no more than one"
-            );
+            scene.record(scene.one, 0, Observation::PausedAll(None));
+            let pause = Err(Error::RateLimited(seconds * SECOND));
+            assert_eq!(scene.admit(scene.other), pause);
+            scene.now += seconds * SECOND;
+            assert_eq!(scene.admit(scene.other), Ok(Admission::Probe));
+            assert!(scene.admit(scene.one).is_err(), "no more than one");
         }
-        breakers.record(other, Admission::Probe, Observation::Answered, now, 0.0);
-        breakers.record(
-            caller,
-            Admission::Probe,
-            Observation::PausedAll(None),
-            now,
-            0.0,
-        );
-        assert_eq!(
-            breakers.admit(caller, now, 0.0),
-            Err(Error::RateLimited(SECOND)),
-            "starts small again"
-        );
+        scene.record(scene.other, 0, Observation::Answered);
+        scene.record(scene.one, 0, Observation::PausedAll(None));
+        let small_again = Err(Error::RateLimited(SECOND));
+        assert_eq!(scene.admit(scene.one), small_again);
     }
 
     #[tokio::test(start_paused = true)]
     async fn no_answer_silences_a_caller_for_hours() {
-        let (breakers, (caller, _), now) = (CircuitBreakers::new(), callers(), Instant::now());
-        breakers.record(
-            caller,
-            Admission::Probe,
-            Observation::Paused(Some(Duration::from_hours(24))),
-            now,
-            0.0,
-        );
-        assert_eq!(
-            breakers.admit(caller, now + LONGEST_PAUSE, 0.0),
-            Ok(Admission::Probe)
-        );
+        let mut scene = Scene::new();
+        let day = Duration::from_hours(24);
+        scene.record(scene.one, 0, Observation::Paused(Some(day)));
+        scene.now += LONGEST_PAUSE;
+        assert_eq!(scene.admit(scene.one), Ok(Admission::Probe));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_that_was_under_way_does_not_end_a_pause() {
-        let (breakers, (caller, other), now) = (CircuitBreakers::new(), callers(), Instant::now());
-        breakers.record(
-            caller,
-            Admission::Normal,
-            Observation::Paused(Some(30 * SECOND)),
-            now,
-            0.0,
-        );
-        breakers.record(caller, Admission::Normal, Observation::Answered, now, 0.0);
+    async fn an_answer_that_was_in_progress_does_not_end_a_pause() {
+        let scene = Scene::new();
+        let answered = |caller| {
+            scene.record_as(Admission::Normal, caller, 0, Observation::Answered);
+        };
+        scene.record(scene.one, 0, Observation::Paused(Some(30 * SECOND)));
+        answered(scene.one);
+        assert_eq!(scene.admit(scene.one), Err(Error::RateLimited(30 * SECOND)));
+        scene.record(scene.other, 0, Observation::PausedAll(Some(9 * SECOND)));
+        answered(scene.other);
         assert_eq!(
-            breakers.admit(caller, now, 0.0),
-            Err(Error::RateLimited(30 * SECOND))
-        );
-        breakers.record(
-            other,
-            Admission::Normal,
-            Observation::PausedAll(Some(9 * SECOND)),
-            now,
-            0.0,
-        );
-        breakers.record(other, Admission::Normal, Observation::Answered, now, 0.0);
-        assert_eq!(
-            breakers.admit(other, now, 0.0),
+            scene.admit(scene.other),
             Err(Error::RateLimited(9 * SECOND))
         );
     }

@@ -1,27 +1,35 @@
 //! One circuit breaker: whether what it stands for may be asked right now. Pure: time and chance are arguments.
+//!
+//! It judges the way to upstream by the share of polls that fail within a window, never by failures in a row: one
+//! vendor's channel that fails says nothing about the others.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::error::Error;
+use crate::request::key::Caller;
 
-/// How much must fail in a row, further tries included, before it is upstream's affair and not a task's.
-pub(super) const FAILURES: u32 = 40;
+/// The window in which polls are counted, in seconds.
+const WINDOW: u64 = 10;
 
-/// No answer at all: eight of these.
-pub(super) const UNREACHABLE: u32 = 5;
+/// The fewest failures within the window that open a circuit. A task counts twice at most, so these are four tasks.
+pub(super) const FEWEST_FAILURES: u32 = 8;
 
-/// How long between two probes of an upstream that is down; up to twice that, by chance, so that many gateways do
-/// not probe in step.
+/// While one poll in so many gets through, the circuit stays closed.
+const ONE_IN: u32 = 20;
+
+/// The time between two probes of an upstream that is down; up to twice that, at random, so that many gateways do not
+/// probe in step.
 const PROBE: Duration = Duration::from_millis(1250);
 
-/// The first probe comes this soon, or twice that, and every further one after twice as long: a blip is soon over.
+/// The time until the first probe, up to twice that; doubled for each further one: a blip is soon over.
 pub(super) const FIRST_PROBE: Duration = Duration::from_millis(100);
 
-/// How long after the time for a probe what is known of upstream says nothing any more: nobody asked for that long.
-/// Polls that come then are not to be refused for the sake of an outage of last night.
-const OUTDATED: Duration = Duration::from_secs(10);
+/// The time after a probe was due at which an open circuit is stale: nobody asked since, and polls that come now are not
+/// refused because of an outage of last night.
+const STALE_AFTER: Duration = Duration::from_secs(10);
 
 /// The first pause after a 429 that does not say how long; doubled with every further one.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -29,72 +37,139 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause, whatever upstream says: a mistaken answer must not silence a caller for hours.
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 
-/// The longest pause that is made up here.
+/// The longest pause where upstream does not say how long.
 const LONGEST_GUESS: Duration = Duration::from_secs(30);
 
-/// How upstream is doing, for people.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The state of a circuit, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CircuitStatus {
     /// Everyone may ask.
     Closed {
-        /// How much failed in a row lately.
-        failures: u32,
-        /// With how much it is taken to be down.
-        limit: u32,
+        /// The failures that count within the window.
+        failed: u32,
+        /// The polls within the window that upstream answered.
+        passed: u32,
     },
-    /// It is down, and only probed.
+    /// Upstream is down, and only probed.
     Open {
-        /// How long until the next probe may go.
+        /// When the circuit opened.
+        since: Instant,
+        /// Why the last poll failed.
+        reason: Arc<str>,
+        /// The time until the next probe.
         probe_in: Duration,
     },
-    /// It asked everyone for a pause.
+    /// Upstream asked for a pause.
     Paused {
-        /// How long until the first poll may go again.
+        /// When it first did.
+        since: Instant,
+        /// The time until the first poll may go again.
         probe_in: Duration,
     },
-    /// It failed when it was last asked, which was some time ago.
+    /// Upstream failed when it was last asked, which was some time ago.
     Stale,
 }
 
-/// As what a poll may go to upstream.
+/// How a poll was admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Admission {
-    /// As any other.
+    /// The circuit is closed.
     Normal,
-    /// To find out whether it is over.
+    /// To find out whether upstream is back.
     Probe,
 }
 
-/// One circuit breaker: closed, or open with a time for the next probe.
+/// What a poll can expect of a circuit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outlook {
+    /// It passes.
+    Passes,
+    /// It may be the probe that is due.
+    Probes,
+    /// It is refused.
+    Refuses,
+}
+
+/// What a failure says something about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// The way to upstream: no connection came about, or it broke before an answer.
+    Way,
+    /// The way, or only the channel that this task is on: a time-out, a gateway's word, a page that is not JSON.
+    Channel,
+}
+
+/// A failure that counts.
+#[derive(Debug, Clone)]
+pub(super) struct Failure {
+    pub(super) caller: Caller,
+    pub(super) scope: Scope,
+    pub(super) reason: Arc<str>,
+    /// Whether its task has not failed too often yet to count.
+    pub(super) counts: bool,
+}
+
+/// What a poll's result changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Change {
+    /// The circuit opened, after this share of the polls failed.
+    Opened { failed: u32, passed: u32 },
+    /// A pause began.
+    Paused(Duration),
+    /// What began then is over.
+    Closed(Instant),
+}
+
+#[derive(Debug)]
 pub(super) enum Circuit {
-    Closed { failures: u32 },
-    Open { probes: u32, probe_at: Instant },
-    Paused { times: u32, probe_at: Instant },
+    Closed(Window),
+    Open {
+        since: Instant,
+        reason: Arc<str>,
+        /// The one caller whose polls failed, where nobody else polled: others may still try.
+        only: Option<Caller>,
+        probes: u32,
+        probe_at: Instant,
+    },
+    Paused {
+        since: Instant,
+        times: u32,
+        probe_at: Instant,
+    },
 }
 
 impl Default for Circuit {
     fn default() -> Self {
-        Self::Closed { failures: 0 }
+        Self::Closed(Window::default())
     }
 }
 
 impl Circuit {
-    /// Lets everything through, or only a probe when it is due. A probe that never comes back does not keep the next
-    /// one from being made.
-    pub(super) fn admit(&mut self, now: Instant, chance: f64) -> Result<Admission, Error> {
-        match *self {
-            // One more failure, and it is down again.
-            Self::Open { probe_at, .. } if now >= probe_at + OUTDATED => {
-                let failures = FAILURES - UNREACHABLE;
-                *self = Self::Closed { failures };
+    /// Lets every poll pass, or only a probe when it is due. A probe that never comes back does not keep the next one
+    /// from being made.
+    pub(super) fn admit(
+        &mut self,
+        caller: Caller,
+        now: Instant,
+        chance: f64,
+    ) -> Result<Admission, Error> {
+        match self {
+            Self::Open { probe_at, .. } if now >= *probe_at + STALE_AFTER => {
+                *self = Self::Closed(Window::suspicious());
             }
-            Self::Paused { probe_at, .. } if now >= probe_at + OUTDATED => *self = Self::default(),
+            Self::Paused { probe_at, .. } if now >= *probe_at + STALE_AFTER => {
+                *self = Self::default();
+            }
             _ => {}
         }
         match self {
-            Self::Closed { .. } => Ok(Admission::Normal),
-            Self::Open { probes, probe_at } if now >= *probe_at => {
+            Self::Closed(_) => Ok(Admission::Normal),
+            Self::Open {
+                only: Some(only), ..
+            } if *only != caller => Ok(Admission::Normal),
+            Self::Open {
+                probes, probe_at, ..
+            } if now >= *probe_at => {
                 *probes += 1;
                 *probe_at = now + pace(*probes, chance);
                 Ok(Admission::Probe)
@@ -108,52 +183,123 @@ impl Circuit {
         }
     }
 
+    pub(super) fn outlook(&self, caller: Caller, now: Instant) -> Outlook {
+        match self {
+            Self::Closed(_) => Outlook::Passes,
+            Self::Open {
+                only: Some(only), ..
+            } if *only != caller => Outlook::Passes,
+            Self::Open { probe_at, .. } | Self::Paused { probe_at, .. } => {
+                if now >= *probe_at + STALE_AFTER {
+                    Outlook::Passes
+                } else if now >= *probe_at {
+                    Outlook::Probes
+                } else {
+                    Outlook::Refuses
+                }
+            }
+        }
+    }
+
     pub(super) fn status(&self, now: Instant) -> CircuitStatus {
-        match *self {
-            Self::Closed { failures } => CircuitStatus::Closed {
-                failures,
-                limit: FAILURES,
-            },
+        match self {
+            Self::Closed(window) => {
+                let (failed, passed) = window.counts(now);
+                CircuitStatus::Closed { failed, passed }
+            }
             Self::Open { probe_at, .. } | Self::Paused { probe_at, .. }
-                if now >= probe_at + OUTDATED =>
+                if now >= *probe_at + STALE_AFTER =>
             {
                 CircuitStatus::Stale
             }
-            Self::Open { probe_at, .. } => CircuitStatus::Open {
+            Self::Open {
+                since,
+                reason,
+                probe_at,
+                ..
+            } => CircuitStatus::Open {
+                since: *since,
+                reason: Arc::clone(reason),
                 probe_in: probe_at.saturating_duration_since(now),
             },
-            Self::Paused { probe_at, .. } => CircuitStatus::Paused {
+            Self::Paused {
+                since, probe_at, ..
+            } => CircuitStatus::Paused {
+                since: *since,
                 probe_in: probe_at.saturating_duration_since(now),
             },
         }
     }
 
-    /// An answer that was under way when the pause began says nothing of its end.
-    pub(super) fn close(&mut self, admission: Admission) {
-        if !matches!(self, Self::Paused { .. }) || admission == Admission::Probe {
-            *self = Self::default();
+    /// Upstream answered. An answer that was in progress when a pause began says nothing about its end.
+    pub(super) fn pass(&mut self, admission: Admission, now: Instant) -> Option<Change> {
+        match self {
+            Self::Closed(window) => {
+                window.pass(now);
+                None
+            }
+            Self::Paused { .. } if admission == Admission::Normal => None,
+            Self::Open { since, .. } | Self::Paused { since, .. } => {
+                let since = *since;
+                *self = Self::default();
+                Some(Change::Closed(since))
+            }
         }
     }
 
-    pub(super) fn fail(&mut self, weight: u32, now: Instant, chance: f64) {
-        let down = |probes| Self::Open {
-            probes,
-            probe_at: now + pace(probes, chance),
-        };
-        *self = match *self {
-            Self::Closed { failures } if failures + weight < FAILURES => Self::Closed {
-                failures: failures + weight,
-            },
-            Self::Closed { .. } => down(0),
-            Self::Open { probes, .. } => down(probes),
-            paused @ Self::Paused { .. } => paused,
-        };
+    /// Upstream did not answer. `alone` is whether the circuit stands for one caller.
+    pub(super) fn fail(
+        &mut self,
+        failure: Failure,
+        alone: bool,
+        now: Instant,
+        chance: f64,
+    ) -> Option<Change> {
+        match self {
+            Self::Closed(window) => {
+                let opens = window.fail(&failure, now);
+                if !opens {
+                    return None;
+                }
+                let (failed, passed) = window.counts(now);
+                let only = (!alone).then(|| window.only(failure.caller, now)).flatten();
+                *self = Self::Open {
+                    since: now,
+                    reason: failure.reason,
+                    only,
+                    probes: 0,
+                    probe_at: now + pace(0, chance),
+                };
+                Some(Change::Opened { failed, passed })
+            }
+            Self::Open {
+                reason,
+                only,
+                probes,
+                probe_at,
+                ..
+            } => {
+                *reason = failure.reason;
+                *probe_at = now + pace(*probes, chance);
+                if only.is_some_and(|only| only != failure.caller) {
+                    *only = None;
+                }
+                None
+            }
+            Self::Paused { .. } => None,
+        }
     }
 
-    pub(super) fn pause(&mut self, asked: Option<Duration>, now: Instant, chance: f64) {
-        let times = match self {
-            Self::Paused { times, .. } => *times + 1,
-            Self::Closed { .. } | Self::Open { .. } => 0,
+    /// Upstream asked for a pause.
+    pub(super) fn pause(
+        &mut self,
+        asked: Option<Duration>,
+        now: Instant,
+        chance: f64,
+    ) -> Option<Change> {
+        let (since, times) = match self {
+            Self::Paused { since, times, .. } => (*since, *times + 1),
+            Self::Closed(_) | Self::Open { .. } => (now, 0),
         };
         let guess = PAUSE
             .saturating_mul(1 << times.min(10))
@@ -164,14 +310,116 @@ impl Circuit {
             .unwrap_or(guess)
             .clamp(Duration::from_millis(1), LONGEST_PAUSE);
         *self = Self::Paused {
+            since,
             times,
             probe_at: now + pause,
         };
+        (times == 0).then_some(Change::Paused(pause))
     }
 }
 
-/// How long until the next probe of an upstream that is down, after so many.
-fn pace(probes: u32, chance: f64) -> Duration {
+/// The polls of the last seconds.
+#[derive(Debug, Default)]
+pub(super) struct Window {
+    seconds: [Second; WINDOW as usize],
+    start: Option<Instant>,
+    /// The latest caller whose poll failed, and whether another one's did before it within the window.
+    failing: Option<(Caller, Instant)>,
+    another: Option<(Caller, Instant)>,
+    /// Whether the first failure opens the circuit again.
+    suspicious: bool,
+}
+
+/// The polls of one second.
+#[derive(Debug, Clone, Copy, Default)]
+struct Second {
+    number: u64,
+    passed: u32,
+    failed: u32,
+    /// Of the failed ones, those of [`Scope::Way`].
+    on_the_way: u32,
+}
+
+impl Window {
+    fn suspicious() -> Self {
+        Self {
+            suspicious: true,
+            ..Self::default()
+        }
+    }
+
+    fn pass(&mut self, now: Instant) {
+        self.suspicious = false;
+        self.second(now).passed += 1;
+    }
+
+    /// Counts a failure; returns whether it opens the circuit.
+    fn fail(&mut self, failure: &Failure, now: Instant) -> bool {
+        if self.suspicious {
+            return true;
+        }
+        if !failure.counts {
+            return false;
+        }
+        match &mut self.failing {
+            Some((caller, at)) if *caller == failure.caller => *at = now,
+            failing => self.another = failing.replace((failure.caller, now)),
+        }
+        let second = self.second(now);
+        second.failed += 1;
+        second.on_the_way += u32::from(failure.scope == Scope::Way);
+        let (failed, passed) = self.counts(now);
+        failed >= FEWEST_FAILURES && passed.saturating_mul(ONE_IN) < failed.saturating_add(passed)
+    }
+
+    /// The one caller whose polls failed, where that may be its own affair.
+    fn only(&self, caller: Caller, now: Instant) -> Option<Caller> {
+        let recent = |at: &Instant| now.saturating_duration_since(*at).as_secs() < WINDOW;
+        let is_shared = self.another.as_ref().is_some_and(|(_, at)| recent(at));
+        let (failed, on_the_way) = self.within(now).fold((0, 0), |(failed, way), second| {
+            (failed + second.failed, way + second.on_the_way)
+        });
+        (!is_shared && on_the_way * 2 < failed).then_some(caller)
+    }
+
+    /// The failures that count, and the polls that passed.
+    fn counts(&self, now: Instant) -> (u32, u32) {
+        self.within(now).fold((0, 0), |(failed, passed), second| {
+            (failed + second.failed, passed + second.passed)
+        })
+    }
+
+    fn within(&self, now: Instant) -> impl Iterator<Item = &Second> {
+        let number = self.number(now);
+        self.seconds
+            .iter()
+            .filter(move |second| second.number + WINDOW > number)
+    }
+
+    fn second(&mut self, now: Instant) -> &mut Second {
+        self.start.get_or_insert(now);
+        let number = self.number(now);
+        let second = &mut self.seconds[usize::try_from(number % WINDOW).unwrap_or(0)];
+        if second.number != number {
+            *second = Second {
+                number,
+                ..Second::default()
+            };
+        }
+        second
+    }
+
+    /// Seconds are counted from `WINDOW` on, so that an empty one lies outside of every window.
+    fn number(&self, now: Instant) -> u64 {
+        let since = self
+            .start
+            .map_or(Duration::ZERO, |start| now.saturating_duration_since(start));
+        WINDOW + since.as_secs()
+    }
+}
+
+/// The time until the next probe of an upstream that is down, after so many.
+pub(super) fn pace(probes: u32, chance: f64) -> Duration {
     let pace = FIRST_PROBE.saturating_mul(1 << probes.min(10)).min(PROBE);
     pace.mul_f64(1.0 + chance)
 }

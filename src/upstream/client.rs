@@ -1,12 +1,14 @@
 //! The API behind pollgate: pooled connections, over HTTP or HTTPS, HTTP/1.1 or HTTP/2.
 
+use std::collections::HashSet;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
 use http::header::PROXY_AUTHORIZATION;
 use http::uri::Scheme;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -16,12 +18,16 @@ use tokio::time::Instant;
 use super::UpstreamProblem;
 use super::connect::{self, Connector, Offer};
 use super::failure::failure;
-use super::http1::NoBody;
+use super::headers::is_harmless;
+use super::http1::{NoBody, is_unprocessed};
 use super::pool::Pool;
-use super::{PING, POOL_IDLE, READ_AHEAD, STREAM_WINDOW, STREAMS};
+use super::received::{BodyLimit, Received};
+use super::{PING_EVERY, PING_TIMEOUT, POOL_IDLE, READ_AHEAD, STREAM_WINDOW, STREAMS};
 use crate::config::{self, UpstreamUrl};
 use crate::error::Error;
 use crate::message::body::Body;
+use crate::request::key::Credentials;
+use crate::sync::lock;
 use crate::telemetry::{Metrics, UpstreamKind};
 
 /// The API behind pollgate. Cheap to clone; clones share their connections.
@@ -39,7 +45,17 @@ struct Inner {
     /// For a proxy that is asked in absolute form.
     proxy_authorization: Option<HeaderValue>,
     metrics: Arc<Metrics>,
+    /// Names of headers that polls carried and that were not passed on: each is logged once.
+    not_passed: Mutex<HashSet<HeaderName>>,
+    /// Whether it was logged that upstream redirects polls.
+    redirected: AtomicBool,
 }
+
+/// How often a forwarded request without a body is sent that an HTTP/2 upstream says it has not processed.
+const TRIES: usize = 3;
+
+/// How many of them are remembered.
+const MOST_NOT_PASSED: usize = 64;
 
 impl Upstream {
     /// Reads the roots; opens no connection yet.
@@ -56,8 +72,8 @@ impl Upstream {
                 .http1_max_buf_size(READ_AHEAD)
                 .http2_initial_stream_window_size(STREAM_WINDOW)
                 .http2_initial_connection_window_size(STREAM_WINDOW * STREAMS)
-                .http2_keep_alive_interval(PING.0)
-                .http2_keep_alive_timeout(PING.1)
+                .http2_keep_alive_interval(PING_EVERY)
+                .http2_keep_alive_timeout(PING_TIMEOUT)
                 .build(connect::connector(config, tls.clone(), offer))
         };
         let is_plain = *config.url.scheme() == Scheme::HTTP;
@@ -77,6 +93,8 @@ impl Upstream {
             url: config.url.clone(),
             proxy_authorization,
             metrics,
+            not_passed: Mutex::default(),
+            redirected: AtomicBool::new(false),
         })))
     }
 
@@ -86,19 +104,31 @@ impl Upstream {
         &self.0.url
     }
 
-    /// Sends a status poll, whose target is a path, and receives the whole answer, of at most so many bytes.
+    /// Sends a status poll, whose target is a path, and receives the whole answer.
     ///
     /// # Errors
-    /// [`Error::UpstreamClosed`] where the connection was closed before any answer, [`Error::UpstreamInvalid`] where
-    /// the answer is too large, else [`Error::UpstreamUnavailable`].
+    /// [`Error::UpstreamClosed`] where the connection was closed before any answer, [`Error::TooLarge`] where the answer is
+    /// larger than the limit, else [`Error::UpstreamUnavailable`] or [`Error::UpstreamInvalid`].
     pub async fn poll(
         &self,
         request: Request<NoBody>,
-        most: usize,
-    ) -> Result<Response<Bytes>, Error> {
+        limit: &BodyLimit,
+    ) -> Result<Received, Error> {
         let counted = self.counted(UpstreamKind::Poll);
         let request = self.authorized(request);
-        self.0.polls.ask(request, most, counted).await
+        self.0.polls.ask(request, limit, counted).await
+    }
+
+    /// Asks for a document that is too large to be received as a whole; resolves when its head is there. Counts as a poll.
+    ///
+    /// # Errors
+    /// As [`Upstream::forward`].
+    pub async fn document(&self, request: Request<Body>) -> Result<Response<Body>, Error> {
+        let counted = self.counted(UpstreamKind::Poll);
+        let answer = self.0.forwards.request(self.authorized(request)).await;
+        counted(answer.as_ref().ok().map(Response::status));
+        let response = answer.map_err(|error| failure(&error))?;
+        Ok(response.map(Body::from))
     }
 
     /// Sends a client's request on; resolves when the head of the answer is there, however long that takes. Never sent
@@ -130,13 +160,50 @@ impl Upstream {
         self.0.polls.reclaim();
     }
 
+    /// Logs, once, that upstream redirects status polls: no redirect is followed, so every poll fails.
+    pub fn log_redirect(&self, location: &str) {
+        if !self.0.redirected.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "upstream redirects status polls to {location}; set upstream.url to that server, since redirects are not \
+                 followed"
+            );
+        }
+    }
+
+    /// Logs, once for each name, that a poll carried a header which upstream is not shown.
+    pub fn log_not_passed(&self, credentials: &Credentials) {
+        for name in credentials.others().filter(|name| !is_harmless(name)) {
+            let mut logged = lock(&self.0.not_passed);
+            if logged.len() < MOST_NOT_PASSED && logged.insert(name.clone()) {
+                tracing::warn!(
+                    "header {name} of a status poll is not passed on to upstream; name it in callers.headers if upstream \
+                     needs it"
+                );
+            }
+        }
+    }
+
     async fn send(
         &self,
         client: &Client<Connector, Body>,
         request: Request<Body>,
     ) -> Result<Response<Incoming>, Error> {
         let counted = self.counted(UpstreamKind::Forward);
-        let answer = client.request(self.authorized(request)).await;
+        let mut request = self.authorized(request);
+        let mut tries = 0;
+        let answer = loop {
+            // What has no body can be sent again. What is not safe is not: of a goodbye, the HTTP/2 library does not tell
+            // which streams were processed before it.
+            let again = (request.body().is_end_stream() && request.method().is_safe())
+                .then(|| Request::from_parts(request_head(&request), Body::empty()));
+            tries += 1;
+            match (client.request(request).await, again) {
+                (Err(error), Some(again)) if tries < TRIES && is_unprocessed(&error) => {
+                    request = again;
+                }
+                (answer, _) => break answer,
+            }
+        };
         counted(answer.as_ref().ok().map(Response::status));
         answer.map_err(|error| failure(&error))
     }
@@ -159,6 +226,16 @@ impl Upstream {
                 .upstream(kind, code, started.elapsed().as_secs_f64());
         }
     }
+}
+
+fn request_head<B>(request: &Request<B>) -> http::request::Parts {
+    let mut copy = Request::new(());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    *copy.extensions_mut() = request.extensions().clone();
+    copy.into_parts().0
 }
 
 impl fmt::Debug for Upstream {

@@ -30,9 +30,14 @@ use tower::{BoxError, Service, ServiceBuilder};
 use crate::config;
 use crate::message::flatten;
 
-/// How long a connection is silent before the system looks whether the other end is still there, and then how often,
-/// until it gives up: two minutes in all.
-const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_mins(1), Duration::from_secs(15), 4);
+/// The time after which the system probes a silent connection.
+const KEEPALIVE_AFTER: Duration = Duration::from_mins(1);
+
+/// The time between two probes.
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
+
+/// The number of unanswered probes after which the connection is dead: two minutes in all.
+const KEEPALIVE_PROBES: u32 = 4;
 
 /// Opens connections to upstream.
 pub(super) type Connector = BoxCloneSyncService<Uri, MaybeHttpsStream<Wire>, BoxError>;
@@ -70,7 +75,7 @@ impl fmt::Display for UpstreamProblem {
 
 impl std::error::Error for UpstreamProblem {}
 
-/// The way there that the configuration names.
+/// The way to upstream, as configured.
 pub(super) fn connector(config: &config::Upstream, tls: ClientConfig, offer: Offer) -> Connector {
     let builder = HttpsConnectorBuilder::new()
         .with_tls_config(tls)
@@ -88,9 +93,9 @@ fn wires(config: &config::Upstream) -> BoxCloneSyncService<Uri, Wire, BoxError> 
     let mut tcp = HttpConnector::new_with_resolver(Resolver(GaiResolver::new()));
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
-    tcp.set_keepalive(Some(KEEPALIVE.0));
-    tcp.set_keepalive_interval(Some(KEEPALIVE.1));
-    tcp.set_keepalive_retries(Some(KEEPALIVE.2));
+    tcp.set_keepalive(Some(KEEPALIVE_AFTER));
+    tcp.set_keepalive_interval(Some(KEEPALIVE_EVERY));
+    tcp.set_keepalive_retries(Some(KEEPALIVE_PROBES));
     let Some(proxy) = &config.proxy else {
         return BoxCloneSyncService::new(
             ServiceBuilder::new()
@@ -158,7 +163,7 @@ impl fmt::Display for Unresolved {
 
 impl std::error::Error for Unresolved {}
 
-/// The proxy could not be reached, or would not pass us on.
+/// The proxy could not be reached, or refused.
 #[derive(Debug)]
 pub(super) struct ProxyFailed(pub(super) BoxError);
 

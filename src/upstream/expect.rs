@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What upstream has said so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Word {
+enum ContinueState {
     Nothing,
     Continue,
     Answer,
@@ -26,20 +26,20 @@ enum Word {
 
 /// A request whose body waits for upstream's word. To be kept until the answer's body has ended.
 #[derive(Clone)]
-pub(super) struct Expectation(Arc<watch::Sender<Word>>);
+pub(super) struct Expectation(Arc<watch::Sender<ContinueState>>);
 
 impl Expectation {
     /// Upstream wants the body.
-    pub(super) fn granted(&self) {
-        self.0.send_replace(Word::Continue);
+    pub(super) fn continued(&self) {
+        self.0.send_replace(ContinueState::Continue);
     }
 
     /// The head of the answer is here: a body that has not been asked for by now will not be.
     pub(super) fn answered(&self) {
         self.0.send_if_modified(|word| {
-            let undecided = *word == Word::Nothing;
+            let undecided = *word == ContinueState::Nothing;
             if undecided {
-                *word = Word::Answer;
+                *word = ContinueState::Answer;
             }
             undecided
         });
@@ -59,7 +59,7 @@ pub(super) fn expect_continue(request: Request<Body>) -> (Request<Body>, Option<
     if !expects_continue(request.headers()) {
         return (request, None);
     }
-    let (word, heard) = watch::channel(Word::Nothing);
+    let (word, heard) = watch::channel(ContinueState::Nothing);
     let expectation = Expectation(Arc::new(word));
     let request = request.map(|body| body.once(permission(heard)));
     (request, Some(expectation))
@@ -72,13 +72,13 @@ fn expects_continue(headers: &HeaderMap) -> bool {
         .any(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
-async fn permission(mut word: watch::Receiver<Word>) -> bool {
-    let said = word.wait_for(|word| *word != Word::Nothing);
+async fn permission(mut word: watch::Receiver<ContinueState>) -> bool {
+    let said = word.wait_for(|word| *word != ContinueState::Nothing);
     match timeout(PATIENCE, said)
         .await
         .map(|said| said.map(|word| *word))
     {
-        Err(_) | Ok(Ok(Word::Continue)) => true,
+        Err(_) | Ok(Ok(ContinueState::Continue)) => true,
         // The connection is of no use after a request that stays without its body. It ends with the answer, no sooner.
         Ok(Ok(_)) => {
             while word.changed().await.is_ok() {}

@@ -131,3 +131,63 @@ fn append(headers: &mut HeaderMap, name: HeaderName, value: &str) {
         headers.insert(name, line);
     }
 }
+
+/// Headers of a status poll that upstream does not need: they are about the connection, about what the client takes, about
+/// caches and proxies on the way, or about the client itself.
+const HARMLESS: [&str; 34] = [
+    "accept",
+    "baggage",
+    "cache-control",
+    "connection",
+    "content-length",
+    "content-type",
+    "cookie",
+    "date",
+    "dnt",
+    "expect",
+    "forwarded",
+    "host",
+    "idempotency-key",
+    "keep-alive",
+    "last-event-id",
+    "pragma",
+    "prefer",
+    "priority",
+    "proxy-connection",
+    "purpose",
+    "range",
+    "referer",
+    "save-data",
+    "te",
+    "traceparent",
+    "tracestate",
+    "transfer-encoding",
+    "upgrade-insecure-requests",
+    "user-agent",
+    "via",
+    "x-client-request-id",
+    "x-real-ip",
+    "x-request-id",
+    "x-requested-with",
+];
+
+/// How the names of more of them begin.
+const HARMLESS_PREFIXES: [&str; 8] = [
+    "accept-",
+    "if-",
+    "sec-",
+    "x-forwarded-",
+    "x-stainless-",
+    "x-b3-",
+    "x-envoy-",
+    "access-control-",
+];
+
+/// Whether upstream does not need this header of a status poll.
+pub(super) fn is_harmless(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    HARMLESS.contains(&name)
+        || HARMLESS_PREFIXES
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+}

@@ -1,12 +1,14 @@
-//! An HTTP/1.1 connection that status polls go over, one after the other. The poll that uses it drives it.
+//! An HTTP/1.1 connection that status polls use one after the other. The poll that uses it drives it.
 
+use std::error::Error as StdError;
 use std::future::{Future, poll_fn};
+use std::iter::successors;
 use std::pin::{Pin, pin};
 use std::task::{Context, Waker};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
+use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1};
 use hyper_rustls::MaybeHttpsStream;
@@ -14,15 +16,16 @@ use hyper_rustls::MaybeHttpsStream;
 use super::READ_AHEAD;
 use super::connect::Wire;
 use super::failure::failure;
+use super::received::{BodyLimit, Received};
 use crate::error::Error;
 
 /// A status poll has no body.
 pub(super) type NoBody = Empty<Bytes>;
 
 /// See the module.
-pub(super) struct Line {
+pub(super) struct Http1Connection {
     sender: http1::SendRequest<NoBody>,
-    /// None once it is over: what it had not sent yet comes back when it is dropped.
+    /// `None` once it has ended: what it had not sent yet comes back when it is dropped.
     connection: Option<Box<Http1>>,
     /// Whether it leads to a proxy, which is asked in absolute form (RFC 9112 §3.2.2).
     pub(super) asks_proxy: bool,
@@ -30,7 +33,7 @@ pub(super) struct Line {
 
 type Http1 = http1::Connection<MaybeHttpsStream<Wire>, NoBody>;
 
-impl Line {
+impl Http1Connection {
     pub(super) async fn begin(io: MaybeHttpsStream<Wire>, asks_proxy: bool) -> Result<Self, Error> {
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(READ_AHEAD)
@@ -47,10 +50,10 @@ impl Line {
     pub(super) async fn ask(
         &mut self,
         request: Request<NoBody>,
-        most: usize,
+        limit: &BodyLimit,
         tell: impl Fn(Option<StatusCode>),
-    ) -> Result<Response<Bytes>, Failed> {
-        let mut answer = pin!(receive(self.sender.try_send_request(request), most, tell));
+    ) -> Result<Received, SendError> {
+        let mut answer = pin!(receive(self.sender.try_send_request(request), limit, tell));
         let connection = &mut self.connection;
         poll_fn(|cx| {
             drive(connection, cx);
@@ -59,8 +62,8 @@ impl Line {
         .await
     }
 
-    /// Whether it can be used again: nothing is under way, and upstream has not closed it. Nobody is told when it does.
-    pub(super) fn rests(&mut self) -> bool {
+    /// Whether it can be used again: nothing is in progress, and upstream has not closed it, of which nothing is notified.
+    pub(super) fn is_idle(&mut self) -> bool {
         drive(
             &mut self.connection,
             &mut Context::from_waker(Waker::noop()),
@@ -68,7 +71,7 @@ impl Line {
         self.connection.is_some() && self.sender.is_ready()
     }
 
-    /// Says goodbye, where TLS wants it.
+    /// Closes it in order, with TLS's `close_notify`.
     pub(super) fn close(self) {
         let Self {
             sender,
@@ -80,51 +83,60 @@ impl Line {
     }
 }
 
-/// Goes on with whatever there is to do.
+/// Drives the connection.
 fn drive(connection: &mut Option<Box<Http1>>, cx: &mut Context<'_>) {
     if let Some(running) = connection
         && Pin::new(&mut **running).poll(cx).is_ready()
     {
-        // How it ended, the answer says.
+        // The answer tells how it ended.
         *connection = None;
     }
 }
 
-/// Why there is no answer.
-pub(super) enum Failed {
+/// Why there is no whole answer.
+pub(super) enum SendError {
     /// Nothing was sent, and the request is here again.
-    Unsent(Box<Request<NoBody>>, Error),
+    NotSent(Box<Request<NoBody>>, Error),
+    /// Upstream says that it has not processed the request (RFC 9113 §8.7).
+    NotProcessed(Error),
     /// There was no head.
-    Broken(Error),
+    NoResponse(Error),
     /// There was one, and no whole body.
-    Cut(Error),
+    Truncated(Error),
 }
 
-/// Receives a whole answer, of at most so many bytes.
+/// Receives a whole answer.
 pub(super) async fn receive(
     head: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<NoBody>>>>,
-    most: usize,
+    limit: &BodyLimit,
     tell: impl Fn(Option<StatusCode>),
-) -> Result<Response<Bytes>, Failed> {
+) -> Result<Received, SendError> {
     let (head, body) = match head.await {
         Ok(response) => response.into_parts(),
         Err(mut error) => {
             let why = failure(error.error());
+            let is_unprocessed = is_unprocessed(error.error());
             return Err(match error.take_message() {
-                Some(request) => Failed::Unsent(Box::new(request), why),
-                None => Failed::Broken(why),
+                Some(request) => SendError::NotSent(Box::new(request), why),
+                None if is_unprocessed => SendError::NotProcessed(why),
+                None => SendError::NoResponse(why),
             });
         }
     };
     tell(Some(head.status));
-    let body = Limited::new(body, most).collect().await.map_err(|error| {
-        Failed::Cut(if error.is::<LengthLimitError>() {
-            Error::UpstreamInvalid("it is larger than upstream.max_status_body".into())
-        } else {
-            Error::UpstreamUnavailable("the connection broke in the middle of the answer".into())
-        })
-    })?;
-    // A copy of its own: hyper's would keep the whole read buffer of its connection in memory.
-    let body = Bytes::copy_from_slice(&body.to_bytes());
-    Ok(Response::from_parts(head, body))
+    Received::receive(head, body, limit)
+        .await
+        .map_err(SendError::Truncated)
+}
+
+/// Whether an HTTP/2 upstream says that it has not processed a request: it refused the stream, or said goodbye before it
+/// (RFC 9113 §8.7).
+pub(super) fn is_unprocessed(error: &(dyn StdError + 'static)) -> bool {
+    let causes = successors(Some(error), |error| (*error).source());
+    let mut of_http2 = causes.filter_map(|cause| cause.downcast_ref::<h2::Error>());
+    of_http2.any(|error| {
+        let reason = error.reason();
+        reason == Some(h2::Reason::REFUSED_STREAM)
+            || (error.is_go_away() && error.is_remote() && reason == Some(h2::Reason::NO_ERROR))
+    })
 }

@@ -25,7 +25,7 @@ pub(super) fn listen(
     hyper::ext::on_informational(request, move |response| match response.status() {
         StatusCode::CONTINUE => {
             if let Some(expectation) = &expectation {
-                expectation.granted();
+                expectation.continued();
             }
         }
         status => {

@@ -11,6 +11,7 @@ mod headers;
 mod http1;
 mod interim;
 mod pool;
+mod received;
 mod request;
 mod tunnel;
 
@@ -18,12 +19,16 @@ use std::time::Duration;
 
 pub use client::Upstream;
 pub use connect::UpstreamProblem;
-pub use request::{ForwardRequest, forward_request, status_request};
+pub use received::{BodyLimit, Received};
+pub use request::{ForwardRequest, document_request, forward_request, status_request};
 
-/// How long an unused connection is kept; below the 60 s that proxies in front of upstream usually allow.
+/// An unused connection is kept this long: less than the 60 s that proxies in front of upstream usually allow.
 const POOL_IDLE: Duration = Duration::from_secs(50);
 
-/// Forwarded requests at once over one HTTP/2 connection. Servers allow about a hundred (RFC 9113 §6.5.2), and those
+/// A connection takes new polls for this long after it was opened, so that a name that now resolves elsewhere is followed.
+const POOL_AGE: Duration = Duration::from_mins(1);
+
+/// The number of forwarded requests on one HTTP/2 connection. Servers allow about a hundred (RFC 9113 §6.5.2), and those
 /// beyond would wait unseen, behind downloads that may last for hours.
 const STREAMS: u32 = 32;
 
@@ -31,10 +36,13 @@ const STREAMS: u32 = 32;
 /// [`STREAMS`], so that clients that do not read hold up no one else.
 const STREAM_WINDOW: u32 = 2 << 20;
 
-/// The most that is read ahead of an HTTP/1.1 connection's reader, in bytes: what a download that no one reads costs,
-/// a few times over.
+/// The most that is read ahead of an HTTP/1.1 connection's reader, in bytes: what an unread download costs, a few times
+/// over.
 const READ_AHEAD: usize = 64 << 10;
 
-/// How often an HTTP/2 connection in use is asked whether it lives, and how long it has to answer: all requests share
-/// it, and the system would take minutes to notice.
-const PING: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10));
+/// The time between two pings on an HTTP/2 connection in use: all requests share it, and the system would take minutes to
+/// notice that it is dead.
+const PING_EVERY: Duration = Duration::from_secs(15);
+
+/// The time in which a ping has to be answered.
+const PING_TIMEOUT: Duration = Duration::from_secs(10);

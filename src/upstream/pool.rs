@@ -1,31 +1,39 @@
-//! The connections that status polls go over. A poll drives its HTTP/1.1 connection itself, from its request to the end of
-//! its answer: nothing is handed from task to task, which took a seventh of a miss. Over HTTP/2 polls share
-//! one connection, and that has a task.
+//! The connections of status polls. A poll drives its HTTP/1.1 connection itself, from its request to the end of its answer:
+//! nothing is handed from task to task, which took a seventh of a miss. Over HTTP/2 polls share one connection, which has
+//! a task of its own.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::HOST;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Request, Response, StatusCode, Uri};
+use http::{HeaderValue, Request, StatusCode, Uri};
 use hyper::client::conn::http2;
 use hyper_util::client::legacy::connect::Connection as _;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 use tower::ServiceExt as _;
 
 use super::connect::Connector;
 use super::failure::failure;
-use super::http1::{Failed, Line, NoBody, receive};
-use super::{PING, POOL_IDLE, STREAM_WINDOW, STREAMS};
+use super::http1::{Http1Connection, NoBody, SendError, receive};
+use super::received::{BodyLimit, Received};
+use super::{PING_EVERY, PING_TIMEOUT, POOL_AGE, POOL_IDLE, STREAM_WINDOW, STREAMS};
 use crate::config::UpstreamUrl;
 use crate::error::Error;
 use crate::sync::lock;
 
-/// How many connections a poll tries that turn out to be closed before anything was sent.
-const TRIES: usize = 3;
+/// The number of connections that a poll tries which turn out to be closed, or to be about to, before it is processed.
+const TRIES: usize = 5;
+
+/// An HTTP/2 connection on which nothing was heard since an abandoned poll began, this long ago, takes no new polls: while
+/// new connections work, a silent one must not be waited for.
+const SILENT: Duration = Duration::from_secs(2);
+
+/// The number of connections that are opened at once.
+const MOST_CONNECTING: usize = 64;
 
 /// See the module.
 pub(super) struct Pool {
@@ -34,21 +42,60 @@ pub(super) struct Pool {
     authority: Authority,
     host: HeaderValue,
     open: Mutex<Open>,
-    /// A connection may be used that could not be before.
+    /// Notified when a connection may be used that could not be before.
     freed: Notify,
+    /// Permits of connections that are being opened. They go on without their polls, which may take another one.
+    connecting: Arc<Semaphore>,
 }
 
-/// What is open and may be used, and when it was used last.
+/// The open connections that may be used.
 #[derive(Default)]
 struct Open {
-    /// Those of HTTP/1.1 that nobody uses, the one that was used last at the end.
-    lines: Vec<(Line, Instant)>,
-    shared: Option<(http2::SendRequest<NoBody>, Instant)>,
+    /// Idle ones of HTTP/1.1, the one that was used last at the end.
+    idle: Vec<(Http1Connection, Age)>,
+    shared: Option<Shared>,
+}
+
+/// When a connection was opened and last used.
+#[derive(Clone, Copy)]
+struct Age {
+    opened: Instant,
+    used: Instant,
+}
+
+/// The connection of HTTP/2, which all polls share.
+#[derive(Clone)]
+struct Shared {
+    sender: http2::SendRequest<NoBody>,
+    age: Age,
+    /// When upstream last answered on it.
+    heard: Arc<Mutex<Instant>>,
 }
 
 enum Connection {
-    Line(Line),
-    Shared(http2::SendRequest<NoBody>),
+    Http1(Http1Connection, Age),
+    Http2(Shared),
+}
+
+impl Age {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            opened: now,
+            used: now,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.used.elapsed() >= POOL_IDLE || self.opened.elapsed() >= POOL_AGE
+    }
+
+    fn used_now(self) -> Self {
+        Self {
+            used: Instant::now(),
+            ..self
+        }
+    }
 }
 
 impl Pool {
@@ -63,21 +110,21 @@ impl Pool {
             host,
             open: Mutex::default(),
             freed: Notify::new(),
+            connecting: Arc::new(Semaphore::new(MOST_CONNECTING)),
         })
     }
 
-    /// Sends a poll, whose target is a path, and receives the whole answer, of at most so many bytes. `tell` is called
-    /// with the status when the answer's head is there, and with none when it is known that none will come.
+    /// Sends a poll, whose target is a path, and receives the whole answer. `tell` is called with the status when the
+    /// answer's head is there, and with `None` when it is known that there will be none.
     ///
     /// # Errors
-    /// [`Error::UpstreamClosed`] where the connection was closed before any answer, [`Error::UpstreamInvalid`] where
-    /// the answer is too large, else [`Error::UpstreamUnavailable`].
+    /// As [`Upstream::poll`](super::Upstream::poll).
     pub(super) async fn ask(
         self: &Arc<Self>,
         mut request: Request<NoBody>,
-        most: usize,
+        limit: &BodyLimit,
         tell: impl Fn(Option<StatusCode>),
-    ) -> Result<Response<Bytes>, Error> {
+    ) -> Result<Received, Error> {
         let mut tries = 0;
         let failed = loop {
             let connection = match self.take() {
@@ -89,56 +136,89 @@ impl Pool {
                 },
             };
             tries += 1;
-            match self.ask_over(connection, request, most, &tell).await {
+            let shared = match &connection {
+                Connection::Http2(shared) => Some((shared.clone(), request.clone())),
+                Connection::Http1(..) => None,
+            };
+            match self.ask_over(connection, request, limit, &tell).await {
                 Ok(answer) => return Ok(answer),
-                Err(Failed::Cut(why)) => return Err(why),
-                Err(Failed::Unsent(unsent, _)) if tries < TRIES => {
+                Err(SendError::Truncated(why)) => return Err(why),
+                Err(SendError::NotSent(unsent, _)) if tries < TRIES => {
                     // Most likely not the only one.
                     self.reclaim();
+                    if let Some((shared, _)) = &shared {
+                        self.retire(shared);
+                    }
                     request = *unsent;
                 }
-                Err(Failed::Unsent(_, why) | Failed::Broken(why)) => break why,
+                // Said goodbye or refused: it goes out once more at once, as if it had never been sent.
+                Err(SendError::NotProcessed(why)) => match shared.filter(|_| tries < TRIES) {
+                    Some((shared, again)) => {
+                        self.retire(&shared);
+                        request = again;
+                    }
+                    None => break why,
+                },
+                Err(SendError::NotSent(_, why) | SendError::NoResponse(why)) => break why,
             }
         };
         tell(None);
         Err(failed)
     }
 
-    /// Closes what has not been used for [`POOL_IDLE`], and drops what upstream has closed.
+    /// Closes what is too old or was not used for long, and drops what upstream has closed.
     pub(super) fn reclaim(&self) {
         let mut open = self.lock();
         let is_over =
-            |(line, used): &mut (Line, Instant)| used.elapsed() >= POOL_IDLE || !line.rests();
-        let lines: Vec<_> = open.lines.extract_if(.., is_over).collect();
+            |(connection, age): &mut (Http1Connection, Age)| age.is_over() || !connection.is_idle();
+        let over: Vec<_> = open.idle.extract_if(.., is_over).collect();
         let shared = open
             .shared
-            .take_if(|(shared, used)| used.elapsed() >= POOL_IDLE || shared.is_closed());
+            .take_if(|shared| shared.age.is_over() || shared.sender.is_closed());
         drop(open);
         drop(shared);
-        for (line, _) in lines {
-            line.close();
+        for (connection, _) in over {
+            connection.close();
         }
+    }
+
+    /// Gives the shared connection no new polls. Those in progress end on it.
+    fn retire(&self, shared: &Shared) {
+        let retired = self
+            .lock()
+            .shared
+            .take_if(|current| Arc::ptr_eq(&current.heard, &shared.heard));
+        drop(retired);
     }
 
     fn take(&self) -> Option<Connection> {
         let mut open = self.lock();
-        if let Some((shared, used)) = &mut open.shared
-            && used.elapsed() < POOL_IDLE
-            && shared.is_ready()
+        if let Some(shared) = &mut open.shared
+            && !shared.age.is_over()
+            && shared.sender.is_ready()
         {
-            *used = Instant::now();
-            return Some(Connection::Shared(shared.clone()));
+            shared.age = shared.age.used_now();
+            return Some(Connection::Http2(shared.clone()));
         }
-        // Where the last one is too old, the others are older still.
-        let (line, _) = open.lines.pop_if(|(_, used)| used.elapsed() < POOL_IDLE)?;
-        Some(Connection::Line(line))
+        while let Some((connection, age)) = open.idle.pop() {
+            if !age.is_over() {
+                return Some(Connection::Http1(connection, age));
+            }
+            connection.close();
+        }
+        None
     }
 
     /// Waits for a new connection, or for one that becomes free before. The new one is then there for others.
     async fn connected(self: &Arc<Self>) -> Result<Connection, Error> {
         loop {
             let pool = Arc::clone(self);
-            let mut connecting = tokio::spawn(async move { pool.connect().await });
+            let connect = async move {
+                // Held by the task, which goes on when its poll is abandoned: so they stay bounded.
+                let _permit = pool.connecting.acquire().await;
+                pool.connect().await
+            };
+            let mut connecting = tokio::spawn(connect);
             let done = loop {
                 let freed = self.freed.notified();
                 if let Some(connection) = self.take() {
@@ -165,31 +245,36 @@ impl Pool {
         let io = io.map_err(|error| failure(&*error))?;
         let connected = io.connected();
         if !connected.is_negotiated_h2() {
-            let line = Line::begin(io, connected.is_proxied()).await?;
-            self.put(line);
+            let connection = Http1Connection::begin(io, connected.is_proxied()).await?;
+            self.put(connection, Age::new());
             return Ok(());
         }
         // Others may have connected at the same time, before it was known that one is enough.
         let is_shared = |open: &Open| {
             let shared = open.shared.as_ref();
-            shared.is_some_and(|(shared, _)| shared.is_ready())
+            shared.is_some_and(|shared| !shared.age.is_over() && shared.sender.is_ready())
         };
         if is_shared(&self.lock()) {
             return Ok(());
         }
-        let (shared, connection) = http2()
+        let (sender, connection) = http2()
             .handshake(io)
             .await
             .map_err(|error| failure(&error))?;
-        // How it ended, those will be told who have a poll under way.
+        // Polls in progress observe the connection's error themselves.
         tokio::spawn(async { drop(connection.await) });
-        self.lock().shared = Some((shared, Instant::now()));
+        let earlier = self.lock().shared.replace(Shared {
+            sender,
+            age: Age::new(),
+            heard: Arc::new(Mutex::new(Instant::now())),
+        });
+        drop(earlier);
         self.freed.notify_waiters();
         Ok(())
     }
 
-    fn put(&self, line: Line) {
-        self.lock().lines.push((line, Instant::now()));
+    fn put(&self, connection: Http1Connection, age: Age) {
+        self.lock().idle.push((connection, age.used_now()));
         self.freed.notify_one();
     }
 
@@ -197,29 +282,39 @@ impl Pool {
         &self,
         connection: Connection,
         mut request: Request<NoBody>,
-        most: usize,
+        limit: &BodyLimit,
         tell: impl Fn(Option<StatusCode>),
-    ) -> Result<Response<Bytes>, Failed> {
+    ) -> Result<Received, SendError> {
         let path = request.uri().path_and_query().cloned();
         let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
         match connection {
-            Connection::Line(mut line) => {
-                *request.uri_mut() = if line.asks_proxy {
+            Connection::Http1(mut connection, age) => {
+                *request.uri_mut() = if connection.asks_proxy {
                     self.absolute(path)
                 } else {
                     Uri::from(path)
                 };
                 request.headers_mut().insert(HOST, self.host.clone());
-                let answer = line.ask(request, most, tell).await?;
-                if line.rests() {
-                    self.put(line);
+                let answer = connection.ask(request, limit, tell).await?;
+                if connection.is_idle() {
+                    self.put(connection, age);
                 }
                 Ok(answer)
             }
-            Connection::Shared(mut shared) => {
+            Connection::Http2(mut shared) => {
                 *request.uri_mut() = self.absolute(path);
                 request.headers_mut().remove(HOST);
-                receive(shared.try_send_request(request), most, tell).await
+                let listening = Listening {
+                    pool: self,
+                    since: Instant::now(),
+                    shared: shared.clone(),
+                };
+                let sent = shared.sender.try_send_request(request);
+                let heard = |status: Option<StatusCode>| {
+                    *lock(&listening.shared.heard) = Instant::now();
+                    tell(status);
+                };
+                receive(sent, limit, heard).await
             }
         }
     }
@@ -236,6 +331,23 @@ impl Pool {
     }
 }
 
+/// A poll on the shared connection. Should it be abandoned after a while in which nothing was heard there, the connection
+/// is retired.
+struct Listening<'p> {
+    pool: &'p Pool,
+    since: Instant,
+    shared: Shared,
+}
+
+impl Drop for Listening<'_> {
+    fn drop(&mut self) {
+        let heard = *lock(&self.shared.heard);
+        if heard <= self.since && self.since.elapsed() >= SILENT {
+            self.pool.retire(&self.shared);
+        }
+    }
+}
+
 impl fmt::Debug for Pool {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         to.write_str("Pool")
@@ -248,8 +360,8 @@ fn http2() -> http2::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(STREAM_WINDOW * STREAMS)
-        .keep_alive_interval(PING.0)
-        .keep_alive_timeout(PING.1);
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_TIMEOUT);
     builder
 }
 
@@ -273,12 +385,20 @@ mod tests {
     use hyper_rustls::MaybeHttpsStream;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::Semaphore;
     use tokio::task::JoinHandle;
     use tokio::time::timeout;
 
     use super::super::connect::{Offer, Wire, connector, tls};
     use super::*;
     use crate::config::Config;
+
+    fn limit() -> BodyLimit {
+        BodyLimit {
+            most: 64,
+            budget: Arc::new(Semaphore::new(64)),
+        }
+    }
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -332,11 +452,12 @@ mod tests {
         }
 
         /// Starts a poll.
-        fn ask(&self) -> JoinHandle<Result<Response<Bytes>, Error>> {
+        fn ask(&self) -> JoinHandle<Result<Received, Error>> {
             let pool = Arc::clone(&self.pool);
             tokio::spawn(async move {
                 let request = Request::get("/v1/videos/t").body(NoBody::new());
-                pool.ask(request.expect("a request"), 64, |_| {}).await
+                pool.ask(request.expect("a request"), &limit(), |_| {})
+                    .await
             })
         }
 
@@ -346,7 +467,7 @@ mod tests {
         }
 
         fn open(&self) -> usize {
-            self.pool.lock().lines.len()
+            self.pool.lock().idle.len()
         }
 
         /// Has so many polls answered at once, each over a connection of its own.
@@ -385,9 +506,9 @@ mod tests {
 
     const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
 
-    async fn answered(poll: JoinHandle<Result<Response<Bytes>, Error>>) {
+    async fn answered(poll: JoinHandle<Result<Received, Error>>) {
         let answer = poll.await.expect("no panic").expect("an answer");
-        assert_eq!(answer.body(), "{}");
+        assert_eq!(answer.body, "{}");
     }
 
     #[tokio::test]
@@ -415,9 +536,9 @@ mod tests {
             while scene
                 .pool
                 .lock()
-                .lines
+                .idle
                 .iter_mut()
-                .any(|(line, _)| line.rests())
+                .any(|(line, _)| line.is_idle())
             {
                 tokio::task::yield_now().await;
             }
@@ -454,7 +575,7 @@ mod tests {
             let request = Request::get("/").body(NoBody::new()).expect("a request");
             tokio::spawn(async move {
                 let tell = |status| tell.send(status).expect("is heard");
-                pool.ask(request, 64, tell).await
+                pool.ask(request, &limit(), tell).await
             })
         };
         let poll = ask();
@@ -507,7 +628,7 @@ mod tests {
         let mut stream = scene.accept().await;
         answer(&mut stream, &large).await;
         let error = poll.await.expect("no panic").expect_err("is too large");
-        assert!(matches!(error, Error::UpstreamInvalid(_)), "{error:?}");
+        assert_eq!(error, Error::TooLarge);
         assert!(is_closed(&mut stream).await);
 
         for last in [

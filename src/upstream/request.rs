@@ -1,6 +1,6 @@
 //! The requests that upstream gets: a status poll made here, or a client's request passed on.
 
-use http::header::{ACCEPT, HOST, USER_AGENT};
+use http::header::{ACCEPT, ACCEPT_ENCODING, HOST, USER_AGENT};
 use http::uri::{self, PathAndQuery};
 use http::{HeaderValue, Method, Request, Uri, Version};
 
@@ -12,33 +12,75 @@ use crate::message::body::Body;
 use crate::message::fields::append_via;
 use crate::message::trace;
 use crate::request::inbound::Peer;
+use crate::request::key::{Credentials, TaskKey};
 use crate::request::query::TaskQuery;
-use crate::request::route::status_path;
+use crate::request::route::{TaskId, status_path};
+use crate::task::Dialect;
 
-/// A status poll, for a path of upstream. Its answer is shared, so it holds nothing of the client but what made the caller.
+/// A status poll, for a path of upstream. Its answer is shared, so it holds nothing of the client but what made the caller,
+/// and its user agent: some firewalls let known ones pass only.
 ///
 /// # Errors
 /// [`Error::BadRequest`] where the path and upstream's prefix make no valid target.
 pub fn status_request(upstream: &UpstreamUrl, query: &TaskQuery) -> Result<Request<NoBody>, Error> {
-    let mut path = status_path(query.key.dialect, &query.key.task);
-    if let Some(query) = query.credentials.query() {
+    let TaskKey { dialect, task, .. } = &query.key;
+    let uri = status_target(upstream, *dialect, task, &query.credentials)?.into();
+    Ok(poll_request(uri, &query.credentials, NoBody::new()))
+}
+
+/// The same for a document that is passed through as it arrives.
+///
+/// # Errors
+/// [`Error::BadRequest`] where the path and upstream's prefix make no valid target.
+pub fn document_request(
+    upstream: &UpstreamUrl,
+    dialect: Dialect,
+    task: &TaskId,
+    credentials: &Credentials,
+) -> Result<Request<Body>, Error> {
+    let target = status_target(upstream, dialect, task, credentials)?;
+    let uri = absolute(upstream, target)?;
+    Ok(poll_request(uri, credentials, Body::empty()))
+}
+
+fn status_target(
+    upstream: &UpstreamUrl,
+    dialect: Dialect,
+    task: &TaskId,
+    credentials: &Credentials,
+) -> Result<PathAndQuery, Error> {
+    let mut path = status_path(dialect, task);
+    if let Some(query) = credentials.query() {
         path.push('?');
         path.push_str(query);
     }
-    let mut request = Request::new(NoBody::new());
+    target(upstream, &path)
+}
+
+fn poll_request<B>(uri: Uri, credentials: &Credentials, body: B) -> Request<B> {
+    let mut request = Request::new(body);
     *request.method_mut() = Method::GET;
-    *request.uri_mut() = target(upstream, &path)?.into();
+    *request.uri_mut() = uri;
     let headers = request.headers_mut();
-    query.credentials.copy_into(headers);
+    // Those that follow, and `host`: the map never grows.
+    headers.reserve(8);
+    credentials.copy_into(headers);
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-    headers.insert(
-        USER_AGENT,
-        HeaderValue::from_static(concat!("pollgate/", env!("CARGO_PKG_VERSION"))),
-    );
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    let agent = credentials.user_agent().cloned();
+    headers.insert(USER_AGENT, agent.unwrap_or(AGENT));
     append_via(headers);
     // A trace of its own: the answer is for many, and belongs to none of their traces.
     trace::begin(headers);
-    Ok(request)
+    request
+}
+
+fn absolute(upstream: &UpstreamUrl, target: PathAndQuery) -> Result<Uri, Error> {
+    let mut uri = uri::Parts::default();
+    uri.scheme = Some(upstream.scheme().clone());
+    uri.authority = Some(upstream.authority().clone());
+    uri.path_and_query = Some(target);
+    Uri::from_parts(uri).map_err(|_| NOT_VALID)
 }
 
 /// A client's request, ready to be passed on.
@@ -68,17 +110,17 @@ pub fn forward_request(
     // The client library sets upstream's.
     parts.headers.remove(HOST);
     let path = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    let mut uri = uri::Parts::default();
-    uri.scheme = Some(upstream.scheme().clone());
-    uri.authority = Some(upstream.authority().clone());
-    uri.path_and_query = Some(target(upstream, path)?);
-    parts.uri = Uri::from_parts(uri).map_err(|_| NOT_VALID)?;
+    parts.uri = absolute(upstream, target(upstream, path)?)?;
     parts.version = Version::HTTP_11;
     Ok(ForwardRequest {
         request: Request::from_parts(parts, body),
         upgrades,
     })
 }
+
+/// What pollgate calls itself where the client does not say who it is.
+const AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("pollgate/", env!("CARGO_PKG_VERSION")));
 
 const NOT_VALID: Error = Error::BadRequest("the request's target is not valid");
 

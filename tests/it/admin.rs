@@ -1,4 +1,4 @@
-//! The admin listener: health, metrics, forgetting; never on the clients' port.
+//! The admin listener: health, metrics and purges, never on the clients' port.
 
 use http::Request;
 use http_body_util::Full;
@@ -75,11 +75,11 @@ async fn neither_listener_answers_for_the_other() {
 }
 
 #[tokio::test]
-async fn forgetting_says_how_many_and_the_next_poll_asks_upstream() {
+async fn a_purge_says_how_many_and_the_next_poll_goes_upstream() {
     let upstream = Upstream::saying(row("SUCCESS")).await;
     let gateway = Gateway::start(&upstream.url(), &[]).await;
     let admin = Client::new(gateway.admin);
-    let forget = async |path: &str| {
+    let purge = async |path: &str| {
         let answer = admin
             .send(
                 Request::delete(admin.url(path))
@@ -97,12 +97,12 @@ async fn forgetting_says_how_many_and_the_next_poll_asks_upstream() {
     ] {
         gateway.client.get(path, key, &[]).await;
     }
-    assert_eq!(forget("/cache/a").await, 3, "every caller, both paths");
-    assert_eq!(forget("/cache/a").await, 0);
-    assert_eq!(forget("/cache/b%2F").await, 1);
+    assert_eq!(purge("/cache/a").await, 3, "every caller, both paths");
+    assert_eq!(purge("/cache/a").await, 0);
+    assert_eq!(purge("/cache/b%2F").await, 1);
     gateway.client.get("/v1/videos/a", "sk-1", &[]).await;
     assert_eq!(upstream.count(), 5);
-    assert_eq!(forget("/cache").await, 1);
+    assert_eq!(purge("/cache").await, 1);
     gateway.client.get("/v1/videos/a", "sk-1", &[]).await;
     assert_eq!(upstream.count(), 6);
 }

@@ -1,4 +1,4 @@
-//! The page at the admin root: what is in it, what it says of a task, its live numbers, and whom it keeps away.
+//! The page at the admin root: its content, the lookup of a task, live numbers, and which requests it refuses.
 
 use http::{Method, Request};
 use http_body_util::{BodyExt as _, Full};
@@ -15,7 +15,7 @@ async fn page(gateway: &Gateway, path: &str) -> Answer {
     Client::new(gateway.admin).get(path, "", &[HTML]).await
 }
 
-/// What the look-up says of a task, without the markup.
+/// The text of a task's lookup, without markup.
 async fn look_up(gateway: &Gateway, query: &str) -> String {
     let page = page(gateway, &format!("/?task={query}")).await;
     let (_, found) = page.text().split_once("<div class=\"found\">").unwrap();
@@ -85,7 +85,7 @@ async fn the_page_is_one_document_that_runs_nothing_but_its_own() {
 }
 
 #[tokio::test]
-async fn those_who_do_not_ask_for_html_get_a_plain_list() {
+async fn clients_that_do_not_accept_html_get_a_plain_list() {
     let upstream = Upstream::saying(row("SUCCESS")).await;
     let gateway = Gateway::start(&upstream.url(), &[]).await;
     let admin = Client::new(gateway.admin);
@@ -107,7 +107,7 @@ async fn those_who_do_not_ask_for_html_get_a_plain_list() {
 }
 
 #[tokio::test]
-async fn numbers_are_there_without_any_script() {
+async fn numbers_show_without_any_script() {
     let upstream = Upstream::saying(row("SUCCESS")).await;
     let gateway = Gateway::start(&upstream.url(), &[]).await;
     for path in ["/v1/videos/t", "/v1/videos/t", "/v1/video/generations/t"] {
@@ -139,7 +139,7 @@ async fn numbers_are_there_without_any_script() {
 }
 
 #[tokio::test]
-async fn the_look_up_tells_what_is_kept_and_why() {
+async fn the_lookup_shows_what_is_cached_and_why() {
     let expires = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap()
@@ -214,7 +214,7 @@ async fn the_look_up_tells_what_is_kept_and_why() {
 }
 
 #[tokio::test]
-async fn the_look_up_tells_callers_and_paths_apart_and_what_is_nothing_any_more() {
+async fn the_lookup_separates_callers_and_paths_and_marks_what_is_no_longer_usable() {
     let upstream = Upstream::saying(row("SUCCESS")).await;
     let gateway = Gateway::start(&upstream.url(), &[]).await;
     assert!(
@@ -243,7 +243,7 @@ async fn the_look_up_tells_callers_and_paths_apart_and_what_is_nothing_any_more(
         let told = look_up(&gateway, typed).await;
         assert!(told.contains("succeeded, "), "{typed}: {told}");
     }
-    // A write: what is left in memory is not shown to anyone again.
+    // A write: what is left in the cache is never served again.
     let delete =
         Request::delete(gateway.client.url("/v1/videos/t")).header("authorization", "Bearer sk-1");
     gateway
@@ -268,7 +268,7 @@ async fn the_look_up_tells_callers_and_paths_apart_and_what_is_nothing_any_more(
 }
 
 #[tokio::test]
-async fn ids_and_what_is_typed_are_escaped() {
+async fn ids_and_input_are_escaped() {
     let upstream =
         Upstream::start(|_| Reply::new(404, "application/json", r#"{"error":{"message":"no"}}"#))
             .await;
@@ -283,7 +283,7 @@ async fn ids_and_what_is_typed_are_escaped() {
 }
 
 #[tokio::test]
-async fn an_error_is_told_with_who_saw_it() {
+async fn an_error_is_listed_with_who_saw_it() {
     let upstream = Upstream::saying(row("IN_PROGRESS")).await;
     let gateway = Gateway::start(&upstream.url(), &[]).await;
     gateway.get("/v1/videos/known").await;
@@ -323,7 +323,7 @@ struct Watcher {
 }
 
 impl Watcher {
-    /// The stream, or the status that refused it.
+    /// Opens the stream, or returns the status that refused it.
     async fn open(gateway: &Gateway) -> Result<Self, u16> {
         let request = Request::get(format!("http://{}/live", gateway.admin))
             .body(Full::<bytes::Bytes>::default());
@@ -375,7 +375,7 @@ impl Watcher {
 }
 
 #[tokio::test]
-async fn the_stream_tells_at_once_and_again_with_the_traffic() {
+async fn the_stream_sends_numbers_at_once_and_again_with_traffic() {
     let upstream = Upstream::saying(row("SUCCESS")).await;
     let gateway = Gateway::start(&upstream.url(), &[]).await;
     let mut watcher = Watcher::open(&gateway).await.expect("a place");
@@ -397,7 +397,7 @@ async fn the_stream_tells_at_once_and_again_with_the_traffic() {
             .iter()
             .any(|rate| rate.as_f64() > Some(0.0))
     );
-    // One who comes later shares what is sampled already: the charts go back to before.
+    // A later watcher shares the samples: its charts start before it.
     let mut late = Watcher::open(&gateway).await.expect("a place");
     assert!(
         !late.picture().await["charts"]["client"]
@@ -408,7 +408,7 @@ async fn the_stream_tells_at_once_and_again_with_the_traffic() {
 }
 
 #[tokio::test]
-async fn watchers_are_bounded_and_metrics_still_have_a_place() {
+async fn watchers_are_limited_and_leave_room_for_metrics() {
     let upstream = Upstream::saying(row("SUCCESS")).await;
     let gateway = Gateway::start(&upstream.url(), &[]).await;
     let mut watchers = Vec::new();
@@ -433,7 +433,7 @@ async fn the_drain_ends_the_stream_and_the_stream_does_not_delay_the_drain() {
     let mut gateway = Gateway::start(&upstream.url(), &[]).await;
     let mut watcher = Watcher::open(&gateway).await.expect("a place");
     watcher.picture().await;
-    // A poll under way keeps the process alive for a moment.
+    // A poll in flight keeps the process alive for a moment.
     upstream.close_gate();
     let poll = gateway.client.clone();
     let poll = tokio::spawn(async move { poll.get("/v1/videos/t", "sk-1", &[]).await });
@@ -463,7 +463,7 @@ async fn the_drain_ends_the_stream_and_the_stream_does_not_delay_the_drain() {
 }
 
 #[tokio::test]
-async fn other_names_and_other_pages_are_refused() {
+async fn foreign_host_names_and_foreign_origins_are_refused() {
     let upstream = Upstream::saying(row("SUCCESS")).await;
     let gateway = Gateway::start(&upstream.url(), &[]).await;
     gateway.get("/v1/videos/t").await;
@@ -480,7 +480,7 @@ async fn other_names_and_other_pages_are_refused() {
             .as_u16()
     };
     let port = gateway.admin.port();
-    // A name that its owner made to point here (DNS rebinding).
+    // A foreign name that resolves to this address (DNS rebinding).
     for path in ["/", "/metrics", "/live", "/readyz", "/cache"] {
         let foreign = format!("pollgate.evil.example:{port}");
         assert_eq!(

@@ -1,4 +1,4 @@
-//! What can be said on the command line, and what is answered when it is wrong.
+//! The command line, and the messages for mistakes in it.
 
 use std::fs;
 use std::path::Path;
@@ -53,7 +53,7 @@ fn check_prints_the_effective_configuration_and_where_it_came_from() {
             said.out
         );
     }
-    // The file may be named in the environment as well, and what is shown can be read again.
+    // The environment may name the file as well, and the output is valid input.
     let shown = folder.path().join("shown.toml");
     fs::write(&shown, &said.out).unwrap();
     let again = run(&["check"], &[("POLLGATE_CONFIG", shown.to_str().unwrap())]);
@@ -148,7 +148,7 @@ fn a_wrong_configuration_is_exit_2_with_one_message_before_any_port_is_bound() {
         ),
     ] {
         fs::write(&file, content).unwrap();
-        // A port that cannot be bound would be exit 1: the configuration is read first.
+        // A port that cannot be bound is exit 1, so the configuration was read first.
         let said = run(
             &["serve", "--config", name, "--listen", "203.0.113.1:1"],
             &[],
@@ -350,7 +350,7 @@ fn wrong_names_in_the_environment_wrong_flags_and_missing_files_are_exit_2() {
 }
 
 #[test]
-fn files_that_the_configuration_names_are_looked_at_before_ports_are_bound() {
+fn files_named_in_the_configuration_are_read_before_ports_are_bound() {
     let missing = [("POLLGATE_UPSTREAM__CA_FILE", "no-such.pem")];
     let said = run(&["--listen", "127.0.0.1:0", "--admin", "off"], &missing);
     assert_eq!(said.code, Some(2), "{}", said.err);
@@ -519,7 +519,7 @@ fn every_command_has_a_manual_page_that_troff_understands() {
         let name = format!("pollgate-{command}.1");
         assert!(pages.iter().any(|page| page.ends_with(&name)), "{name}");
     }
-    // Where there is no troff, the formatter's own tests have to do.
+    // Without troff, the formatter's own tests have to suffice.
     let troff = std::process::Command::new("groff")
         .args(["-man", "-ww", "-z"])
         .args(&pages)
@@ -531,7 +531,7 @@ fn every_command_has_a_manual_page_that_troff_understands() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn health_is_0_where_a_gateway_lives_and_1_where_none_does() {
+async fn health_exits_0_where_a_gateway_runs_and_1_where_none_does() {
     let upstream = Upstream::saying(row("SUCCESS")).await;
     let mut gateway = Gateway::start(&upstream.url(), &[]).await;
     let admin = gateway.admin.to_string();
@@ -543,7 +543,7 @@ async fn health_is_0_where_a_gateway_lives_and_1_where_none_does() {
         run(&["health", "--admin", &everywhere], &public).code,
         Some(0)
     );
-    // Who answers, but not as an admin listener does, is not one.
+    // A server that does not answer as an admin listener is not one.
     let upstream = Upstream::start(|_| Reply::new(404, "text/plain", "no")).await;
     let other = run(&["health", "--admin", &upstream.address.to_string()], &[]);
     assert_eq!(other.code, Some(1));

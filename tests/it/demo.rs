@@ -23,7 +23,7 @@ fn number(text: &str, label: &str) -> f64 {
 }
 
 #[test]
-fn piped_it_tells_in_plain_lines_what_was_saved_and_that_all_was_well() {
+fn piped_it_prints_plain_lines_with_the_savings_and_the_verdict() {
     let demo = ["demo", "--tasks", "3", "--pollers", "5", "--seconds", "4"];
     let output = binary().args(demo).output().expect("it runs");
     let text = text(&output);
@@ -65,7 +65,7 @@ fn in_a_terminal_it_draws_and_leaves_the_terminal_as_it_was() {
         .env("TERM", "xterm")
         .env_remove("NO_COLOR")
         .stdin(Stdio::null());
-    // Comes with util-linux; where it does not, the drawing is tested by itself.
+    // Part of util-linux. Without it only the drawing's unit tests run.
     let Ok(output) = script.output() else { return };
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}");
@@ -89,7 +89,7 @@ fn in_a_terminal_it_draws_and_leaves_the_terminal_as_it_was() {
 }
 
 #[tokio::test]
-async fn told_to_stop_it_sums_up_and_exits_with_0() {
+async fn stopped_it_prints_a_summary_and_exits_with_0() {
     for signal in ["-INT", "-TERM"] {
         let mut child = binary()
             .args(["demo", "--tasks", "2", "--pollers", "4", "--admin", "off"])
@@ -98,7 +98,7 @@ async fn told_to_stop_it_sums_up_and_exits_with_0() {
             .expect("it starts");
         let stdout = child.stdout.take().expect("is piped");
         let mut lines = std::io::BufRead::lines(std::io::BufReader::new(stdout));
-        // Until every task has had its first answer, even where a fault struck the first poll.
+        // Until every task has its first answer, even after a fault on the first poll.
         let mut moments = lines
             .by_ref()
             .map_while(Result::ok)
@@ -127,7 +127,7 @@ async fn told_to_stop_it_sums_up_and_exits_with_0() {
 }
 
 #[test]
-fn a_taken_port_and_a_wrong_number_are_told_apart() {
+fn a_taken_port_and_an_invalid_number_have_different_messages() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("is bound").to_string();
     let output = binary()

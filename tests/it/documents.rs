@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::support::{Answer, Gateway, Reply, Upstream, eventually};
 
-/// A document that upstream sent, and what must come of it.
+/// A document from upstream, and the answers it must lead to.
 struct Case {
     name: String,
     told: Value,
@@ -47,7 +47,7 @@ impl Case {
         self.told["asked"]["task_id"].as_str().expect("a text")
     }
 
-    /// The rule for bytes that may pass through, said once more on parsed documents.
+    /// The rule for bytes that pass through unchanged, repeated on parsed documents.
     fn may_pass(&self, dialect: &str) -> bool {
         let Ok(body) = serde_json::from_str::<Value>(&self.body) else {
             return false;
@@ -112,14 +112,14 @@ impl Case {
     }
 }
 
-/// The raw path segment that stands for an id.
+/// The raw path segment of an id.
 fn encoded(id: &str) -> String {
     percent_encoding::utf8_percent_encode(id, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 
 async fn hold_against_every_case(rendering: &str, dialect: &str) {
     let cases = Arc::new(cases());
-    // The key tells the case: many ask for the same id.
+    // The key names the case, since several cases share an id.
     let script = Arc::clone(&cases);
     let upstream = Upstream::start(move |asked| {
         let number = asked
@@ -168,7 +168,7 @@ async fn hold_against_every_case(rendering: &str, dialect: &str) {
                     "{about}"
                 );
             }
-            // Once more: from memory, or asked again, it is the same document.
+            // Cached or fetched again, it is the same document.
             let again = gateway
                 .client
                 .get(&path, &format!("sk-{number}"), &[])

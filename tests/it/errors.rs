@@ -1,10 +1,10 @@
-//! Whatever upstream does, a client reads an error in the dialect of its path, and nothing is lost.
+//! Whatever upstream does, a client gets an error in the dialect of its path, with upstream's text.
 
 use crate::support::{Answer, Gateway, Reply, Upstream};
 
 const PATHS: [&str; 2] = ["/v1/video/generations/t", "/v1/videos/t"];
 
-/// The error's code, after checking that the document is whole and in the dialect of the path.
+/// Returns the error's code after checking that the document is whole and in the dialect of the path.
 fn code(path: &str, answer: &Answer) -> String {
     assert_eq!(
         answer.header("content-type"),
@@ -13,7 +13,7 @@ fn code(path: &str, answer: &Answer) -> String {
     );
     assert_ne!(answer.header("x-request-id"), "", "{answer:?}");
     assert!(answer.header("via").ends_with("1.1 pollgate"), "{answer:?}");
-    // Without it SDKs give up about a second after the first failure; with more than 60 s some give up at once.
+    // Without it SDKs give up about a second after the first failure; above 60 s some give up at once.
     let fails = answer.status == 429 || answer.status.is_server_error();
     let pause = answer.header("retry-after").parse::<u64>();
     assert!(
@@ -39,7 +39,7 @@ fn code(path: &str, answer: &Answer) -> String {
 }
 
 #[tokio::test]
-async fn an_upstream_that_is_not_there_is_503_with_a_time_to_ask_again() {
+async fn an_unreachable_upstream_is_503_with_a_retry_after() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -64,7 +64,7 @@ async fn an_upstream_that_is_not_there_is_503_with_a_time_to_ask_again() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_does_not_answer_is_504_in_time() {
+async fn a_silent_upstream_is_504_within_the_timeout() {
     let upstream = Upstream::saying("{}").await;
     upstream.close_gate();
     let gateway = Gateway::start(&upstream.url(), &[("upstream.timeout", "200ms")]).await;
@@ -78,7 +78,7 @@ async fn an_upstream_that_does_not_answer_is_504_in_time() {
 }
 
 #[tokio::test]
-async fn a_success_that_is_no_task_is_502_and_never_shown() {
+async fn a_success_that_is_not_a_task_is_502_and_never_passed_on() {
     for (content_type, body) in [
         ("text/html", "<html><body>502 Bad Gateway</body></html>"),
         ("application/json", ""),
@@ -107,15 +107,46 @@ async fn a_success_that_is_no_task_is_502_and_never_shown() {
 }
 
 #[tokio::test]
-async fn an_answer_larger_than_allowed_is_not_read_to_its_end() {
+async fn an_answer_over_the_size_limit_is_not_read_to_its_end() {
     let upstream = Upstream::start(|_| Reply::json(vec![b' '; 1 << 20])).await;
-    let gateway = Gateway::start(&upstream.url(), &[("upstream.max_status_body", "4KiB")]).await;
+    let settings = [
+        ("upstream.max_status_body", "4KiB"),
+        ("upstream.dialect", "unified"),
+    ];
+    let gateway = Gateway::start(&upstream.url(), &settings).await;
     let answer = gateway.get(PATHS[1]).await;
     assert_eq!(
         (answer.status.as_u16(), code(PATHS[1], &answer).as_str()),
         (502, "upstream_invalid")
     );
     assert!(answer.text().contains("upstream.max_status_body"));
+}
+
+#[tokio::test]
+async fn a_document_over_the_size_limit_is_passed_through_on_the_path_that_upstream_is_asked_on() {
+    const SIZE: usize = 1 << 20;
+    let row = || {
+        let uri = format!("data:video/mp4;base64,{}", "A".repeat(SIZE));
+        format!(r#"{{"id":"t","object":"video","status":"completed","video_url":"{uri}"}}"#)
+    };
+    let upstream = Upstream::saying(super::support::row("IN_PROGRESS")).await;
+    let settings = [
+        ("upstream.max_status_body", "4KiB"),
+        ("cache.in_flight_ttl", "0s"),
+    ];
+    let gateway = Gateway::start(&upstream.url(), &settings).await;
+    assert_eq!(gateway.get(PATHS[1]).await.status, 200, "is running");
+    upstream.now(move |_| Reply::json(row()));
+    for _ in 0..3 {
+        let answer = gateway.get(PATHS[1]).await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.text(), row(), "never shown as running again");
+        assert_eq!(
+            answer.header("cache-status"),
+            "pollgate; fwd=bypass; detail=too_large"
+        );
+        assert_eq!(answer.header("cache-control"), "private, no-store");
+    }
 }
 
 #[tokio::test]
@@ -143,7 +174,7 @@ async fn an_error_without_json_is_replaced_and_keeps_its_status() {
     ] {
         let upstream = Upstream::start(move |_| Reply::new(status, content_type, body)).await;
         for path in PATHS {
-            // One each: a 429 that names no one makes a gateway stand back.
+            // A gateway each: a 429 that names no caller pauses all of its polls.
             let gateway = Gateway::start(&upstream.url(), &[]).await;
             let answer = gateway.get(path).await;
             assert_eq!(
@@ -169,7 +200,7 @@ async fn a_missing_task_is_404_for_openai_clients_and_stays_400_for_the_others()
 }
 
 #[tokio::test]
-async fn a_redirect_is_no_answer_to_a_poll() {
+async fn a_redirect_does_not_answer_a_poll() {
     let upstream = Upstream::start(|_| {
         Reply::new(301, "text/html", "").with("location", "http://127.0.0.1:1/")
     })
@@ -180,10 +211,19 @@ async fn a_redirect_is_no_answer_to_a_poll() {
         (answer.status.as_u16(), code(PATHS[1], &answer).as_str()),
         (502, "upstream_invalid")
     );
+    let text = answer.text();
+    assert!(
+        text.contains("http://127.0.0.1:1/; set upstream.url"),
+        "{text}"
+    );
+    assert!(
+        !text.contains("retry"),
+        "it will not pass by itself: {text}"
+    );
 }
 
 #[tokio::test]
-async fn a_request_is_named_by_upstream_else_by_the_client_else_here() {
+async fn a_request_id_comes_from_upstream_else_the_client_else_the_gateway() {
     let upstream = Upstream::start(|_| {
         Reply::json(super::support::row("SUCCESS")).with("x-oneapi-request-id", "theirs")
     })

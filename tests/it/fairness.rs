@@ -1,4 +1,4 @@
-//! Bulk traffic keeps no poll waiting, nor polls bulk traffic; who is one too many is told so at once.
+//! Bulk traffic delays no poll, nor polls bulk traffic; a request over a limit is shed at once.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 
 use crate::support::{Gateway, Wire, eventually, row};
 
-/// Downloads from it never end; it knows one running task, and answers all else in a word.
+/// An upstream whose downloads never end. It has one running task and answers everything else at once.
 async fn bulky() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -45,7 +45,7 @@ async fn bulky() -> String {
 
 type H2 = Client<HttpConnector, Full<Bytes>>;
 
-/// A client that asks everything over one connection, in which there is room beside what it does not read.
+/// A client that sends everything over one connection, with a window larger than what it leaves unread.
 fn one_connection() -> H2 {
     Client::builder(TokioExecutor::new())
         .http2_only(true)
@@ -73,7 +73,7 @@ async fn is_overloaded(answer: Response<Incoming>) {
 }
 
 #[tokio::test]
-async fn hundreds_of_stuck_downloads_keep_no_one_waiting_in_flat_memory() {
+async fn hundreds_of_stuck_downloads_delay_no_one_and_take_bounded_memory() {
     let upstream = bulky().await;
     let gateway = Gateway::start(&upstream, &[("limits.max_upstream", "1")]).await;
     gateway.get("/v1/videos/t").await;
@@ -101,7 +101,7 @@ async fn hundreds_of_stuck_downloads_keep_no_one_waiting_in_flat_memory() {
 }
 
 #[tokio::test]
-async fn a_download_holds_its_place_until_its_end_and_takes_none_of_the_polls() {
+async fn a_download_holds_its_permit_until_its_end_and_takes_none_of_the_polls() {
     let upstream = bulky().await;
     let gateway = Gateway::start(&upstream, &[("limits.max_connections", "4")]).await;
     let client = one_connection();
@@ -122,7 +122,7 @@ async fn a_download_holds_its_place_until_its_end_and_takes_none_of_the_polls() 
 }
 
 #[tokio::test]
-async fn an_event_stream_holds_its_place_until_its_end_and_takes_none_of_the_forwards() {
+async fn an_event_stream_holds_its_permit_until_its_end_and_takes_none_of_the_forwards() {
     let upstream = bulky().await;
     let gateway = Gateway::start(&upstream, &[("limits.max_connections", "4")]).await;
     let client = one_connection();
@@ -132,12 +132,18 @@ async fn an_event_stream_holds_its_place_until_its_end_and_takes_none_of_the_for
         assert_eq!(answer.headers()["content-type"], "text/event-stream");
         streams.push(answer);
     }
-    is_overloaded(ask(&client, &gateway, "/v1/videos/t", "*/*").await).await;
+    // What is remembered takes no permit, and what has to wait for upstream does.
+    let hit = ask(&client, &gateway, "/v1/videos/t", "*/*").await;
+    assert_eq!(hit.status(), 200);
+    is_overloaded(ask(&client, &gateway, "/v1/videos/other", "*/*").await).await;
     let forward = ask(&client, &gateway, "/v1/models", "*/*").await;
     assert_eq!(forward.status(), 200);
     streams.pop();
     eventually("there is room again", async || {
-        ask(&client, &gateway, "/v1/videos/t", "*/*").await.status() == 200
+        ask(&client, &gateway, "/v1/videos/other", "*/*")
+            .await
+            .status()
+            == 200
     })
     .await;
 }

@@ -1,6 +1,6 @@
 //! The figures that the gateway promises, with the real binary over real sockets.
 //!
-//! An ordinary run does them small. The whole ones take minutes and a release build:
+//! An ordinary run checks them at a small scale. The full scale takes minutes and a release build:
 //! `cargo test --release --test it figures -- --ignored --nocapture --test-threads 1`.
 
 use std::fmt::Write as _;
@@ -17,14 +17,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use crate::support::{Client, Gateway, Upstream, binary, eventually, row};
 use pollgate::simulator::{Settings, Simulator, TaskOptions};
 
-/// An upstream as cheap as can be: one answer for whatever it is asked.
+/// A minimal upstream: one answer to every request.
 struct Cheap {
     address: SocketAddr,
     listening: JoinSet<()>,
 }
 
 impl Cheap {
-    /// On this port, or on a free one.
+    /// Listens on this port, or on a free one.
     async fn start(address: Option<SocketAddr>, body: String) -> Self {
         let address = address.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
         let listener = TcpListener::bind(address).await.expect("a port");
@@ -35,7 +35,7 @@ impl Cheap {
         );
         let mut listening = JoinSet::new();
         listening.spawn(async move {
-            // Ends with its connections: dropping it is an upstream that has gone.
+            // Ends with its connections, so that dropping it makes upstream unreachable.
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 connections.spawn(serve(stream, answer.clone()));
@@ -67,7 +67,7 @@ async fn serve(mut stream: TcpStream, answer: String) {
     }
 }
 
-/// Counts how often a phrase has ended, in a stream that comes in pieces.
+/// Counts a phrase in a stream that arrives in pieces.
 #[derive(Default)]
 struct Heads(usize);
 
@@ -75,7 +75,7 @@ impl Heads {
     fn ends_in(&mut self, piece: &[u8], phrase: &[u8]) -> usize {
         let mut ends = 0;
         for byte in piece {
-            // Good enough for phrases whose beginning is their only repetition.
+            // Correct for phrases that repeat nothing but their beginning.
             self.0 = if *byte == phrase[self.0] {
                 self.0 + 1
             } else {
@@ -89,7 +89,7 @@ impl Heads {
     }
 }
 
-/// Everyone connects, everyone asks, and only then upstream answers.
+/// All clients connect, all send, and only then upstream answers.
 async fn clients_at_once(count: usize) {
     let upstream = Upstream::saying(row("IN_PROGRESS")).await;
     let settings = [("upstream.timeout", "2m"), ("cache.in_flight_ttl", "0s")];
@@ -150,7 +150,7 @@ async fn ten_thousand_clients_at_once_on_one_uncached_task_are_one_upstream_requ
     clients_at_once(10_000).await;
 }
 
-/// Polls so many tasks, each once, and calls `look` now and then with how many it was by then.
+/// Polls this many tasks once each, and calls `look` now and then with the count so far.
 async fn flood(gateway: &Gateway, count: usize, mut look: impl FnMut(usize)) {
     const BATCH: usize = 25;
     const CLIENTS: usize = 32;
@@ -195,7 +195,7 @@ async fn flood(gateway: &Gateway, count: usize, mut look: impl FnMut(usize)) {
 }
 
 #[tokio::test]
-async fn a_flood_of_tasks_fills_its_memory_and_then_takes_no_more() {
+async fn a_flood_of_tasks_fills_the_cache_and_then_takes_no_more() {
     let upstream = Cheap::start(None, row("IN_PROGRESS")).await;
     let settings = [("cache.capacity", "2MiB"), ("log.requests", "off")];
     let gateway = Gateway::start(&upstream.url(), &settings).await;
@@ -283,7 +283,7 @@ async fn a_minute_without_upstream_fails_no_poll_costs_60_probes_and_is_over_3_s
         let (task, at, answer) = poll.expect("no panic");
         assert_eq!(answer.status, 200, "{answer:?}");
         count += 1;
-        // Hits after the return are of polls after the return: what was known before is 60 s old.
+        // A hit after the recovery comes from a poll after it: anything earlier is 60 s old.
         if at > back && !answer.header("cache-status").contains("stale_if_error") {
             let first = fresh[task].get_or_insert(at);
             *first = at.min(*first);
@@ -354,7 +354,7 @@ async fn a_hundred_pollers_at_a_second_on_a_task_of_a_minute_are_at_most_32_upst
                     .get(&format!("/v1/video/generations/{id}"), "sk-test", &[])
                     .await;
                 assert_eq!(answer.status, 200, "{answer:?}");
-                // Upstream's own bytes pass through, and with them its own word for it.
+                // Upstream's bytes pass through, and with them its own spelling of the status.
                 if answer.json()["data"]["status"] == "SUCCESS" {
                     return polls;
                 }
@@ -374,7 +374,7 @@ async fn a_hundred_pollers_at_a_second_on_a_task_of_a_minute_are_at_most_32_upst
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes half a minute, and the machine for itself"]
-async fn a_thousand_clients_that_wait_on_a_hundred_tasks_cost_as_many_polls_as_a_hundred() {
+async fn a_thousand_waiting_clients_on_a_hundred_tasks_cost_as_many_polls_as_a_hundred() {
     const CADENCE: Duration = Duration::from_secs(2);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -393,7 +393,7 @@ async fn a_thousand_clients_that_wait_on_a_hundred_tasks_cost_as_many_polls_as_a
         let id = simulator
             .create("sk-test", "sora-2", options)
             .expect("a new id");
-        // What one poller at the cadence needs, the first poll and the last one included.
+        // The polls of a single poller at the cadence, the first and the last included.
         allowed += lifetime.as_secs() / CADENCE.as_secs() + 2;
         for _ in 0..10 {
             let (client, simulator, id) = (gateway.client.clone(), simulator.clone(), id.clone());

@@ -1,4 +1,4 @@
-//! Everything that is no status poll passes through: streamed, unread, and clean of what is only for one connection.
+//! Every request that is not a status poll passes through: streamed, unread, without hop-by-hop fields.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -110,7 +110,7 @@ async fn raw_paths_reach_upstream_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn ids_reach_upstream_byte_for_byte_and_are_told_apart() {
+async fn ids_reach_upstream_byte_for_byte_and_stay_distinct() {
     let upstream = Upstream::start(|_| Reply::json(crate::support::row("SUCCESS"))).await;
     let gateway = Gateway::start(&upstream.url(), &[]).await;
     let long = "A".repeat(600);
@@ -141,7 +141,7 @@ async fn ids_reach_upstream_byte_for_byte_and_are_told_apart() {
 }
 
 #[tokio::test]
-async fn a_path_prefix_of_upstream_is_kept() {
+async fn the_path_prefix_of_upstream_is_kept() {
     let upstream = Upstream::saying(crate::support::row("SUCCESS")).await;
     let gateway = Gateway::start(&format!("{}/base/", upstream.url()), &[]).await;
     gateway.get("/v1/videos/t").await;
@@ -155,7 +155,7 @@ async fn a_path_prefix_of_upstream_is_kept() {
 }
 
 #[tokio::test]
-async fn upstream_is_told_of_the_client_only_where_configured() {
+async fn forwarding_headers_are_sent_only_where_configured() {
     for (how, name, value) in [
         ("x-forwarded", "x-forwarded-for", "127.0.0.1"),
         ("x-forwarded", "x-forwarded-proto", "http"),
@@ -217,7 +217,7 @@ async fn counting_upstream() -> (String, Arc<AtomicU64>) {
     (url, seen)
 }
 
-/// So many bytes, made as they are asked for.
+/// A body of this many bytes, produced on demand.
 struct Zeroes(u64);
 
 impl http_body::Body for Zeroes {
@@ -265,7 +265,7 @@ async fn an_upload_of_64_mib_streams_through_with_flat_memory() {
 }
 
 #[tokio::test]
-async fn an_upload_that_upstream_does_not_read_is_held_back() {
+async fn an_upload_that_upstream_does_not_read_is_not_buffered() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let gateway = Gateway::start(&format!("http://{}", listener.local_addr().unwrap()), &[]).await;
     let (chunks, source) = mpsc::channel::<Result<Frame<Bytes>, Infallible>>(1);
@@ -277,7 +277,7 @@ async fn an_upload_that_upstream_does_not_read_is_held_back() {
         .body(body.boxed_unsync())
         .unwrap();
     let upload = tokio::spawn(async move { pool.request(request).await.map(|_| ()) });
-    // Upstream takes the connection and never reads.
+    // Upstream accepts the connection and never reads.
     let (_held, _) = listener.accept().await.unwrap();
     let before = gateway.resident();
     let chunk = Bytes::from(vec![0; 1 << 20]);
@@ -317,7 +317,7 @@ async fn events_of_a_stream_arrive_one_by_one_without_delay() {
         .unwrap();
     let mut body = answer.await.unwrap().unwrap().into_body();
     for number in 0..3 {
-        // The next event is written only after this one has arrived: nothing in between may wait for more.
+        // The next event is written only after this one has arrived, so nothing may buffer it.
         let event = format!("data: {number}\n\n");
         upstream.write_all(event.as_bytes()).await.unwrap();
         let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
@@ -328,7 +328,7 @@ async fn events_of_a_stream_arrive_one_by_one_without_delay() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_dies_in_the_middle_ends_the_answer_visibly() {
+async fn an_upstream_that_dies_mid_body_ends_the_answer_visibly() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let gateway = Gateway::start(&format!("http://{}", listener.local_addr().unwrap()), &[]).await;
     let pool = Pool::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
@@ -352,7 +352,7 @@ async fn an_upstream_that_dies_in_the_middle_ends_the_answer_visibly() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_ends_its_upstream_request() {
+async fn a_client_that_disconnects_ends_its_upstream_request() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let gateway = Gateway::start(&format!("http://{}", listener.local_addr().unwrap()), &[]).await;
     let mut client = TcpStream::connect(gateway.address).await.unwrap();
@@ -402,7 +402,7 @@ async fn an_upload_may_take_longer_than_a_head() {
         "POST /v1/files HTTP/1.1\r\nhost: x\r\ncontent-length: 6\r\nconnection: close\r\n\r\n";
     client.write_all(head.as_bytes()).await.unwrap();
     for _ in 0..6 {
-        // There is nothing to wait for but time: this is about what does not happen meanwhile.
+        // Only time can show that nothing happens meanwhile.
         tokio::time::sleep(std::time::Duration::from_millis(150)).await;
         client.write_all(b"x").await.unwrap();
     }

@@ -1,4 +1,4 @@
-//! Any bytes on a connection: nothing panics, hangs, leaks or grows, and all that reaches upstream can be read in one
+//! Any bytes on a connection: nothing panics, hangs, leaks or grows, and whatever reaches upstream can be read in one
 //! way only. A longer run: `FUZZ_REQUESTS=1000000 cargo nextest run --run-ignored only -E 'test(fuzz::)' --no-capture`.
 
 use std::sync::Arc;
@@ -12,20 +12,20 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::ambiguous::{BROKEN_CHUNKS, PASSED, REFUSED};
+use crate::request_smuggling::{BROKEN_CHUNKS, PASSED, REFUSED};
 use crate::support::raw::{RawUpstream, Received, whole_request};
 use crate::support::{Gateway, PATIENCE, eventually};
 
-/// Clients at once.
+/// The number of concurrent clients.
 const CLIENTS: u64 = 48;
 
-/// How long an answer may take before the client takes it for held back, and ends its half of the connection.
+/// After this long without an answer the client shuts down its half of the connection.
 const LULL: Duration = Duration::from_millis(30);
 
 const MIB: u64 = 1 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn some_thousand_requests_of_any_bytes_do_no_harm() {
+async fn thousands_of_requests_of_any_bytes_do_no_harm() {
     run(3000).await;
 }
 
@@ -118,14 +118,14 @@ async fn run(wanted: u64) {
     assert_eq!(gateway.get("/v1/models").await.status, 200);
 }
 
-/// All that upstream got since: how many, after looking at each.
+/// Checks each request that upstream got since the last call, and returns their number.
 fn check(upstream: &RawUpstream) -> u64 {
     let requests = upstream.take_requests();
     for request in &requests {
         let judged = HttpRequestData::analyze_raw_request(&without_lookalikes(request));
-        // Ids may be UTF-8 as it is.
+        // Ids may be raw UTF-8.
         let is_utf_8 = judged.reason == ClassificationReason::AmbiguousUri;
-        // A body has no meaning in a GET, but its framing is as clear as any other (RFC 9110 §9.3.1).
+        // A body in a GET has no meaning, but its framing is unambiguous (RFC 9110 §9.3.1).
         let is_get_with_body = matches!(
             judged.reason,
             ClassificationReason::UndefinedContentLengthSemantics
@@ -143,7 +143,7 @@ fn check(upstream: &RawUpstream) -> u64 {
     requests.len() as u64
 }
 
-/// Without the headers whose names the judge finds similar to those two for their first letters alone.
+/// The request without headers that the analyzer takes for those two by their first letters alone.
 fn without_lookalikes(request: &[u8]) -> Vec<u8> {
     let lines = request.split_inclusive(|byte| *byte == b'\n');
     let is_lookalike = |line: &[u8]| {
@@ -156,7 +156,7 @@ fn without_lookalikes(request: &[u8]) -> Vec<u8> {
         let is_similar = letters.starts_with(b"c") || letters.starts_with(b"t");
         is_similar && letters != b"contentlength" && letters != b"transferencoding"
     };
-    // The first line is none of them, and behind an empty one there is the body.
+    // The first line is not a header, and the body follows the empty line.
     let mut kept = Vec::new();
     let mut within_head = false;
     for line in lines {
@@ -192,7 +192,7 @@ impl Client {
         }
     }
 
-    /// Sends it in a few pieces; reads until the end, or until nothing more comes.
+    /// Sends it in a few pieces, then reads until the end or until nothing more arrives.
     async fn converse(&mut self, stream: &[u8]) -> Vec<u8> {
         let mut answers = Vec::new();
         let Ok(mut socket) = TcpStream::connect(self.address).await else {
@@ -213,7 +213,7 @@ impl Client {
                 return answers;
             }
             if self.rng.u8(..) == 0 {
-                // Gone in the middle.
+                // The client disconnects here.
                 return answers;
             }
         }
@@ -236,10 +236,10 @@ impl Client {
         }
     }
 
-    /// Every answer is whole and of a kind that is known; behind a refusal there is none.
+    /// Checks that every answer is whole and of a known kind, and that a refusal is the last one.
     fn judge(&self, stream: &[u8], answers: &[u8]) {
         if stream.starts_with(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n") {
-            // Answered in frames.
+            // An answer in HTTP/2 frames.
             return;
         }
         let context = || {
@@ -248,7 +248,7 @@ impl Client {
                 String::from_utf8_lossy(answers).into_owned(),
             )
         };
-        // Cut off by the client's own leaving.
+        // Truncated because the client disconnected.
         let Some(answers) = Received::try_all(answers, has_head(stream)) else {
             return;
         };
@@ -352,7 +352,7 @@ fn mutate(rng: &mut Rng, bytes: &mut Vec<u8>) {
             bytes.splice(at..at, piece.bytes());
         }
         4 => {
-            // At the beginning of a line: another header.
+            // At the start of a line: another header.
             let line = bytes[at..].windows(2).position(|pair| pair == b"\r\n");
             let at = line.map_or(at, |line| at + line + 2);
             let piece = PIECES[rng.usize(..PIECES.len())];
@@ -366,7 +366,7 @@ fn has_head(stream: &[u8]) -> bool {
     stream.windows(4).any(|bytes| bytes == b"HEAD")
 }
 
-/// How many requests whoever reads them leniently finds before one that nobody can read.
+/// The number of requests that a lenient reader finds before one that is unreadable.
 fn readable(mut stream: &[u8]) -> usize {
     let mut count = 0;
     while let Ok(Some(length)) = whole_request(stream, false) {

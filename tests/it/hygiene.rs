@@ -1,11 +1,11 @@
-//! What a proxy owes both sides in headers (RFC 9110 §7.6), and the trace that a request belongs to.
+//! The headers that a proxy has to drop and to add (RFC 9110 §7.6), and the trace of a request.
 
 use crate::support::{Gateway, Raw, Reply, Upstream, Wire, row};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 #[tokio::test]
-async fn fields_of_one_connection_are_dropped_both_ways() {
+async fn hop_by_hop_fields_are_dropped_both_ways() {
     let upstream = Raw::start().await;
     let gateway = Gateway::start(&upstream.url(), &[]).await;
     let mut client = Wire::connect(gateway.address).await;
@@ -43,7 +43,7 @@ async fn fields_of_one_connection_are_dropped_both_ways() {
 }
 
 #[tokio::test]
-async fn what_upstream_is_told_of_the_client_stands_behind_what_it_was_told_before() {
+async fn forwarding_headers_are_appended_to_those_of_earlier_proxies() {
     let before = [
         ("x-forwarded-for", "203.0.113.7"),
         ("x-forwarded-for", "198.51.100.1"),
@@ -126,7 +126,7 @@ async fn every_upstream_request_belongs_to_a_trace() {
     );
     let mut traces: Vec<_> = (1..5).map(parent).collect();
     for (at, trace) in traces.iter().enumerate() {
-        // The polls' too: their answers are for many, and belong to none of their traces.
+        // A poll has a trace of its own, since its answer may serve several requests.
         assert!(
             trace.len() == 55 && trace.starts_with("00-") && trace.ends_with("-00"),
             "{trace}"

@@ -3,7 +3,7 @@
 use crate::support::{Gateway, Reply, Upstream, eventually, row};
 use http_body_util::Full;
 
-/// Answers with a state that only the asking key has.
+/// An upstream whose answer depends on the key.
 async fn upstream_by_key() -> Upstream {
     Upstream::start(|asked| {
         let key = asked.header("authorization").trim_start_matches("Bearer ").to_owned();
@@ -38,7 +38,7 @@ async fn two_keys_polling_the_same_id_are_two_upstream_requests() {
         );
     }
     assert_eq!(upstream.count(), 2);
-    // Remembered answers keep them apart as well.
+    // Cached answers are separate as well.
     for key in ["sk-0", "sk-1"] {
         let answer = gateway.client.get("/v1/videos/t", key, &[]).await;
         assert_eq!(
@@ -115,7 +115,7 @@ async fn cookies_are_the_credential_where_there_is_no_other() {
 }
 
 #[tokio::test]
-async fn a_refused_credential_forgets_all_that_the_caller_had() {
+async fn a_refused_credential_purges_all_that_the_caller_had() {
     let upstream = Upstream::saying(row("SUCCESS")).await;
     let gateway = Gateway::start(&upstream.url(), &[]).await;
     let client = &gateway.client;
@@ -144,7 +144,7 @@ async fn a_refused_credential_forgets_all_that_the_caller_had() {
 }
 
 #[tokio::test]
-async fn a_remembered_answer_needs_a_credential_that_upstream_accepted_recently() {
+async fn a_cached_answer_needs_a_credential_that_upstream_accepted_recently() {
     let upstream = Upstream::saying(row("SUCCESS")).await;
     let gateway = Gateway::start(&upstream.url(), &[("cache.credential_ttl", "0s")]).await;
     gateway.get("/v1/videos/t").await;

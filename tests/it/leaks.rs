@@ -1,4 +1,4 @@
-//! Whoever goes away, and whenever: nothing of the request stays behind.
+//! Whichever end disconnects, and whenever: nothing of the request stays behind.
 
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 
 use crate::support::{Gateway, Raw, Upstream, Wire, eventually, row};
 
-/// How many places there are: far fewer than requests that end badly here, so that one lost place in each would show.
+/// The number of permits: far fewer than the requests that fail here, so that leaking one each would show.
 const PLACES: usize = 2;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -17,7 +17,7 @@ enum Dies {
     Upstream,
 }
 
-/// How far a forwarded request has come.
+/// How far a forwarded request has progressed.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 enum At {
     HalfAHead,
@@ -57,7 +57,7 @@ fn end(wire: Wire, by_reset: bool) {
     }
 }
 
-/// All is counted out.
+/// Waits until every gauge is back at zero.
 async fn is_empty(gateway: &Gateway) {
     eventually("all is counted out", async || {
         let mut left = 0.0;
@@ -69,7 +69,7 @@ async fn is_empty(gateway: &Gateway) {
     .await;
 }
 
-/// Nothing is left, and there is room for as many as at the start.
+/// Checks that nothing is left, and that as many requests fit as at the start.
 async fn is_as_at_the_start(gateway: &Gateway, upstream: &Raw) {
     is_empty(gateway).await;
     let answers: Vec<_> = (0..PLACES)
@@ -93,7 +93,7 @@ async fn is_as_at_the_start(gateway: &Gateway, upstream: &Raw) {
     is_empty(gateway).await;
 }
 
-/// Plays both ends up to this point, and then lets one of them die.
+/// Plays both ends up to this point, and then drops one of them.
 async fn http_1(gateway: &Gateway, upstream: &Raw, at: At, dies: Dies, by_reset: bool) {
     let mut client = Wire::connect(gateway.address).await;
     client.send(HEAD).await;
@@ -148,7 +148,7 @@ async fn a_forwarded_request_of_http_1_that_either_end_kills_leaves_nothing_behi
     is_as_at_the_start(&gateway, &upstream).await;
 }
 
-/// A client of HTTP/2, and what drives its connection.
+/// An HTTP/2 client, and the task that drives its connection.
 async fn connect_h2(gateway: &Gateway) -> (SendRequest<Bytes>, JoinHandle<()>) {
     let stream = TcpStream::connect(gateway.address).await.unwrap();
     let (requests, connection) = h2::client::handshake(stream).await.unwrap();
@@ -188,7 +188,7 @@ async fn http_2(gateway: &Gateway, upstream: &Raw, at: At, dies: Dies, by_reset:
     }
     if dies == Dies::Client {
         if by_reset {
-            // The stream alone; the connection lives on.
+            // Only the stream ends; the connection stays open.
             body.send_reset(h2::Reason::CANCEL);
             drop((answer, down, body));
         } else {
@@ -225,7 +225,7 @@ async fn a_forwarded_request_of_http_2_that_either_end_kills_leaves_nothing_behi
 }
 
 #[tokio::test]
-async fn a_poll_whose_client_goes_away_leaves_nothing_behind() {
+async fn a_poll_whose_client_disconnects_leaves_nothing_behind() {
     let upstream = Raw::start().await;
     let gateway = gateway(&upstream.url()).await;
     for headers in ["", "prefer: wait=60\r\n", "accept: text/event-stream\r\n"] {
@@ -262,7 +262,7 @@ async fn a_poll_whose_client_goes_away_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn those_who_hold_or_follow_a_running_task_and_go_away_leave_nothing_behind() {
+async fn waits_and_event_streams_whose_clients_disconnect_leave_nothing_behind() {
     let upstream = Upstream::saying(row("IN_PROGRESS")).await;
     let gateway = Gateway::start(
         &upstream.url(),
@@ -313,7 +313,7 @@ async fn a_poll_whose_upstream_dies_leaves_nothing_behind() {
                 .send(request.body(http_body_util::Full::default()).unwrap())
                 .await
         });
-        // As often as it tries.
+        // Once per attempt.
         let answer = loop {
             tokio::select! {
                 mut served = upstream.accept() => {

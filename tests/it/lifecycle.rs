@@ -1,4 +1,4 @@
-//! From start to end: binding, draining, reloading.
+//! Start, reload and stop: binding, draining, exit codes.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -46,7 +46,7 @@ async fn a_signal_drains_and_exits_0() {
 }
 
 #[tokio::test]
-async fn idle_connections_do_not_hold_up_the_end() {
+async fn idle_connections_do_not_delay_the_exit() {
     let upstream = Upstream::saying(row("IN_PROGRESS")).await;
     let mut gateway = Gateway::start(&upstream.url(), &[("limits.drain", "1h")]).await;
     let _silent = TcpStream::connect(gateway.address).await.unwrap();
@@ -55,7 +55,7 @@ async fn idle_connections_do_not_hold_up_the_end() {
     assert_eq!(gateway.ended().await.code(), Some(0));
 }
 
-/// Waits until the gateway knows that it has to stop.
+/// Waits until the gateway is draining.
 async fn draining(gateway: &Gateway) {
     eventually("not ready any more", async || {
         get(gateway.admin, "/readyz").await.status == 503
@@ -64,7 +64,7 @@ async fn draining(gateway: &Gateway) {
 }
 
 #[tokio::test]
-async fn the_last_answer_on_a_connection_says_that_it_is_the_last() {
+async fn the_last_answer_on_a_connection_says_connection_close() {
     let upstream = Upstream::saying(row("IN_PROGRESS")).await;
     let mut gateway = Gateway::start(&upstream.url(), &[("cache.in_flight_ttl", "0s")]).await;
     assert_eq!(
@@ -90,7 +90,7 @@ async fn the_last_answer_on_a_connection_says_that_it_is_the_last() {
 }
 
 #[tokio::test]
-async fn over_http_2_a_stop_is_told_by_goaway_and_what_was_asked_is_answered() {
+async fn over_http_2_a_stop_is_a_goaway_and_open_requests_are_answered() {
     let upstream = Upstream::saying(row("IN_PROGRESS")).await;
     let mut gateway = Gateway::start(&upstream.url(), &[("limits.drain", "1h")]).await;
     let mut frames = Frames::open(gateway.address).await;
@@ -128,7 +128,7 @@ const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-/// An HTTP/2 connection, frame by frame (RFC 9113 §4.1): clients hide a GOAWAY well.
+/// An HTTP/2 connection, frame by frame (RFC 9113 §4.1), since client libraries hide a GOAWAY.
 struct Frames(TcpStream);
 
 struct Frame {
@@ -157,7 +157,7 @@ impl Frames {
         self.0.write_all(&frame).await.unwrap();
     }
 
-    /// The next frame; pings are answered. `None` at the end.
+    /// Returns the next frame and answers pings. `None` at the end.
     async fn next(&mut self) -> Option<Frame> {
         let mut head = [0; 9];
         let read = self.0.read_exact(&mut head);
@@ -183,7 +183,7 @@ impl Frames {
 }
 
 #[tokio::test]
-async fn a_poll_that_upstream_does_not_answer_within_drain_is_told_so() {
+async fn a_poll_that_upstream_does_not_answer_within_drain_gets_an_error() {
     let upstream = Upstream::saying(row("IN_PROGRESS")).await;
     let mut gateway = Gateway::start(&upstream.url(), &[("limits.drain", "2s")]).await;
     upstream.close_gate();
@@ -203,7 +203,7 @@ async fn a_poll_that_upstream_does_not_answer_within_drain_is_told_so() {
 }
 
 #[tokio::test]
-async fn what_is_not_done_within_drain_is_cut_off() {
+async fn requests_unfinished_after_drain_are_cut_off() {
     let upstream = Upstream::saying(row("IN_PROGRESS")).await;
     let mut gateway = Gateway::start(&upstream.url(), &[("limits.drain", "100ms")]).await;
     upstream.close_gate();
@@ -221,7 +221,7 @@ async fn what_is_not_done_within_drain_is_cut_off() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_exit_1_and_named() {
+async fn a_taken_port_is_exit_1_and_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let output = binary()

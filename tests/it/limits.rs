@@ -1,4 +1,4 @@
-//! Beyond a limit a client is told so at once, and everyone else goes on.
+//! A request over a limit is refused at once, and every other client goes on.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ async fn read(stream: &mut TcpStream) -> String {
 }
 
 #[tokio::test]
-async fn one_connection_too_many_is_told_so_and_closed() {
+async fn one_connection_too_many_gets_an_error_and_is_closed() {
     let upstream = Upstream::saying(row("SUCCESS")).await;
     let gateway = Gateway::start(&upstream.url(), &[("limits.max_connections", "2")]).await;
     let open = [
@@ -28,7 +28,7 @@ async fn one_connection_too_many_is_told_so_and_closed() {
     })
     .await;
     let mut third = TcpStream::connect(gateway.address).await.unwrap();
-    // What it sends meanwhile does not take the answer away from it.
+    // What it sends meanwhile does not cost it the answer.
     third
         .write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
         .await
@@ -55,7 +55,7 @@ async fn one_connection_too_many_is_told_so_and_closed() {
 }
 
 #[tokio::test]
-async fn one_waiter_too_many_is_told_so() {
+async fn one_waiter_too_many_gets_an_error() {
     let upstream = Upstream::saying(row("IN_PROGRESS")).await;
     let gateway = Gateway::start(&upstream.url(), &[("limits.max_waiters", "2")]).await;
     upstream.close_gate();
@@ -108,7 +108,7 @@ async fn polls_beyond_max_upstream_wait_their_turn() {
     .await;
     upstream.was_asked(2).await;
     assert_eq!(upstream.count(), 2, "no more at once");
-    // Forwarded requests are not held up by them.
+    // They do not delay forwarded requests.
     let forward = tokio::spawn({
         let client = gateway.client.clone();
         async move { client.get("/v1/models", "sk-test", &[]).await }
@@ -139,7 +139,7 @@ async fn a_slow_head_is_cut_off_and_an_idle_connection_is_not() {
         .await
         .unwrap();
     assert!(read(&mut slow).await.starts_with("HTTP/1.1 408"));
-    // Long after its header_timeout would have passed, the other one is as good as new.
+    // Long past `header_timeout`, the other connection still works.
     idle.write_all(b"GET /v1/videos/t HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         .await
         .unwrap();
@@ -147,7 +147,7 @@ async fn a_slow_head_is_cut_off_and_an_idle_connection_is_not() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_closed_after_its_time_and_not_while_a_request_is_under_way() {
+async fn an_idle_connection_is_closed_after_idle_timeout_and_never_during_a_request() {
     let upstream = Upstream::saying(row("SUCCESS")).await;
     let gateway = Gateway::start(&upstream.url(), &[("limits.idle_timeout", "300ms")]).await;
     let mut idle = TcpStream::connect(gateway.address).await.unwrap();

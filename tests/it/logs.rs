@@ -1,4 +1,4 @@
-//! The log: a Prometheus text document by default, JSON or plain text if wanted, and never a secret.
+//! The log: a Prometheus text document by default, JSON or plain text on request, and never a secret in it.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ async fn lines_about_requests(gateway: &Gateway, count: usize) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn an_event_is_a_sample_and_all_else_a_comment() {
+async fn an_event_is_a_sample_and_any_other_line_a_comment() {
     let upstream =
         Upstream::start(|_| Reply::json(row("IN_PROGRESS")).with("x-oneapi-request-id", "a\"b\\c"))
             .await;
@@ -97,6 +97,26 @@ async fn the_start_says_what_runs_from_which_file_and_what_is_hardly_meant() {
         without.log().iter().any(|line| line.ends_with(&told))
     })
     .await;
+}
+
+#[tokio::test]
+async fn an_upstream_that_redirects_polls_is_warned_of_once() {
+    let upstream = Upstream::start(|_| {
+        Reply::new(301, "text/html", "").with("location", "https://other.test/v1/videos/t?key=x")
+    })
+    .await;
+    let mut gateway = Gateway::start(&upstream.url(), &[]).await;
+    for task in ["a", "b", "c"] {
+        assert_eq!(gateway.get(&format!("/v1/videos/{task}")).await.status, 502);
+    }
+    gateway.signal("-TERM");
+    gateway.ended().await;
+    let log = gateway.log();
+    let warnings: Vec<_> = log.iter().filter(|line| line.contains(" WARN ")).collect();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    let told =
+        "upstream redirects status polls to https://other.test/v1/videos/t; set upstream.url";
+    assert!(warnings[0].contains(told), "{warnings:?}");
 }
 
 #[tokio::test]
@@ -205,7 +225,7 @@ async fn which_requests_get_a_line_is_configured() {
     }
 }
 
-/// Sends a request's bytes as they are, and reads what comes until the connection is closed.
+/// Sends raw bytes and reads until the connection is closed.
 async fn raw(gateway: &Gateway, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(gateway.address).await.unwrap();
     stream.write_all(request).await.unwrap();
@@ -216,7 +236,7 @@ async fn raw(gateway: &Gateway, request: &[u8]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// A poll of this task with this name and `traceparent`, which may be any bytes.
+/// A poll of this task with this request id and `traceparent`, which may be any bytes.
 fn poll(task: &[u8], request_id: &[u8]) -> Vec<u8> {
     [
         b"GET /v1/videos/",
@@ -237,7 +257,7 @@ fn request_samples(gateway: &Gateway) -> Vec<Sample> {
         .collect()
 }
 
-/// Odd names of tasks and of requests, and how the latter are told.
+/// Unusual task and request ids, and how the log writes the latter.
 const ODD: [(&str, &[u8], &str); 7] = [
     ("a\"b", b"quo\"te", "quo\"te"),
     ("back%5Cslash", b"back\\slash\\n", "back\\slash\\n"),
@@ -261,7 +281,7 @@ const ODD: [(&str, &[u8], &str); 7] = [
 ];
 
 #[tokio::test]
-async fn the_log_of_a_whole_life_is_one_valid_document() {
+async fn the_log_of_a_whole_run_is_one_valid_document() {
     let upstream = Upstream::saying(row("IN_PROGRESS")).await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("pollgate.toml");
@@ -272,7 +292,7 @@ async fn the_log_of_a_whole_life_is_one_valid_document() {
     write("in_flight_ttl = \"0s\"\n");
     let mut gateway = Gateway::with_file(&upstream.url(), &file).await;
 
-    // Shared, by one who stays, and given up by one who goes.
+    // One client stays and shares the answer, another hangs up.
     upstream.close_gate();
     let waiting = tokio::spawn({
         let client = gateway.client.clone();
@@ -364,7 +384,7 @@ fn text_fields(mut text: &str) -> BTreeMap<String, String> {
     let mut fields = BTreeMap::new();
     while let Some((name, rest)) = text.split_once('=') {
         let (value, rest) = if rest.starts_with('"') {
-            // What Rust writes in quotation marks, of these letters, is what JSON does.
+            // For these characters Rust's quoting is JSON's.
             let mut values = serde_json::Deserializer::from_str(rest).into_iter::<String>();
             let value = values.next().unwrap().expect("a text");
             (value, &rest[values.byte_offset()..])
@@ -439,7 +459,7 @@ async fn json_and_text_carry_the_same_fields() {
         for fields in &mut fields {
             let seconds = fields.remove("seconds").expect("is told");
             assert!(seconds.parse::<f64>().is_ok_and(|seconds| seconds > 0.0));
-            // A digest that only this process makes.
+            // A digest keyed by the process.
             if let Some(caller) = fields.get_mut("caller") {
                 assert_eq!(caller.len(), 8);
                 "the caller".clone_into(caller);
@@ -453,7 +473,7 @@ async fn json_and_text_carry_the_same_fields() {
     assert_eq!(told[0], told[2]);
 }
 
-/// Far more than a pipe and the log's own memory hold.
+/// Far more than a pipe and the log's own buffer hold.
 async fn overflow(gateway: &Gateway) -> usize {
     let long = "x".repeat(30_000);
     let named = [("x-request-id", long.as_str())];
@@ -465,7 +485,7 @@ async fn overflow(gateway: &Gateway) -> usize {
 }
 
 #[tokio::test]
-async fn a_log_that_no_one_reads_stalls_no_request_and_the_gap_is_counted() {
+async fn an_unread_log_stalls_no_request_and_dropped_lines_are_counted() {
     let upstream = Upstream::saying(row("SUCCESS")).await;
     let settings = [("log.requests", "all"), ("log.snapshot", "off")];
     let mut gateway = Gateway::start(&upstream.url(), &settings).await;
@@ -486,7 +506,7 @@ async fn a_log_that_no_one_reads_stalls_no_request_and_the_gap_is_counted() {
         f64::from(u32::try_from(request_samples(&gateway).len()).unwrap()) + dropped,
         f64::from(u32::try_from(sent + 1).unwrap())
     );
-    // The note stands where the gap is.
+    // The note is where the gap is.
     let log = gateway.log();
     let at = log.iter().position(|line| line.contains(&note)).unwrap();
     let of_the_flood = |line: &String| line.contains("xxx");
@@ -495,7 +515,7 @@ async fn a_log_that_no_one_reads_stalls_no_request_and_the_gap_is_counted() {
 }
 
 #[tokio::test]
-async fn a_log_that_no_one_reads_does_not_hold_up_the_end() {
+async fn an_unread_log_does_not_delay_the_exit() {
     let upstream = Upstream::saying(row("SUCCESS")).await;
     let mut gateway = Gateway::start(&upstream.url(), &[("log.requests", "all")]).await;
     gateway.read_log(Reading::Stalled);
@@ -506,7 +526,7 @@ async fn a_log_that_no_one_reads_does_not_hold_up_the_end() {
 }
 
 #[tokio::test]
-async fn a_log_whose_reader_is_gone_stops_nothing_and_its_lines_are_counted() {
+async fn a_log_with_a_closed_reader_stops_nothing_and_its_lines_are_counted() {
     let upstream = Upstream::saying(row("SUCCESS")).await;
     let settings = [("log.requests", "all"), ("log.snapshot", "off")];
     let mut gateway = Gateway::start(&upstream.url(), &settings).await;
@@ -543,7 +563,7 @@ async fn hangup_changes_the_level_and_which_requests_get_a_line() {
     gateway.signal("-HUP");
     eventually("the reload", async || count("reloaded") == 1).await;
     gateway.get("/v1/videos/t").await;
-    // A connection that breaks off is worth a word to those who look for defects.
+    // A broken connection is logged at debug level.
     let breaks_off = async || {
         let mut stream = TcpStream::connect(gateway.address).await.unwrap();
         stream.write_all(b"GET / HTTP/9.9\r\n\r\n").await.unwrap();
@@ -601,7 +621,7 @@ async fn no_secret_is_logged_at_any_level() {
                 .any(|line| line.contains("pollgate_build_info"))
         })
         .await;
-        // Upstream's refusals, and answers that cannot be read, hold what was sent to it.
+        // Refusals and unreadable answers that repeat the request.
         upstream
             .now(|asked| Reply::new(401, "text/plain", asked.header("authorization").to_owned()));
         all("401").await;
@@ -609,7 +629,7 @@ async fn no_secret_is_logged_at_any_level() {
         all("failed").await;
         gateway.signal("-TERM");
         gateway.ended().await;
-        // Beside what every test's log is searched for.
+        // Beyond what every test's log is searched for.
         let log = gateway.log().join("\n");
         for secret in ["secret", "X-Amz", "mp4", "cookie", "api-key"] {
             assert!(!log.contains(secret), "{format}: {log}");

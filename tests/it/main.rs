@@ -4,25 +4,27 @@
     clippy::unwrap_used,
     clippy::float_cmp,
     clippy::print_stdout,
-    reason = "a test that cannot go on has failed; gauges are whole numbers; figures are for reading"
+    reason = "a panic is a failed test; gauges are whole numbers; figures are for reading"
 )]
 
 mod support;
 
 mod admin;
 mod admin_page;
-mod ambiguous;
-mod ambiguous_http_2;
+mod blast_radius;
+mod caching;
+mod coalescing;
 mod command_line;
 mod demo;
 mod documents;
 mod errors;
+mod example_configs;
 mod fairness;
-mod faltering;
 mod figures;
 mod forwarding;
 mod fuzz;
 mod hygiene;
+mod idle_connections;
 mod isolation;
 mod leaks;
 mod lifecycle;
@@ -30,19 +32,20 @@ mod limits;
 mod logs;
 mod metrics;
 mod paths;
+mod polls_upstream;
 mod proxied;
 mod readme;
-mod remembering;
+mod request_smuggling;
+mod request_smuggling_http_2;
 mod restarting;
-mod resting;
+mod rooms;
 mod service_manager;
-mod sharing;
-mod shipped;
 mod slow;
 mod streams;
 mod throughput;
 mod tls;
 mod upgrades;
+mod upstream_failures;
 mod upstream_h2;
 mod upstream_reasons;
 mod waiting;

@@ -1,4 +1,4 @@
-//! Metrics: all of the contract's, moving, in both formats, and never more series than there are names for.
+//! Metrics: all of the contract's, changing with traffic, in both formats, with a bounded number of series.
 
 use std::collections::BTreeSet;
 
@@ -32,8 +32,8 @@ async fn every_metric_of_the_contract_moves() {
     gateway.get("/v1/video/generations/forgotten").await;
     gateway.get("/v1/models").await;
     let admin = Client::new(gateway.admin);
-    let forget = Request::delete(admin.url("/cache/forgotten")).body(Full::default());
-    admin.send(forget.unwrap()).await;
+    let purge = Request::delete(admin.url("/cache/forgotten")).body(Full::default());
+    admin.send(purge.unwrap()).await;
 
     let metrics = get(gateway.admin, "/metrics").await;
     assert_eq!(
@@ -177,8 +177,11 @@ async fn an_upstream_that_is_down_or_asked_for_a_pause_shows_in_a_gauge() {
 
     let upstream = Upstream::start(|_| Reply::new(502, "text/html", "<html>")).await;
     let gateway = Gateway::start(&upstream.url(), &[]).await;
+    // One task that fails is no outage.
+    let task = std::cell::Cell::new(0);
     eventually("it is down", async || {
-        gateway.get("/v1/videos/t").await;
+        task.set(task.get() + 1);
+        gateway.get(&format!("/v1/videos/t{}", task.get())).await;
         gateway.metric("pollgate_upstream_up ").await == 0.0
     })
     .await;
@@ -190,7 +193,7 @@ async fn an_upstream_that_is_down_or_asked_for_a_pause_shows_in_a_gauge() {
     .await;
 }
 
-/// What tells series apart: names and labels.
+/// The identity of each series: name and labels.
 async fn series(gateway: &Gateway) -> BTreeSet<String> {
     let metrics = get(gateway.admin, "/metrics").await;
     text_format::read(metrics.text().lines())
@@ -200,7 +203,7 @@ async fn series(gateway: &Gateway) -> BTreeSet<String> {
         .collect()
 }
 
-/// Forwards so much that every code comes back that there can be, by methods and on paths that there never were.
+/// Forwards requests for every status code there can be, with unknown methods and paths.
 async fn hammer(gateway: &Gateway, round: u16) {
     for code in 200..1000_u16 {
         let method = format!("METHOD{}", code % 7 + round);
@@ -221,7 +224,7 @@ async fn hammer(gateway: &Gateway, round: u16) {
 }
 
 #[tokio::test]
-async fn whatever_clients_send_there_is_a_bound_to_the_number_of_series() {
+async fn the_number_of_series_is_bounded_whatever_clients_send() {
     let upstream = Upstream::start(|asked| match asked.headers.get("x-code") {
         Some(code) => Reply::new(code.to_str().unwrap().parse().unwrap(), "text/plain", ""),
         None => Reply::json(row("SUCCESS")),
@@ -230,14 +233,14 @@ async fn whatever_clients_send_there_is_a_bound_to_the_number_of_series() {
     let gateway = Gateway::start(&upstream.url(), &[("log.requests", "off")]).await;
     hammer(&gateway, 0).await;
     let before = series(&gateway).await;
-    // The registered codes and the classes, once for requests, once for upstream's; the rest is the same everywhere.
+    // The registered codes and the classes, once for requests and once for upstream; the rest does not vary.
     assert!(before.len() < 300, "{before:#?}");
     hammer(&gateway, 1).await;
     assert_eq!(series(&gateway).await, before);
 }
 
 #[tokio::test]
-async fn open_metrics_is_given_when_asked_for_and_leads_to_traces() {
+async fn open_metrics_is_served_on_request_and_has_exemplars() {
     let upstream = Upstream::saying(row("SUCCESS")).await;
     let gateway = Gateway::start(&upstream.url(), &[]).await;
     let trace = "0af7651916cd43dd8448eb211c80319c";
@@ -268,7 +271,7 @@ async fn open_metrics_is_given_when_asked_for_and_leads_to_traces() {
         text.contains("# HELP pollgate_requests Client")
             && !text.contains("# TYPE pollgate_requests_total")
     );
-    // A bucket's example; not of a trace that no one records.
+    // A bucket has an exemplar, but none of an unsampled trace.
     let examples: Vec<_> = text.lines().filter(|line| line.contains(" # {")).collect();
     assert_eq!(examples.len(), 1, "{text}");
     let (bucket, example) = examples[0].split_once(" # ").unwrap();

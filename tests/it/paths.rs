@@ -1,4 +1,4 @@
-//! Paths that mean one thing to one reader and another to the next.
+//! Paths that different servers may read differently.
 
 use crate::support::{Gateway, Reply, Upstream, Wire, row};
 
@@ -21,7 +21,7 @@ fn targets(upstream: &Upstream) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn what_is_not_just_a_status_path_is_never_a_poll_and_reaches_upstream_unchanged() {
+async fn a_path_other_than_a_status_path_is_never_a_poll_and_reaches_upstream_unchanged() {
     let upstream = Upstream::start(|_| Reply::json(row("SUCCESS"))).await;
     let gateway = Gateway::start(&upstream.url(), &[]).await;
     let paths = [
@@ -81,7 +81,7 @@ async fn what_is_not_just_a_status_path_is_never_a_poll_and_reaches_upstream_unc
 }
 
 #[tokio::test]
-async fn ids_that_upstream_tells_apart_are_told_apart() {
+async fn ids_that_differ_upstream_differ_in_the_cache() {
     let upstream = Upstream::start(|_| Reply::json(row("SUCCESS"))).await;
     let gateway = Gateway::start(&upstream.url(), &[]).await;
     let ids = [
@@ -109,7 +109,7 @@ async fn ids_that_upstream_tells_apart_are_told_apart() {
         })
         .collect();
     assert_eq!(targets(&upstream), expected);
-    // And each is the same as itself.
+    // And each equals itself.
     for id in ids {
         let answer = ask(&gateway, &format!("/v1/videos/{id}")).await;
         assert!(answer.contains("cache-status: pollgate; hit"), "{answer}");

@@ -1,4 +1,4 @@
-//! Upstream behind a proxy, as the environment names it.
+//! Upstream behind the proxy that the environment names.
 
 use tokio::io::copy_bidirectional;
 use tokio::net::TcpStream;
@@ -8,7 +8,7 @@ use crate::support::{Gateway, Identity, Raw, Upstream, Wire, binary, row};
 const PASSWORD: &str = "hunter2";
 
 #[tokio::test]
-async fn a_plain_upstream_is_asked_for_in_absolute_form() {
+async fn a_plain_upstream_is_requested_in_absolute_form() {
     let proxy = Raw::start().await;
     let through = format!("http://me:{PASSWORD}@{}", proxy.address);
     let gateway =
@@ -88,7 +88,7 @@ async fn an_https_upstream_is_reached_by_connect() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_refuses_is_told() {
+async fn a_proxy_that_refuses_is_reported() {
     let proxy = Raw::start().await;
     let through = format!("http://{}", proxy.address);
     let gateway =
@@ -129,7 +129,7 @@ async fn loopback_and_no_proxy_are_reached_directly() {
 }
 
 #[test]
-fn check_names_the_proxy_and_refuses_what_is_none() {
+fn check_names_the_proxy_and_refuses_an_invalid_one() {
     let check = |value: &str| {
         binary()
             .args(["check", "--upstream", "https://api.test"])
@@ -164,8 +164,8 @@ fn check_names_the_proxy_and_refuses_what_is_none() {
 }
 
 #[tokio::test]
-async fn clients_never_see_the_proxy_of_the_way_up() {
-    // A client's own `Proxy-Authorization` is not for upstream's proxy, and is not passed on.
+async fn clients_never_see_the_upstream_proxy() {
+    // A client's `Proxy-Authorization` is not meant for upstream's proxy, and is dropped.
     let proxy = Raw::start().await;
     let through = format!("http://{}", proxy.address);
     let gateway =

@@ -1,4 +1,4 @@
-//! One process goes, another comes, on the same listening socket: no client sees a failure.
+//! A process replaces another on the same listening socket: no client sees a failure.
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
@@ -17,7 +17,7 @@ use crate::support::{Gateway, Upstream, binary, eventually, get, row};
 fn passing(sockets: &[&TcpListener], names: Option<&str>, arguments: &[&str]) -> Command {
     let inner = binary();
     let mut command = Command::new("sh");
-    // The process's id is known once it runs: the shell names it, and becomes the binary.
+    // The process id is known once it runs, so the shell sets it and becomes the binary.
     command
         .args(["-c", r#"export LISTEN_PID=$$; exec "$@""#, "sh"])
         .arg(inner.get_program())
@@ -45,7 +45,7 @@ fn socket() -> (TcpListener, SocketAddr) {
     (socket, address)
 }
 
-/// Polls on one keep-alive connection after another, and takes nothing but whole answers with status 200.
+/// Polls on one keep-alive connection after another, and accepts only whole answers with status 200.
 async fn poll_until(stop: CancellationToken, address: SocketAddr, answered: &AtomicUsize) {
     while !stop.is_cancelled() {
         let mut connection = BufReader::new(TcpStream::connect(address).await.expect("connects"));
@@ -57,7 +57,7 @@ async fn poll_until(stop: CancellationToken, address: SocketAddr, answered: &Ato
     }
 }
 
-/// One poll; whether the connection may be used for the next.
+/// Sends one poll. Returns whether the connection may be used for the next.
 async fn poll(connection: &mut BufReader<TcpStream>) -> bool {
     connection
         .write_all(b"GET /v1/videos/t HTTP/1.1\r\nhost: x\r\nauthorization: Bearer sk-1\r\n\r\n")
@@ -162,7 +162,7 @@ async fn the_admin_socket_can_be_passed_too_and_is_left_to_the_next_process_at_o
         old.log().iter().any(|line| line.contains("draining"))
     })
     .await;
-    // The old one may take one connection more that had come before the signal.
+    // The old process may accept one more connection from before the signal.
     eventually("only the new one answers", async || {
         get(admin_address, "/readyz").await.status == 200
     })
@@ -176,7 +176,7 @@ async fn the_admin_socket_can_be_passed_too_and_is_left_to_the_next_process_at_o
 }
 
 #[test]
-fn passed_sockets_that_make_no_sense_are_exit_2() {
+fn invalid_passed_sockets_are_exit_2() {
     let (one, _) = socket();
     let public = TcpListener::bind("0.0.0.0:0").expect("a free port");
     for (socket, name, told) in [
@@ -214,7 +214,7 @@ fn passed_sockets_that_make_no_sense_are_exit_2() {
 }
 
 #[test]
-fn sockets_that_were_meant_for_another_process_are_left_alone() {
+fn sockets_passed_to_another_process_are_left_alone() {
     let (socket, _) = socket();
     let mut command = binary();
     command

@@ -1,4 +1,4 @@
-//! What systemd is told over `NOTIFY_SOCKET`: ready, reloading, stopping, alive.
+//! Notifications to systemd over `NOTIFY_SOCKET`: ready, reloading, stopping, alive.
 
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -57,7 +57,7 @@ impl Manager {
 }
 
 #[tokio::test]
-async fn the_service_manager_is_told_of_start_reload_and_end() {
+async fn the_service_manager_is_notified_of_start_reload_and_stop() {
     let upstream = Upstream::saying(row("IN_PROGRESS")).await;
     let manager = Manager::new();
     let folder = tempfile::tempdir().unwrap();
@@ -79,7 +79,7 @@ async fn the_service_manager_is_told_of_start_reload_and_end() {
     std::fs::write(&file, "[cache]\ncapacity = 5\n").unwrap();
     gateway.signal("-HUP");
     let reloading = manager.hears("RELOADING=1\nMONOTONIC_USEC=").await;
-    // Ready has to follow, even where nothing came of it.
+    // Ready has to follow, even after a failed reload.
     eventually("ready again", async || {
         manager
             .heard()
@@ -107,7 +107,7 @@ async fn the_service_manager_is_told_of_start_reload_and_end() {
 }
 
 #[tokio::test]
-async fn the_watchdog_is_fed_where_there_is_one() {
+async fn the_watchdog_is_notified_where_there_is_one() {
     let upstream = Upstream::saying(row("IN_PROGRESS")).await;
     let manager = Manager::new();
     let mut command = manager.service(&upstream);
@@ -125,7 +125,7 @@ async fn the_watchdog_is_fed_where_there_is_one() {
 }
 
 #[tokio::test]
-async fn a_service_manager_that_is_gone_stops_nothing() {
+async fn a_missing_service_manager_stops_nothing() {
     let upstream = Upstream::saying(row("IN_PROGRESS")).await;
     let manager = Manager::new();
     let mut command = manager.service(&upstream);

@@ -1,4 +1,4 @@
-//! Clients that are slow, silent or gone take no more than their place, and that not for long.
+//! Clients that are slow, silent or gone occupy one permit at most, and not for long.
 
 use bytes::Bytes;
 use http::Request;
@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::support::raw::{RawUpstream, receive};
 use crate::support::{Gateway, PATIENCE, Reply, Upstream, eventually, row};
 
-/// Answers every connection with bytes without end, as long as they are taken.
+/// An upstream that answers every connection with an endless body.
 async fn endless_upstream() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -39,7 +39,7 @@ async fn is_left_alone(gateway: &Gateway) {
 }
 
 #[tokio::test]
-async fn a_head_that_does_not_come_is_answered_so() {
+async fn a_head_that_never_arrives_is_answered_408() {
     let upstream = RawUpstream::start().await;
     let settings = [("limits.header_timeout", "200ms")];
     let gateway = Gateway::start(&upstream.url(), &settings).await;
@@ -58,7 +58,7 @@ async fn a_head_that_does_not_come_is_answered_so() {
 }
 
 #[tokio::test]
-async fn an_upload_that_stalls_is_answered_so_and_never_ends_upstream_as_if_it_were_whole() {
+async fn a_stalled_upload_is_answered_408_and_never_ends_upstream_as_if_it_were_whole() {
     let upstream = RawUpstream::start().await;
     let settings = [("limits.idle_timeout", "400ms")];
     let gateway = Gateway::start(&upstream.url(), &settings).await;
@@ -80,7 +80,7 @@ async fn an_upload_that_stalls_is_answered_so_and_never_ends_upstream_as_if_it_w
 }
 
 #[tokio::test]
-async fn an_upload_that_stalls_behind_its_answer_is_cut_off() {
+async fn an_upload_that_stalls_after_its_answer_is_cut_off() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let settings = [("limits.idle_timeout", "400ms")];
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -104,7 +104,7 @@ async fn an_upload_that_stalls_behind_its_answer_is_cut_off() {
 }
 
 #[tokio::test]
-async fn a_client_that_takes_nothing_is_cut_off() {
+async fn a_client_that_reads_nothing_is_cut_off() {
     let settings = [("limits.idle_timeout", "500ms")];
     let gateway = Gateway::start(&endless_upstream().await, &settings).await;
     let mut client = TcpStream::connect(gateway.address).await.unwrap();
@@ -127,7 +127,7 @@ async fn http_2(gateway: &Gateway) -> http2::SendRequest<Full<Bytes>> {
 }
 
 #[tokio::test]
-async fn a_client_that_takes_nothing_of_a_stream_is_cut_off() {
+async fn a_client_that_reads_nothing_of_a_stream_is_cut_off() {
     let settings = [("limits.idle_timeout", "500ms")];
     let gateway = Gateway::start(&endless_upstream().await, &settings).await;
     let mut client = http_2(&gateway).await;
@@ -170,14 +170,15 @@ async fn a_client_that_waits_for_events_may_be_silent() {
     ];
     let gateway = Gateway::start(&upstream.url(), &settings).await;
     let mut clients = Vec::new();
-    for wish in ["accept: text/event-stream", "prefer: wait=60"] {
+    for preference in ["accept: text/event-stream", "prefer: wait=60"] {
         let mut client = TcpStream::connect(gateway.address).await.unwrap();
-        let request =
-            format!("GET /v1/videos/t HTTP/1.1\r\nhost: x\r\n{wish}\r\nconnection: close\r\n\r\n");
+        let request = format!(
+            "GET /v1/videos/t HTTP/1.1\r\nhost: x\r\n{preference}\r\nconnection: close\r\n\r\n"
+        );
         client.write_all(request.as_bytes()).await.unwrap();
         clients.push(client);
     }
-    // Upstream is asked every 50 ms at most: so often takes several times what an idle connection has.
+    // Upstream is polled every 50 ms at most, so this many polls take several times `idle_timeout`.
     upstream.was_asked(20).await;
     assert_eq!(gateway.metric("pollgate_connections").await, 2.0);
     upstream.now(|_| Reply::json(row("SUCCESS")));
@@ -191,7 +192,7 @@ async fn a_client_that_waits_for_events_may_be_silent() {
 }
 
 #[tokio::test]
-async fn two_thousand_slow_clients_hold_nobody_up() {
+async fn two_thousand_slow_clients_delay_no_one() {
     let enough = 16_384;
     let limit = rlimit::increase_nofile_limit(enough).expect("is told");
     assert!(limit >= 6000, "{limit} file descriptors are too few");
@@ -224,7 +225,7 @@ async fn two_thousand_slow_clients_hold_nobody_up() {
     .await;
     for round in 0..10 {
         for client in slow.iter_mut().skip(1).step_by(4) {
-            // They drip.
+            // They send a byte at a time.
             client.write_all(b"a").await.unwrap();
         }
         for task in 0..10 {

@@ -1,10 +1,10 @@
-//! Bodies, trailers, interim answers and the kinds of answers that have none, at the level of bytes.
+//! Bodies, trailers, interim responses and responses without a body, byte by byte.
 
 use std::time::Duration;
 
 use crate::support::{Gateway, Raw, Wire};
 
-/// A gateway before an upstream that is played by hand, and a client that is.
+/// A gateway between an upstream and a client that the test plays byte by byte.
 async fn by_hand(settings: &[(&str, &str)]) -> (Raw, Gateway, Wire) {
     let upstream = Raw::start().await;
     let gateway = Gateway::start(&upstream.url(), settings).await;
@@ -67,7 +67,7 @@ async fn an_upstream_that_refuses_at_once_never_gets_the_body() {
     let head = client.head().await;
     assert!(head.starts_with("HTTP/1.1 413 "), "no 100 before: {head}");
     assert_eq!(client.exactly(8).await, "too much");
-    // A connection with half a request in it is of no use, on either side.
+    // A connection with half a request on it cannot be reused, on either side.
     assert_eq!(served.rest().await, "");
     assert_eq!(client.rest().await, "");
     let answer = tokio::spawn(async move { gateway.get("/v1/models").await });
@@ -78,7 +78,7 @@ async fn an_upstream_that_refuses_at_once_never_gets_the_body() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_does_not_know_of_expectations_gets_the_body_after_a_moment() {
+async fn an_upstream_that_ignores_expectations_gets_the_body_after_a_moment() {
     let (upstream, _gateway, mut client) = by_hand(&[]).await;
     client.send(EXPECTING).await;
     let mut served = upstream.accept().await;
@@ -89,7 +89,7 @@ async fn an_upstream_that_does_not_know_of_expectations_gets_the_body_after_a_mo
 }
 
 #[tokio::test]
-async fn hints_come_before_the_answer_does() {
+async fn early_hints_arrive_before_the_answer() {
     let (upstream, _gateway, mut client) = by_hand(&[]).await;
     let mut served = None;
     for hint in ["103 Early Hints", "102 Processing", "103 Early Hints"] {
@@ -119,7 +119,7 @@ async fn hints_come_before_the_answer_does() {
 }
 
 #[tokio::test]
-async fn hints_that_come_with_the_answer_do_not_harm_it() {
+async fn early_hints_that_arrive_with_the_answer_do_not_harm_it() {
     let (upstream, _gateway, mut client) = by_hand(&[]).await;
     client.send(DOWNLOAD).await;
     let mut served = upstream.accept().await;
@@ -138,7 +138,7 @@ async fn hints_that_come_with_the_answer_do_not_harm_it() {
 }
 
 #[tokio::test]
-async fn an_http_1_0_client_gets_no_hints() {
+async fn an_http_1_0_client_gets_no_early_hints() {
     let (upstream, _gateway, mut client) = by_hand(&[]).await;
     client
         .send("GET /v1/files/a HTTP/1.0\r\nhost: x\r\n\r\n")
@@ -153,7 +153,7 @@ async fn an_http_1_0_client_gets_no_hints() {
 }
 
 #[tokio::test]
-async fn answers_without_a_body_keep_what_they_say_of_it() {
+async fn answers_without_a_body_keep_their_content_headers() {
     let (upstream, _gateway, mut client) = by_hand(&[]).await;
     let mut served = None;
     for (method, status, line) in [
@@ -181,7 +181,7 @@ async fn answers_without_a_body_keep_what_they_say_of_it() {
         );
         assert!(!head.contains("transfer-encoding"), "{head}");
     }
-    // Nothing came behind any of these heads, else it would stand before this one.
+    // Nothing followed any of these heads, or it would precede this one.
     client.send(DOWNLOAD).await;
     let served = served.as_mut().unwrap();
     served.head().await;
@@ -238,7 +238,7 @@ async fn any_method_passes_and_a_post_whose_connection_dies_is_not_sent_again() 
     served.send(OK).await;
     client.head().await;
     client.exactly(2).await;
-    // The same connection to upstream is used again, and breaks under the request.
+    // The upstream connection is reused, and breaks during the request.
     client.send(SUBMIT).await;
     assert!(served.head().await.starts_with("POST "));
     served.reset();
@@ -256,7 +256,7 @@ async fn a_post_that_finds_its_idle_connection_closed_is_sent_once_on_another() 
             mut served = upstream.accept() => {
                 assert!(served.head().await.starts_with("POST "));
                 assert_eq!(served.exactly(2).await, "{}");
-                // Closed with the answer: the next request finds a connection that is no more.
+                // Closed with the answer, so the next request meets a closed connection.
                 served.send(OK).await;
                 drop(served);
                 let head = client.head().await;
@@ -264,7 +264,7 @@ async fn a_post_that_finds_its_idle_connection_closed_is_sent_once_on_another() 
                 client.exactly(2).await;
                 passed += 1;
             }
-            // It was on its way before the end of the connection was seen: then it may have arrived.
+            // Sent before the close was seen, it may have arrived.
             head = client.head() => {
                 assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
                 client = Wire::connect(gateway.address).await;
@@ -276,14 +276,14 @@ async fn a_post_that_finds_its_idle_connection_closed_is_sent_once_on_another() 
 }
 
 #[tokio::test]
-async fn an_upstream_that_falls_silent_in_the_middle_ends_the_answer_visibly() {
+async fn an_upstream_that_stalls_mid_body_ends_the_answer_visibly() {
     let settings = [("limits.idle_timeout", "400ms")];
     for framing in ["content-length: 100", "transfer-encoding: chunked"] {
         let (upstream, _gateway, mut client) = by_hand(&settings).await;
         client.send(DOWNLOAD).await;
         let mut served = upstream.accept().await;
         served.head().await;
-        // As long as it likes before the head: making a video takes minutes.
+        // The head may take any time, since making a video takes minutes.
         tokio::time::sleep(Duration::from_millis(900)).await;
         served
             .send(format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n4\r\nhalf\r\n"))
@@ -299,9 +299,9 @@ async fn an_upstream_that_falls_silent_in_the_middle_ends_the_answer_visibly() {
 }
 
 #[tokio::test]
-async fn a_client_that_reads_slowly_is_not_taken_for_a_silent_upstream() {
+async fn a_slow_reader_is_not_mistaken_for_a_stalled_upstream() {
     const SIZE: usize = 160 << 20;
-    // More than the system holds for one connection, or it would not be seen to take anything.
+    // More than the socket buffers hold, or reading would not show.
     const BITE: usize = 8 << 20;
     let (upstream, _gateway, mut client) = by_hand(&[("limits.idle_timeout", "5s")]).await;
     client.send(DOWNLOAD).await;
@@ -316,7 +316,7 @@ async fn a_client_that_reads_slowly_is_not_taken_for_a_silent_upstream() {
     });
     client.head().await;
     for _ in 0..14 {
-        // It takes some, and leaves the rest: this is about what does not happen meanwhile.
+        // The client reads some and leaves the rest. Only time can show that nothing happens meanwhile.
         tokio::time::sleep(Duration::from_millis(400)).await;
         assert_eq!(client.bytes(BITE).await.len(), BITE);
     }

@@ -1,6 +1,6 @@
 //! A GiB each way, side by side with nginx: how fast, at what cost, in how much memory.
 //!
-//! Takes Debian's nginx, a release build and the machine for itself:
+//! Takes Debian's nginx, a release build and an otherwise idle machine:
 //! `cargo test --release --test it throughput -- --ignored --nocapture --test-threads 1`.
 
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use crate::support::{Gateway, Wire, eventually};
 const GIB: usize = 1 << 30;
 const ROUNDS: u32 = 4;
 
-/// Sends a GiB to whoever asks with `GET`, and takes what others send.
+/// Answers a `GET` with a GiB, and reads any other request's body.
 async fn bulk() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -47,7 +47,7 @@ async fn pour(stream: &mut TcpStream) {
     }
 }
 
-/// How long it takes through there.
+/// Measures a transfer through this address.
 async fn transfer(through: SocketAddr, upload: bool) -> Duration {
     let started = Instant::now();
     let mut client = Wire::connect(through).await;
@@ -140,7 +140,7 @@ fn cpu(process: u32) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes nginx, a release build, and the machine for itself"]
-async fn a_gib_each_way_comes_through_in_flat_memory_at_70_percent_of_nginx() {
+async fn a_gib_each_way_passes_in_bounded_memory_at_70_percent_of_nginx() {
     let upstream = bulk().await;
     let gateway = Gateway::start(&format!("http://{upstream}"), &[]).await;
     let nginx = Nginx::start(upstream).await;

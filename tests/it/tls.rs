@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::support::{Gateway, Identity, Upstream, binary, eventually, row, trusting};
 
-/// An HTTPS upstream that says which HTTP version it was asked in.
+/// An HTTPS upstream that answers with the HTTP version of the request.
 pub(crate) async fn https_upstream(identity: &Identity, protocols: &[&[u8]]) -> String {
     let acceptor = TlsAcceptor::from(identity.server(protocols));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -49,7 +49,7 @@ pub(crate) async fn https_upstream(identity: &Identity, protocols: &[&[u8]]) -> 
 }
 
 #[tokio::test]
-async fn upstream_is_asked_over_https_with_a_private_ca_in_the_newest_version_it_speaks() {
+async fn upstream_is_reached_over_https_with_a_private_ca_in_its_newest_http_version() {
     let identity = Identity::new();
     for (protocols, version) in [
         (&[&b"h2"[..], b"http/1.1"][..], "HTTP/2.0"),
@@ -70,7 +70,7 @@ async fn upstream_is_asked_over_https_with_a_private_ca_in_the_newest_version_it
 }
 
 #[tokio::test]
-async fn an_upstream_that_cannot_prove_itself_is_not_talked_to() {
+async fn an_upstream_with_an_untrusted_certificate_gets_no_request() {
     let url = https_upstream(&Identity::new(), &[b"http/1.1"]).await;
     let gateway = Gateway::start(&url, &[]).await;
     let answer = gateway.get("/v1/videos/t").await;
@@ -81,7 +81,7 @@ async fn an_upstream_that_cannot_prove_itself_is_not_talked_to() {
     assert!(answer.text().contains("TLS failed"), "{answer:?}");
 }
 
-/// A client with connections of its own that trusts these certificates only.
+/// A client that trusts these certificates only, with its own connections.
 fn client(
     trusted: Vec<CertificateDer<'static>>,
     version: Version,
@@ -98,7 +98,7 @@ fn client(
 }
 
 #[tokio::test]
-async fn hangup_reads_the_certificate_again_and_keeps_the_old_one_where_it_cannot() {
+async fn sighup_reloads_the_certificate_and_keeps_the_old_one_on_failure() {
     let (identity, next) = (Identity::new(), Identity::new());
     let first = identity.certificates();
     let upstream = Upstream::saying(row("SUCCESS")).await;
@@ -158,7 +158,7 @@ async fn clients_are_served_over_https_in_either_http_version() {
 }
 
 #[test]
-fn a_certificate_that_cannot_be_used_is_told_before_ports_are_bound() {
+fn an_unusable_certificate_is_reported_before_ports_are_bound() {
     let (identity, other) = (Identity::new(), Identity::new());
     let missing = PathBuf::from("no-such.pem");
     for (cert, key, told) in [

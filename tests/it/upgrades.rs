@@ -1,4 +1,4 @@
-//! WebSocket and whatever else begins with an upgrade: passed on, then bytes both ways.
+//! WebSocket and any other upgrade: passed on, then bytes both ways.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ async fn switch(gateway: &Gateway, upstream: &Raw) -> (Wire, Wire) {
     ] {
         assert!(asked.contains(line), "{line} {asked}");
     }
-    // What comes at once behind the head is part of the new protocol already.
+    // Bytes right behind the head belong to the new protocol.
     served.send(format!("{SWITCH}hello")).await;
     let head = client.head().await;
     for line in [
@@ -58,7 +58,7 @@ async fn is_counted_out(gateway: &Gateway) {
 }
 
 #[tokio::test]
-async fn bytes_pass_both_ways_and_each_way_ends_for_itself() {
+async fn bytes_pass_both_ways_and_each_way_ends_by_itself() {
     let (_upstream, gateway, mut client, mut served) = switched(&[]).await;
     for number in 0..3 {
         client.send(format!("ping {number}")).await;
@@ -80,7 +80,7 @@ async fn bytes_pass_both_ways_and_each_way_ends_for_itself() {
 }
 
 #[tokio::test]
-async fn either_end_that_breaks_ends_the_other() {
+async fn a_broken_end_ends_the_other() {
     let (_upstream, gateway, client, mut served) = switched(&[]).await;
     client.reset();
     assert_eq!(served.rest().await, "");
@@ -92,7 +92,7 @@ async fn either_end_that_breaks_ends_the_other() {
 }
 
 #[tokio::test]
-async fn it_ends_when_both_are_silent_for_idle_timeout_and_no_sooner() {
+async fn a_tunnel_ends_when_both_ends_are_silent_for_idle_timeout_and_no_sooner() {
     let (_upstream, _gateway, mut client, mut served) =
         switched(&[("limits.idle_timeout", "2s")]).await;
     for _ in 0..4 {
@@ -105,7 +105,7 @@ async fn it_ends_when_both_are_silent_for_idle_timeout_and_no_sooner() {
 }
 
 #[tokio::test]
-async fn it_holds_its_place_until_its_end() {
+async fn a_tunnel_holds_its_permit_until_its_end() {
     let (upstream, gateway, client, served) = switched(&[("limits.max_connections", "1")]).await;
     let mut second = Wire::connect(gateway.address).await;
     assert!(second.head().await.starts_with("HTTP/1.1 503 "));
@@ -142,7 +142,7 @@ async fn a_refused_upgrade_is_a_plain_answer() {
 }
 
 #[tokio::test]
-async fn h2c_is_never_passed_on_nor_an_upgrade_that_is_not_meant() {
+async fn h2c_and_incomplete_upgrades_are_never_passed_on() {
     let upstream = Raw::start().await;
     let gateway = Gateway::start(&upstream.url(), &[]).await;
     for (version, headers) in [
@@ -168,7 +168,7 @@ async fn h2c_is_never_passed_on_nor_an_upgrade_that_is_not_meant() {
         for gone in ["upgrade", "h2c", "http2-settings"] {
             assert!(!asked.contains(gone), "{gone}: {asked}");
         }
-        // An upstream that switches all the same is not believed.
+        // An upstream that switches anyway gets a 502.
         served.send(SWITCH).await;
         let head = client.head().await;
         assert!(head.contains(" 502 "), "{head}");

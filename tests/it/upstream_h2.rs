@@ -1,4 +1,4 @@
-//! An upstream that speaks HTTP/2: what it may do in the middle, and what that does to clients.
+//! An upstream that speaks HTTP/2: how it may fail mid-stream, and what clients see of that.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,21 +17,23 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::support::{Gateway, Identity, eventually, row};
 
-/// What becomes of a request.
+/// How a request ends.
 #[derive(Clone, Copy)]
 enum Fate {
     /// A whole answer, with a trailer.
     Answer,
     /// No answer: its stream is reset.
     Reset(Reason),
-    /// No answer: the connection is done for.
+    /// No answer: the connection breaks.
     GoAway,
     /// Half an answer, and then a reset.
     Cut,
-    /// Half an answer, and then nothing, until it is cut off by [`H2::cut`].
+    /// Half an answer, and then nothing until [`H2::cut`].
     Stuck,
-    /// As [`Fate::Stuck`], and nothing else is taken over this connection.
+    /// As [`Fate::Stuck`], and the connection accepts no other stream.
     Leave,
+    /// A whole answer, and a goodbye: the connection accepts no other stream.
+    Goodbye,
 }
 
 struct H2 {
@@ -43,7 +45,7 @@ struct H2 {
 }
 
 impl H2 {
-    /// The fate of a request depends on its number and path. So many streams at once in a connection.
+    /// Decides a request's fate by its number and path, with this many concurrent streams per connection.
     async fn start(
         streams: u32,
         fate: impl Fn(usize, &str) -> Fate + Clone + Send + Sync + 'static,
@@ -78,7 +80,7 @@ impl H2 {
                         if matches!(fate, Fate::GoAway) {
                             connection.abrupt_shutdown(Reason::INTERNAL_ERROR);
                         } else {
-                            if matches!(fate, Fate::Leave) {
+                            if matches!(fate, Fate::Leave | Fate::Goodbye) {
                                 connection.graceful_shutdown();
                             }
                             kept.push(meet(fate, request, respond, Arc::clone(&cut)));
@@ -101,7 +103,7 @@ impl H2 {
         Gateway::start(&self.url, &settings).await
     }
 
-    /// Cuts off one stuck answer.
+    /// Truncates one stuck answer.
     fn cut(&self) {
         self.cut.notify_one();
     }
@@ -115,7 +117,7 @@ impl H2 {
     }
 }
 
-/// In HTTP/1.1 it answers what it is asked, once.
+/// Answers a single request over HTTP/1.1.
 async fn plain(mut stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream>) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let mut head = vec![0; 4096];
@@ -126,7 +128,7 @@ async fn plain(mut stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream
     }
 }
 
-/// Gives back what has to live for the stream to live.
+/// Returns the value that keeps the stream alive.
 fn meet(
     fate: Fate,
     request: Request<RecvStream>,
@@ -189,8 +191,64 @@ async fn ask(
     answer.expect("an answer in time").expect("an answer")
 }
 
+/// Polls of this many new tasks at once, so many times; how many were not answered with 200.
+async fn failures(gateway: &Gateway, at_once: usize, times: usize) -> usize {
+    let mut failed = 0;
+    for round in 0..times {
+        let polls = (0..at_once).map(|number| {
+            let client = gateway.client.clone();
+            async move {
+                let path = format!("/v1/videos/t{round}-{number}");
+                client.get(&path, "sk-test", &[]).await.status != 200
+            }
+        });
+        let polls = futures_util::future::join_all(polls).await;
+        failed += polls.into_iter().filter(|failed| *failed).count();
+    }
+    failed
+}
+
 #[tokio::test]
-async fn a_post_that_upstream_drops_is_not_sent_again() {
+async fn polls_that_a_goodbye_leaves_unprocessed_go_out_again_on_another_connection() {
+    // As nginx says it after keepalive_requests.
+    let upstream = H2::start(100, |number, _| match number % 40 {
+        39 => Fate::Goodbye,
+        _ => Fate::Answer,
+    })
+    .await;
+    let gateway = upstream.gateway().await;
+    assert_eq!(failures(&gateway, 50, 20).await, 0);
+    assert!(upstream.connections() > 10, "{}", upstream.connections());
+}
+
+#[tokio::test]
+async fn polls_on_refused_streams_go_out_again_outside_of_any_budget() {
+    let upstream = H2::start(100, |number, _| match number % 3 {
+        0 => Fate::Reset(Reason::REFUSED_STREAM),
+        _ => Fate::Answer,
+    })
+    .await;
+    let gateway = upstream.gateway().await;
+    assert_eq!(failures(&gateway, 1, 200).await, 0);
+}
+
+#[tokio::test]
+async fn a_get_that_is_forwarded_goes_out_again_where_its_stream_was_refused() {
+    let upstream = H2::start(100, |number, _| match number % 2 {
+        0 => Fate::Reset(Reason::REFUSED_STREAM),
+        _ => Fate::Answer,
+    })
+    .await;
+    let gateway = upstream.gateway().await;
+    for number in 1..=10 {
+        let answer = ask(&gateway, Version::HTTP_11, Method::GET, "/v1/models").await;
+        assert_eq!(answer.status(), 200);
+        assert_eq!(upstream.asked(), 2 * number);
+    }
+}
+
+#[tokio::test]
+async fn a_post_that_upstream_drops_is_not_retried() {
     for fate in [
         Fate::Reset(Reason::INTERNAL_ERROR),
         Fate::Reset(Reason::REFUSED_STREAM),
@@ -205,7 +263,7 @@ async fn a_post_that_upstream_drops_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn a_poll_that_upstream_drops_is_tried_again() {
+async fn a_poll_that_upstream_drops_is_retried() {
     for fate in [
         Fate::Reset(Reason::INTERNAL_ERROR),
         Fate::Reset(Reason::REFUSED_STREAM),
@@ -225,7 +283,7 @@ async fn a_poll_that_upstream_drops_is_tried_again() {
 }
 
 #[tokio::test]
-async fn polls_share_a_connection_until_it_says_that_it_ends() {
+async fn polls_share_a_connection_until_its_goaway() {
     let upstream = H2::start(100, |number, _| match number {
         5 => Fate::Leave,
         _ => Fate::Answer,
@@ -241,7 +299,7 @@ async fn polls_share_a_connection_until_it_says_that_it_ends() {
         poll(task).await;
         assert_eq!(upstream.connections(), 1);
     }
-    // One poll is still under way over the connection that takes no more.
+    // One poll is still in flight on the connection that accepts no more.
     let rest = async {
         eventually("f is under way", async || upstream.asked() == 6).await;
         for task in 0..1000 {
@@ -257,7 +315,7 @@ async fn polls_share_a_connection_until_it_says_that_it_ends() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_cut_off_is_cut_off_for_clients_of_either_version() {
+async fn a_truncated_answer_is_truncated_for_clients_of_either_version() {
     let upstream = H2::start(100, |_, _| Fate::Stuck).await;
     let gateway = upstream.gateway().await;
     for version in [Version::HTTP_11, Version::HTTP_2] {
@@ -280,7 +338,7 @@ async fn trailers_reach_clients_of_either_version() {
 }
 
 #[tokio::test]
-async fn downloads_that_fill_a_connection_keep_nothing_else_waiting() {
+async fn downloads_that_fill_a_connection_delay_nothing_else() {
     let upstream = H2::start(40, |_, path| match path {
         "/v1/videos/t/content" => Fate::Stuck,
         _ => Fate::Answer,
@@ -301,7 +359,7 @@ async fn downloads_that_fill_a_connection_keep_nothing_else_waiting() {
     }
     let poll = ask(&gateway, Version::HTTP_11, Method::GET, "/v1/videos/t").await;
     assert_eq!(poll.status(), 200);
-    // Beyond what HTTP/2 has room for there are connections of their own.
+    // Beyond HTTP/2's stream limit, further connections open.
     let forward = ask(&gateway, Version::HTTP_11, Method::GET, "/v1/models").await;
     let body = forward.into_body().collect().await.unwrap().to_bytes();
     assert_eq!(body, "HTTP/1.1");
@@ -314,7 +372,7 @@ async fn downloads_that_fill_a_connection_keep_nothing_else_waiting() {
 }
 
 #[tokio::test]
-async fn an_upgrade_is_asked_for_over_http_1_1() {
+async fn an_upgrade_is_requested_over_http_1_1() {
     let upstream = H2::start(100, |_, _| Fate::Answer).await;
     let gateway = upstream.gateway().await;
     let request = Request::get(gateway.client.url("/v1/realtime"))

@@ -16,6 +16,9 @@ use crate::support::{Client, Gateway, Raw, provider};
 
 const HTML: (&str, &str) = ("accept", "text/html");
 
+/// What is told of an answer that began and did not end, whatever ended it.
+const BROKE: &str = "the connection broke in the middle of the answer";
+
 /// The reasons of the table.
 fn listed() -> Vec<String> {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md");
@@ -78,8 +81,8 @@ async fn reason(upstream: &str, settings: &[(&str, &str)], environment: &[(&str,
     let line = log.lines().find_map(|line| line.split_once(marker));
     let reason = match line {
         // Behind it stands what the library says.
-        Some((_, line)) => line.split_once(" cause=").expect("a cause").0,
-        None => told,
+        Some((_, line)) if told != BROKE => line.split_once(" cause=").expect("a cause").0,
+        _ => told,
     };
     assert!(page.text().contains(reason), "{reason}: {}", page.text());
     let generic = reason.replace(&format!("the name {host} could"), "its name could");

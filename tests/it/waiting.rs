@@ -1,4 +1,4 @@
-//! Waiting instead of polling: `Prefer: wait` and event streams, on the very same URLs.
+//! Waiting instead of polling: `Prefer: wait` and event streams, on the same URLs.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ async fn wait(client: Client, headers: &[(&str, &str)]) -> Answer {
         .await
 }
 
-/// Holds one request in the background.
+/// Sends one waiting poll in the background.
 fn held(
     gateway: &Gateway,
     headers: &'static [(&'static str, &'static str)],
@@ -53,7 +53,7 @@ async fn a_wait_is_held_until_the_end_of_the_task() {
 }
 
 #[tokio::test]
-async fn with_a_validator_any_change_ends_the_wait_and_else_it_is_304() {
+async fn with_a_validator_a_change_ends_the_wait_and_its_end_is_304() {
     let upstream = Upstream::saying(row("QUEUED")).await;
     let gateway = Gateway::start(&upstream.url(), &[QUICK]).await;
     let known = gateway.get("/v1/videos/t").await.header("etag").to_owned();
@@ -74,7 +74,7 @@ async fn with_a_validator_any_change_ends_the_wait_and_else_it_is_304() {
 }
 
 #[tokio::test]
-async fn a_wait_ends_with_the_current_state_after_its_time_or_the_longest_allowed() {
+async fn a_wait_ends_with_the_current_state_after_its_time_or_the_limit() {
     let upstream = Upstream::saying(row("QUEUED")).await;
     let gateway = Gateway::start(&upstream.url(), &[QUICK, ("limits.max_wait", "1s")]).await;
     let started = Instant::now();
@@ -115,7 +115,7 @@ async fn a_missing_task_and_a_refused_credential_end_a_wait_at_once() {
 }
 
 #[tokio::test]
-async fn a_wait_goes_on_while_upstream_fails_and_sees_the_end_after_it() {
+async fn a_wait_outlasts_an_upstream_failure_and_sees_the_end() {
     let upstream = Upstream::saying(row("IN_PROGRESS")).await;
     let gateway = Gateway::start(&upstream.url(), &[QUICK]).await;
     let waiting = held(&gateway, &[]);
@@ -129,7 +129,7 @@ async fn a_wait_goes_on_while_upstream_fails_and_sees_the_end_after_it() {
 }
 
 #[tokio::test]
-async fn all_who_wait_on_one_task_share_its_polls_and_leave_nothing_behind() {
+async fn waits_on_one_task_share_its_polls_and_leave_nothing_behind() {
     let upstream = Upstream::saying(row("IN_PROGRESS")).await;
     let gateway = Gateway::start(&upstream.url(), &[("cache.in_flight_ttl", "1h")]).await;
     let waiting: Vec<_> = (0..200).map(|_| held(&gateway, &[])).collect();
@@ -150,7 +150,7 @@ async fn all_who_wait_on_one_task_share_its_polls_and_leave_nothing_behind() {
 }
 
 #[tokio::test]
-async fn those_who_wait_are_answered_with_what_there_is_when_the_gateway_stops() {
+async fn held_polls_get_the_latest_known_state_when_the_gateway_stops() {
     let upstream = Upstream::saying(row("IN_PROGRESS")).await;
     let mut gateway = Gateway::start(&upstream.url(), &[("cache.in_flight_ttl", "1h")]).await;
     let waiting = held(&gateway, &[]);
@@ -204,7 +204,7 @@ impl Events {
         events
     }
 
-    /// The next block of lines; `None` at the end. The first one's `retry` line is left to the caller of `open`.
+    /// Returns the next block of lines; `None` at the end. The caller of `open` reads the first `retry` line.
     async fn next_block(&mut self) -> Option<String> {
         let reading = async {
             loop {
@@ -245,7 +245,7 @@ impl Events {
         (field("event: "), field("id: "), data)
     }
 
-    /// What was not read yet of those blocks that are no comments, up to the end of the stream.
+    /// Reads the stream to its end, and returns the blocks that are not comments.
     async fn rest(mut self) -> Vec<String> {
         let mut rest = Vec::new();
         while let Some(block) = self.next_block().await {
@@ -257,7 +257,7 @@ impl Events {
 }
 
 #[tokio::test]
-async fn a_stream_tells_every_change_in_the_dialect_of_its_path_and_ends_with_the_task() {
+async fn a_stream_sends_every_change_in_the_dialect_of_its_path_and_ends_with_the_task() {
     for (path, words) in [
         ("/v1/videos/t", ["queued", "in_progress", "completed"]),
         (
@@ -292,7 +292,7 @@ async fn a_stream_tells_every_change_in_the_dialect_of_its_path_and_ends_with_th
 }
 
 #[tokio::test]
-async fn a_stream_resumes_after_the_last_event_that_was_seen() {
+async fn a_stream_resumes_after_the_last_event_id() {
     let upstream = Upstream::saying(row("IN_PROGRESS")).await;
     let gateway = Gateway::start(&upstream.url(), &[QUICK]).await;
     let (_, seen, _) = Events::open(&gateway, "/v1/videos/t", &[])
@@ -318,7 +318,7 @@ async fn a_stream_resumes_after_the_last_event_that_was_seen() {
 }
 
 #[tokio::test]
-async fn a_stream_that_cannot_begin_is_an_ordinary_error_and_one_that_cannot_go_on_says_so() {
+async fn a_stream_that_cannot_start_is_a_plain_error_and_one_that_cannot_continue_sends_one() {
     let upstream = Upstream::start(|_| {
         Reply::new(
             401,
@@ -355,7 +355,7 @@ async fn a_stream_that_cannot_begin_is_an_ordinary_error_and_one_that_cannot_go_
 }
 
 #[tokio::test]
-async fn a_wait_keeps_its_time_when_upstream_falls_silent() {
+async fn a_wait_keeps_its_time_when_upstream_stalls() {
     let upstream = Upstream::saying(row("IN_PROGRESS")).await;
     let settings = [
         ("cache.in_flight_ttl", "1s"),
@@ -372,7 +372,7 @@ async fn a_wait_keeps_its_time_when_upstream_falls_silent() {
     });
     upstream.was_asked(1).await;
     upstream.close_gate();
-    // Its second look hangs, and nothing may stand in for it: what it was told first is what there is.
+    // The second poll hangs and nothing is stale-if-error, so the first answer is the latest known state.
     let answer = waiting.await.unwrap();
     assert_eq!(
         (answer.status.as_u16(), answer.json()["status"].as_str()),
@@ -385,10 +385,10 @@ async fn a_wait_keeps_its_time_when_upstream_falls_silent() {
 }
 
 #[tokio::test]
-async fn a_wait_that_ends_tells_what_others_were_told_meanwhile() {
+async fn a_wait_ends_with_the_newest_answer_of_any_poll() {
     let upstream = Upstream::saying(row("QUEUED")).await;
     let gateway = Gateway::start(&upstream.url(), &[("cache.in_flight_ttl", "1h")]).await;
-    // Known before, so that whoever waits is asleep and not in a poll that others could join.
+    // Cached before, so that the waiter sleeps and has no flight that others could join.
     gateway.get("/v1/videos/t").await;
     let waiting = tokio::spawn({
         let client = gateway.client.clone();
@@ -411,7 +411,7 @@ async fn a_wait_that_ends_tells_what_others_were_told_meanwhile() {
 }
 
 #[tokio::test]
-async fn one_who_forbids_asking_does_not_wait() {
+async fn only_if_cached_does_not_wait() {
     let upstream = Upstream::saying(row("QUEUED")).await;
     let gateway = Gateway::start(&upstream.url(), &[QUICK]).await;
     let headers = [("prefer", "wait=15"), ("cache-control", "only-if-cached")];

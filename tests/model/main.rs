@@ -1,8 +1,8 @@
-//! The model check: random schedules of polls, hang-ups, faults, forgets and time against the task pipeline, on
-//! paused time and without sockets; after every answer a simple reference says whether it was allowed.
+//! The model check: random schedules of polls, hang-ups, faults, purges and time against the task pipeline, on
+//! paused time and without sockets. A simple reference judges every answer.
 //!
-//! A schedule follows from its seed alone. A failure prints the seed and what happened; to see it again:
-//! `POLLGATE_MODEL_SEED=17 cargo test --test model`. `POLLGATE_MODEL_SCHEDULES=100000` runs so many.
+//! A schedule depends on its seed alone. A failure prints the seed and the story. To replay a seed:
+//! `POLLGATE_MODEL_SEED=17 cargo test --test model`. `POLLGATE_MODEL_SCHEDULES=100000` runs that many.
 
 #![allow(
     clippy::unwrap_used,
@@ -19,7 +19,7 @@ use std::str::FromStr;
 
 use schedule::{Summary, run};
 
-/// How many schedules there are in an ordinary run.
+/// The number of schedules in an ordinary run.
 const SCHEDULES: u64 = 2000;
 
 fn from_environment<T: FromStr>(name: &str) -> Option<T> {
@@ -48,7 +48,7 @@ fn no_schedule_makes_a_poll_return_what_the_reference_forbids() {
         }
     }
     println!("{all:?}");
-    // A model that never gets anywhere would find nothing: every way to answer must have come up.
+    // A model that reaches nothing finds nothing, so every way to answer must have occurred.
     if many {
         assert!(all.is_varied(), "{all:?}");
     }

@@ -1,4 +1,4 @@
-//! The reference: what a poll may return, told from what happened and from the settings alone.
+//! The reference: what a poll may return, derived from what happened and from the settings alone.
 
 use std::time::Duration;
 
@@ -13,14 +13,20 @@ use tokio::time::Instant;
 use crate::upstream::mark;
 use crate::world::{Asked, Fetch, Moment, Poll, Said, Trouble, Url, World};
 
-/// How far back a reason for not asking upstream may lie: the longest pause that upstream may ask for, and what it may
-/// take until someone comes and finds out.
+/// How far back a reason for not going upstream may lie: the longest pause that upstream may ask for, and the time
+/// until a poll finds out that it is over.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60 + 30);
+
+/// A running task that is said not to exist within this time may be taken to run on.
+pub(crate) const EARLY: Duration = Duration::from_secs(30);
+
+/// The longest time for which a task that upstream itself failed on is left alone.
+const LONGEST_COOL_DOWN: Duration = Duration::from_secs(30);
 
 /// tokio's timers count whole milliseconds.
 const TICK: Duration = Duration::from_millis(2);
 
-/// How long an answer is fresh, and how long after that it may stand in.
+/// How long an answer is fresh, and how long after that it is usable.
 fn keep(world: &World, said: Said) -> (Duration, Duration) {
     let cache = &world.cache;
     match said {
@@ -42,11 +48,11 @@ fn keep(world: &World, said: Said) -> (Duration, Duration) {
         }
         Said::Task { .. } => (cache.in_flight_ttl, cache.stale_if_error),
         Said::Missing => (cache.missing_ttl, Duration::ZERO),
-        Said::Refusal | Said::Failing(_) | Said::Nothing(_) => Default::default(),
+        Said::Refusal | Said::Failing(_) | Said::Own(_) | Said::Nothing(_) => Default::default(),
     }
 }
 
-/// A fetch that brought an answer: when, which, until when it is fresh and until when it may stand in.
+/// The answer of a fetch: when it landed, and until when it is fresh and usable.
 struct Known {
     said: Said,
     landed: Moment,
@@ -56,30 +62,30 @@ struct Known {
 
 fn known_of(world: &World, fetch: &Fetch) -> Option<Known> {
     let (landed, said) = fetch.landed.filter(|_| fetch.is_answer())?;
-    let (fresh, stand_in) = keep(world, said);
+    let (fresh, usable) = keep(world, said);
     Some(Known {
         said,
         landed,
         fresh_until: landed.at + fresh,
-        usable_until: landed.at + fresh + stand_in,
+        usable_until: landed.at + fresh + usable,
     })
 }
 
-/// What must be known at `now`: upstream's last answer, if nothing has happened since its flight began.
+/// What must be cached at `now`: upstream's last answer, if nothing has invalidated it since its flight started.
 fn known(world: &World, asked: Asked, now: Moment) -> Option<Known> {
     let fetches = world
         .fetches
         .iter()
         .filter(|fetch| fetch.asked == asked && fetch.is_answer());
     let last = fetches.max_by_key(|fetch| fetch.landed.map(|(landed, _)| landed))?;
-    if world.forgetful || world.changed_between(asked, last.flight, now) {
+    if world.evicts || last.early || world.changed_between(asked, last.flight, now) {
         return None;
     }
     known_of(world, last)
 }
 
-/// Whether upstream accepted the caller within `credential_ttl`, and so much longer: of the fetches that count by
-/// `since`, which took off after the caller's last refusal.
+/// Whether upstream accepted the caller within `credential_ttl` and `longer`, by the fetches that started, according to
+/// `since`, after the caller's last refusal.
 fn accepted(
     world: &World,
     caller: usize,
@@ -104,7 +110,7 @@ fn accepted(
     })
 }
 
-/// Whether a poll that begins now must be answered from memory.
+/// Whether a poll that starts now must be a hit.
 pub(crate) fn must_hit(world: &World, asked: Asked, now: Moment) -> bool {
     known(world, asked, now).is_some_and(|known| now.at < known.fresh_until)
         && accepted(world, asked.caller, now, Duration::ZERO, |fetch| {
@@ -112,10 +118,10 @@ pub(crate) fn must_hit(world: &World, asked: Asked, now: Moment) -> bool {
         })
 }
 
-/// The longest pause before a further try.
+/// The longest pause before a retry.
 const LONGEST_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Says what is wrong with an answer that was given just now, if anything is.
+/// Judges an answer that was just returned.
 pub(crate) fn judge(world: &mut World, poll: &Poll, result: &Result<Answer, Error>) {
     let now = world.moment();
     let outcome = match result {
@@ -130,7 +136,7 @@ pub(crate) fn judge(world: &mut World, poll: &Poll, result: &Result<Answer, Erro
             .is_ok_and(|answer| answer.outcome == Outcome::Hit);
     let asked_anyway = asked_anyway.then_some("not from memory, though it was known and fresh");
     for problem in [outcome.err(), late, asked_anyway].into_iter().flatten() {
-        world.complain(format_args!("{problem}: {poll:?} got {result:?}"));
+        world.report(format_args!("{problem}: {poll:?} got {result:?}"));
     }
 }
 
@@ -140,7 +146,7 @@ fn forbid(wrong: bool, why: &'static str) -> Judgement {
     if wrong { Err(why) } else { Ok(()) }
 }
 
-/// The fetch that an answer came from: as its headers tell, or the bytes of one that is remembered.
+/// The fetch that an answer came from, read from its headers, or from the body of a cached one.
 pub(crate) fn number(answer: &Answer) -> Option<usize> {
     if let Some(headers) = &answer.headers {
         return headers.get("x-request-id")?.to_str().ok()?.parse().ok();
@@ -164,8 +170,8 @@ fn judge_answer(world: &World, poll: &Poll, answer: &Answer, now: Moment) -> Jud
     forbid(fetch.asked.task != poll.asked.task, "another task's answer")?;
     judge_document(poll, answer, number, &fetch, said)?;
     forbid(answer.received != landed.at, "a wrong age")?;
-    let (fresh, stand_in) = keep(world, said);
-    let (fresh_until, usable_until) = (landed.at + fresh, landed.at + fresh + stand_in);
+    let (fresh, usable) = keep(world, said);
+    let (fresh_until, usable_until) = (landed.at + fresh, landed.at + fresh + usable);
     forbid(
         fetch.is_answer() && answer.fresh_until > fresh_until,
         "a wrong time to live",
@@ -192,6 +198,10 @@ fn judge_answer(world: &World, poll: &Poll, answer: &Answer, now: Moment) -> Jud
     )?;
 
     match answer.outcome {
+        Outcome::Hit if matches!(said, Said::Own(_)) => forbid(
+            now.at > landed.at + LONGEST_COOL_DOWN || poll.cache_mode != CacheMode::Default,
+            "an error from before, though its task is no longer left alone",
+        ),
         Outcome::Hit => {
             forbid(
                 poll.cache_mode == CacheMode::NoCache,
@@ -204,7 +214,7 @@ fn judge_answer(world: &World, poll: &Poll, answer: &Answer, now: Moment) -> Jud
         Outcome::Shared if !matches!(said, Said::Task { .. }) && still_tried(landed, poll) => {
             Ok(())
         }
-        // The flight's own second look into the store.
+        // The flight's own lookup in the store.
         Outcome::Shared => {
             forbid(
                 poll.cache_mode == CacheMode::NoCache,
@@ -227,15 +237,17 @@ fn judge_answer(world: &World, poll: &Poll, answer: &Answer, now: Moment) -> Jud
             let trouble = world
                 .last_trouble
                 .is_some_and(|at| now.at <= at + LONGEST_PAUSE)
-                || now.at >= poll.deadline;
+                || now.at >= poll.deadline
+                || now.at >= poll.start.at + world.patience
+                || world.fetches.iter().any(|fetch| fetch.early);
             forbid(!trouble, "stale, though upstream is well")
         }
         Outcome::Forwarded | Outcome::Shed | Outcome::Failed => Err("no outcome of a poll"),
     }
 }
 
-/// Whether the flight of a failure could still be under way when the poll began: it was about to try again, and then
-/// was not let through, so that the failure from before is what it came to.
+/// Whether the flight of a failure could still be in progress when the poll started: it was about to retry, the breaker
+/// refused the retry, and the earlier failure became its result.
 fn still_tried(landed: Moment, poll: &Poll) -> bool {
     landed.at + LONGEST_BACKOFF >= poll.start.at
 }
@@ -260,11 +272,11 @@ fn judge_hit(
     )
 }
 
-/// Whether the gateway had a later answer, of a later flight, before the poll began.
+/// Whether the gateway had a later answer of a later flight before the poll started.
 fn overtaken(world: &World, poll: &Poll, fetch: &Fetch) -> bool {
     world.fetches.iter().any(|later| {
         later.asked == fetch.asked
-            && later.is_answer()
+            && later.is_believed()
             && later.lease > fetch.lease
             && later.landed.is_some_and(|(landed, _)| landed < poll.start)
             && !world.changed_between(later.asked, later.flight, poll.start)
@@ -282,7 +294,7 @@ fn judge_document(
     let Said::Task { state, url } = said else {
         let expected = match said {
             Said::Refusal => 401,
-            Said::Failing(status) => status,
+            Said::Failing(status) | Said::Own(status) => status,
             // In the envelope of its path it is "not found".
             _ if poll.path == pollgate::task::Dialect::OpenAi => 404,
             _ => 400,
@@ -343,11 +355,26 @@ fn judge_error(world: &World, poll: &Poll, error: &Error, now: Moment) -> Judgem
         Error::UpstreamInvalid(_) => {
             forbid(!mine(Trouble::Invalid), "an error that upstream never gave")
         }
+        Error::NotATask(_) | Error::Redirected(_) => {
+            let trouble = if matches!(error, Error::NotATask(_)) {
+                Trouble::NotATask
+            } else {
+                Trouble::Redirected
+            };
+            let recently = world.fetches.iter().any(|fetch| {
+                fetch.asked == poll.asked
+                    && fetch.landed.is_some_and(|(landed, said)| {
+                        (said == Said::Nothing(trouble) || fetch.early)
+                            && now.at <= landed.at + LONGEST_COOL_DOWN
+                    })
+            });
+            forbid(!recently, "an error that upstream never gave")
+        }
         Error::UpstreamTimeout => {
             let waited = now.at >= poll.deadline || mine(Trouble::Timeout);
             forbid(!waited, "gave up too early")
         }
-        // A panic is a defect, not upstream failing: whoever waited for it is told.
+        // A panic is a defect and not an upstream failure, so its waiters get the error.
         Error::Panicked => return forbid(!mine(Trouble::Panic), "crashed by itself"),
         Error::UpstreamDown | Error::RateLimited(_) => {
             let trouble = world
@@ -360,7 +387,7 @@ fn judge_error(world: &World, poll: &Poll, error: &Error, now: Moment) -> Judgem
     must_fail(world, poll, now)
 }
 
-/// While upstream fails, an error is allowed only where nothing is known that may stand in.
+/// While upstream fails, an error is allowed only if no usable entry exists.
 fn must_fail(world: &World, poll: &Poll, now: Moment) -> Judgement {
     let may_stand_in = |known: &Known| {
         let longer = known.usable_until - known.fresh_until;
@@ -395,13 +422,13 @@ fn must_fail(world: &World, poll: &Poll, now: Moment) -> Judgement {
     )
 }
 
-/// As [`must_fail`], for upstream's own errors that were passed on.
+/// As [`must_fail`], for upstream's own errors that pass through.
 pub(crate) fn judge_passed_on(world: &mut World, poll: &Poll, answer: &Answer) {
     let status = answer.reply.status;
     if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
         let now = world.moment();
         if let Err(problem) = must_fail(world, poll, now) {
-            world.complain(format_args!("{problem}: {poll:?} got {answer:?}"));
+            world.report(format_args!("{problem}: {poll:?} got {answer:?}"));
         }
     }
 }

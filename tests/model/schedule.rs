@@ -1,4 +1,4 @@
-//! One schedule: what clients, upstream and time do, by the dice.
+//! One schedule: what clients, upstream and time do, at random.
 
 use std::collections::BTreeMap;
 use std::ops::AddAssign;
@@ -23,10 +23,10 @@ use tokio::time::{Instant, sleep};
 use tower::ServiceExt as _;
 
 use crate::rules;
-use crate::upstream::Upstream;
+use crate::upstream::{self, Upstream};
 use crate::world::{Asked, CALLERS, Keys, Moment, Poll, Shared, TASKS, Url, Weather, World, lock};
 
-/// What came up in one or more schedules: how often, of what.
+/// Counts what occurred in one or more schedules.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Summary(BTreeMap<&'static str, u64>);
 
@@ -35,10 +35,10 @@ impl Summary {
         *self.0.entry(what).or_default() += 1;
     }
 
-    /// Whether every way to answer has come up, and whatever may come between.
+    /// Whether every way to answer and every disturbance has occurred.
     pub(crate) fn is_varied(&self) -> bool {
         let all = [
-            "poll", "fetch", "hit", "shared", "fetched", "stale", "error", "hang-up", "forget",
+            "poll", "fetch", "hit", "shared", "fetched", "stale", "error", "hang-up", "purge",
             "refusal",
         ];
         all.iter()
@@ -54,16 +54,16 @@ impl AddAssign for Summary {
     }
 }
 
-/// Runs the schedule of this seed; once more, where it fails, to tell its story.
+/// Runs the schedule of this seed. If it fails, runs it again to record its story.
 ///
 /// # Errors
-/// What was forbidden, at the end of all that happened.
+/// The story up to the forbidden answer.
 pub(crate) fn run(seed: u64) -> Result<Summary, String> {
     run_once(seed, false).map_err(|problem| run_once(seed, true).err().unwrap_or(problem))
 }
 
-fn run_once(seed: u64, telling: bool) -> Result<Summary, String> {
-    // The pipeline's own dice: backoff and probes.
+fn run_once(seed: u64, recording: bool) -> Result<Summary, String> {
+    // The pipeline's own randomness: backoff and probes.
     fastrand::seed(seed);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -72,7 +72,7 @@ fn run_once(seed: u64, telling: bool) -> Result<Summary, String> {
         .expect("a runtime");
     runtime.block_on(async {
         let mut schedule = Schedule::new(fastrand::Rng::with_seed(seed));
-        lock(&schedule.world).telling = telling;
+        lock(&schedule.world).recording = recording;
         for _ in 0..schedule.dice.usize(20..120) {
             schedule.step().await;
         }
@@ -87,11 +87,11 @@ struct Schedule {
     metrics: Arc<Metrics>,
     pipeline: TaskPipeline<Upstream>,
     config: Config,
-    /// How many callers and tasks there are this time: the fewer, the more often they meet.
+    /// The numbers of callers and tasks: the fewer, the more often they meet.
     callers: usize,
     tasks: usize,
     waiting: Vec<JoinHandle<()>>,
-    /// Writes under way: the task is forgotten once more when they end.
+    /// Writes in progress: the task is invalidated again when they end.
     writes: Vec<usize>,
     summary: Arc<Mutex<Summary>>,
 }
@@ -113,12 +113,12 @@ impl Schedule {
             config.cache.in_flight_ttl = Duration::ZERO;
             config.cache.missing_ttl = Duration::ZERO;
         }
-        let forgetful = dice.u8(..6) == 0;
-        let capacity = if forgetful { 6000 } else { 1 << 20 };
+        let evicts = dice.u8(..6) == 0;
+        let capacity = if evicts { 6000 } else { 1 << 20 };
         let metrics = Arc::new(Metrics::new().expect("one of each name"));
         let polls = PollState::new(capacity, &metrics);
         let keys = keys(&polls.store);
-        let world = World::new(dice.fork(), config.cache.clone(), forgetful, keys);
+        let world = World::new(dice.fork(), config.cache.clone(), evicts, keys);
         let world = Arc::new(Mutex::new(world));
         let pipeline = task_pipeline(&polls, &config, Upstream(Arc::clone(&world)));
         let (callers, tasks) = (dice.usize(1..=CALLERS), dice.usize(1..=TASKS));
@@ -149,7 +149,7 @@ impl Schedule {
             58..=62 => self.weather(),
             63..=66 => self.refuse(),
             67..=71 => self.write(),
-            72 => self.forget(),
+            72 => self.purge(),
             73..=84 => {
                 for _ in 0..self.dice.u8(1..6) {
                     yield_now().await;
@@ -194,7 +194,7 @@ impl Schedule {
         }));
     }
 
-    /// One client's poll, from its first moment to its judgement.
+    /// One client's poll, from its start to its judgement.
     fn client(
         &self,
         asked: Asked,
@@ -251,7 +251,7 @@ impl Schedule {
             (Some(State::Processing | State::Failed), 0..3) => Some(State::Succeeded),
             (Some(State::Processing), 3) => Some(State::Failed),
             (Some(State::Succeeded), 0) => None,
-            // Its first state, or that of another task under its id.
+            // Its first state, or the state of another task with its id.
             (None, _) | (Some(State::Succeeded), 1) => Some(State::Queued),
             (state, _) => state,
         };
@@ -280,7 +280,7 @@ impl Schedule {
         world.tell(format_args!("caller {caller} is refused: {refused}"));
     }
 
-    /// A write through the gateway: the task is forgotten when it starts, and when it ends.
+    /// A write through the gateway: it invalidates the task when it starts and when it ends.
     fn write(&mut self) {
         let one = match self.writes.pop() {
             Some(one) if self.dice.bool() => one,
@@ -294,13 +294,13 @@ impl Schedule {
         let mut world = lock(&self.world);
         self.polls.store.invalidate(&world.keys.tasks[one]);
         let when = world.moment();
-        world.forgets.push((when, one));
+        world.purges.push((when, one));
         world.tasks[one].version += 1;
-        self.summary.lock().unwrap().count("forget");
+        self.summary.lock().unwrap().count("purge");
         world.tell(format_args!("a write to task {one}"));
     }
 
-    fn forget(&mut self) {
+    fn purge(&mut self) {
         let mut world = lock(&self.world);
         let which = if self.dice.bool() {
             self.polls.store.purge_all();
@@ -312,12 +312,12 @@ impl Schedule {
         };
         let when = world.moment();
         for one in which {
-            world.forgets.push((when, one));
-            world.tell(format_args!("task {one} is forgotten"));
+            world.purges.push((when, one));
+            world.tell(format_args!("task {one} is purged"));
         }
     }
 
-    /// Everyone hangs up or is answered; then nothing may be left; then upstream is well, and everyone is answered.
+    /// Lets every client hang up or get an answer. Then nothing may be left, upstream recovers, and answers everyone.
     async fn end(mut self) -> Result<Summary, String> {
         let leave = self.dice.bool();
         for poll in std::mem::take(&mut self.waiting) {
@@ -327,11 +327,13 @@ impl Schedule {
             if let Err(error) = poll.await
                 && error.is_panic()
             {
-                lock(&self.world).complain(format_args!(
+                lock(&self.world).report(format_args!(
                     "the pipeline panicked in the client's own task"
                 ));
             }
         }
+        // Flights whose clients were answered from memory go on to their end.
+        sleep(self.config.upstream.timeout + upstream::LATE).await;
         for _ in 0..10 {
             yield_now().await;
         }
@@ -351,13 +353,13 @@ impl Schedule {
         let metrics = self.metrics.expose(Exposition::Prometheus, 0, 0, 0);
         let mut world = lock(&self.world);
         if !self.polls.flights.is_empty() {
-            world.complain(format_args!("a flight that nobody waits for"));
+            world.report(format_args!("a flight that nobody waits for"));
         }
         if !world.under_way.is_empty() {
-            world.complain(format_args!("a fetch that nobody waits for"));
+            world.report(format_args!("a fetch that nobody waits for"));
         }
         if !metrics.lines().any(|line| line == "pollgate_waiters 0") {
-            world.complain(format_args!("someone is still counted as waiting"));
+            world.report(format_args!("someone is still counted as waiting"));
         }
     }
 
@@ -372,7 +374,7 @@ impl Schedule {
                 task.version += 1;
             }
         }
-        // Longer than any pause; then one poll that may be needed to find out.
+        // Longer than any pause, followed by the one poll that may be needed as a probe.
         sleep(Duration::from_mins(6)).await;
         let timeout = self.config.upstream.timeout;
         let mut answered = false;
@@ -390,14 +392,14 @@ impl Schedule {
             sleep(Duration::from_secs(16)).await;
         }
         if !answered {
-            lock(&self.world).complain(format_args!(
+            lock(&self.world).report(format_args!(
                 "upstream is well, and five polls did not notice"
             ));
         }
     }
 }
 
-/// The poll as the reference sees it, and as the pipeline does.
+/// The poll as the reference sees it, and as the pipeline sees it.
 fn begin(
     world: &Shared,
     dialect: UpstreamDialect,
@@ -416,7 +418,7 @@ fn begin(
         ..asked
     };
     let start: Moment = world.moment();
-    // A deadline of its own for every poll: that is how a fetch is told by the poll that set it off.
+    // Every poll has a unique deadline, which identifies the leader of a fetch.
     let deadline = Instant::now() + patience + Duration::from_nanos(start.place);
     let poll = Poll {
         asked,
@@ -435,7 +437,7 @@ fn begin(
     let query = TaskQuery {
         key: TaskKey {
             caller,
-            dialect: path,
+            dialect: asked.dialect,
             task: world.keys.tasks[asked.task].clone(),
         },
         credentials,
@@ -457,7 +459,7 @@ fn keys(store: &Store) -> Keys {
             (caller_key.caller(&credentials), credentials)
         })
         .collect();
-    // Tasks that the store tells apart: it counts changes by slots, and which id falls into which is by chance.
+    // Tasks in different slots of the store, which counts changes per slot; the slot of an id is random.
     let mut tasks: Vec<TaskId> = Vec::new();
     for number in 0.. {
         let next = TaskId::new(&format!("t{number}"));

@@ -1,4 +1,4 @@
-//! Upstream, in memory: slow, faulty and changing its mind by the dice; every document says whose it is.
+//! Upstream in memory: slow, faulty and changing state at random. Every document names its caller.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,22 +12,25 @@ use pollgate::error::Error;
 use pollgate::request::preferences::CacheMode;
 use pollgate::request::query::TaskFetch;
 use pollgate::task::{Dialect, State, TaskSnapshot};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tower::Service;
 
 use crate::rules;
 use crate::world::{Asked, Fetch, Said, Shared, Task, Trouble, Url, Weather, lock};
 
-/// The innermost service under test's feet.
+/// How long after its deadline an answer comes that hangs.
+pub(crate) const LATE: Duration = Duration::from_secs(5);
+
+/// The service at the end of the pipeline.
 #[derive(Clone)]
 pub(crate) struct Upstream(pub Shared);
 
-/// What is going to happen to one request.
+/// What will happen to one request.
 struct Plan {
     number: usize,
     latency: Option<Duration>,
     fault: Option<Fault>,
-    /// The task as it was when the request came; `None` to look when the answer goes.
+    /// The task at the time of the request; `None` to read it at the time of the answer.
     early: Option<Task>,
 }
 
@@ -38,9 +41,13 @@ enum Fault {
         named: bool,
     },
     Broken(u16),
+    Page(u16),
+    Own(u16),
     Invalid,
+    NotATask,
+    Redirected,
     Unavailable,
-    /// Never answers, and nobody but the client counts the time.
+    /// Answers long after its deadline.
     Hang,
     Panic,
 }
@@ -57,9 +64,9 @@ impl Service<TaskFetch> for Upstream {
     fn call(&mut self, fetch: TaskFetch) -> Self::Future {
         let world = Arc::clone(&self.0);
         Box::pin(async move {
-            let (plan, _under_way) = take_off(&world, &fetch);
+            let (plan, _under_way) = start(&world, &fetch);
             if matches!(plan.fault, Some(Fault::Hang)) {
-                std::future::pending::<()>().await;
+                sleep_until(fetch.deadline + LATE).await;
             }
             let flying = async {
                 match plan.latency {
@@ -74,7 +81,7 @@ impl Service<TaskFetch> for Upstream {
     }
 }
 
-/// Counts a fetch as under way, however it ends.
+/// Counts a fetch as in progress until it is dropped.
 struct UnderWay {
     world: Shared,
     number: usize,
@@ -93,35 +100,45 @@ impl Drop for UnderWay {
     }
 }
 
-fn take_off(world: &Shared, fetch: &TaskFetch) -> (Plan, UnderWay) {
+fn start(world: &Shared, fetch: &TaskFetch) -> (Plan, UnderWay) {
     let mut guard = lock(world);
     let this = &mut *guard;
     let key = &fetch.query.key;
     let asked = this.asked(key);
     if this.keys.caller_key.caller(&fetch.query.credentials) != key.caller {
-        this.complain(format_args!(
+        this.report(format_args!(
             "{asked:?} is asked with another caller's credentials"
         ));
     }
-    // Every poll has a deadline of its own, so that a fetch can be told by its flight's first one.
+    // Every poll has a unique deadline, which identifies the leader of the fetch.
     let flight = this
         .polls
         .iter()
         .find(|poll| poll.deadline == fetch.query.deadline);
     let flight = flight.expect("a poll set it off").start;
-    let (forgets, refusals) = this.changes_before(asked, flight);
-    let what = (asked, forgets, refusals);
+    let lease = this.moment();
+    // A poll whose known state was purged while it waited leads a flight once more. Further tries of a flight have its
+    // deadlines.
+    let ends = (fetch.query.deadline, fetch.deadline);
+    let again = this.flights.iter().find(|(end, _)| *end == ends);
+    let joined = match again {
+        Some((_, joined)) => *joined,
+        None if lease.at >= flight.at + this.patience => lease,
+        None => flight,
+    };
+    this.flights.push((ends, joined));
+    let (purges, refusals) = this.changes_before(asked, joined);
+    let what = (asked, purges, refusals);
     if !this.under_way.insert(what) {
-        this.complain(format_args!("two fetches at once for {asked:?}"));
+        this.report(format_args!("two fetches at once for {asked:?}"));
     }
     let task = this.tasks[asked.task];
     let number = this.fetches.len();
-    let lease = this.moment();
     let first_try = this.fetches.iter().all(|other| other.flight != flight);
     let content =
         fetch.query.cache_mode == CacheMode::Default && rules::must_hit(this, asked, lease);
     if first_try && content {
-        this.complain(format_args!(
+        this.report(format_args!(
             "{asked:?} is asked, though it is known and fresh"
         ));
     }
@@ -131,6 +148,7 @@ fn take_off(world: &Shared, fetch: &TaskFetch) -> (Plan, UnderWay) {
         lease,
         version: task.version,
         landed: None,
+        early: false,
     });
     let dice = &mut this.dice;
     let latency = match dice.u8(..10) {
@@ -145,7 +163,11 @@ fn take_off(world: &Shared, fetch: &TaskFetch) -> (Plan, UnderWay) {
         Weather::Mixed => dice.u8(..2) == 0,
         Weather::Gone => true,
     };
-    let fault = faulty.then(|| match dice.u8(..16) {
+    let fault = faulty.then(|| match dice.u8(..22) {
+        16 => Fault::Page([401, 403, 404][dice.usize(..3)]),
+        17 | 18 => Fault::Own([500, 501][dice.usize(..2)]),
+        19 | 20 => Fault::NotATask,
+        21 => Fault::Redirected,
         0..=2 => Fault::TooMany {
             retry_after: dice.bool().then(|| dice.u64(..20)),
             named: dice.bool(),
@@ -190,16 +212,24 @@ fn land(world: &Shared, fetch: &TaskFetch, plan: &Plan, in_time: bool) -> Result
         task,
     );
     let landed = this.moment();
+    this.fetches[plan.number].early = said == Said::Missing
+        && this.fetches.iter().any(|other| {
+            other.asked == asked
+                && matches!(other.landed, Some((at, Said::Task { state, .. }))
+                    if !state.is_terminal() && landed.at - at.at < rules::EARLY)
+        });
     this.fetches[plan.number].landed = Some((landed, said));
     match said {
         Said::Refusal => this.refusals.push((landed, asked.caller)),
-        Said::Failing(_) | Said::Nothing(_) => this.last_trouble = Some(landed.at),
+        Said::Failing(_) | Said::Own(_) | Said::Nothing(_) => {
+            this.last_trouble = Some(landed.at);
+        }
         Said::Task { .. } | Said::Missing => {}
     }
     this.tell(format_args!("  fetch {} landed: {said:?}", plan.number));
     drop(guard);
     if said == Said::Nothing(Trouble::Panic) {
-        // Without the hook's words in the output: it is part of the plan.
+        // Without the panic hook's output, since it is part of the plan.
         std::panic::resume_unwind(Box::new("on purpose"));
     }
     result
@@ -238,8 +268,21 @@ fn answer(
         Some(Fault::Broken(status)) => {
             return (Said::Failing(status), error(status, None, "<html>".into()));
         }
+        Some(Fault::Page(status)) => {
+            return (Said::Failing(status), error(status, None, "<html>".into()));
+        }
+        Some(Fault::Own(status)) => {
+            let body = r#"{"code":"not_implemented","message":"no","data":null}"#;
+            return (Said::Own(status), error(status, None, body.into()));
+        }
         Some(Fault::Invalid) => {
             return nothing(Trouble::Invalid, Error::UpstreamInvalid("no".into()));
+        }
+        Some(Fault::NotATask) => {
+            return nothing(Trouble::NotATask, Error::NotATask("no".into()));
+        }
+        Some(Fault::Redirected) => {
+            return nothing(Trouble::Redirected, Error::Redirected("elsewhere".into()));
         }
         Some(Fault::Unavailable) => {
             return nothing(
@@ -275,7 +318,7 @@ fn answer(
     (Said::Task { state, url }, Ok(reply))
 }
 
-/// The number of the fetch stands in a header as well, for answers without a body.
+/// Puts the number of the fetch in a header as well, for answers without a body.
 fn headers(number: usize, retry_after: Option<u64>) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert("x-request-id", HeaderValue::from(number));
@@ -285,7 +328,7 @@ fn headers(number: usize, retry_after: Option<u64>) -> HeaderMap {
     headers
 }
 
-/// What a document of this fetch says of itself.
+/// The mark in every document of this fetch.
 pub(crate) fn mark(asked: Asked, number: usize, version: u32) -> String {
     format!("c{}-t{}-v{version}-f{number}-", asked.caller, asked.task)
 }
@@ -303,7 +346,7 @@ fn document(asked: Asked, number: usize, state: State, task: Task) -> String {
         }
     };
     let word = state.in_dialect(asked.dialect);
-    // Now and then in the other path's shape, as some vendors do.
+    // Sometimes in the shape of the other path, as some vendors do.
     let unified = (asked.dialect == Dialect::Unified) != number.is_multiple_of(5);
     if unified {
         format!(

@@ -1,4 +1,4 @@
-//! What there is in a schedule, and what happened so far: tasks and callers upstream, every fetch, every forget.
+//! The state of a schedule and its history: tasks and callers upstream, every fetch, every purge.
 
 use std::collections::HashSet;
 use std::fmt::Arguments;
@@ -14,14 +14,14 @@ use tokio::time::Instant;
 pub(crate) const CALLERS: usize = 3;
 pub(crate) const TASKS: usize = 3;
 
-/// A moment: when it was, and what came before and after it within the same instant.
+/// A moment, ordered also within one instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Moment {
     pub place: u64,
     pub at: Instant,
 }
 
-/// Whose poll of which task, as upstream is asked.
+/// The caller and the task of a poll, in the dialect of the upstream request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Asked {
     pub caller: usize,
@@ -29,26 +29,26 @@ pub(crate) struct Asked {
     pub dialect: Dialect,
 }
 
-/// One task as upstream has it.
+/// One task upstream.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Task {
-    /// `None` before there is one.
+    /// `None` before the task exists.
     pub state: Option<State>,
     pub url: Url,
     /// Counts the changes.
     pub version: u32,
 }
 
-/// What a success points to.
+/// The URL of a success.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Url {
     None,
     Plain,
-    /// Its signature runs out so long after the answer.
+    /// Its signature expires this long after the answer.
     Signed(Duration),
 }
 
-/// What upstream said in the end.
+/// How upstream answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Said {
     Task {
@@ -57,9 +57,11 @@ pub(crate) enum Said {
     },
     Missing,
     Refusal,
-    /// 429 or 5xx.
+    /// 429 or 5xx, or a page of something on the way.
     Failing(u16),
-    /// No answer, or none that could be used.
+    /// An error of upstream itself on this task alone, told in JSON.
+    Own(u16),
+    /// No usable answer.
     Nothing(Trouble),
 }
 
@@ -67,6 +69,9 @@ pub(crate) enum Said {
 pub(crate) enum Trouble {
     Unavailable,
     Invalid,
+    /// Upstream's own word, but not a task.
+    NotATask,
+    Redirected,
     Timeout,
     Panic,
 }
@@ -75,17 +80,24 @@ pub(crate) enum Trouble {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fetch {
     pub asked: Asked,
-    /// When the poll began that set off the flight which this fetch is a part of.
+    /// The start of the leader of this fetch's flight.
     pub flight: Moment,
     pub lease: Moment,
     pub version: u32,
     pub landed: Option<(Moment, Said)>,
+    /// Whether it said that a task does not exist which had been running shortly before: that may be doubted.
+    pub early: bool,
 }
 
 impl Fetch {
-    /// What is remembered of it, if anything is.
+    /// Whether it brought an answer that is cached.
     pub(crate) fn is_answer(&self) -> bool {
         matches!(self.landed, Some((_, Said::Task { .. } | Said::Missing)))
+    }
+
+    /// Whether it is remembered for certain.
+    pub(crate) fn is_believed(&self) -> bool {
+        self.is_answer() && !self.early
     }
 }
 
@@ -98,17 +110,17 @@ pub(crate) struct Poll {
     pub cache_mode: CacheMode,
     pub start: Moment,
     pub deadline: Instant,
-    /// Whether something fresh was known when it began, so that upstream need not be asked.
+    /// Whether an entry was fresh at its start, so that the poll must be a hit.
     pub must_hit: bool,
 }
 
-/// How upstream is doing.
+/// How reliable upstream is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Weather {
     Fair,
-    /// Something goes wrong now and then.
+    /// Some requests fail.
     Mixed,
-    /// Nothing gets through.
+    /// All requests fail.
     Gone,
 }
 
@@ -118,26 +130,29 @@ pub(crate) struct World {
     pub refused: [bool; CALLERS],
     pub weather: Weather,
     pub cache: config::Cache,
-    /// Whether memory is so small that what was remembered may be gone.
-    pub forgetful: bool,
+    pub patience: Duration,
+    /// Whether the capacity is so small that entries may be evicted.
+    pub evicts: bool,
     pub keys: Keys,
     pub polls: Vec<Poll>,
     pub fetches: Vec<Fetch>,
-    /// Fetches under way, each with how often its task had been forgotten and its caller refused before its flight.
+    /// When each flight was joined, by the deadlines of its leader and its own.
+    pub flights: Vec<((Instant, Instant), Moment)>,
+    /// Fetches in progress, each with how often its task was purged and its caller refused before its flight.
     pub under_way: HashSet<(Asked, usize, usize)>,
-    pub forgets: Vec<(Moment, usize)>,
+    pub purges: Vec<(Moment, usize)>,
     pub refusals: Vec<(Moment, usize)>,
-    /// When upstream last failed, or was left alone before it had answered.
+    /// When upstream last failed, or its last request was cancelled.
     pub last_trouble: Option<Instant>,
     pub problems: Vec<String>,
-    /// Whether the story is wanted: it takes most of the time.
-    pub telling: bool,
+    /// Whether to record the story, which takes most of the time.
+    pub recording: bool,
     story: Vec<String>,
     start: Instant,
     places: u64,
 }
 
-/// Who is who.
+/// The callers and tasks by number.
 pub(crate) struct Keys {
     pub callers: Vec<(
         pollgate::request::key::Caller,
@@ -149,7 +164,7 @@ pub(crate) struct Keys {
 
 pub(crate) type Shared = Arc<Mutex<World>>;
 
-/// A panic inside a fetch is part of the schedule; it never happens while the world is locked.
+/// Locks the world. A panic inside a fetch never happens under this lock.
 pub(crate) fn lock(world: &Shared) -> MutexGuard<'_, World> {
     world.lock().unwrap()
 }
@@ -158,7 +173,7 @@ impl World {
     pub(crate) fn new(
         mut dice: fastrand::Rng,
         cache: config::Cache,
-        forgetful: bool,
+        evicts: bool,
         keys: Keys,
     ) -> Self {
         let tasks = std::array::from_fn(|_| Task {
@@ -172,23 +187,26 @@ impl World {
             refused: [false; CALLERS],
             weather: Weather::Fair,
             cache,
-            forgetful,
+            // The default.
+            patience: config::Upstream::default().patience,
+            evicts,
             keys,
             polls: Vec::new(),
             fetches: Vec::new(),
+            flights: Vec::new(),
             under_way: HashSet::new(),
-            forgets: Vec::new(),
+            purges: Vec::new(),
             refusals: Vec::new(),
             last_trouble: None,
             problems: Vec::new(),
-            telling: false,
+            recording: false,
             story: Vec::new(),
             start: Instant::now(),
             places: 0,
         }
     }
 
-    /// Now, after everything that has happened so far.
+    /// The current moment, after everything so far.
     pub(crate) fn moment(&mut self) -> Moment {
         self.places += 1;
         Moment {
@@ -197,15 +215,15 @@ impl World {
         }
     }
 
-    /// Adds to the story, which ends with the first problem.
+    /// Adds a line to the story, which ends with the first problem.
     pub(crate) fn tell(&mut self, what: Arguments<'_>) {
-        if self.telling && self.problems.is_empty() {
+        if self.recording && self.problems.is_empty() {
             let at = Instant::now().duration_since(self.start).as_secs_f64();
             self.story.push(format!("{at:>12.3} s  {what}"));
         }
     }
 
-    pub(crate) fn complain(&mut self, what: Arguments<'_>) {
+    pub(crate) fn report(&mut self, what: Arguments<'_>) {
         self.tell(what);
         self.problems.push(what.to_string());
     }
@@ -214,7 +232,7 @@ impl World {
         self.story.join("\n")
     }
 
-    /// Who is meant by a key, checked against what upstream is shown.
+    /// The numbers behind a key.
     pub(crate) fn asked(&self, key: &TaskKey) -> Asked {
         let caller = self
             .keys
@@ -229,7 +247,7 @@ impl World {
         }
     }
 
-    /// How often the task had been forgotten, and the caller refused, before `moment`.
+    /// How often the task was purged, and the caller refused, before `moment`.
     pub(crate) fn changes_before(&self, asked: Asked, moment: Moment) -> (usize, usize) {
         let count = |events: &[(Moment, usize)], whose| {
             events
@@ -238,12 +256,12 @@ impl World {
                 .count()
         };
         (
-            count(&self.forgets, asked.task),
+            count(&self.purges, asked.task),
             count(&self.refusals, asked.caller),
         )
     }
 
-    /// Whether the task was forgotten or the caller refused after `since`, as seen at `until`.
+    /// Whether the task was purged or the caller refused between `since` and `until`.
     pub(crate) fn changed_between(&self, asked: Asked, since: Moment, until: Moment) -> bool {
         since < until && self.changes_before(asked, since) != self.changes_before(asked, until)
     }

@@ -41,7 +41,7 @@ async fn a_hundred_pollers_at_a_second_on_a_task_of_a_minute_are_at_most_32_upst
                         return polls;
                     }
                 }
-                unreachable!("there is an end")
+                unreachable!("the task ends")
             })
         })
         .collect();
@@ -57,8 +57,8 @@ async fn a_hundred_pollers_at_a_second_on_a_task_of_a_minute_are_at_most_32_upst
     );
 }
 
-/// 500 polls a second over 50 known tasks: five seconds with upstream, a minute without, and so long with it again.
-/// Says how often upstream was asked in that minute, and how long after its return every task was fresh again.
+/// Sends 500 polls a second over 50 known tasks: five seconds with upstream, a minute without, `seconds_after` with it
+/// again. Returns the upstream requests of that minute, and how long after the recovery every task was fresh again.
 async fn outage(failing: fn(&TaskFetch) -> Said, seconds_after: u64) -> (usize, Duration) {
     let gone = Instant::now() + Duration::from_secs(5);
     let back = gone + Duration::from_mins(1);
@@ -69,7 +69,7 @@ async fn outage(failing: fn(&TaskFetch) -> Said, seconds_after: u64) -> (usize, 
             (Duration::from_millis(50), task(fetch, "processing"))
         }
     });
-    // For every task, when it was first seen as upstream has it after its return.
+    // For each task, when its state after the recovery was first seen.
     let fresh = Arc::new(Mutex::new(vec![None; 50]));
     let mut polls = Vec::new();
     let start = Instant::now();
@@ -77,7 +77,7 @@ async fn outage(failing: fn(&TaskFetch) -> Said, seconds_after: u64) -> (usize, 
         sleep_until(start + Duration::from_millis(2 * number)).await;
         let (gateway, fresh) = (gateway.clone(), Arc::clone(&fresh));
         let one = usize::try_from(number % 50).unwrap();
-        // The tasks did not all begin at once.
+        // The tasks start one after another.
         if number < 20 * (number % 50) {
             continue;
         }
@@ -128,12 +128,12 @@ async fn a_minute_without_upstream_fails_no_poll_costs_60_probes_and_is_over_3_s
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_minute_of_an_upstream_that_takes_requests_and_says_nothing_fails_no_poll_either() {
+async fn a_minute_of_an_upstream_that_accepts_requests_and_never_answers_fails_no_poll_either() {
     let (asked, fresh) = outage(|_| (Duration::from_mins(1), refused()), 20).await;
     println!("silent: {asked} upstream requests, fresh after {fresh:?}");
-    // One for every task before the first one has run out of time; only then it is known.
+    // One for each task before the first one times out; only then the circuit opens.
     assert!(asked <= 50 + 40, "{asked}");
-    // A probe from before its return may hold its own task for as long as `upstream.timeout`.
+    // A probe from before the recovery may occupy its own task for as long as `upstream.timeout`.
     assert!(fresh <= Duration::from_secs(15 + 3), "{fresh:?}");
 }
 

@@ -1,5 +1,5 @@
-//! The task pipeline on paused time, on top of an upstream in memory: what is shared, what faltering costs, and the
-//! figures that the gateway promises.
+//! The task pipeline on paused time, in front of an upstream in memory: coalescing, caching, upstream failures, the
+//! adaptive cadence, and the promised figures.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,8 +8,9 @@
     reason = "a test that cannot go on has failed; figures are for reading; scripts answer with results"
 )]
 
-mod faltering;
+mod caching;
+mod cadence;
 mod figures;
 mod peers;
-mod remembering;
 mod support;
+mod upstream_failures;

@@ -1,4 +1,4 @@
-//! Each way in which coalescing or caching fails elsewhere.
+//! What the gateway promises where a known proxy, cache or library fails. Each test names the peer that fails.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ fn crowd(gateway: &Gateway, count: usize) -> Vec<JoinHandle<Result<Answer, Error
         .collect()
 }
 
-/// Nothing is ever fresh, so that every answer is one that may not be served again.
+/// Nothing is fresh or usable after a failure, so that no answer is served from the cache.
 fn uncacheable() -> Config {
     let mut config = Config::default();
     config.cache.in_flight_ttl = Duration::ZERO;
@@ -27,10 +27,9 @@ fn uncacheable() -> Config {
     config
 }
 
-// nginx
-
+/// nginx's followers look again every half second.
 #[tokio::test(start_paused = true)]
-async fn waiters_look_again_every_half_second_instead_of_being_told() {
+async fn followers_are_answered_as_soon_as_the_answer_arrives() {
     let gateway = Gateway::new(&Config::default(), |fetch| {
         (Duration::from_millis(777), task(fetch, "queued"))
     });
@@ -41,8 +40,9 @@ async fn waiters_look_again_every_half_second_instead_of_being_told() {
     }
 }
 
+/// nginx's followers go upstream themselves after five seconds.
 #[tokio::test(start_paused = true)]
-async fn after_five_seconds_waiters_go_upstream_one_by_one() {
+async fn a_slow_answer_is_still_one_upstream_request() {
     let gateway = Gateway::new(&Config::default(), |fetch| {
         (Duration::from_secs(14), task(fetch, "queued"))
     });
@@ -52,8 +52,9 @@ async fn after_five_seconds_waiters_go_upstream_one_by_one() {
     assert_eq!(gateway.upstream.count(), 1);
 }
 
+/// nginx sends one request per follower, one after another.
 #[tokio::test(start_paused = true)]
-async fn answers_that_may_not_be_cached_are_handed_out_one_at_a_time() {
+async fn an_uncacheable_answer_is_shared_with_all_its_followers_at_once() {
     let gateway = Gateway::new(&uncacheable(), |fetch| {
         (Duration::from_millis(200), task(fetch, "queued"))
     });
@@ -67,16 +68,18 @@ async fn answers_that_may_not_be_cached_are_handed_out_one_at_a_time() {
     );
 }
 
-// Varnish before 8
-
+/// Varnish before 8 serialises its waiting list on an error.
 #[tokio::test(start_paused = true)]
-async fn an_error_serialises_the_waiting_list() {
+async fn an_error_is_shared_with_all_its_followers_at_once() {
     let gateway = Gateway::new(&Config::default(), |_| {
         (Duration::from_millis(200), error(404, &[], "{}"))
     });
     let started = Instant::now();
     for poll in crowd(&gateway, 1000) {
-        let answer = poll.await.expect("no panic").expect("upstream's own word");
+        let answer = poll
+            .await
+            .expect("no panic")
+            .expect("upstream's error, passed through");
         assert_eq!(answer.reply.status, 404);
     }
     assert_eq!(
@@ -85,18 +88,19 @@ async fn an_error_serialises_the_waiting_list() {
     );
 }
 
+/// The waiting list of Varnish before 8 has neither limit.
 #[tokio::test(start_paused = true)]
-async fn the_waiting_list_has_no_cap_and_no_deadline() {
+async fn followers_are_limited_in_number_and_by_a_deadline() {
     let mut config = Config::default();
     config.limits.max_waiters = 10.try_into().unwrap();
     config.upstream.timeout = Duration::from_secs(3);
     let gateway = Gateway::new(&config, |fetch| (AT_ONCE, task(fetch, "queued")));
     gateway.upstream.close_gate();
     let started = Instant::now();
-    let mut refused = 0;
+    let mut overloaded = 0;
     for poll in crowd(&gateway, 12) {
         match poll.await.expect("no panic") {
-            Err(Error::Overloaded(_)) => refused += 1,
+            Err(Error::Overloaded(_)) => overloaded += 1,
             Err(Error::UpstreamTimeout) => {
                 let waited = started.elapsed().as_millis();
                 assert!((2_900..=3_000).contains(&waited), "{waited}");
@@ -104,14 +108,13 @@ async fn the_waiting_list_has_no_cap_and_no_deadline() {
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(refused, 2);
+    assert_eq!(overloaded, 2);
     assert_eq!(gateway.waiters(), 0);
 }
 
-// Pingora
-
+/// Pingora leaves its lock behind when a lookup is cancelled.
 #[tokio::test(start_paused = true)]
-async fn a_cancelled_look_up_leaves_the_lock_behind() {
+async fn a_leader_that_hangs_up_leaves_no_lock_behind() {
     let gateway = Gateway::new(&Config::default(), |fetch| (AT_ONCE, task(fetch, "queued")));
     gateway.upstream.close_gate();
     for poll in crowd(&gateway, 10) {
@@ -129,24 +132,29 @@ async fn a_cancelled_look_up_leaves_the_lock_behind() {
     );
 }
 
+/// Pingora's followers then all fetch at once.
 #[tokio::test(start_paused = true)]
-async fn waiters_of_an_uncacheable_answer_all_fetch_at_once() {
+async fn followers_of_an_uncacheable_answer_do_not_fetch_it_again() {
     let gateway = Gateway::new(&uncacheable(), |_| {
         (Duration::from_millis(200), error(400, &[], "{}"))
     });
     for poll in crowd(&gateway, 1000) {
-        poll.await.expect("no panic").expect("upstream's own word");
+        poll.await
+            .expect("no panic")
+            .expect("upstream's error, passed through");
     }
     assert_eq!(gateway.upstream.count(), 1);
-    // Shared with those who waited for that flight, and only them.
-    gateway.poll("t").await.expect("upstream's own word");
+    // Shared with the followers of that flight, and with no later poll.
+    gateway
+        .poll("t")
+        .await
+        .expect("upstream's error, passed through");
     assert_eq!(gateway.upstream.count(), 2);
 }
 
-// Souin
-
+/// Souin fails the followers and caches a blank page.
 #[tokio::test(start_paused = true)]
-async fn the_first_clients_hang_up_poisons_everyone_and_a_blank_page_is_cached() {
+async fn a_leader_that_hangs_up_fails_no_follower_and_caches_no_blank_page() {
     let gateway = Gateway::new(&Config::default(), |fetch| (AT_ONCE, task(fetch, "queued")));
     gateway.upstream.close_gate();
     let mut polls = crowd(&gateway, 10);
@@ -164,10 +172,9 @@ async fn the_first_clients_hang_up_poisons_everyone_and_a_blank_page_is_cached()
     assert_eq!(gateway.upstream.count(), 1);
 }
 
-// Apache Traffic Server
-
+/// Apache Traffic Server answers its followers with 502.
 #[tokio::test(start_paused = true)]
-async fn followers_are_answered_502() {
+async fn followers_of_a_slow_answer_get_it_and_no_502() {
     let gateway = Gateway::new(&Config::default(), |fetch| {
         (Duration::from_secs(1), task(fetch, "failed"))
     });
@@ -176,7 +183,7 @@ async fn followers_are_answered_502() {
         assert_eq!(
             poll.await
                 .expect("no panic")
-                .expect("as the first one")
+                .expect("the answer of the leader")
                 .reply
                 .status,
             200
@@ -184,10 +191,9 @@ async fn followers_are_answered_502() {
     }
 }
 
-// moka's get_with
-
+/// moka's `get_with` lets its followers race again, and panics after 200 times.
 #[tokio::test(start_paused = true)]
-async fn followers_race_again_when_the_leader_is_dropped_and_panic_after_200_times() {
+async fn leaders_may_be_dropped_any_number_of_times_without_a_second_request() {
     let gateway = Gateway::new(&Config::default(), |fetch| (AT_ONCE, task(fetch, "queued")));
     gateway.upstream.close_gate();
     let mut polls = crowd(&gateway, 300);
@@ -202,8 +208,9 @@ async fn followers_race_again_when_the_leader_is_dropped_and_panic_after_200_tim
     assert!(last.await.expect("no panic").is_ok());
 }
 
+/// Followers in moka's `get_with` hang.
 #[tokio::test(start_paused = true)]
-async fn a_leader_that_is_no_longer_polled_hangs_its_followers() {
+async fn a_leader_that_is_no_longer_polled_does_not_block_its_followers() {
     let gateway = Gateway::new(&Config::default(), |fetch| {
         (Duration::from_secs(1), task(fetch, "queued"))
     });
@@ -220,10 +227,9 @@ async fn a_leader_that_is_no_longer_polled_hangs_its_followers() {
     assert!(leader.await.is_ok());
 }
 
-// tower-resilience
-
+/// tower-resilience returns an error to them.
 #[tokio::test(start_paused = true)]
-async fn followers_get_an_error_when_the_leader_is_dropped() {
+async fn followers_get_the_answer_when_the_leader_is_dropped() {
     let gateway = Gateway::new(&Config::default(), |fetch| (AT_ONCE, task(fetch, "queued")));
     gateway.upstream.close_gate();
     let mut polls = crowd(&gateway, 5);
@@ -237,10 +243,9 @@ async fn followers_get_an_error_when_the_leader_is_dropped() {
     }
 }
 
-// Portkey, Helicone, nginx
-
+/// Portkey, Helicone and nginx reuse an answer for another credential.
 #[tokio::test(start_paused = true)]
-async fn an_answer_is_reused_for_another_credential() {
+async fn callers_never_share_answers() {
     let gateway = Gateway::new(&Config::default(), |fetch| {
         let caller = fetch
             .query
@@ -276,10 +281,9 @@ async fn an_answer_is_reused_for_another_credential() {
     assert_eq!(gateway.upstream.count(), 3);
 }
 
-// appstrate
-
+/// appstrate caches a 429 and replays it.
 #[tokio::test(start_paused = true)]
-async fn a_429_is_cached_and_replayed() {
+async fn a_429_is_never_cached() {
     let gateway = Gateway::new(&Config::default(), |_| {
         (
             AT_ONCE,
@@ -290,7 +294,10 @@ async fn a_429_is_cached_and_replayed() {
             ),
         )
     });
-    let answer = gateway.poll("t").await.expect("upstream's own word");
+    let answer = gateway
+        .poll("t")
+        .await
+        .expect("upstream's error, passed through");
     assert!(!answer.stored);
     gateway
         .upstream
@@ -302,10 +309,9 @@ async fn a_429_is_cached_and_replayed() {
     );
 }
 
-// gotosocial
-
+/// gotosocial serves presigned URLs past their expiry.
 #[tokio::test(start_paused = true)]
-async fn a_presigned_link_is_served_after_it_died() {
+async fn a_signed_url_is_never_served_after_it_expires() {
     let mut config = Config::default();
     config.cache.url_margin = Duration::from_mins(1);
     let now = std::time::SystemTime::now()
@@ -324,5 +330,5 @@ async fn a_presigned_link_is_served_after_it_died() {
     );
     gateway.upstream.now(|_| (AT_ONCE, refused()));
     sleep(Duration::from_secs(6)).await;
-    assert!(gateway.poll("t").await.is_err(), "nor does it stand in");
+    assert!(gateway.poll("t").await.is_err(), "nor is it stale-if-error");
 }

@@ -1,4 +1,4 @@
-//! A pipeline, its clients, and an upstream that does as the test says.
+//! A pipeline, its clients, and a scripted upstream in memory.
 
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use pollgate::answer::Answer;
 use pollgate::answer::reply::Reply;
-use pollgate::config::Config;
+use pollgate::config::{Config, UpstreamDialect};
 use pollgate::error::Error;
 use pollgate::request::key::{CallerKey, Credentials, TaskKey};
 use pollgate::request::preferences::CacheMode;
@@ -21,45 +21,45 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tower::{Service, ServiceExt as _};
 
-/// What upstream does with a request: an answer, after so long.
+/// Upstream's response to a request, and the latency before it.
 pub(crate) type Said = (Duration, Result<Reply, Error>);
 
-/// A way to fail, or not to.
+/// Makes one kind of response, mostly a failure.
 pub(crate) type Way = fn() -> Result<Reply, Error>;
 
 type Script = Arc<dyn Fn(&TaskFetch) -> Said + Send + Sync>;
 
-/// See the module. Clones are one upstream.
+/// Answers by a script and records every request. Clones share both.
 #[derive(Clone)]
 pub(crate) struct Upstream {
     script: Arc<Mutex<Script>>,
     asked: Arc<Mutex<Vec<(Instant, TaskKey)>>>,
-    /// Requests wait here before they are answered, where it is closed.
+    /// Requests wait here for a permit while the gate is closed.
     gate: Arc<Semaphore>,
 }
 
 impl Upstream {
-    /// From now on it answers like this.
+    /// Replaces the script.
     pub(crate) fn now(&self, script: impl Fn(&TaskFetch) -> Said + Send + Sync + 'static) {
         *self.script.lock().unwrap() = Arc::new(script);
     }
 
-    /// How often it was asked.
+    /// The number of requests so far.
     pub(crate) fn count(&self) -> usize {
         self.asked.lock().unwrap().len()
     }
 
-    /// When it was asked, and for what.
+    /// The time and the task of every request.
     pub(crate) fn asked(&self) -> Vec<(Instant, TaskKey)> {
         self.asked.lock().unwrap().clone()
     }
 
-    /// From now on requests wait for [`Upstream::let_pass`].
+    /// Makes requests wait for [`Upstream::let_pass`].
     pub(crate) fn close_gate(&self) {
         self.gate.forget_permits(Semaphore::MAX_PERMITS);
     }
 
-    /// Answers so many of those that wait, or will.
+    /// Lets this many requests pass, waiting or future ones.
     pub(crate) fn let_pass(&self, count: usize) {
         self.gate.add_permits(count);
     }
@@ -97,7 +97,7 @@ impl Service<TaskFetch> for Upstream {
     }
 }
 
-/// A pipeline with its upstream.
+/// A pipeline in front of its upstream.
 #[derive(Clone)]
 pub(crate) struct Gateway {
     pub upstream: Upstream,
@@ -105,11 +105,12 @@ pub(crate) struct Gateway {
     pipeline: TaskPipeline<Upstream>,
     metrics: Arc<Metrics>,
     caller_key: CallerKey,
+    dialect: UpstreamDialect,
     timeout: Duration,
 }
 
 impl Gateway {
-    /// With an upstream that answers like this.
+    /// Assembles a pipeline in front of an upstream with this script.
     pub(crate) fn new(
         config: &Config,
         script: impl Fn(&TaskFetch) -> Said + Send + Sync + 'static,
@@ -128,11 +129,12 @@ impl Gateway {
             state,
             metrics,
             caller_key: CallerKey::random().expect("random bytes"),
+            dialect: config.upstream.dialect,
             timeout: config.upstream.timeout,
         }
     }
 
-    /// A usual poll of the usual caller.
+    /// Polls with the default caller, path and cache mode.
     pub(crate) async fn poll(&self, task: &str) -> Result<Answer, Error> {
         self.ask("me", Dialect::OpenAi, task, CacheMode::Default)
             .await
@@ -145,49 +147,70 @@ impl Gateway {
         task: &str,
         cache_mode: CacheMode,
     ) -> impl Future<Output = Result<Answer, Error>> + Send + 'static {
+        self.send(self.query(caller, dialect, task, cache_mode))
+    }
+
+    /// Builds a poll on this path that starts now.
+    pub(crate) fn query(
+        &self,
+        caller: &str,
+        dialect: Dialect,
+        task: &str,
+        cache_mode: CacheMode,
+    ) -> TaskQuery {
         let uri: Uri = format!("/?{caller}").parse().expect("a target");
         let credentials = Credentials::new(HeaderMap::new(), uri);
-        let (pipeline, timeout) = (self.pipeline.clone(), self.timeout);
-        let key = TaskKey {
-            caller: self.caller_key.caller(&credentials),
-            dialect,
-            task: TaskId::new(task),
-        };
-        async move {
-            let query = TaskQuery {
-                key,
-                credentials,
-                cache_mode,
-                at: Instant::now(),
-                deadline: Instant::now() + timeout,
-                wait: None,
-                asked: pollgate::request::query::AskedUpstream::default(),
-            };
-            pipeline.oneshot(query).await
+        let now = Instant::now();
+        TaskQuery {
+            key: TaskKey {
+                caller: self.caller_key.caller(&credentials),
+                dialect: self.dialect.choose(dialect),
+                task: TaskId::new(task),
+            },
+            credentials,
+            cache_mode,
+            at: now,
+            deadline: now + self.timeout,
+            wait: None,
+            asked: pollgate::request::query::AskedUpstream::default(),
         }
     }
 
-    /// How many wait for a flight.
+    pub(crate) fn send(
+        &self,
+        query: TaskQuery,
+    ) -> impl Future<Output = Result<Answer, Error>> + Send + 'static {
+        self.pipeline.clone().oneshot(query)
+    }
+
+    /// Reassembles the pipeline around the same state, as a reload does.
+    pub(crate) fn reload(&mut self, config: &Config) {
+        self.pipeline = task_pipeline(&self.state, config, self.upstream.clone());
+        self.dialect = config.upstream.dialect;
+        self.timeout = config.upstream.timeout;
+    }
+
+    /// The gauge of waiters.
     pub(crate) fn waiters(&self) -> usize {
         let metrics = self.metrics.expose(Exposition::Prometheus, 0, 0, 0);
         let line = metrics
             .lines()
             .find_map(|line| line.strip_prefix("pollgate_waiters "));
-        line.and_then(|count| count.parse().ok()).expect("is told")
+        line.and_then(|count| count.parse().ok())
+            .expect("is exposed")
     }
 }
 
-/// Lets every task run until it waits for something.
+/// Lets every spawned task run until it waits.
 pub(crate) async fn settle() {
     for _ in 0..30 {
         tokio::task::yield_now().await;
     }
 }
 
-/// At once.
 pub(crate) const AT_ONCE: Duration = Duration::ZERO;
 
-/// A task in this state, as upstream tells of it on the path that was asked.
+/// A document of a task with this status, in the dialect of the request.
 pub(crate) fn task(fetch: &TaskFetch, status: &str) -> Result<Reply, Error> {
     let url = if status == "succeeded" {
         "https://cdn.example.com/v.mp4"
@@ -210,7 +233,13 @@ pub(crate) fn task_with_url(fetch: &TaskFetch, status: &str, url: &str) -> Resul
             )
         }
     };
+    document(fetch, body)
+}
+
+/// A 200 with this document of a task.
+pub(crate) fn document(fetch: &TaskFetch, body: String) -> Result<Reply, Error> {
     let body = body.into();
+    let id = fetch.query.key.task.decoded();
     let snapshot = TaskSnapshot::read(&id, &body, fetch.first_seen).expect("is a task");
     Ok(Reply::new(
         StatusCode::OK,
@@ -220,7 +249,7 @@ pub(crate) fn task_with_url(fetch: &TaskFetch, status: &str, url: &str) -> Resul
     ))
 }
 
-/// An error of this status.
+/// A response with this status, without a task.
 pub(crate) fn error(
     status: u16,
     headers: &[(&'static str, &'static str)],

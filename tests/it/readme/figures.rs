@@ -170,21 +170,57 @@ fn the_figure_beside_nginx_is_the_one_of_the_table() {
 const FIGURES: &[(&str, &str, &str, &str)] = &[
     (
         "upstream/circuit",
-        "const FAILURES: u32 = 40;",
+        "const WINDOW: u64 = 10;",
         "docs/reference",
-        "the circuit opens after 40 in a row",
+        "failed on the way within 10 s",
     ),
     (
         "upstream/circuit",
-        "const UNREACHABLE: u32 = 5;",
+        "const FEWEST_FAILURES: u32 = 8;",
         "docs/reference",
-        "the circuit opens after 8 in a row",
+        "when at least 8 polls failed",
+    ),
+    (
+        "upstream/circuit",
+        "const ONE_IN: u32 = 20;",
+        "docs/reference",
+        "fewer than one in 20 got through",
     ),
     (
         "upstream/breakers",
-        "const UNREACHED: u32 = 2;",
+        "const TASK_COUNTS: u8 = 2;",
         "docs/reference",
-        "the circuit opens after 20 in a row",
+        "Each task counts twice at most",
+    ),
+    (
+        "cache/failures",
+        "const LONGEST: Duration = Duration::from_secs(30);",
+        "docs/reference",
+        "twice as long each time, 30 s at most",
+    ),
+    (
+        "cache/freshness",
+        "const EARLY: Duration = Duration::from_secs(30);",
+        "docs/reference",
+        "was running less than 30 s ago",
+    ),
+    (
+        "cache/freshness",
+        "const URL_FOLLOWS: Duration = Duration::from_mins(1);",
+        "docs/reference",
+        "without a URL, for a minute, since it may follow",
+    ),
+    (
+        "stack/breaker",
+        "const SILENT: Duration = Duration::from_secs(2);",
+        "docs/reference",
+        "abandoned after two seconds without an answer",
+    ),
+    (
+        "stack/fetch",
+        "const HANGING_SHARE: usize = 4;",
+        "docs/reference",
+        "share a quarter of `limits.max_upstream`",
     ),
     (
         "upstream/circuit",

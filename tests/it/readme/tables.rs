@@ -17,6 +17,9 @@ fn errors() -> Vec<Error> {
         Error::UpstreamDown,
         Error::UpstreamTimeout,
         Error::UpstreamInvalid("".into()),
+        Error::NotATask("".into()),
+        Error::Redirected("".into()),
+        Error::TooLarge,
         Error::Overloaded(""),
         Error::RateLimited(Duration::from_secs(7)),
         Error::Draining,
@@ -33,6 +36,9 @@ fn errors() -> Vec<Error> {
         | Error::UpstreamDown
         | Error::UpstreamTimeout
         | Error::UpstreamInvalid(_)
+        | Error::NotATask(_)
+        | Error::Redirected(_)
+        | Error::TooLarge
         | Error::Overloaded(_)
         | Error::RateLimited(_)
         | Error::Draining

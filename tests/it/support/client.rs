@@ -1,4 +1,4 @@
-//! A plain HTTP client that shows everything of an answer.
+//! A plain HTTP client that exposes everything of an answer.
 
 use std::net::SocketAddr;
 
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::PATIENCE;
 
-/// A client with connections of its own.
+/// A client with its own connections.
 #[derive(Clone)]
 pub(crate) struct Client {
     http: legacy::Client<HttpConnector, Full<Bytes>>,
@@ -35,7 +35,7 @@ impl Client {
         }
     }
 
-    /// `GET` with this key, and these headers besides.
+    /// Sends a `GET` with this key and these headers.
     pub(crate) async fn get(&self, path: &str, key: &str, headers: &[(&str, &str)]) -> Answer {
         let mut request =
             Request::get(self.url(path)).header("authorization", format!("Bearer {key}"));
@@ -66,7 +66,7 @@ impl Client {
     }
 }
 
-/// One `GET` on a connection of its own.
+/// Sends one `GET` on a new connection.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> Answer {
     Client::new(address).get(path, "sk-test", &[]).await
 }
@@ -81,7 +81,7 @@ impl Answer {
         std::str::from_utf8(&self.body).expect("text")
     }
 
-    /// A header's text; empty where there is none.
+    /// A header's value; empty if absent.
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers
             .get(name)

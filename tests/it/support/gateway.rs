@@ -1,4 +1,4 @@
-//! A gateway process of its own: the real binary, on ports of its own, ended with the test.
+//! A gateway process: the real binary on its own ports, ended with the test.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 
 use super::{Answer, Client, PATIENCE, eventually, text_format};
 
-/// What no log may hold: the keys, prompts, cookies and result URLs that tests are written with.
+/// What no log may contain: the keys, prompts, cookies and result URLs of the tests.
 const SECRETS: [&str; 7] = [
     "Bearer",
     "cdn.example.com",
@@ -33,7 +33,7 @@ pub(crate) fn binary() -> Command {
     command
 }
 
-/// What becomes of a gateway's log.
+/// How a gateway's log is read.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) enum Reading {
     /// It is read.
@@ -41,11 +41,11 @@ pub(crate) enum Reading {
     Going,
     /// No one reads it.
     Stalled,
-    /// Whoever read it is gone, from the next line on.
+    /// The reader closes it at the next line.
     Gone,
 }
 
-/// See the module.
+/// A running gateway.
 pub(crate) struct Gateway {
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
@@ -57,12 +57,12 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// In front of `upstream`, with these settings: `("cache.in_flight_ttl", "1h")`.
+    /// Starts one in front of `upstream` with these settings: `("cache.in_flight_ttl", "1h")`.
     pub(crate) async fn start(upstream: &str, settings: &[(&str, &str)]) -> Self {
         Self::with_environment(upstream, settings, &[]).await
     }
 
-    /// The same, and with these variables of the environment.
+    /// As [`Gateway::start`], with these environment variables.
     pub(crate) async fn with_environment(
         upstream: &str,
         settings: &[(&str, &str)],
@@ -79,7 +79,7 @@ impl Gateway {
             "--upstream",
             upstream,
         ]);
-        // Whatever could be logged is, and looked through when the gateway ends.
+        // Logs everything; the log is searched when the gateway ends.
         command.env("POLLGATE_LOG__LEVEL", "trace");
         for (key, value) in settings {
             command.env(
@@ -90,7 +90,7 @@ impl Gateway {
         Self::spawn(command).await
     }
 
-    /// With a configuration file.
+    /// Starts one with a configuration file.
     pub(crate) async fn with_file(upstream: &str, file: &Path) -> Self {
         let mut command = binary();
         command.args([
@@ -105,7 +105,7 @@ impl Gateway {
         Self::spawn(command).await
     }
 
-    /// From a command that says where it listens.
+    /// Starts one by a command that prints where it listens.
     pub(crate) async fn spawn(mut command: Command) -> Self {
         let mut child = command
             .stdout(Stdio::piped())
@@ -126,7 +126,7 @@ impl Gateway {
                 }
                 let mut line = String::new();
                 let read = stdout.read_line(&mut line);
-                // Whoever is killed may not finish his last line.
+                // A killed process may leave its last line unfinished.
                 if read.expect("the log is UTF-8") == 0 || line.pop() != Some('\n') {
                     return;
                 }
@@ -156,12 +156,12 @@ impl Gateway {
         }
     }
 
-    /// `GET` with the test's usual key.
+    /// Sends a `GET` with the default key.
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.client.get(path, "sk-test", &[]).await
     }
 
-    /// The value of a series in `/metrics`; 0 where there is none.
+    /// The value of a series in `/metrics`; 0 if absent.
     pub(crate) async fn metric(&self, series: &str) -> f64 {
         let metrics = super::get(self.admin, "/metrics").await;
         metrics
@@ -176,13 +176,13 @@ impl Gateway {
         self.log.lock().unwrap().clone()
     }
 
-    /// From now on the log is read like this.
+    /// Changes how the log is read.
     pub(crate) fn read_log(&self, reading: Reading) {
         *self.reading.0.lock().unwrap() = reading;
         self.reading.1.notify_all();
     }
 
-    /// The process's id.
+    /// The process id.
     pub(crate) fn process(&self) -> u32 {
         self.child.id()
     }
@@ -195,7 +195,7 @@ impl Gateway {
         assert!(sent.expect("kill runs").success());
     }
 
-    /// Waits for its end, whether its log is read or not.
+    /// Waits for its exit, whether its log is read or not.
     pub(crate) async fn has_exited(&mut self) -> ExitStatus {
         let mut status = None;
         eventually("the end of the gateway", async || {
@@ -206,14 +206,14 @@ impl Gateway {
         status.expect("has ended")
     }
 
-    /// Waits for its end; its whole log is there then.
+    /// Waits for its exit and the end of its log.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         let status = self.has_exited().await;
         self.read_to_the_end();
         status
     }
 
-    /// Memory in use right now, in bytes.
+    /// Resident memory in bytes.
     pub(crate) fn resident(&self) -> u64 {
         let status =
             std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it lives");
@@ -243,8 +243,8 @@ impl Gateway {
         }
     }
 
-    /// Whatever a test is about: its log holds no secret, and is valid where it is a Prometheus text document. Those
-    /// are left for the format's own parser as well (`tests/metrics/run`).
+    /// Checks that the log contains no secret, and is valid if it is a Prometheus text document. Such a document is
+    /// kept for the format's own parser (`tests/metrics/run`).
     fn examine_log(&self) {
         static LOGS: AtomicUsize = AtomicUsize::new(0);
         let log = self.log.lock().unwrap();

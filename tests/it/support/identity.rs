@@ -8,7 +8,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tempfile::TempDir;
 
-/// A certificate of its own for 127.0.0.1 and `api.test`, as files.
+/// A self-signed certificate for 127.0.0.1 and `api.test`, as files.
 pub(crate) struct Identity {
     _folder: TempDir,
     pub cert: PathBuf,
@@ -40,7 +40,7 @@ impl Identity {
         ]
     }
 
-    /// This one's files become the other's.
+    /// Overwrites this identity's files with the other's.
     pub(crate) fn turn_into(&self, other: &Self) {
         std::fs::copy(&other.cert, &self.cert).unwrap();
         std::fs::copy(&other.key, &self.key).unwrap();
@@ -53,7 +53,7 @@ impl Identity {
             .collect()
     }
 
-    /// For a server that offers these protocols.
+    /// The configuration of a server that offers these protocols.
     pub(crate) fn server(&self, protocols: &[&[u8]]) -> Arc<ServerConfig> {
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
@@ -69,7 +69,7 @@ impl Identity {
     }
 }
 
-/// For a client that trusts these and no others.
+/// The configuration of a client that trusts these and no others.
 pub(crate) fn trusting(certificates: Vec<CertificateDer<'static>>) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(certificates);

@@ -1,4 +1,4 @@
-//! What the tests are written with: a gateway process, a scripted upstream, a plain client.
+//! The tests' tools: a gateway process, a scripted upstream, a plain client.
 
 mod client;
 mod gateway;
@@ -16,10 +16,10 @@ pub(crate) use wire::{Raw, Wire};
 
 use std::time::Duration;
 
-/// Longer than anything here may take; a test that reaches it has failed.
+/// Longer than anything in the tests may take: reaching it is a failure.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Waits, looking again and again, until `holds`; fails after [`PATIENCE`].
+/// Waits until `holds`, checking repeatedly, and fails after [`PATIENCE`].
 pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let waiting = async {
         while !holds().await {

@@ -1,4 +1,4 @@
-//! Bytes on the wire: a client that sends any, and an upstream that keeps all it gets.
+//! Bytes on the wire: a client that sends any bytes, and an upstream that records them.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -9,14 +9,14 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::PATIENCE;
 
-/// Sends these bytes on a connection of its own, and reads until it is closed.
+/// Sends these bytes on a new connection, and reads until it is closed.
 pub(crate) async fn send(address: SocketAddr, bytes: &[u8]) -> Vec<Received> {
     let mut stream = TcpStream::connect(address).await.expect("a connection");
     stream.write_all(bytes).await.expect("is taken");
     receive(&mut stream).await
 }
 
-/// Reads until the connection is closed, in an orderly way: a reset would have taken answers away.
+/// Reads until the connection is closed, and fails on a reset, which may lose answers.
 pub(crate) async fn receive(stream: &mut TcpStream) -> Vec<Received> {
     let mut bytes = Vec::new();
     tokio::time::timeout(PATIENCE, stream.read_to_end(&mut bytes))
@@ -26,7 +26,7 @@ pub(crate) async fn receive(stream: &mut TcpStream) -> Vec<Received> {
     Received::all(&bytes)
 }
 
-/// One answer, taken from the wire.
+/// One answer from the wire.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Received {
     pub status: u16,
@@ -35,13 +35,13 @@ pub(crate) struct Received {
 }
 
 impl Received {
-    /// Every answer in these bytes; each has a length.
+    /// Every answer in these bytes; each has a content-length.
     fn all(bytes: &[u8]) -> Vec<Self> {
         Self::try_all(bytes, false)
             .unwrap_or_else(|| panic!("cut short: {}", String::from_utf8_lossy(bytes)))
     }
 
-    /// `None` where the last one is not whole; `bodiless` where any of them may lack the body that its length tells of.
+    /// `None` if the last answer is incomplete. With `bodiless`, an answer may lack the body of its content-length.
     pub(crate) fn try_all(mut bytes: &[u8], bodiless: bool) -> Option<Vec<Self>> {
         let mut all = Vec::new();
         while !bytes.is_empty() {
@@ -86,7 +86,7 @@ impl Received {
     }
 }
 
-/// Answers every whole request with `{}`, and keeps the bytes.
+/// Answers every whole request with `{}`, and records the bytes.
 #[derive(Clone)]
 pub(crate) struct RawUpstream {
     pub address: SocketAddr,
@@ -122,17 +122,17 @@ impl RawUpstream {
         self.requests.lock().unwrap().clone()
     }
 
-    /// Whole requests since this was last asked.
+    /// Whole requests since the last call.
     pub(crate) fn take_requests(&self) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.requests.lock().unwrap())
     }
 
-    /// What connections ended with that was no whole request.
+    /// Incomplete requests at the end of connections.
     pub(crate) fn fragments(&self) -> Vec<Vec<u8>> {
         self.fragments.lock().unwrap().clone()
     }
 
-    /// What was no request at all.
+    /// What could not be parsed as a request.
     pub(crate) fn malformed(&self) -> Vec<String> {
         self.malformed.lock().unwrap().clone()
     }
@@ -173,8 +173,8 @@ impl RawUpstream {
     }
 }
 
-/// The length of the request that these bytes begin with; `None` while it is not whole. Read by the letter of RFC 9112
-/// where `strict`, and else by the first framing that is found.
+/// The length of the request at the start of these bytes; `None` while it is incomplete. Follows RFC 9112 to the letter
+/// if `strict`, otherwise takes the first framing found.
 pub(crate) fn whole_request(bytes: &[u8], strict: bool) -> Result<Option<usize>, String> {
     let mut headers = [httparse::EMPTY_HEADER; 128];
     let mut request = httparse::Request::new(&mut headers);

@@ -1,4 +1,4 @@
-//! A strict reader of the Prometheus text format 0.0.4, sharing nothing with what writes it.
+//! A strict reader of the Prometheus text format 0.0.4 that shares no code with the writer.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ pub(crate) struct Sample {
     pub millis: Option<i64>,
 }
 
-/// Reads a whole document; says which line is wrong, and why.
+/// Reads a whole document. An error names the line and the reason.
 pub(crate) fn read<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<Vec<Sample>, String> {
     let (mut samples, mut described) = (Vec::new(), BTreeSet::new());
     for line in lines {
@@ -74,7 +74,7 @@ fn name_of_label(text: &str) -> Option<(&str, &str)> {
     name(text).filter(|(name, _)| !name.starts_with("__"))
 }
 
-/// A text in quotation marks, in which a backslash stands before another, a mark, or an `n`; and what comes behind.
+/// Splits off a quoted string, in which a backslash escapes a backslash, a quote or an `n`.
 fn quoted(text: &str) -> Option<(String, &str)> {
     let text = text.strip_prefix('"')?;
     let (mut value, mut letters) = (String::new(), text.char_indices());

@@ -1,4 +1,4 @@
-//! An upstream that does as the test says: answers by a script, holds requests at a gate, and remembers them all.
+//! A scripted upstream: answers by a script, holds requests at a gate, and records them.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::eventually;
 
-/// One request that the upstream got.
+/// One request that upstream got.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
     pub method: Method,
@@ -33,7 +33,7 @@ impl Asked {
     }
 }
 
-/// What it answers.
+/// One response.
 #[derive(Debug, Clone)]
 pub(crate) struct Reply {
     status: StatusCode,
@@ -62,7 +62,7 @@ impl Reply {
 
 type Script = Arc<dyn Fn(&Asked) -> Reply + Send + Sync>;
 
-/// See the module. Stops with the test's runtime.
+/// A scripted upstream. Stops with the test's runtime.
 pub(crate) struct Upstream {
     pub address: SocketAddr,
     asked: Arc<Mutex<Vec<Asked>>>,
@@ -144,12 +144,12 @@ impl Upstream {
         format!("http://{}", self.address)
     }
 
-    /// From now on it answers like this.
+    /// Replaces the script.
     pub(crate) fn now(&self, script: impl Fn(&Asked) -> Reply + Send + Sync + 'static) {
         *self.script.lock().unwrap() = Arc::new(script);
     }
 
-    /// All it was asked so far.
+    /// The requests so far.
     pub(crate) fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
     }
@@ -158,17 +158,17 @@ impl Upstream {
         self.asked.lock().unwrap().len()
     }
 
-    /// From now on requests wait for [`Upstream::let_pass`].
+    /// Makes requests wait for [`Upstream::let_pass`].
     pub(crate) fn close_gate(&self) {
         self.gated.send_replace(true);
     }
 
-    /// Answers so many of those that wait, or will.
+    /// Lets this many requests pass, waiting or future ones.
     pub(crate) fn let_pass(&self, count: usize) {
         self.gate.add_permits(count);
     }
 
-    /// Waits until it was asked so often.
+    /// Waits until this many requests have arrived.
     pub(crate) async fn was_asked(&self, count: usize) {
         eventually(&format!("{count} upstream requests"), async || {
             self.count() >= count

@@ -1,4 +1,4 @@
-//! Raw bytes, on either side of the gateway.
+//! Raw bytes on either side of the gateway.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use tokio::time::timeout;
 
 use super::PATIENCE;
 
-/// Long enough that what is about to come on this machine has come, for tests of what must not come.
+/// Long enough for anything under way on this machine to arrive, for tests of what must not arrive.
 const SOON: Duration = Duration::from_millis(300);
 
-/// An upstream (or a proxy) played by hand.
+/// An upstream (or a proxy) that the test plays byte by byte.
 pub(crate) struct Raw {
     listener: TcpListener,
     pub address: SocketAddr,
@@ -29,14 +29,14 @@ impl Raw {
         format!("http://{}", self.address)
     }
 
-    /// The next connection.
+    /// Accepts the next connection.
     pub(crate) async fn accept(&self) -> Wire {
         let accepted = timeout(PATIENCE, self.listener.accept()).await;
         let (stream, _) = accepted.expect("a connection in time").unwrap();
         Wire::new(stream)
     }
 
-    /// No one connects.
+    /// Whether no connection arrives.
     pub(crate) async fn is_left_alone(&self) -> bool {
         timeout(SOON, self.listener.accept()).await.is_err()
     }
@@ -64,7 +64,7 @@ impl Wire {
         written.expect("is read in time").expect("is taken");
     }
 
-    /// Up to and with this phrase.
+    /// Reads up to and including this phrase.
     pub(crate) async fn until(&mut self, phrase: &str) -> String {
         loop {
             let found = self
@@ -79,12 +79,12 @@ impl Wire {
         }
     }
 
-    /// The next head.
+    /// Reads the next head.
     pub(crate) async fn head(&mut self) -> String {
         self.until("\r\n\r\n").await
     }
 
-    /// So many bytes.
+    /// Reads this many bytes.
     pub(crate) async fn bytes(&mut self, count: usize) -> Vec<u8> {
         while self.read.len() < count {
             assert_ne!(self.more().await, 0, "ended early: {:?}", self.text());
@@ -92,7 +92,7 @@ impl Wire {
         self.read.drain(..count).collect()
     }
 
-    /// So many bytes, thrown away as they come.
+    /// Reads and discards this many bytes.
     pub(crate) async fn drain(&mut self, mut count: usize) {
         count -= self.read.len();
         self.read.clear();
@@ -105,18 +105,18 @@ impl Wire {
         }
     }
 
-    /// So many bytes of text.
+    /// Reads this many bytes as text.
     pub(crate) async fn exactly(&mut self, count: usize) -> String {
         String::from_utf8_lossy(&self.bytes(count).await).into_owned()
     }
 
-    /// All that comes until the other end closes or resets the connection.
+    /// Reads until the other end closes or resets the connection.
     pub(crate) async fn rest(&mut self) -> String {
         while self.more().await > 0 {}
         self.take(self.read.len())
     }
 
-    /// Ends with a reset.
+    /// Closes with a reset.
     pub(crate) fn reset(self) {
         self.stream.set_zero_linger().unwrap();
     }

@@ -1,4 +1,4 @@
-//! Upstream falters: what is tried again, what stands in, who is left alone and for how long.
+//! Upstream fails: what is retried, when an answer is stale-if-error, and how long a circuit stays open or paused.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::support::{AT_ONCE, Gateway, Way, error, refused, task};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Everything is asked anew.
+/// Every poll goes upstream.
 fn nothing_fresh() -> Config {
     let mut config = Config::default();
     config.cache.in_flight_ttl = Duration::ZERO;
@@ -30,7 +30,7 @@ fn status(result: &Result<Answer, Error>) -> StatusCode {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_what_may_pass_is_tried_again_and_three_times_at_most() {
+async fn only_a_transient_failure_is_retried_and_sent_three_times_at_most() {
     let invalid = || Err(Error::UpstreamInvalid("html".into()));
     let cases: [(&str, Way, usize); 11] = [
         ("refused", refused, 3),
@@ -77,7 +77,7 @@ async fn a_blip_is_not_seen_by_the_client() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_tries_together_stay_within_the_timeout() {
+async fn all_attempts_together_stay_within_the_timeout() {
     let mut config = Config::default();
     config.upstream.timeout = 2 * SECOND;
     let gateway = Gateway::new(&config, |_| (Duration::from_millis(900), refused()));
@@ -89,7 +89,7 @@ async fn all_tries_together_stay_within_the_timeout() {
 
 #[tokio::test(start_paused = true)]
 async fn retries_have_a_budget() {
-    // Answers in between, so that it is no outage; every second task fails.
+    // Every second task fails. The answers in between keep the circuit closed.
     let gateway = Gateway::new(&Config::default(), |fetch| {
         let bad = fetch
             .query
@@ -117,7 +117,8 @@ async fn retries_have_a_budget() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_known_state_stands_in_with_its_true_age_up_to_stale_if_error_and_no_longer() {
+async fn the_last_known_state_is_served_stale_with_its_true_age_up_to_stale_if_error_and_no_longer()
+{
     let ways: [Way; 6] = [
         refused,
         || Err(Error::UpstreamInvalid("html".into())),
@@ -132,10 +133,10 @@ async fn the_last_known_state_stands_in_with_its_true_age_up_to_stale_if_error_a
         });
         let known = gateway.poll("t").await.expect("an answer");
         gateway.upstream.now(move |_| (AT_ONCE, failing()));
-        // 2 s in flight, 10 min beyond.
+        // Fresh for 2 s, and usable for 10 min beyond.
         for after in [3, 60, 240, 298] {
             sleep(after * SECOND).await;
-            let answer = gateway.poll("t").await.expect("stands in");
+            let answer = gateway.poll("t").await.expect("stale-if-error");
             assert_eq!(answer.outcome, Outcome::Stale);
             assert_eq!(answer.received, known.received, "its true age");
             assert_eq!(answer.reply.body, known.reply.body);
@@ -189,7 +190,7 @@ async fn a_429_that_names_a_caller_pauses_that_caller_alone_for_retry_after() {
         sleep(SECOND).await;
     }
     let asked = gateway.upstream.count();
-    assert_eq!(asked, 1 + 6, "the paused caller was not asked for");
+    assert_eq!(asked, 1 + 6, "nothing was sent for the paused caller");
     sleep(SECOND).await;
     assert_eq!(
         status(&gateway.poll("t").await),
@@ -200,7 +201,7 @@ async fn a_429_that_names_a_caller_pauses_that_caller_alone_for_retry_after() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_429_that_names_no_one_pauses_everyone() {
+async fn a_429_that_names_no_caller_pauses_every_caller() {
     let gateway = Gateway::new(&nothing_fresh(), |_| {
         (AT_ONCE, error(429, &[("retry-after", "3")], ""))
     });
@@ -229,7 +230,7 @@ async fn a_429_that_names_no_one_pauses_everyone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_retry_after_the_pauses_grow() {
+async fn without_retry_after_the_pauses_grow_exponentially() {
     let gateway = Gateway::new(&nothing_fresh(), |_| (AT_ONCE, error(429, &[], "")));
     for _ in 0..1200 {
         let _ = gateway.poll("t").await;
@@ -237,7 +238,7 @@ async fn without_retry_after_the_pauses_grow() {
     }
     let asked = gateway.upstream.asked();
     let pauses: Vec<_> = asked.windows(2).map(|two| two[1].0 - two[0].0).collect();
-    // 1, 2, 4, 8, 16, 30, 30 s, up to a quarter more by chance.
+    // 1, 2, 4, 8, 16, 30, 30 s, with up to a quarter of jitter.
     assert!((5..=8).contains(&pauses.len()), "{pauses:?}");
     assert!(
         pauses[..4]
@@ -252,7 +253,7 @@ async fn without_retry_after_the_pauses_grow() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn known_tasks_are_answered_during_a_pause_and_unknown_ones_are_told_when_to_come_back() {
+async fn during_a_pause_known_tasks_are_answered_stale_and_unknown_ones_with_a_retry_after() {
     let gateway = Gateway::new(&nothing_fresh(), |fetch| {
         (AT_ONCE, task(fetch, "processing"))
     });
@@ -261,9 +262,12 @@ async fn known_tasks_are_answered_during_a_pause_and_unknown_ones_are_told_when_
         .upstream
         .now(|_| (AT_ONCE, error(429, &[("retry-after", "20")], "")));
     for _ in 0..10 {
-        let answer = gateway.poll("known").await.expect("stands in");
+        let answer = gateway.poll("known").await.expect("stale-if-error");
         assert_eq!(answer.outcome, Outcome::Stale);
-        let error = gateway.poll("unknown").await.expect_err("nothing is known");
+        let error = gateway
+            .poll("unknown")
+            .await
+            .expect_err("nothing is cached");
         assert_eq!(error.status(), 429);
         assert!(error.retry_after().is_some());
         sleep(SECOND).await;
@@ -272,16 +276,20 @@ async fn known_tasks_are_answered_during_a_pause_and_unknown_ones_are_told_when_
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_upstream_that_is_down_is_probed_at_a_slow_pace_and_recovery_is_noticed_within_one() {
+async fn an_open_circuit_probes_at_a_slow_pace_and_closes_within_one_probe_of_recovery() {
     let gateway = Gateway::new(&nothing_fresh(), |fetch| {
         (AT_ONCE, task(fetch, "processing"))
     });
-    gateway.poll("t").await.expect("an answer");
+    let tasks = ["t0", "t1", "t2", "t3", "t4"];
+    for task in tasks {
+        gateway.poll(task).await.expect("an answer");
+    }
     gateway.upstream.now(|_| (AT_ONCE, refused()));
     let before = gateway.upstream.count();
-    for _ in 0..6000 {
+    for round in 0..6000 {
+        let task = tasks[round % tasks.len()];
         assert_eq!(
-            gateway.poll("t").await.expect("stands in").outcome,
+            gateway.poll(task).await.expect("stale-if-error").outcome,
             Outcome::Stale
         );
         sleep(Duration::from_millis(10)).await;
@@ -298,7 +306,7 @@ async fn an_upstream_that_is_down_is_probed_at_a_slow_pace_and_recovery_is_notic
         .upstream
         .now(|fetch| (AT_ONCE, task(fetch, "succeeded")));
     let back = Instant::now();
-    while gateway.poll("t").await.expect("an answer").outcome == Outcome::Stale {
+    while gateway.poll("t0").await.expect("an answer").outcome == Outcome::Stale {
         sleep(Duration::from_millis(10)).await;
     }
     assert!(
@@ -313,7 +321,7 @@ async fn an_upstream_that_is_down_is_probed_at_a_slow_pace_and_recovery_is_notic
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_known_to_be_at_its_end_on_one_path_is_converted_for_the_other() {
+async fn a_task_that_ended_on_one_path_is_converted_for_the_other() {
     for (known, asked) in [
         (Dialect::Unified, Dialect::OpenAi),
         (Dialect::OpenAi, Dialect::Unified),
@@ -336,7 +344,7 @@ async fn a_task_known_to_be_at_its_end_on_one_path_is_converted_for_the_other() 
         let answer = gateway
             .ask("me", asked, "done", CacheMode::Default)
             .await
-            .expect("its end is known");
+            .expect("its end is cached");
         assert_eq!(answer.outcome, Outcome::Stale);
         let rendition = answer.reply.rendition(asked, Rendering::Faithful);
         let body: serde_json::Value = serde_json::from_slice(&rendition.body).expect("JSON");
@@ -344,7 +352,7 @@ async fn a_task_known_to_be_at_its_end_on_one_path_is_converted_for_the_other() 
             Dialect::OpenAi => assert_eq!(body["status"], "completed"),
             Dialect::Unified => assert_eq!(body["data"]["status"], "succeeded"),
         }
-        // What can still change is not guessed at, nor is another caller told.
+        // A running task is not converted, and another caller gets nothing.
         assert!(
             gateway
                 .ask("me", asked, "running", CacheMode::Default)
@@ -361,7 +369,7 @@ async fn a_task_known_to_be_at_its_end_on_one_path_is_converted_for_the_other() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_one_dialect_is_always_asked_both_paths_share_what_is_known_and_what_is_under_way() {
+async fn with_one_upstream_dialect_both_paths_share_the_cache_and_the_flights() {
     for dialect in [UpstreamDialect::Unified, UpstreamDialect::OpenAi] {
         let mut config = Config::default();
         config.upstream.dialect = dialect;

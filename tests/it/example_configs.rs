@@ -1,4 +1,4 @@
-//! The configuration files that are shipped: they load, and what they say of the defaults is so.
+//! The example configuration files load, and what they say of the defaults is true.
 
 use std::fs;
 use std::path::Path;
@@ -14,10 +14,10 @@ fn shipped(name: &str) -> String {
     fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
-/// What `pollgate check` shows for a file.
+/// The output of `pollgate check` for a file.
 fn effective(text: &str) -> Table {
     let folder = tempfile::tempdir().unwrap();
-    // The files that an example names are some other machine's.
+    // The files that an example names exist on another machine.
     let made = rcgen::generate_simple_self_signed(["localhost".into()]).expect("a certificate");
     let mut text = text.to_owned();
     for (name, content) in [
@@ -52,7 +52,7 @@ fn defaults() -> Table {
     effective("")
 }
 
-/// The same text with every setting that is commented out put in force.
+/// The same text with every commented setting in force.
 fn uncommented(text: &str) -> String {
     let is_setting = |line: &str| {
         line.split_once(" = ").is_some_and(|(key, _)| {
@@ -83,7 +83,7 @@ fn value_of<'t>(table: &'t Table, section: &str, key: &str) -> Option<&'t Value>
 }
 
 #[test]
-fn the_shipped_configuration_is_the_defaults_key_for_key() {
+fn the_example_configuration_is_the_defaults_key_for_key() {
     let (text, defaults) = (shipped("pollgate.toml"), defaults());
     assert_eq!(effective(&text), defaults);
     let named: Table = text.parse().expect("TOML");
@@ -91,7 +91,7 @@ fn the_shipped_configuration_is_the_defaults_key_for_key() {
         let is_named = value_of(&named, section, key).is_some();
         assert!(is_named, "{section}.{key}");
     }
-    // What has no default is there as a comment, and right.
+    // A setting without a default stands as a comment, and is valid.
     let all = effective(&uncommented(&text));
     let optional: Vec<_> = settings(&all)
         .filter(|(section, key, _)| value_of(&defaults, section, key).is_none())
@@ -101,7 +101,7 @@ fn the_shipped_configuration_is_the_defaults_key_for_key() {
 }
 
 #[test]
-fn every_key_of_the_shipped_configuration_has_a_word_on_it() {
+fn every_key_of_the_example_configuration_has_a_comment() {
     for line in shipped("pollgate.toml").lines() {
         if line.contains(" = ") {
             let word = line.rsplit_once(" # ").map_or("", |(_, word)| word);

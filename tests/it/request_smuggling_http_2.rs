@@ -1,4 +1,4 @@
-//! What HTTP/2's own framing leaves open is refused too, and what it forbids never gets as far.
+//! Request smuggling over HTTP/2: what its framing leaves ambiguous is refused; what it forbids does not get that far.
 
 use bytes::Bytes;
 use http::Request;
@@ -14,9 +14,9 @@ use crate::support::{Gateway, PATIENCE};
 /// How a request ended.
 #[derive(Debug, PartialEq, Eq)]
 enum End {
-    /// With this status.
+    /// An answer with this status.
     Status(u16),
-    /// With an error of the stream, or of the connection.
+    /// A stream or connection error.
     Error,
 }
 
@@ -29,14 +29,14 @@ fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
     [&head[..], payload].concat()
 }
 
-/// Sends a `POST` with these header fields as they are, and a body.
+/// Sends a `POST` with these raw header fields and a body.
 async fn send(gateway: &Gateway, fields: &[(&str, &str)], body: &str) -> End {
     let mut block = Vec::new();
     for (name, value) in [(":method", "POST"), (":scheme", "http")]
         .iter()
         .chain(fields)
     {
-        // A literal that is not indexed (RFC 7541 §6.2.2), with lengths below 127.
+        // A literal without indexing (RFC 7541 §6.2.2), with lengths below 127.
         block.push(0);
         for text in [name, value] {
             block.push(u8::try_from(text.len()).unwrap());

@@ -1,4 +1,4 @@
-//! Concurrent polls of one task cost upstream one request, whoever comes and goes.
+//! Concurrent polls of one task cost upstream one request, whichever clients connect or hang up.
 
 use crate::support::{Client, Gateway, Reply, Upstream, eventually, row};
 use http_body_util::Full;
@@ -49,7 +49,7 @@ async fn a_thousand_polls_of_one_unfinished_task_on_both_paths_are_one_upstream_
 }
 
 #[tokio::test]
-async fn the_first_client_hanging_up_changes_nothing_for_the_others() {
+async fn a_leader_that_hangs_up_changes_nothing_for_its_followers() {
     let upstream = Upstream::saying(row("IN_PROGRESS")).await;
     let gateway = Gateway::start(&upstream.url(), &[]).await;
     upstream.close_gate();
@@ -81,7 +81,7 @@ async fn the_first_client_hanging_up_changes_nothing_for_the_others() {
 }
 
 #[tokio::test]
-async fn when_all_hang_up_the_poll_is_given_up_and_the_next_one_starts_anew() {
+async fn when_every_client_hangs_up_the_flight_is_aborted_and_the_next_poll_starts_a_new_one() {
     let upstream = Upstream::saying(row("IN_PROGRESS")).await;
     let gateway = Gateway::start(&upstream.url(), &[]).await;
     upstream.close_gate();
@@ -101,7 +101,7 @@ async fn when_all_hang_up_the_poll_is_given_up_and_the_next_one_starts_anew() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_kept_is_shared_with_those_who_waited_and_only_them() {
+async fn an_answer_that_is_not_stored_is_shared_with_its_followers_and_no_one_else() {
     let upstream =
         Upstream::start(|_| Reply::new(418, "application/json", r#"{"error":{"message":"no"}}"#))
             .await;

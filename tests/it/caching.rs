@@ -1,4 +1,4 @@
-//! What is remembered, for how long, and what makes it go.
+//! What is cached, for how long, and what removes it.
 
 use http_body_util::Full;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -15,7 +15,7 @@ fn succeeded(url: &str) -> String {
 }
 
 #[tokio::test]
-async fn terminal_states_are_remembered() {
+async fn terminal_states_are_cached() {
     for status in ["SUCCESS", "FAILURE"] {
         let upstream = Upstream::saying(row(status)).await;
         let gateway = Gateway::start(&upstream.url(), &[NEVER]).await;
@@ -41,7 +41,7 @@ async fn terminal_states_are_remembered() {
 }
 
 #[tokio::test]
-async fn a_running_task_is_served_for_in_flight_ttl_and_then_asked_again() {
+async fn a_running_task_is_cached_for_in_flight_ttl_and_then_polled_again() {
     let upstream = Upstream::saying(row("IN_PROGRESS")).await;
     let kept = Gateway::start(&upstream.url(), &[FOREVER]).await;
     for _ in 0..3 {
@@ -63,7 +63,7 @@ async fn a_running_task_is_served_for_in_flight_ttl_and_then_asked_again() {
 }
 
 #[tokio::test]
-async fn a_success_without_a_url_is_not_kept_for_longer_than_a_running_task() {
+async fn a_success_without_a_url_is_not_cached_longer_than_a_running_task() {
     let upstream = Upstream::saying(succeeded("")).await;
     let gateway = Gateway::start(&upstream.url(), &[NEVER]).await;
     gateway.get("/v1/videos/t").await;
@@ -75,7 +75,7 @@ async fn a_success_without_a_url_is_not_kept_for_longer_than_a_running_task() {
 }
 
 #[tokio::test]
-async fn a_success_is_not_kept_past_the_signature_of_its_url() {
+async fn a_success_is_not_cached_past_the_expiry_of_its_signed_url() {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap()
@@ -109,7 +109,7 @@ async fn a_success_is_not_kept_past_the_signature_of_its_url() {
 }
 
 #[tokio::test]
-async fn a_missing_task_is_remembered_for_missing_ttl_and_no_other_error_ever() {
+async fn a_missing_task_is_cached_for_missing_ttl_and_no_other_error_ever() {
     let missing = r#"{"code":"task_not_exist","message":"task_not_exist","data":null}"#;
     for (status, body, asked) in [
         (400, missing, 1),
@@ -158,7 +158,7 @@ async fn if_none_match_gives_304_while_the_document_is_the_same() {
 }
 
 #[tokio::test]
-async fn clients_may_demand_a_new_answer_or_only_a_remembered_one() {
+async fn clients_choose_no_cache_or_only_if_cached() {
     let upstream = Upstream::saying(row("SUCCESS")).await;
     let gateway = Gateway::start(&upstream.url(), &[]).await;
     let ask = async |directive| {
@@ -185,7 +185,7 @@ async fn clients_may_demand_a_new_answer_or_only_a_remembered_one() {
 }
 
 #[tokio::test]
-async fn a_write_to_a_task_forgets_it_on_both_paths() {
+async fn a_write_to_a_task_invalidates_it_on_both_paths() {
     let upstream = Upstream::saying(row("SUCCESS")).await;
     let gateway = Gateway::start(&upstream.url(), &[]).await;
     let polls = async || {
@@ -215,7 +215,7 @@ async fn a_write_to_a_task_forgets_it_on_both_paths() {
 }
 
 #[tokio::test]
-async fn a_poll_that_took_off_before_a_delete_does_not_bring_the_task_back() {
+async fn a_poll_sent_before_a_delete_does_not_bring_the_task_back() {
     let upstream = Upstream::saying(row("SUCCESS")).await;
     let gateway = Gateway::start(&upstream.url(), &[]).await;
     upstream.close_gate();
@@ -274,7 +274,7 @@ async fn memory_for_answers_stays_within_capacity() {
 }
 
 #[tokio::test]
-async fn the_last_known_state_stands_in_while_upstream_fails() {
+async fn the_last_known_state_is_served_while_upstream_fails() {
     let upstream = Upstream::saying(row("IN_PROGRESS")).await;
     let gateway = Gateway::start(&upstream.url(), &[NEVER]).await;
     let known = gateway.get("/v1/videos/t").await;
@@ -304,7 +304,7 @@ async fn the_last_known_state_stands_in_while_upstream_fails() {
         );
         assert_eq!(answer.header("cache-control"), "private, no-cache");
         assert_ne!(answer.header("age"), "");
-        // Only the task that was known.
+        // Only the task that was cached.
         assert!(gateway.get("/v1/videos/other").await.status.as_u16() >= 400);
     }
 }

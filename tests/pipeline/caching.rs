@@ -1,4 +1,4 @@
-//! What must not be shown although it is remembered or under way, and how little is asked for it.
+//! What must not be served although it is cached or in flight, and how few requests that takes.
 
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ use crate::support::{AT_ONCE, Gateway, error, refused, settle, task, task_with_u
 const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
-async fn a_remembered_answer_needs_a_credential_accepted_within_credential_ttl_and_one_poll_checks_it()
- {
+async fn a_cached_answer_needs_a_credential_accepted_within_credential_ttl_and_one_poll_checks_it()
+{
     let gateway = Gateway::new(&Config::default(), |fetch| {
         (AT_ONCE, task(fetch, "succeeded"))
     });
@@ -46,7 +46,7 @@ async fn a_remembered_answer_needs_a_credential_accepted_within_credential_ttl_a
         4,
         "one poll checked it for all tasks"
     );
-    // A refusal at the check forgets everything.
+    // A refused check drops all of the caller's answers.
     gateway.upstream.now(|_| (AT_ONCE, error(401, &[], "{}")));
     sleep(301 * SECOND).await;
     for id in ["a", "b", "c"] {
@@ -54,7 +54,7 @@ async fn a_remembered_answer_needs_a_credential_accepted_within_credential_ttl_a
             gateway
                 .poll(id)
                 .await
-                .expect("upstream's own word")
+                .expect("upstream's error, passed through")
                 .reply
                 .status,
             401
@@ -63,7 +63,7 @@ async fn a_remembered_answer_needs_a_credential_accepted_within_credential_ttl_a
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_poll_after_a_refusal_does_not_board_a_flight_from_before_it() {
+async fn a_poll_after_a_refusal_does_not_join_an_earlier_flight() {
     let gateway = Gateway::new(&Config::default(), |fetch| {
         let slow = fetch.query.key.task.as_str() == "slow";
         let result = if slow {
@@ -79,7 +79,7 @@ async fn a_poll_after_a_refusal_does_not_board_a_flight_from_before_it() {
         gateway
             .poll("refused")
             .await
-            .expect("upstream's own word")
+            .expect("upstream's error, passed through")
             .reply
             .status,
         401
@@ -89,7 +89,7 @@ async fn a_poll_after_a_refusal_does_not_board_a_flight_from_before_it() {
         gateway
             .poll("slow")
             .await
-            .expect("upstream's own word")
+            .expect("upstream's error, passed through")
             .reply
             .status,
         401
@@ -99,7 +99,7 @@ async fn a_poll_after_a_refusal_does_not_board_a_flight_from_before_it() {
         gateway
             .poll("slow")
             .await
-            .expect("upstream's own word")
+            .expect("upstream's error, passed through")
             .reply
             .status,
         401
@@ -107,7 +107,7 @@ async fn a_poll_after_a_refusal_does_not_board_a_flight_from_before_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_poll_after_a_write_does_not_board_a_flight_from_before_it() {
+async fn a_poll_after_a_write_does_not_join_an_earlier_flight() {
     let gateway = Gateway::new(&Config::default(), |fetch| {
         (5 * SECOND, task(fetch, "succeeded"))
     });
@@ -120,39 +120,39 @@ async fn a_poll_after_a_write_does_not_board_a_flight_from_before_it() {
     let late = gateway.poll("t").await.expect("an answer");
     assert_eq!(late.outcome, Outcome::Fetched);
     early.await.expect("no panic").expect("an answer");
-    // The early one has landed by now, and has not taken the late one's place.
+    // The early flight has finished by now, and has not replaced the later answer.
     gateway.upstream.now(|_| (AT_ONCE, refused()));
-    let known = gateway.poll("t").await.expect("stands in");
+    let known = gateway.poll("t").await.expect("stale-if-error");
     let state = known.reply.state().expect("a task");
     assert_eq!((known.outcome, state), (Outcome::Stale, State::Queued));
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_who_demands_a_new_answer_is_not_given_what_another_ones_flight_found_in_memory() {
+async fn a_no_cache_poll_never_gets_an_answer_that_another_flight_found_in_the_cache() {
     let gateway = Gateway::new(&Config::default(), |fetch| {
         (AT_ONCE, task(fetch, "succeeded"))
     });
     gateway.poll("t").await.expect("an answer");
-    // The credential has to be checked; a poll of another task does so between this one's look and its flight's.
+    // The credential has to be checked. A poll of another task does so between this poll's lookup and its flight's.
     sleep(301 * SECOND).await;
     let check = tokio::spawn(gateway.ask("me", Dialect::OpenAi, "other", CacheMode::Default));
-    let look = tokio::spawn(gateway.ask("me", Dialect::OpenAi, "t", CacheMode::Default));
-    let cache_mode = tokio::spawn(gateway.ask("me", Dialect::OpenAi, "t", CacheMode::NoCache));
+    let lookup = tokio::spawn(gateway.ask("me", Dialect::OpenAi, "t", CacheMode::Default));
+    let no_cache = tokio::spawn(gateway.ask("me", Dialect::OpenAi, "t", CacheMode::NoCache));
     let begun = tokio::time::Instant::now();
     check.await.expect("no panic").expect("an answer");
-    look.await.expect("no panic").expect("an answer");
-    let demanded = cache_mode.await.expect("no panic").expect("an answer");
-    assert!(demanded.received >= begun, "{demanded:?}");
+    lookup.await.expect("no panic").expect("an answer");
+    let fetched = no_cache.await.expect("no panic").expect("an answer");
+    assert!(fetched.received >= begun, "{fetched:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_success_that_cannot_be_kept_is_not_followed_by_the_state_before_it() {
+async fn a_success_that_cannot_be_cached_is_never_followed_by_an_earlier_state() {
     let gateway = Gateway::new(&Config::default(), |fetch| {
         (AT_ONCE, task(fetch, "processing"))
     });
     gateway.poll("t").await.expect("an answer");
     sleep(3 * SECOND).await;
-    // Its signature is good for less than `url_margin`.
+    // The signature expires within `url_margin`.
     gateway.upstream.now(|fetch| {
         let now = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
@@ -171,20 +171,23 @@ async fn a_success_that_cannot_be_kept_is_not_followed_by_the_state_before_it() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_if_cached_is_answered_from_memory_or_not_at_all_and_costs_nothing() {
+async fn only_if_cached_is_answered_from_the_cache_or_not_at_all_and_sends_nothing() {
     let gateway = Gateway::new(&Config::default(), |fetch| {
         (AT_ONCE, task(fetch, "processing"))
     });
-    let remembered = || gateway.ask("me", Dialect::OpenAi, "t", CacheMode::OnlyIfCached);
+    let only_if_cached = || gateway.ask("me", Dialect::OpenAi, "t", CacheMode::OnlyIfCached);
     assert_eq!(
-        remembered().await.expect_err("nothing is there"),
+        only_if_cached().await.expect_err("nothing is cached"),
         Error::NotCached
     );
     gateway.poll("t").await.expect("an answer");
-    assert_eq!(remembered().await.expect("an answer").outcome, Outcome::Hit);
+    assert_eq!(
+        only_if_cached().await.expect("an answer").outcome,
+        Outcome::Hit
+    );
     sleep(2 * SECOND).await;
     assert_eq!(
-        remembered().await.expect_err("is no longer fresh"),
+        only_if_cached().await.expect_err("no longer fresh"),
         Error::NotCached
     );
     assert_eq!(gateway.upstream.count(), 1);
@@ -192,7 +195,7 @@ async fn only_if_cached_is_answered_from_memory_or_not_at_all_and_costs_nothing(
 }
 
 #[tokio::test(start_paused = true)]
-async fn demands_for_a_new_answer_are_coalesced_too() {
+async fn no_cache_polls_are_coalesced_too() {
     let gateway = Gateway::new(&Config::default(), |fetch| {
         (SECOND, task(fetch, "succeeded"))
     });
@@ -207,13 +210,13 @@ async fn demands_for_a_new_answer_are_coalesced_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_task_that_flips_upstream_is_seen_within_failed_ttl() {
+async fn a_failed_task_that_later_succeeds_is_seen_within_failed_ttl() {
     let gateway = Gateway::new(&Config::default(), |fetch| (AT_ONCE, task(fetch, "failed")));
     gateway.poll("t").await.expect("an answer");
     gateway
         .upstream
         .now(|fetch| (AT_ONCE, task(fetch, "succeeded")));
-    // Something else keeps the credential checked.
+    // Other tasks keep the credential checked.
     for minute in 0..10 {
         gateway
             .poll(&format!("other{minute}"))
@@ -230,7 +233,7 @@ async fn a_failed_task_that_flips_upstream_is_seen_within_failed_ttl() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flood_of_one_callers_tasks_keeps_within_the_budget() {
+async fn a_flood_of_one_callers_tasks_stays_within_capacity() {
     let mut config = Config::default();
     config.cache.capacity = Size::mebibytes(1);
     let gateway = Gateway::new(&config, |fetch| (AT_ONCE, task(fetch, "succeeded")));

@@ -1,5 +1,6 @@
-//! A request that two servers may read differently is refused: nothing of it reaches upstream, its client is told
-//! why, and nothing behind it is believed. `http_desync_guardian` judges every case too, and all that upstream gets.
+//! Request smuggling: a request that two servers may read differently is refused. Nothing of it reaches upstream, its
+//! client gets the reason, and nothing behind it is read. `http_desync_guardian` checks every case, and every request
+//! that reaches upstream.
 
 use std::collections::BTreeSet;
 
@@ -11,10 +12,10 @@ use tokio::net::TcpStream;
 use crate::support::raw::{RawUpstream, Received, receive, send};
 use crate::support::{Gateway, eventually};
 
-/// A request that is as it should be, in one piece with a name of its own.
+/// A valid request.
 const GOOD: &[u8] = b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n";
 
-/// Status, and the request. What follows in its body would be a request of its own for whoever reads it otherwise.
+/// Status and request. The body holds a request of its own for a server that reads the framing differently.
 pub(crate) const REFUSED: &[(u16, &str)] = &[
     // Host (RFC 9112 §3.2).
     (400, "GET /a HTTP/1.1\r\n\r\n"),
@@ -131,7 +132,7 @@ pub(crate) const REFUSED: &[(u16, &str)] = &[
         400,
         "GET /a HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
     ),
-    // Names that only some read as those two.
+    // Names that only some servers read as those two.
     (
         400,
         "POST /a HTTP/1.1\r\nhost: x\r\ntransfer-encoding : chunked\r\n\r\n0\r\n\r\n",
@@ -172,7 +173,7 @@ pub(crate) const REFUSED: &[(u16, &str)] = &[
         400,
         "POST /a HTTP/1.1\r\nhost: x\r\ntran\u{17f}fer-encoding: chunked\r\n\r\n0\r\n\r\n",
     ),
-    // Folded lines, line ends and bytes that do not belong (RFC 9112 §2.2, §5; RFC 9110 §5.5).
+    // Folded lines, bare line ends and forbidden bytes (RFC 9112 §2.2, §5; RFC 9110 §5.5).
     (400, "GET /a HTTP/1.1\r\nhost: x\r\nx: a\r\n b\r\n\r\n"),
     (400, "GET /a HTTP/1.1\r\nhost: x\r\nx: a\r\n\tb\r\n\r\n"),
     (
@@ -213,7 +214,7 @@ pub(crate) const REFUSED: &[(u16, &str)] = &[
     (400, "GET /a  HTTP/1.1\r\nhost: a\r\n\r\n"),
     (400, "GET\t/a\tHTTP/1.1\r\nhost: a\r\n\r\n"),
     (400, "GET /a\u{1} HTTP/1.1\r\nhost: a\r\n\r\n"),
-    // Methods, versions, and what is no HTTP.
+    // Methods, versions, and bytes that are not HTTP.
     (400, "GET\0 /a HTTP/1.1\r\nhost: a\r\n\r\n"),
     (400, "G(T /a HTTP/1.1\r\nhost: a\r\n\r\n"),
     (400, "\r\n\r\n\r\nGET /a HTTP/1.1\r\nhost: a\r\n\r\n"),
@@ -229,7 +230,7 @@ pub(crate) const REFUSED: &[(u16, &str)] = &[
     (400, "\0\0\0\0\0\0\0\0"),
 ];
 
-/// Status, head and body: the head is good, and the body is not what it says.
+/// Status, head and body: the head is valid, and the body does not match it.
 pub(crate) const BROKEN_CHUNKS: &[&str] = &[
     "\r\n",
     "g\r\n",
@@ -251,7 +252,7 @@ pub(crate) const BROKEN_CHUNKS: &[&str] = &[
     "5\rhello",
 ];
 
-/// What is passed on as it is.
+/// Requests that pass unchanged.
 pub(crate) const PASSED: &[&str] = &[
     "GET /a HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
     "\r\nGET /a HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
@@ -271,7 +272,7 @@ fn tier(request: &[u8]) -> RequestSafetyTier {
     HttpRequestData::analyze_raw_request(request).tier
 }
 
-/// A refusal as a client reads it.
+/// Checks a refusal as the client sees it.
 fn check(refusal: &Received, status: u16, request: &str) {
     assert_eq!(refusal.status, status, "{request:?}: {refusal:?}");
     for line in [
@@ -294,7 +295,7 @@ fn check(refusal: &Received, status: u16, request: &str) {
     assert!(message.len() > 20, "{json}");
 }
 
-/// Upstream has got so many requests, all of them without two readings, and not a byte besides.
+/// Checks that upstream got this many requests, all unambiguous, and not a byte besides.
 fn check_upstream(upstream: &RawUpstream, count: usize) {
     for request in upstream.requests() {
         let text = String::from_utf8_lossy(&request).into_owned();
@@ -333,7 +334,7 @@ async fn ambiguous_heads_are_refused_and_nothing_of_them_reaches_upstream() {
 }
 
 #[tokio::test]
-async fn what_is_too_large_is_told_so() {
+async fn an_oversized_head_gets_431_or_414() {
     let upstream = RawUpstream::start().await;
     let gateway = Gateway::start(&upstream.url(), &[]).await;
     let long = |count| "a".repeat(count);
@@ -364,7 +365,7 @@ async fn what_is_too_large_is_told_so() {
         check(&answers[0], status, &request);
     }
     check_upstream(&upstream, 0);
-    // What is merely long passes.
+    // A long but permitted request passes.
     let long = format!(
         "GET /v1/files/{}?signature={} HTTP/1.1\r\nhost: x\r\nx: {}\r\nconnection: close\r\n\r\n",
         long(600),
@@ -393,7 +394,7 @@ async fn a_refusal_is_in_the_dialect_of_the_path_and_has_no_body_for_head() {
 }
 
 #[tokio::test]
-async fn a_chunked_body_that_breaks_never_ends_upstream_as_if_it_were_whole() {
+async fn a_broken_chunked_body_never_ends_upstream_as_if_it_were_whole() {
     let upstream = RawUpstream::start().await;
     let gateway = Gateway::start(&upstream.url(), &[]).await;
     for body in BROKEN_CHUNKS {
@@ -406,7 +407,7 @@ async fn a_chunked_body_that_breaks_never_ends_upstream_as_if_it_were_whole() {
 }
 
 #[tokio::test]
-async fn what_can_be_read_in_one_way_only_passes_as_it_is() {
+async fn unambiguous_requests_pass_unchanged() {
     let upstream = RawUpstream::start().await;
     let gateway = Gateway::start(&upstream.url(), &[]).await;
     for (number, request) in PASSED.iter().enumerate() {
@@ -462,9 +463,9 @@ async fn requests_before_a_refused_one_are_answered_first() {
     }
 }
 
-/// Every way to write each of the headers that frame a body, with every other.
+/// Combines every spelling of each framing header with every other.
 #[tokio::test]
-async fn no_two_framings_go_together_whatever_they_are_written_like() {
+async fn no_two_framings_pass_together_in_any_spelling() {
     let lengths = [
         "",
         "content-length: 4\r\n",
@@ -514,7 +515,7 @@ async fn no_two_framings_go_together_whatever_they_are_written_like() {
                 let head = format!(
                     "POST /a HTTP/{version}\r\nhost: x\r\n{headers}connection: close\r\n\r\n"
                 );
-                // Either reading finds a whole body in it.
+                // Both readings find a whole body.
                 let body = if coding.is_empty() || *coding == "te: chunked\r\n" {
                     "abcd"
                 } else {

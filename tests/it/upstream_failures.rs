@@ -1,4 +1,4 @@
-//! Upstream falters, seen from outside: what is sent again and what never is, what clients are told, who waits his turn.
+//! Upstream fails, seen from outside: what is retried and what never is, what clients get, and in which order.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -13,8 +13,8 @@ use crate::support::{Client, Gateway, Reply, Upstream, eventually, row};
 
 const NEVER: (&str, &str) = ("cache.in_flight_ttl", "0s");
 
-/// An upstream made of bare connections: `script` says, by the number of the connection and of the request on it, what
-/// is written; without an answer, or after one that says so, it closes.
+/// An upstream of bare connections. `script` maps the numbers of the connection and of the request on it to the bytes
+/// written. Without an answer, or after one with `connection: close`, it closes.
 struct Bare {
     address: SocketAddr,
     asked: Arc<Mutex<Vec<String>>>,
@@ -41,7 +41,7 @@ impl Bare {
         format!("http://{}", self.address)
     }
 
-    /// The first lines of all requests.
+    /// The request lines so far.
     fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }
@@ -79,8 +79,8 @@ async fn serve(
 const ANSWER: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 72\r\n\r\n{\"code\":\"success\",\"message\":\"\",\"data\":{\"task_id\":\"t\",\"status\":\"QUEUED\"}}";
 
 #[tokio::test]
-async fn a_poll_on_a_connection_that_died_idle_is_sent_again_at_once() {
-    // The first connection answers once; then it takes a request and closes, as one does that had timed out.
+async fn a_poll_on_a_connection_closed_while_idle_is_resent_at_once() {
+    // The first connection answers once, then reads a request and closes, as an idle timeout would.
     let upstream =
         Bare::start(|connection, request| (connection > 0 || request == 0).then_some(ANSWER)).await;
     let gateway = Gateway::start(&upstream.url(), &[NEVER]).await;
@@ -88,7 +88,7 @@ async fn a_poll_on_a_connection_that_died_idle_is_sent_again_at_once() {
         assert_eq!(gateway.get("/v1/video/generations/t").await.status, 200);
     }
     assert_eq!(upstream.asked().len(), 3, "{:?}", upstream.asked());
-    // At once: no further try, with its pause, was spent on it.
+    // At once: it took no retry and none of its pauses.
     assert_eq!(
         gateway
             .metric("pollgate_upstream_requests_total{code=\"error\",kind=\"poll\"}")
@@ -108,7 +108,7 @@ async fn nothing_but_a_poll_is_ever_sent_twice() {
         ("DELETE", "/v1/videos/t"),
         ("GET", "/v1/models"),
     ] {
-        // A connection that is alive, and dies with the next request.
+        // A live connection that dies with the next request.
         assert_eq!(gateway.get(&format!("/warm{path}")).await.status, 200);
         let before = upstream.asked().len();
         let request = http::Request::builder()
@@ -123,7 +123,7 @@ async fn nothing_but_a_poll_is_ever_sent_twice() {
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_off_or_is_no_task_is_asked_for_again() {
+async fn a_truncated_body_or_one_that_is_not_a_task_is_retried() {
     const BROKEN: &str =
         "HTTP/1.1 200 OK\r\ncontent-length: 72\r\nconnection: close\r\n\r\n{\"code\":";
     let upstream =
@@ -143,7 +143,7 @@ async fn a_body_that_breaks_off_or_is_no_task_is_asked_for_again() {
 }
 
 #[tokio::test]
-async fn with_nothing_known_a_429_passes_through_and_the_pause_says_when_to_come_back() {
+async fn with_nothing_cached_a_429_passes_through_and_the_pause_has_a_retry_after() {
     let upstream = Upstream::start(|_| {
         Reply::new(
             429,
@@ -168,7 +168,7 @@ async fn with_nothing_known_a_429_passes_through_and_the_pause_says_when_to_come
     let pause: u64 = second.header("retry-after").parse().expect("seconds");
     assert!((20..=30).contains(&pause), "{pause}");
     assert_eq!(upstream.count(), 1);
-    // Another caller is not concerned.
+    // Another caller is not affected.
     let other = Client::new(gateway.address)
         .get("/v1/video/generations/a", "sk-other", &[])
         .await;
@@ -177,8 +177,7 @@ async fn with_nothing_known_a_429_passes_through_and_the_pause_says_when_to_come
 }
 
 #[tokio::test]
-async fn an_upstream_that_refuses_connections_is_told_apart_and_the_last_known_state_says_its_age()
-{
+async fn a_refused_connection_has_its_own_error_and_the_last_known_state_has_its_age() {
     let upstream = Upstream::saying(row("IN_PROGRESS")).await;
     let gateway = Gateway::start(&upstream.url(), &[NEVER]).await;
     let known = gateway.get("/v1/video/generations/t").await;
@@ -212,7 +211,7 @@ async fn an_upstream_that_refuses_connections_is_told_apart_and_the_last_known_s
 }
 
 #[tokio::test]
-async fn polls_beyond_max_upstream_are_answered_in_the_order_they_came_and_not_after_their_time() {
+async fn polls_beyond_max_upstream_are_answered_in_order_and_within_their_timeout() {
     let upstream = Upstream::saying(row("IN_PROGRESS")).await;
     let settings = [("limits.max_upstream", "1"), ("upstream.timeout", "5s")];
     let gateway = Gateway::start(&upstream.url(), &settings).await;
@@ -238,7 +237,7 @@ async fn polls_beyond_max_upstream_are_answered_in_the_order_they_came_and_not_a
     for poll in polls {
         statuses.push(poll.await.unwrap().status.as_u16());
     }
-    // The third one is with upstream when its time is over, the fourth still waits for its turn.
+    // The third times out upstream, the fourth in the queue.
     assert_eq!(statuses[..2], [200, 200]);
     assert_eq!(statuses[2], 504);
     assert!(matches!(statuses[3], 503 | 504), "{statuses:?}");
@@ -251,7 +250,7 @@ async fn polls_beyond_max_upstream_are_answered_in_the_order_they_came_and_not_a
         order[..3],
         ["/v1/videos/t0", "/v1/videos/t1", "/v1/videos/t2"]
     );
-    // Nobody waits any more, and the place is free.
+    // Nothing waits any more, and the permit is free.
     upstream.let_pass(100);
     assert_eq!(gateway.get("/v1/videos/t9").await.status, 200);
     assert_eq!(gateway.metric("pollgate_waiters").await, 0.0);
@@ -259,7 +258,7 @@ async fn polls_beyond_max_upstream_are_answered_in_the_order_they_came_and_not_a
 }
 
 #[tokio::test]
-async fn expired_answers_are_gone_without_another_poll() {
+async fn expired_answers_are_reclaimed_without_another_poll() {
     let upstream = Upstream::saying(row("IN_PROGRESS")).await;
     let settings = [
         ("cache.in_flight_ttl", "100ms"),
@@ -269,7 +268,7 @@ async fn expired_answers_are_gone_without_another_poll() {
     for number in 0..50 {
         gateway.get(&format!("/v1/videos/t{number}")).await;
     }
-    // Nothing but looking at the figures from here on.
+    // From here on only the metrics are read.
     eventually("all of them are gone", async || {
         gateway.metric("pollgate_cache_entries").await == 0.0
             && gateway.metric("pollgate_cache_bytes").await == 0.0
@@ -284,9 +283,9 @@ async fn expired_answers_are_gone_without_another_poll() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_hangs_is_known_by_the_first_few_polls() {
+async fn a_hanging_upstream_opens_the_circuit_after_a_few_polls() {
     let upstream = Upstream::saying(row("IN_PROGRESS")).await;
-    // A flight ends a fiftieth of that before those who wait for it do: on a busy machine that must be long enough.
+    // A flight times out a fiftieth of that before its waiters, which must be enough on a busy machine.
     let gateway = Gateway::start(&upstream.url(), &[("upstream.timeout", "5s")]).await;
     upstream.close_gate();
     let code = async |number: usize| {
@@ -296,7 +295,7 @@ async fn an_upstream_that_hangs_is_known_by_the_first_few_polls() {
     for told in join_all((0..8).map(&code)).await {
         assert_eq!(told, "upstream_timeout");
     }
-    // One of those that come together may be the probe; the others are not sent.
+    // One of the concurrent polls may be the probe; the others are not sent.
     let codes = tokio::join!(code(8), code(9), code(10), code(11));
     let codes = <[_; 4]>::from(codes);
     assert!(
@@ -307,7 +306,7 @@ async fn an_upstream_that_hangs_is_known_by_the_first_few_polls() {
 }
 
 #[tokio::test]
-async fn an_answer_that_was_under_way_does_not_end_a_pause() {
+async fn an_answer_in_flight_does_not_end_a_pause() {
     let upstream = Upstream::saying(row("IN_PROGRESS")).await;
     let gateway = Gateway::start(&upstream.url(), &[NEVER]).await;
     upstream.close_gate();
@@ -332,7 +331,7 @@ async fn an_answer_that_was_under_way_does_not_end_a_pause() {
         async move { client.get("/v1/videos/quick", "sk-test", &[]).await }
     });
     upstream.was_asked(2).await;
-    // Both are let through; whichever lands first, the pause holds.
+    // Both pass; whichever finishes first, the pause holds.
     upstream.let_pass(2);
     assert_eq!(slow.await.unwrap().status, 200);
     assert_eq!(paused.await.unwrap().status, 429);

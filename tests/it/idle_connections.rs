@@ -1,5 +1,5 @@
-//! Between two requests a connection is nothing but a connection; whatever comes next, it comes as if it had always
-//! been there.
+//! Between two requests a connection is parked: it has no protocol and no buffers. Any next request is answered as if
+//! it had never been parked.
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -12,7 +12,7 @@ use crate::support::{
 
 const ASK: &str = "GET /v1/videos/t HTTP/1.1\r\nhost: x\r\n\r\n";
 
-/// What comes next, in the pieces it is sent in, and the bodies it is answered with, where `*` is the task.
+/// The next requests in the pieces they are sent in, and the bodies of their answers, where `*` is the task.
 const NEXT: [(&[&str], &[&str]); 7] = [
     (
         &["GET /v1/vid", "eos/t HTTP/1.1\r\nhost: x\r\n\r", "\n"],
@@ -54,7 +54,7 @@ const NEXT: [(&[&str], &[&str]); 7] = [
     ),
 ];
 
-/// One answer: its head, in small letters, and its body.
+/// Reads one answer: its head in lower case, and its body.
 async fn answer(client: &mut (impl AsyncRead + Unpin), bodiless: bool) -> (String, String) {
     let mut bytes = Vec::new();
     let reading = async {
@@ -101,7 +101,7 @@ async fn upstream() -> Upstream {
     .await
 }
 
-/// A connection that was asked on and rests, whatever comes next, and one more request.
+/// Sends a request, each of [`NEXT`] once the connection is parked, and one more request.
 async fn goes_on<S: AsyncRead + AsyncWrite + Unpin>(
     gateway: &Gateway,
     connect: impl AsyncFn() -> S,
@@ -113,7 +113,7 @@ async fn goes_on<S: AsyncRead + AsyncWrite + Unpin>(
         for piece in pieces {
             client.write_all(piece.as_bytes()).await.expect("is taken");
             client.flush().await.expect("is taken");
-            // Time for it to be looked at; if it is not, that is no failure.
+            // Gives the gateway time to read the piece. That it has read it is not checked.
             gateway.get("/v1/videos/t").await;
         }
         for body in bodies {
@@ -127,7 +127,7 @@ async fn goes_on<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 #[tokio::test]
-async fn whatever_comes_next_on_a_connection_that_rested_is_answered() {
+async fn any_request_on_a_parked_connection_is_answered() {
     let upstream = upstream().await;
     let gateway = Gateway::start(&upstream.url(), &[]).await;
     goes_on(&gateway, async || {
@@ -139,7 +139,7 @@ async fn whatever_comes_next_on_a_connection_that_rested_is_answered() {
 }
 
 #[tokio::test]
-async fn the_same_goes_for_one_over_tls() {
+async fn any_request_on_a_parked_tls_connection_is_answered() {
     let (identity, upstream) = (Identity::new(), upstream().await);
     let tls = Gateway::start(&upstream.url(), &identity.settings()).await;
     let plain = Gateway::start(&upstream.url(), &[]).await;
@@ -154,7 +154,7 @@ async fn the_same_goes_for_one_over_tls() {
 }
 
 #[tokio::test]
-async fn its_time_runs_on_while_it_rests() {
+async fn timeouts_run_while_a_connection_is_parked() {
     let upstream = upstream().await;
     let settings = [
         ("limits.header_timeout", "200ms"),
@@ -173,7 +173,7 @@ async fn its_time_runs_on_while_it_rests() {
 }
 
 #[tokio::test]
-async fn those_that_rest_are_counted_until_they_go_and_cost_next_to_nothing() {
+async fn parked_connections_are_counted_until_they_close_and_take_little_memory() {
     const CLIENTS: u32 = 600;
     let upstream = upstream().await;
     let gateway = Gateway::start(&upstream.url(), &[]).await;

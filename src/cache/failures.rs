@@ -1,0 +1,218 @@
+//! Tasks on which upstream itself failed: what it said, and how long each is left alone, for longer each time. What goes
+//! wrong with one task says nothing about upstream, so it is kept apart from the circuit breakers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ahash::RandomState;
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+use tokio::time::Instant;
+
+use super::lease::Lease;
+use crate::answer::Landed;
+use crate::error::Error;
+use crate::request::key::TaskKey;
+
+/// The number of failing tasks that are kept; those beyond are asked for like any other.
+const TASKS: u64 = 16_384;
+
+/// The largest body of an error that is kept, in bytes.
+const LARGEST: usize = 16 * 1024;
+
+/// The longest time for which a failing task is left alone.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// A failure is forgotten when its task was not asked for during this time.
+const FORGOTTEN: Duration = Duration::from_mins(10);
+
+/// What upstream said of a task that it failed on.
+pub type Failure = Result<Landed, Error>;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Failures {
+    tasks: Cache<u64, Arc<Record>, RandomState>,
+    digests: RandomState,
+    /// Whether there ever was one: until then a look-up costs nothing.
+    any: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Record {
+    key: TaskKey,
+    times: u32,
+    until: Instant,
+    /// What must not have changed since the task was asked for.
+    lease: Lease,
+    failure: Failure,
+}
+
+impl Failures {
+    pub(super) fn new() -> Self {
+        Self {
+            tasks: Cache::builder()
+                .max_capacity(TASKS)
+                .time_to_idle(FORGOTTEN)
+                .eviction_policy(EvictionPolicy::lru())
+                .build_with_hasher(RandomState::new()),
+            digests: RandomState::new(),
+            any: AtomicBool::new(false),
+        }
+    }
+
+    /// What upstream said of a task that is left alone at `now`, and the lease under which it was asked for.
+    pub(super) fn current(&self, key: &TaskKey, now: Instant) -> Option<(Lease, Failure)> {
+        let record = self.get(key)?;
+        (now < record.until).then(|| (record.lease.clone(), record.failure.clone()))
+    }
+
+    /// How often upstream failed on a task in a row.
+    pub(super) fn times(&self, key: &TaskKey) -> u32 {
+        self.get(key).map_or(0, |record| record.times)
+    }
+
+    /// Records a failure; returns how long the task is left alone: `pause`, doubled each time.
+    pub(super) fn record(
+        &self,
+        key: &TaskKey,
+        failure: Failure,
+        lease: &Lease,
+        now: Instant,
+        pause: Duration,
+    ) -> Duration {
+        let times = self.times(key).saturating_add(1);
+        let pause = pause
+            .saturating_mul(1 << (times - 1).min(16))
+            .min(LONGEST.max(pause));
+        let small = failure
+            .as_ref()
+            .map_or(true, |landed| landed.reply.body.len() <= LARGEST);
+        if small {
+            self.any.store(true, Ordering::Relaxed);
+            let record = Record {
+                key: key.clone(),
+                times,
+                until: now + pause,
+                lease: lease.clone(),
+                failure,
+            };
+            self.tasks.insert(self.digest(key), Arc::new(record));
+        }
+        pause
+    }
+
+    /// Upstream did not fail on the task this time.
+    pub(super) fn clear(&self, key: &TaskKey) {
+        if self.get(key).is_some() {
+            self.tasks.invalidate(&self.digest(key));
+        }
+    }
+
+    pub(super) fn clear_all(&self) {
+        self.tasks.invalidate_all();
+    }
+
+    /// Forgets the failures of a task for every caller.
+    pub(super) fn clear_task(&self, task: &str) {
+        if self.any.load(Ordering::Relaxed) {
+            for (digest, record) in &self.tasks {
+                if record.key.task.as_str() == task {
+                    self.tasks.invalidate(&*digest);
+                }
+            }
+        }
+    }
+
+    fn get(&self, key: &TaskKey) -> Option<Arc<Record>> {
+        if !self.any.load(Ordering::Relaxed) {
+            return None;
+        }
+        // The digest only finds it: whether it is the right one, its own key says.
+        let record = self.tasks.get(&self.digest(key))?;
+        (record.key == *key).then_some(record)
+    }
+
+    fn digest(&self, key: &TaskKey) -> u64 {
+        self.digests.hash_one(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, Uri};
+
+    use super::super::credential::CredentialState;
+    use super::*;
+    use crate::request::key::{CallerKey, Credentials};
+    use crate::request::route::TaskId;
+    use crate::task::Dialect;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn key(task: &str) -> TaskKey {
+        let credentials = Credentials::new(HeaderMap::new(), Uri::from_static("/"));
+        let callers = CallerKey::random().expect("random bytes");
+        TaskKey {
+            caller: callers.caller(&credentials),
+            dialect: Dialect::Unified,
+            task: TaskId::new(task),
+        }
+    }
+
+    fn lease() -> Lease {
+        Lease {
+            epoch: 0,
+            credential: CredentialState::new(),
+        }
+    }
+
+    fn failure() -> Failure {
+        Err(Error::NotATask("no".into()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failing_task_is_left_alone_for_longer_each_time_until_it_succeeds() {
+        let (failures, key, now) = (Failures::new(), key("t"), Instant::now());
+        for seconds in [2, 4, 8, 16, 30, 30] {
+            let pause = failures.record(&key, failure(), &lease(), now, 2 * SECOND);
+            assert_eq!(pause, seconds * SECOND);
+            assert!(
+                failures
+                    .current(&key, now + pause - SECOND / 1000)
+                    .is_some()
+            );
+            assert!(failures.current(&key, now + pause).is_none());
+        }
+        failures.clear(&key);
+        assert_eq!(
+            failures.record(&key, failure(), &lease(), now, 2 * SECOND),
+            2 * SECOND
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_asked_anew_each_time_is_never_left_alone() {
+        let (failures, key, now) = (Failures::new(), key("t"), Instant::now());
+        for _ in 0..3 {
+            assert_eq!(
+                failures.record(&key, failure(), &lease(), now, Duration::ZERO),
+                Duration::ZERO
+            );
+            assert!(failures.current(&key, now).is_none());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_of_other_tasks_stay() {
+        let (failures, one, other, now) =
+            (Failures::new(), key("one"), key("other"), Instant::now());
+        for key in [&one, &other] {
+            failures.record(key, failure(), &lease(), now, SECOND);
+        }
+        failures.clear_task("one");
+        assert!(failures.current(&one, now).is_none());
+        assert!(failures.current(&other, now).is_some());
+    }
+}

@@ -1,0 +1,199 @@
+//! A whole answer to a status poll, received within a limit for each and a budget for all.
+
+use std::io::Read as _;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use http::response::Parts;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::failure::failure;
+use crate::error::Error;
+
+/// What every answer may take without asking the budget, in bytes: nearly all are smaller.
+const FREE: usize = 64 << 10;
+
+/// How much is received.
+#[derive(Debug, Clone)]
+pub struct BodyLimit {
+    /// The largest body, in bytes.
+    pub most: usize,
+    /// What all larger ones together may take while they are received, in bytes. At least `most`.
+    pub budget: Arc<Semaphore>,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Received {
+    /// The head.
+    pub head: Parts,
+    /// The whole body, in memory of its own.
+    pub body: Bytes,
+    /// What it takes of the budget, to be held while it is read.
+    pub budget: Option<OwnedSemaphorePermit>,
+}
+
+impl Received {
+    /// Receives a body.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] where it is larger than the limit, [`Error::UpstreamUnavailable`] where it breaks off, and
+    /// [`Error::UpstreamInvalid`] where it is compressed in a way that was not asked for and is not known.
+    pub(super) async fn receive(
+        head: Parts,
+        mut body: Incoming,
+        limit: &BodyLimit,
+    ) -> Result<Self, Error> {
+        let length = head.headers.get(CONTENT_LENGTH);
+        let length = length.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+        if length.is_some_and(|length| length > limit.most) {
+            return Err(Error::TooLarge);
+        }
+        let mut whole = BytesMut::with_capacity(length.unwrap_or(1024).min(FREE));
+        let mut budget = None;
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(broken)?.into_data() else {
+                continue;
+            };
+            if whole.len() + data.len() > limit.most {
+                return Err(Error::TooLarge);
+            }
+            if whole.len() + data.len() > FREE && budget.is_none() {
+                // All at once: polls that each wait for a little more would wait for one another.
+                budget = Some(limit.reserve(length.unwrap_or(limit.most)).await?);
+            }
+            whole.extend_from_slice(&data);
+        }
+        let body = decoded(&head, whole.freeze(), limit.most)?;
+        Ok(Self { head, body, budget })
+    }
+}
+
+impl BodyLimit {
+    async fn reserve(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let budget = Arc::clone(&self.budget);
+        budget
+            .acquire_many_owned(bytes)
+            .await
+            .map_err(|_| Error::Draining)
+    }
+}
+
+fn broken(error: hyper::Error) -> Error {
+    match failure(&error) {
+        Error::UpstreamClosed => Error::UpstreamUnavailable(BROKE.into()),
+        _ if !error.is_timeout() => Error::UpstreamUnavailable(BROKE.into()),
+        other => other,
+    }
+}
+
+const BROKE: &str = "the connection broke in the middle of the answer";
+
+/// Undoes the codings that upstream may have used although `identity` was asked for (RFC 9110 §8.4).
+fn decoded(head: &Parts, body: Bytes, most: usize) -> Result<Bytes, Error> {
+    let Some(coding) = head.headers.get(CONTENT_ENCODING) else {
+        return Ok(body);
+    };
+    let coding = coding
+        .to_str()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
+    let mut plain = Vec::new();
+    let most = most as u64;
+    let read = match coding.as_str() {
+        "" | "identity" => return Ok(body),
+        "gzip" | "x-gzip" => MultiGzDecoder::new(&*body)
+            .take(most + 1)
+            .read_to_end(&mut plain),
+        // Meant is zlib's format; some send the bare one.
+        "deflate" => match ZlibDecoder::new(&*body)
+            .take(most + 1)
+            .read_to_end(&mut plain)
+        {
+            Err(_) => {
+                plain.clear();
+                DeflateDecoder::new(&*body)
+                    .take(most + 1)
+                    .read_to_end(&mut plain)
+            }
+            read => read,
+        },
+        _ => {
+            return Err(Error::UpstreamInvalid(
+                "the body is compressed in a way that was not asked for".into(),
+            ));
+        }
+    };
+    match read {
+        Err(_) => Err(Error::UpstreamInvalid(
+            "the body is compressed, and broken".into(),
+        )),
+        Ok(length) if length as u64 > most => Err(Error::TooLarge),
+        Ok(_) => Ok(plain.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use flate2::Compression;
+    use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
+    use http::Response;
+
+    use super::*;
+
+    const PLAIN: &[u8] = br#"{"id":"t","status":"queued"}"#;
+
+    fn head(coding: &str) -> Parts {
+        let response = Response::builder()
+            .header(CONTENT_ENCODING, coding)
+            .body(());
+        response.expect("a response").into_parts().0
+    }
+
+    #[test]
+    fn codings_that_were_not_asked_for_are_undone() {
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+        let mut zlib = ZlibEncoder::new(Vec::new(), Compression::fast());
+        let mut bare = DeflateEncoder::new(Vec::new(), Compression::fast());
+        for encoder in [&mut gzip as &mut dyn std::io::Write, &mut zlib, &mut bare] {
+            encoder.write_all(PLAIN).expect("is memory");
+        }
+        for (coding, body) in [
+            ("gzip", gzip.finish()),
+            ("deflate", zlib.finish()),
+            ("Deflate", bare.finish()),
+            ("identity", Ok(PLAIN.to_vec())),
+        ] {
+            let body = body.expect("is memory").into();
+            assert_eq!(
+                decoded(&head(coding), body, 1024).expect(coding),
+                PLAIN,
+                "{coding}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_body_that_grows_beyond_the_limit_is_too_large_and_one_that_is_broken_is_told() {
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
+        gzip.write_all(&[b'a'; 100_000]).expect("is memory");
+        let bomb = Bytes::from(gzip.finish().expect("is memory"));
+        assert!(bomb.len() < 1024);
+        assert_eq!(decoded(&head("gzip"), bomb, 1024), Err(Error::TooLarge));
+        for (coding, body) in [("gzip", "no"), ("br", "x"), ("zstd", "x")] {
+            let error = decoded(&head(coding), body.into(), 1024).expect_err(coding);
+            assert!(
+                matches!(error, Error::UpstreamInvalid(_)),
+                "{coding}: {error:?}"
+            );
+        }
+    }
+}
