@@ -1,7 +1,7 @@
 //! How upstream last judged a caller's credential.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -14,6 +14,8 @@ use crate::answer::reply::{CORS, Headers};
 pub(super) struct CredentialState {
     /// When upstream last accepted the credential, in milliseconds since the store's start; or one of those below.
     pub(super) accepted: AtomicU64,
+    /// Counts the caller's own writes: polls that were in progress meanwhile are not remembered.
+    pub(super) writes: AtomicU32,
     /// The headers by which upstream last let pages of other origins read the caller's answers.
     cors: ArcSwapOption<HeaderMap>,
     /// Whether there are any: hits of other callers do not touch `cors`.
@@ -30,6 +32,7 @@ impl CredentialState {
         let accepted = AtomicU64::new(Self::UNKNOWN);
         Arc::new(Self {
             accepted,
+            writes: AtomicU32::new(0),
             cors: ArcSwapOption::empty(),
             has_cors: AtomicBool::new(false),
         })

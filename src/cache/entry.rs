@@ -12,6 +12,7 @@ use super::freshness::Rule;
 use crate::answer::outcome::Outcome;
 use crate::answer::reply::{Reply, SharedReply};
 use crate::answer::{Answer, FwdReason, Landed, Origin};
+use crate::message::fields::unix_now;
 use crate::request::key::{Caller, TaskKey};
 use crate::request::route::TaskId;
 use crate::task::Dialect;
@@ -27,7 +28,10 @@ pub struct Entry {
     /// For how long it may stand in for a failing upstream, likewise.
     pub(super) usable: u64,
     /// When the task was first seen, in Unix seconds.
-    pub first_seen: i64,
+    pub(super) first_seen: u32,
+    /// When the URL's signature ends, less the margin, in Unix seconds; 0 for never. Looked at on the wall clock, which
+    /// goes on while the machine is suspended.
+    pub(super) ends_at: u32,
     /// What decided until when it is fresh.
     pub rule: Rule,
     /// Whose it is; its task stands in the reply's document.
@@ -119,6 +123,17 @@ impl Entry {
         (self.age != Self::AGELESS).then(|| TaskAge::begun(self.reply.received, age))
     }
 
+    /// When the task was first seen, in Unix seconds.
+    #[must_use]
+    pub fn first_seen(&self) -> i64 {
+        self.first_seen.into()
+    }
+
+    /// Whether the URL's signature has ended, less the margin.
+    fn has_ended(&self) -> bool {
+        self.ends_at != 0 && unix_now() >= i64::from(self.ends_at)
+    }
+
     /// Until when it is served without asking again.
     #[must_use]
     pub fn fresh_until(&self) -> Instant {
@@ -178,7 +193,10 @@ impl Entry {
         credential_ttl: Duration,
     ) -> Use {
         let stale_if_error = Duration::from_millis(self.usable - self.fresh);
-        if self.is_expired(now) || unchecked > credential_ttl.saturating_add(stale_if_error) {
+        if self.is_expired(now)
+            || self.has_ended()
+            || unchecked > credential_ttl.saturating_add(stale_if_error)
+        {
             // A key that upstream has not seen for so long may be anybody's by now.
             Use::Expired
         } else if unchecked > credential_ttl {

@@ -164,6 +164,7 @@ mod tests {
     fn lease() -> Lease {
         Lease {
             epoch: 0,
+            writes: 0,
             credential: CredentialState::new(),
         }
     }

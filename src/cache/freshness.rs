@@ -207,6 +207,8 @@ pub struct Lifetime {
     pub stale_if_error: Duration,
     /// What decided it.
     pub rule: Rule,
+    /// When the URL's signature ends, less the margin, in Unix seconds: nothing is served after that.
+    pub ends_at: Option<i64>,
 }
 
 impl Lifetime {
@@ -256,12 +258,14 @@ pub fn lifetime(
             fresh: cache.missing_ttl,
             stale_if_error: Duration::ZERO,
             rule: Rule::Missing,
+            ends_at: None,
         });
     };
     let kept = |fresh, rule| Lifetime {
         fresh,
         stale_if_error: cache.stale_if_error,
         rule,
+        ends_at: None,
     };
     Some(match snapshot.state() {
         State::Failed => kept(cache.failed_ttl, Rule::Failed),
@@ -269,7 +273,9 @@ pub fn lifetime(
             let kept = kept(cache.succeeded_ttl, Rule::Succeeded);
             match snapshot.url_expires_at() {
                 Some(expires_at) => {
-                    kept.within(until(expires_at, now).saturating_sub(cache.url_margin))
+                    let margin = i64::try_from(cache.url_margin.as_secs()).unwrap_or(i64::MAX);
+                    let limit = until(expires_at, now).saturating_sub(cache.url_margin);
+                    kept.within(limit, expires_at.saturating_sub(margin))
                 }
                 None => kept,
             }
@@ -284,13 +290,14 @@ pub fn lifetime(
 
 impl Lifetime {
     /// Cut off where the URL's signature ends it.
-    fn within(self, limit: Duration) -> Self {
+    fn within(self, limit: Duration, ends_at: i64) -> Self {
         let fresh = self.fresh.min(limit);
         let is_cut = fresh < self.fresh;
         Self {
             fresh,
             stale_if_error: self.stale_if_error.min(limit.saturating_sub(fresh)),
             rule: if is_cut { Rule::UrlExpiry } else { self.rule },
+            ends_at: Some(ends_at),
         }
     }
 }

@@ -11,13 +11,18 @@ use crate::answer::reply::Headers;
 /// What a poll must find unchanged when it lands, or its answer is not remembered.
 #[derive(Debug, Clone)]
 pub struct Lease {
+    /// Counts the writes to the task that upstream accepted.
     pub(super) epoch: u32,
+    /// Counts the caller's own writes.
+    pub(super) writes: u32,
     pub(super) credential: Arc<CredentialState>,
 }
 
 impl PartialEq for Lease {
     fn eq(&self, other: &Self) -> bool {
-        self.epoch == other.epoch && Arc::ptr_eq(&self.credential, &other.credential)
+        self.epoch == other.epoch
+            && self.writes == other.writes
+            && Arc::ptr_eq(&self.credential, &other.credential)
     }
 }
 

@@ -23,12 +23,16 @@ use super::lease::Lease;
 use crate::answer::reply::{Headers, Reply, SharedReply};
 use crate::request::key::{Caller, TaskKey};
 use crate::request::route::TaskId;
+use crate::task::Dialect;
 
 /// How many tasks' changes are told apart. Two tasks of one slot only ever cost each other a remembered answer.
 const SLOTS: u16 = 4096;
 
 /// How many callers' credentials are kept; beyond it the ones unseen for longest have to be checked again.
 const CALLERS: u64 = 65_536;
+
+/// The number of callers that are kept whom upstream has not accepted yet.
+const STRANGERS: u64 = 16_384;
 
 /// What an entry takes beside itself and its documents, in bytes; measured, not derived. moka's six records of it are 290
 /// of them, the tables of moka and the index 35; the rest is what the allocator rounds up and leaves free.
@@ -41,6 +45,8 @@ pub struct Store {
     /// The same entries, to be found.
     pub(super) index: Arc<Index>,
     pub(super) callers: Cache<Caller, Arc<CredentialState>, RandomState>,
+    /// Of callers whom upstream has not accepted yet.
+    strangers: Cache<Caller, Arc<CredentialState>, RandomState>,
     /// Counts up whenever a task of that slot changes; as each entry keeps one, in few bytes.
     epochs: Box<[AtomicU32]>,
     /// Tasks that upstream itself failed on.
@@ -103,6 +109,10 @@ impl Store {
             answers,
             index,
             callers,
+            strangers: Cache::builder()
+                .max_capacity(STRANGERS)
+                .eviction_policy(EvictionPolicy::lru())
+                .build_with_hasher(RandomState::new()),
             epochs: (0..SLOTS).map(|_| AtomicU32::new(0)).collect(),
             failures: Failures::new(),
             digests: RandomState::new(),
@@ -117,6 +127,10 @@ impl Store {
         let digest = self.digest(key);
         let entry = self.index.get(digest, key)?;
         self.record_use(digest);
+        // A hit is a use of the caller's credential, too.
+        if self.callers.entry_count() >= CALLERS / 2 {
+            self.callers.get(&key.caller);
+        }
         let good_for = self.good_for(&entry, now, credential_ttl);
         Some(Looked { entry, good_for })
     }
@@ -124,16 +138,33 @@ impl Store {
     /// What has to stay as it is until a poll lands. To be taken before the poll is sent.
     #[must_use]
     pub fn lease(&self, key: &TaskKey) -> Lease {
+        let credential = self.credential(key.caller);
         Lease {
             epoch: self.epoch(&key.task),
-            credential: self.callers.get_with(key.caller, CredentialState::new),
+            writes: credential.writes.load(Ordering::Acquire),
+            credential,
         }
     }
 
     /// Whether neither the task nor its caller's credential changed since the lease was taken.
     #[must_use]
     pub fn is_valid(&self, key: &TaskKey, lease: &Lease) -> bool {
-        !lease.credential.is_revoked() && lease.epoch == self.epoch(&key.task)
+        !lease.credential.is_revoked() && !self.is_overwritten(key, lease)
+    }
+
+    /// Whether the task was written to since the lease was taken.
+    #[must_use]
+    pub fn is_overwritten(&self, key: &TaskKey, lease: &Lease) -> bool {
+        lease.epoch != self.epoch(&key.task)
+            || lease.writes != lease.credential.writes.load(Ordering::Acquire)
+    }
+
+    /// The state of a caller's credential. Only those that upstream accepted take the place of others: keys that anybody
+    /// can make up are kept apart.
+    fn credential(&self, caller: Caller) -> Arc<CredentialState> {
+        self.callers
+            .get(&caller)
+            .unwrap_or_else(|| self.strangers.get_with(caller, CredentialState::new))
     }
 
     /// Counts the changes of a task (and of those that share its slot).
@@ -143,13 +174,21 @@ impl Store {
     }
 
     /// Records that upstream accepted the caller's credential, unless it has refused it since the lease was taken.
-    pub fn accept(&self, lease: &Lease, now: Instant) {
+    pub fn accept(&self, caller: Caller, lease: &Lease, now: Instant) {
         let millis = millis(now.saturating_duration_since(self.start));
         let accepted = &lease.credential.accepted;
         // Not over a refusal.
-        let _ = accepted.fetch_update(Ordering::AcqRel, Ordering::Acquire, |accepted| {
+        let before = accepted.fetch_update(Ordering::AcqRel, Ordering::Acquire, |accepted| {
             (accepted != CredentialState::REVOKED).then_some(millis)
         });
+        if before == Ok(CredentialState::UNKNOWN) {
+            let kept = || Arc::clone(&lease.credential);
+            let current = self.callers.get_with(caller, kept);
+            if !Arc::ptr_eq(&current, &lease.credential) {
+                // Another one was accepted before: a refusal revokes that one, and so this one must not be shown.
+                lease.credential.revoke();
+            }
+        }
     }
 
     /// Records that upstream refused the caller's credential: everything remembered for the caller is purged, and no poll
@@ -157,8 +196,11 @@ impl Store {
     pub fn refuse(&self, caller: Caller) {
         // A state that moka is about to evict is evicted, and so revoked, now.
         self.callers.run_pending_tasks();
-        // The listener revokes the state that this one replaces.
-        self.callers.insert(caller, CredentialState::new());
+        for states in [&self.callers, &self.strangers] {
+            if let Some(state) = states.remove(&caller) {
+                state.revoke();
+            }
+        }
     }
 
     /// Carries out what was decided about a reply. It replaces what was remembered under `key`, unless its task or its
@@ -173,7 +215,7 @@ impl Store {
     ) -> Kept {
         match decision.credential {
             Some(CredentialVerdict::Refused) => self.refuse(key.caller),
-            Some(CredentialVerdict::Accepted) => self.accept(lease, reply.received),
+            Some(CredentialVerdict::Accepted) => self.accept(key.caller, lease, reply.received),
             None => {}
         }
         lease.credential.set_cors(reply.headers.as_deref());
@@ -198,7 +240,10 @@ impl Store {
         let entry = Arc::new(Entry {
             fresh: millis(lifetime.fresh),
             usable: millis(lifetime.fresh + lifetime.stale_if_error),
-            first_seen,
+            first_seen: u32::try_from(first_seen).unwrap_or(0),
+            ends_at: lifetime
+                .ends_at
+                .map_or(0, |at| u32::try_from(at.max(1)).unwrap_or(u32::MAX)),
             age: age.map_or(Entry::AGELESS, |age| {
                 u32::try_from(millis(age.at(reply.received))).unwrap_or(Entry::AGELESS - 1)
             }),
@@ -223,6 +268,20 @@ impl Store {
             reply: SharedReply::new(entry),
             stored: true,
         }
+    }
+
+    /// Invalidates a task for one caller: polls in progress of this caller are not remembered.
+    pub fn invalidate_for(&self, task: &TaskId, caller: Caller) {
+        self.credential(caller)
+            .writes
+            .fetch_add(1, Ordering::AcqRel);
+        let dialect = Dialect::Unified;
+        let key = TaskKey {
+            caller,
+            dialect,
+            task: task.clone(),
+        };
+        self.purge_for(&key);
     }
 
     /// What upstream said of a task that it failed on and that is left alone at `now`.
@@ -287,7 +346,6 @@ impl Store {
 
     /// Forgets a task for every caller and in both dialects; polls under way will not bring it back.
     /// Says how many answers that were.
-    #[expect(clippy::must_use_candidate, reason = "done for its effect")]
     pub fn purge_task(&self, task: &TaskId) -> usize {
         self.invalidate(task);
         self.failures.clear_task(task.as_str());
@@ -300,7 +358,6 @@ impl Store {
     }
 
     /// Forgets everything; polls under way will not bring it back. Says how many answers that were.
-    #[expect(clippy::must_use_candidate, reason = "done for its effect")]
     pub fn purge_all(&self) -> usize {
         for epoch in &self.epochs {
             epoch.fetch_add(1, Ordering::AcqRel);
@@ -412,7 +469,6 @@ pub(super) mod tests {
     use crate::cache::cadence::TaskAge;
     use crate::cache::freshness::Lifetime;
     use crate::request::key::{CallerKey, Credentials};
-    use crate::task::Dialect;
 
     pub(in super::super) const HOUR: Duration = Duration::from_hours(1);
 
@@ -437,6 +493,7 @@ pub(super) mod tests {
                 fresh: HOUR,
                 stale_if_error: HOUR,
                 rule: Rule::Succeeded,
+                ends_at: None,
             }),
             age: None,
             credential: None,
@@ -467,8 +524,9 @@ pub(super) mod tests {
     async fn what_has_to_go_is_what_was_not_asked_for_and_it_leaves_nothing_behind() {
         let (store, key, decision) = store(20_000);
         let now = Instant::now();
+        let caller = key("first").caller;
         let lease = store.lease(&key("first"));
-        store.accept(&lease, now);
+        store.accept(caller, &lease, now);
         for number in 0..500 {
             let key = key(&number.to_string());
             store.keep(&key, reply(), &decision, 0, &store.lease(&key));
@@ -495,7 +553,7 @@ pub(super) mod tests {
         let (store, key, decision) = store(1 << 20);
         let (one, other) = (key("one"), key("other"));
         let lease = store.lease(&one);
-        store.accept(&lease, Instant::now());
+        store.accept(one.caller, &lease, Instant::now());
         store.keep(&one, reply(), &decision, 0, &lease);
         let entry = store.peek(&one).expect("is remembered");
         let digest = store.digest(&other);
@@ -525,6 +583,72 @@ pub(super) mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn keys_that_anybody_can_make_up_take_no_accepted_callers_place() {
+        let (store, key, decision) = store(1 << 20);
+        let (key, now) = (key("t"), Instant::now());
+        let lease = store.lease(&key);
+        store.accept(key.caller, &lease, now);
+        store.keep(&key, reply(), &decision, 0, &lease);
+        let callers = CallerKey::random().expect("random bytes");
+        for number in 0..CALLERS + STRANGERS {
+            let target = format!("/?{number}").parse().expect("a target");
+            let caller = callers.caller(&Credentials::new(HeaderMap::new(), target));
+            let stranger = TaskKey {
+                caller,
+                ..key.clone()
+            };
+            drop(store.lease(&stranger));
+            store.refuse(caller);
+        }
+        store.flush();
+        assert!(is_fresh(&store, &key, now));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_of_one_caller_leaves_another_ones_memory() {
+        let (store, key, decision) = store(1 << 20);
+        let now = Instant::now();
+        let (_, other) = (key("t"), circumstances().0("t"));
+        for key in [key("t"), other.clone()] {
+            let lease = store.lease(&key);
+            store.accept(key.caller, &lease, now);
+            store.keep(&key, reply(), &decision, 0, &lease);
+        }
+        let early = store.lease(&key("t"));
+        store.invalidate_for(&TaskId::new("t"), key("t").caller);
+        assert!(!is_shown(&store, &key("t"), now));
+        assert!(is_fresh(&store, &other, now));
+        assert!(!store.keep(&key("t"), reply(), &decision, 0, &early).stored);
+        store.invalidate(&TaskId::new("t"));
+        assert!(!is_shown(&store, &other, now));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_signature_ends_by_the_wall_clock_which_a_suspended_machine_does_not_stop() {
+        let (store, key, decision) = store(1 << 20);
+        let (key, now) = (key("t"), Instant::now());
+        let keep = |ends_at: i64| {
+            let lifetime = decision.lifetime.map(|lifetime| Lifetime {
+                ends_at: Some(ends_at),
+                ..lifetime
+            });
+            let decision = Decision {
+                lifetime,
+                ..decision.clone()
+            };
+            let lease = store.lease(&key);
+            store.accept(key.caller, &lease, now);
+            assert!(store.keep(&key, reply(), &decision, 0, &lease).stored);
+        };
+        let wall = crate::message::fields::unix_now();
+        keep(wall + 3600);
+        assert!(is_fresh(&store, &key, now));
+        // By the gateway's own clock it is as fresh as before.
+        keep(wall - 1);
+        assert!(!is_shown(&store, &key, now));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_poll_from_before_a_refusal_does_not_accept_the_caller_again() {
         let (store, key, decision) = store(1 << 20);
         let (key, now) = (key("t"), Instant::now());
@@ -532,11 +656,11 @@ pub(super) mod tests {
         let early = store.lease(&key);
         store.refuse(caller);
         let late = store.lease(&key);
-        store.accept(&early, now);
+        store.accept(caller, &early, now);
         assert!(!store.keep(&key, reply(), &decision, 0, &early).stored);
         assert!(store.keep(&key, reply(), &decision, 0, &late).stored);
         assert!(!is_shown(&store, &key, now));
-        store.accept(&late, now);
+        store.accept(caller, &late, now);
         assert!(is_fresh(&store, &key, now));
     }
 }

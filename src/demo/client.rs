@@ -1,4 +1,4 @@
-//! One client program: makes tasks and asks for their status, through the gateway.
+//! A client of the gateway: creates tasks and polls their status.
 
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ use tokio::time::{Instant, timeout};
 use super::workload::Job;
 use crate::gateway::Problem;
 
-/// How long a client waits for an answer; the gateway gives up on upstream earlier.
+/// Timeout of a request; the gateway's own is shorter.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One of the two status paths.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Path {
     /// `/v1/video/generations`.
     Unified,
@@ -28,7 +28,7 @@ pub(super) enum Path {
 }
 
 impl Path {
-    /// Where tasks are made; they are polled below it.
+    /// Path of the create request; status paths lie below it.
     pub(super) const fn base(self) -> &'static str {
         match self {
             Self::Unified => "/v1/video/generations",
@@ -36,7 +36,7 @@ impl Path {
         }
     }
 
-    /// Every other poller, or task, has the one and the rest the other.
+    /// Path number `number`: the two alternate.
     pub(super) fn of(number: usize) -> Self {
         if number.is_multiple_of(2) {
             Self::Unified
@@ -46,27 +46,25 @@ impl Path {
     }
 }
 
-/// A client with connections of its own; clones share them.
-#[derive(Clone, Debug)]
+/// A client with its own connections; clones share them.
+#[derive(Debug, Clone)]
 pub(super) struct Client {
     gateway: String,
     http: legacy::Client<HttpConnector, Full<Bytes>>,
 }
 
-/// A whole answer.
+/// An answer, read to its end.
 #[derive(Debug)]
 pub(super) struct Answer {
-    /// Its status.
     pub(super) status: StatusCode,
     headers: HeaderMap,
-    /// Its bytes.
     pub(super) body: Bytes,
-    /// When it was asked for.
-    pub(super) asked: Instant,
+    /// When the request was sent.
+    pub(super) sent: Instant,
 }
 
 impl Client {
-    /// Of the gateway at this base URL.
+    /// Creates a client of the gateway at this base URL.
     pub(super) fn new(gateway: &str) -> Self {
         Self {
             gateway: gateway.to_owned(),
@@ -77,8 +75,8 @@ impl Client {
         }
     }
 
-    /// Makes a task through the gateway, and gives its id.
-    pub(super) async fn make(&self, job: &Job, path: Path) -> Result<String, Problem> {
+    /// Creates a task, and returns its id.
+    pub(super) async fn create(&self, job: &Job, path: Path) -> Result<String, Problem> {
         let body = job.document().to_string();
         let answer = self
             .send(Method::POST, path.base(), job.key, body.into())
@@ -91,7 +89,7 @@ impl Client {
         Ok(id.as_str().ok_or("no id")?.to_owned())
     }
 
-    /// One status poll.
+    /// Polls a task's status.
     pub(super) async fn status(&self, path: Path, key: &str, id: &str) -> Result<Answer, Problem> {
         let target = format!("{}/{id}", path.base());
         self.send(Method::GET, &target, key, Bytes::new()).await
@@ -110,14 +108,14 @@ impl Client {
             .header(AUTHORIZATION, format!("Bearer {key}"))
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(body))?;
-        let asked = Instant::now();
+        let sent = Instant::now();
         timeout(PATIENCE, async {
             let (parts, body) = self.http.request(request).await?.into_parts();
             Ok(Answer {
                 status: parts.status,
                 headers: parts.headers,
                 body: body.collect().await?.to_bytes(),
-                asked,
+                sent,
             })
         })
         .await?
@@ -125,12 +123,12 @@ impl Client {
 }
 
 impl Answer {
-    /// How the gateway came by it.
+    /// The `cache-status` field, or an empty string.
     pub(super) fn cache_status(&self) -> &str {
         self.header("cache-status")
     }
 
-    /// How old the gateway says it is, in seconds.
+    /// The `age` field, in seconds.
     pub(super) fn age(&self) -> Option<u64> {
         self.header(AGE.as_str()).parse().ok()
     }

@@ -1,4 +1,4 @@
-//! The crowd: tasks are made through the gateway and polled by many until they are over; then comes the next.
+//! The crowd: creates tasks through the gateway, polls each from many clients until it ends, then creates the next.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -15,12 +15,12 @@ use super::workload::{Job, Workload, chance};
 use crate::simulator::{Simulator, State};
 use crate::sync::lock;
 
-/// How often a poller asks again after the end, as front ends do that learn of it late.
+/// Polls after a task's end, as front ends send that notice it late.
 const LATE_POLLS: u32 = 3;
-/// How long a task's next owner waits after one that could not be made.
+/// Pause after a failed create request.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Everyone who polls, and what they share.
+/// What all pollers share.
 #[derive(Debug)]
 pub(super) struct Crowd {
     gateway: String,
@@ -32,7 +32,7 @@ pub(super) struct Crowd {
 }
 
 impl Crowd {
-    /// A crowd that polls the gateway at this base URL, and checks what it is told with the simulator behind it.
+    /// Creates a crowd for the gateway at this base URL; the simulator behind it knows the true states.
     pub(super) fn new(
         gateway: String,
         simulator: Simulator,
@@ -51,32 +51,32 @@ impl Crowd {
         }
     }
 
-    /// Keeps so many tasks on stage, each with so many pollers, until told to stop; polls under way get their answer.
+    /// Keeps `tasks` tasks running, each with `pollers` pollers, until `stop` is cancelled. Polls in flight are awaited.
     pub(super) async fn poll(self, tasks: usize, pollers: usize) {
         let crowd = Arc::new(self);
         let mut slots = JoinSet::new();
         for slot in 0..tasks {
             let crowd = Arc::clone(&crowd);
-            let entrance = crowd.workload.entrance(slot, tasks);
+            let delay = crowd.workload.start_delay(slot, tasks);
             slots.spawn(async move {
-                crowd.pause(entrance).await;
+                crowd.pause(delay).await;
                 crowd.fill(slot, pollers).await;
             });
         }
         while slots.join_next().await.is_some() {}
     }
 
-    /// One task after the other.
+    /// Runs one task after the other in a slot.
     async fn fill(self: Arc<Self>, slot: usize, pollers: usize) {
         let client = Client::new(&self.gateway);
         while !self.stop.is_cancelled() {
             let job = self.workload.next();
-            let Ok(id) = client.make(&job, Path::of(slot)).await else {
-                self.tally().not_made += 1;
+            let Ok(id) = client.create(&job, Path::of(slot)).await else {
+                self.tally().not_created += 1;
                 self.pause(PAUSE).await;
                 continue;
             };
-            self.tally().enters(slot, job.clone(), id.clone());
+            self.tally().started(slot, job.clone(), id.clone());
             let mut group = JoinSet::new();
             for number in 0..pollers {
                 let poller = Poller {
@@ -95,31 +95,32 @@ impl Crowd {
                 end = end.max(seen.unwrap_or_default());
             }
             if end.is_some_and(is_over) {
-                self.pry(&client, slot, &job, &id).await;
+                self.poll_with_foreign_key(&client, slot, &job, &id).await;
             }
-            self.tally().leaves(slot, end);
+            let truth = self.simulator.truth(&id).map(|truth| truth.state);
+            self.tally().finished(slot, truth);
         }
     }
 
-    /// Polls a finished task, which the gateway remembers for its owner, with a key that it does not belong to.
-    async fn pry(&self, client: &Client, slot: usize, job: &Job, id: &str) {
+    /// Polls a finished task, which the gateway has cached for its owner, with a key that does not own it.
+    async fn poll_with_foreign_key(&self, client: &Client, slot: usize, job: &Job, id: &str) {
         let path = Path::of(slot);
-        let Some(answer) = self.status(client, slot, path, job.stranger, id).await else {
+        let Some(answer) = self.status(client, slot, path, job.foreign_key, id).await else {
             return;
         };
-        // new-api says 400 where OpenAI says 404.
+        // new-api answers 400 where OpenAI answers 404.
         match answer.status.as_u16() {
             200 => {
                 let violation = Violation::Foreign("another key's task was shown".into());
-                let place = || place(job, path, id, answer.cache_status());
-                self.tally().violated(&violation, place);
+                let context = || context(job, path, id, answer.cache_status());
+                self.tally().violated(&violation, context);
             }
-            400 | 404 => self.tally().turned_away += 1,
+            400 | 404 => self.tally().refused += 1,
             code => *self.tally().errors.entry(code).or_default() += 1,
         }
     }
 
-    /// One status poll; `None` where no answer came.
+    /// Sends one status poll and counts it; `None` if there is no answer.
     async fn status(
         &self,
         client: &Client,
@@ -130,13 +131,13 @@ impl Crowd {
     ) -> Option<Answer> {
         let answer = client.status(path, key, id).await;
         match &answer {
-            Ok(answer) => self.tally().answered(slot, answer.asked.elapsed()),
+            Ok(answer) => self.tally().answered(slot, answer.sent.elapsed()),
             Err(_) => self.tally().unanswered += 1,
         }
         answer.ok()
     }
 
-    /// Waits, but not beyond the end of the demo.
+    /// Sleeps, but no longer than the demo runs.
     async fn pause(&self, pause: Duration) {
         let _ = timeout(pause, self.stop.cancelled()).await;
     }
@@ -146,7 +147,7 @@ impl Crowd {
     }
 }
 
-/// One client that wants to know when its video is ready.
+/// One client that waits for its video.
 struct Poller {
     crowd: Arc<Crowd>,
     client: Client,
@@ -158,7 +159,7 @@ struct Poller {
 }
 
 impl Poller {
-    /// Polls about once a second until the task is over, and a few times more; gives what it saw last.
+    /// Polls about once a second until the task ends, and a few times more; returns the last state it saw.
     async fn watch(mut self) -> Option<State> {
         let stop = self.crowd.stop.clone();
         self.crowd
@@ -188,26 +189,26 @@ impl Poller {
         let cache_status = answer.cache_status();
         let origin = Origin::read(cache_status);
         let age = answer.age();
-        let since = crowd.allowance.since(answer.asked, origin, age);
+        let since = crowd.allowance.since(answer.sent, origin, age);
         let truth = crowd
             .simulator
             .states_between(&self.id, since, Instant::now())
             .unwrap_or_default();
         let judged = judge(&self.id, self.path, &answer.body, &truth, self.seen);
         let mut tally = crowd.tally();
-        tally.came_from(origin);
+        tally.count_origin(origin);
         tally.checked += 1;
         match judged {
             Ok(state) => self.seen = Some(state),
             Err(violation) => tally.violated(&violation, || {
-                place(&self.job, self.path, &self.id, cache_status)
+                context(&self.job, self.path, &self.id, cache_status)
             }),
         }
     }
 }
 
-/// Where a violation was seen.
-fn place(job: &Job, path: Path, id: &str, cache_status: &str) -> String {
+/// Describes the answer that a violation was found in.
+fn context(job: &Job, path: Path, id: &str, cache_status: &str) -> String {
     let (base, channel) = (path.base(), job.channel.name());
     format!("{base}/{id}, channel {channel}, cache-status: {cache_status}")
 }

@@ -2,14 +2,14 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `workload` | the tasks that are made, and with which key |
+//! | `workload` | the tasks: owner, channel, lifetime, outcome |
 //! | `crowd`, `client` | the pollers |
-//! | `referee` | judges every answer against what the simulator knows |
-//! | `tally` | counts |
-//! | `view` | what is shown, as plain values |
-//! | `render`, `report`, `paint` | that as a picture, as lines, and in color |
-//! | `screen` | the terminal |
-//! | `endpoints` | where to send requests of one's own |
+//! | `referee` | judges every answer against the true states |
+//! | `tally` | counters |
+//! | `view` | the view model: all that is shown, as plain values |
+//! | `render`, `report`, `paint` | the view as a picture, as plain lines, and in colour |
+//! | `screen` | standard output |
+//! | `endpoints` | where to send requests by hand |
 
 mod client;
 mod crowd;
@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Config, LogRequests, UpstreamUrl};
 use crate::daemon::Bound;
-use crate::gateway::Problem;
+use crate::gateway::{Gateway, Problem};
 use crate::simulator::{self, Fault, Rule, Simulator};
 use crate::sync::lock;
 use crowd::Crowd;
@@ -45,31 +45,35 @@ use tally::{Rates, Tally};
 use view::View;
 use workload::{KEYS, Workload};
 
-/// How many finished tasks the simulator still knows, so that a long demo stays small.
-const REMEMBERED: usize = 10_000;
+/// Finished tasks that the simulator keeps, so that a long demo stays small.
+const KEPT_TASKS: usize = 10_000;
+/// Faults injected into upstream polls. Each of them fails the poll of a client without a gateway.
+const FAULTS: [Fault; 3] = [Fault::RateLimited, Fault::BadGateway, Fault::Html];
+/// The share of upstream polls that each of them strikes.
+const FAULT_RATE: f64 = 0.01;
 
-/// What can be set about the demo.
-#[derive(Clone, Debug, clap::Args)]
+/// Options of `pollgate demo`.
+#[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// How many tasks live at a time; one that is over makes room for the next.
+    /// Number of tasks at a time; when one ends, the next is created.
     #[arg(long, value_name = "N", default_value = "20", value_parser = clap::value_parser!(u16).range(1..=1000))]
     tasks: u16,
-    /// How many clients poll each task, about once a second, half of them on each status path.
+    /// Number of clients that poll each task, about once a second, half of them on each status path.
     #[arg(long, value_name = "N", default_value = "25", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pollers: u16,
-    /// When to stop; without it, at Ctrl-C.
+    /// Stop after this many seconds instead of at Ctrl-C.
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: Option<u64>,
-    /// Where the gateway listens; port 0 takes a free one, and the demo tells which.
+    /// Address of the gateway; port 0 takes a free port, which the demo prints.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
-    /// Where the gateway's metrics are served, or "off"; port 0 takes a free one.
+    /// Address of the admin listener, or "off"; port 0 takes a free port.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0", value_parser = admin)]
     admin: Admin,
 }
 
-/// An address, or none.
-#[derive(Clone, Copy, Debug)]
+/// The admin listener's address, or none.
+#[derive(Debug, Clone, Copy)]
 struct Admin(Option<SocketAddr>);
 
 fn admin(text: &str) -> Result<Admin, String> {
@@ -82,43 +86,60 @@ fn admin(text: &str) -> Result<Admin, String> {
     Ok(Admin(Some(address)))
 }
 
-/// Runs the demo until its time is over or `stop` is cancelled.
+/// Runs the demo for `--seconds` or until `stop` is cancelled.
 ///
 /// # Errors
-/// A port is taken, or the demo's own check failed: a poller was told what it should not have been.
+/// A port is taken, or the demo's own check failed: a poller got a wrong answer.
 pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Problem> {
     let (tasks, pollers) = (usize::from(options.tasks), usize::from(options.pollers));
     let simulator = Simulator::new(simulator_settings(tasks));
     let upstream = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let config = gateway_config(&options, upstream.local_addr()?)?;
     let allowance = Allowance::of(&config.cache);
-    let gateway = Bound::new(config).await?;
+    let bound = Bound::new(config).await?;
+    let gateway = bound.gateway().clone();
     let endpoints = Endpoints {
-        gateway: format!("http://{}", gateway.address()?),
-        admin: gateway
+        gateway: format!("http://{}", bound.address()?),
+        admin: bound
             .admin_address()
             .map(|address| format!("http://{address}")),
     };
+    let tally = Arc::new(Mutex::new(Tally::new(tasks)));
+    let mut show = Show {
+        simulator: simulator.clone(),
+        gateway,
+        tally: Arc::clone(&tally),
+        rates: Rates::default(),
+        started: Instant::now(),
+        seconds: options.seconds,
+    };
     let mut screen = Screen::new();
     if let Screen::Plain { .. } = screen {
-        say(&report::opening(&endpoints, tasks, pollers))?;
+        let faults = FAULTS.map(Fault::name);
+        let fault_rate = show.view().fault_percent();
+        say(&report::opening(
+            &endpoints,
+            tasks,
+            pollers,
+            &faults,
+            &fault_rate,
+        ))?;
     }
 
-    // Front to back: the crowd stops at `stop`, the gateway when the crowd is done, the simulator last.
+    // The crowd stops at `stop`, the gateway when the crowd is done, the simulator last.
     let (done, drained) = (CancellationToken::new(), CancellationToken::new());
-    let behind = {
+    let simulating = {
         let (simulator, drained) = (simulator.clone(), drained.clone());
         tokio::spawn(async move { simulator.run(upstream, drained.cancelled_owned()).await })
     };
-    let gateway = {
+    let serving = {
         let (done, stop) = (done.clone(), stop.clone());
         tokio::spawn(async move {
-            let served = gateway.run(done).await;
+            let served = bound.run(done).await;
             stop.cancel();
             served
         })
     };
-    let tally = Arc::new(Mutex::new(Tally::new(tasks)));
     let crowd = tokio::spawn({
         let workload = Workload::new(options.seconds);
         let (gateway, stop) = (endpoints.gateway.clone(), stop.clone());
@@ -126,16 +147,9 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Proble
         Crowd::new(gateway, simulator, allowance, workload, tally, stop).poll(tasks, pollers)
     });
 
-    let started = Instant::now();
-    let mut show = Show {
-        simulator: simulator.clone(),
-        tally: Arc::clone(&tally),
-        rates: Rates::default(),
-        started,
-        seconds: options.seconds,
-    };
+    show.started = Instant::now();
     let time = options.seconds.map_or(Duration::MAX, Duration::from_secs);
-    // A reader that went away (`| head`) has seen enough: the demo ends as if it had been stopped.
+    // A reader that closed the pipe (`| head`) ends the demo like Ctrl-C.
     let shown = tokio::select! {
         shown = show.run(&mut screen, &endpoints) => shown,
         _ = timeout(time, stop.cancelled()) => Ok(()),
@@ -143,15 +157,19 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Proble
     stop.cancel();
     let shown = shown.and(screen.leave());
     crowd.await?;
-    let view = show.view();
+    let elapsed = show.started.elapsed();
     done.cancel();
-    gateway.await??;
+    serving.await??;
     drained.cancel();
-    behind.await??;
+    simulating.await??;
 
+    // Only now has the gateway counted every answer.
+    let view = View {
+        elapsed,
+        ..show.view()
+    };
     let tally = lock(&tally);
-    let faults = simulator.counts().faults.values().sum();
-    let shown = shown.and_then(|()| say(&report::summary(&view, &tally, faults)));
+    let shown = shown.and_then(|()| say(&report::summary(&view, &tally)));
     if let Some(failure) = report::failure(&tally) {
         return Err(failure.into());
     }
@@ -161,9 +179,10 @@ pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Proble
     }
 }
 
-/// Looks again and again.
+/// Shows a view at regular intervals.
 struct Show {
     simulator: Simulator,
+    gateway: Gateway,
     tally: Arc<Mutex<Tally>>,
     rates: Rates,
     started: Instant,
@@ -171,7 +190,7 @@ struct Show {
 }
 
 impl Show {
-    /// Shows one view after the other; ends only with an error.
+    /// Shows views until standard output fails.
     async fn run(&mut self, screen: &mut Screen, endpoints: &Endpoints) -> io::Result<()> {
         let mut pace = interval(screen.pace());
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -194,28 +213,29 @@ impl Show {
         View {
             elapsed: self.started.elapsed(),
             seconds: self.seconds,
-            ..View::look(&self.simulator, &lock(&self.tally), &self.rates)
+            ..View::new(
+                &self.simulator,
+                self.gateway.metrics(),
+                &lock(&self.tally),
+                &self.rates,
+            )
         }
     }
 }
 
-/// Some latency, and now and then a fault for the gateway to hide.
+/// Some latency, and faults for the gateway to hide.
 fn simulator_settings(tasks: usize) -> simulator::Settings {
     simulator::Settings {
         keys: KEYS.map(str::to_owned).into(),
         latency: (Duration::from_millis(30)..=Duration::from_millis(120)).into(),
-        faults: vec![
-            Rule::new(Fault::RateLimited).rate(0.01),
-            Rule::new(Fault::BadGateway).rate(0.01),
-            Rule::new(Fault::Html).rate(0.01),
-        ],
-        max_tasks: REMEMBERED + tasks,
+        faults: FAULTS.map(|fault| Rule::new(fault).rate(FAULT_RATE)).into(),
+        max_tasks: KEPT_TASKS + tasks,
         ..simulator::Settings::default()
     }
 }
 
-/// The defaults, but for the ports, the log (the picture needs the terminal), and `adaptive`: without it the referee
-/// can be strict about how old an answer may be.
+/// The defaults, except for the ports, the log (the picture needs the terminal), and `adaptive`: without it the referee
+/// can be strict about an answer's age.
 fn gateway_config(options: &Options, upstream: SocketAddr) -> Result<Config, Problem> {
     let url = format!("http://{upstream}");
     Ok(Config {

@@ -1,9 +1,9 @@
-//! Lines of styled text, cut to a width and painted with ANSI colours, or left plain.
+//! Styled lines: cut to a width, painted with ANSI colours or left plain.
 
 use std::fmt::Write as _;
 
-/// How a piece of a line looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Style of one span of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Style {
     Plain,
     Bold,
@@ -16,7 +16,7 @@ pub(super) enum Style {
 }
 
 impl Style {
-    /// Its number in "select graphic rendition".
+    /// The SGR parameter (ECMA-48, "select graphic rendition").
     const fn code(self) -> Option<u8> {
         match self {
             Self::Plain => None,
@@ -31,37 +31,36 @@ impl Style {
     }
 }
 
-/// A line in pieces. All its characters are one column wide.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// A line of styled spans. Every character is one column wide.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Line(Vec<(Style, String)>);
 
 impl Line {
-    /// An empty one.
     pub(super) fn new() -> Self {
         Self::default()
     }
 
-    /// With this at its end.
+    /// Appends a span.
     #[must_use]
     pub(super) fn then(mut self, style: Style, text: impl Into<String>) -> Self {
         self.0.push((style, text.into()));
         self
     }
 
-    /// With this at its end.
+    /// Appends a plain span.
     #[must_use]
     pub(super) fn text(self, text: impl Into<String>) -> Self {
         self.then(Style::Plain, text)
     }
 
-    /// With another line at its end.
+    /// Appends another line's spans.
     #[must_use]
     pub(super) fn join(mut self, mut other: Self) -> Self {
         self.0.append(&mut other.0);
         self
     }
 
-    /// With this at its end, flush right in a line of `width` columns, if there is room for both.
+    /// Appends a span flush right at `width` columns, or nothing where it does not fit.
     #[must_use]
     pub(super) fn right(self, width: usize, style: Style, text: &str) -> Self {
         match width.checked_sub(self.width() + text.chars().count()) {
@@ -70,12 +69,12 @@ impl Line {
         }
     }
 
-    /// How many columns it takes.
+    /// Width in columns.
     pub(super) fn width(&self) -> usize {
         self.0.iter().map(|(_, text)| text.chars().count()).sum()
     }
 
-    /// What goes to the terminal: no wider than `width`, with colours if wanted.
+    /// Text for the terminal, cut to `width` columns.
     pub(super) fn paint(&self, width: usize, colours: bool) -> String {
         let mut left = width;
         let mut painted = String::new();
@@ -93,14 +92,14 @@ impl Line {
     }
 }
 
-/// A bar of `width` columns, filled for `part` of `whole`: the filled piece, and the rest.
+/// A bar of `width` columns, split into its filled part (`part` of `whole`) and the remainder.
 pub(super) fn bar(part: u64, whole: u64, width: usize) -> (String, String) {
     let columns = u128::from(part.min(whole)) * (width as u128) / u128::from(whole.max(1));
     let filled = usize::try_from(columns).unwrap_or(width);
     ("█".repeat(filled), "░".repeat(width - filled))
 }
 
-/// One column a value, all to the scale of `top`; nothing where the value is 0.
+/// A sparkline of one column per value, scaled to `top`; blank for 0.
 pub(super) fn sparkline(values: impl Iterator<Item = u64>, top: u64) -> String {
     const STEPS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     values
@@ -114,12 +113,12 @@ pub(super) fn sparkline(values: impl Iterator<Item = u64>, top: u64) -> String {
         .collect()
 }
 
-/// A whole number with commas: `12,345`.
+/// Formats a number with thousands separators: `12,345`.
 pub(super) fn number(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -132,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_cut_by_what_is_seen_of_it() {
+    fn a_line_is_cut_at_its_visible_width() {
         let line = Line::new()
             .then(Style::Bold, "ab")
             .then(Style::Red, "cd")
@@ -143,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_flush_right_gives_way_when_there_is_no_room() {
+    fn a_flush_right_span_is_dropped_where_it_does_not_fit() {
         let line = Line::new().text("ab");
         assert_eq!(
             line.clone().right(6, Style::Dim, "xy").paint(9, false),
@@ -153,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn bars_and_sparklines_keep_to_their_scale() {
+    fn bars_and_sparklines_are_to_scale() {
         assert_eq!(bar(1, 4, 8), ("██".into(), "░░░░░░".into()));
         assert_eq!(bar(9, 4, 2), ("██".into(), String::new()));
         assert_eq!(bar(0, 0, 2), (String::new(), "░░".into()));
@@ -162,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_read_by_threes() {
+    fn numbers_have_thousands_separators() {
         assert_eq!(number(7), "7");
         assert_eq!(number(123), "123");
         assert_eq!(number(1_234_567), "1,234,567");

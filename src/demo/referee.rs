@@ -1,7 +1,7 @@
-//! The referee: judges what a poller was told by what the simulator knows to be true.
+//! The referee: judges every answer to a poller against the true states that the simulator knows.
 //!
-//! Pure: answers, states and times come in as values. It shares no code with the gateway's own reading of documents,
-//! so that a mistake there shows here.
+//! Pure: answers, states and times are passed in as values. It shares no code with the gateway's own reader of
+//! documents, so that a mistake there shows here.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,24 +13,25 @@ use super::client::Path;
 use crate::config::Cache;
 use crate::simulator::State;
 
-/// What clocks, sockets and a busy machine may add to the age of a state.
+/// What clocks, sockets and a busy machine may add to a state's age.
 const SLACK: Duration = Duration::from_secs(1);
 
-/// How the gateway came by an answer, as its `cache-status` says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where an answer came from, according to its `cache-status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// Remembered, and still fresh.
+    /// Cached and fresh.
     Hit,
-    /// Another client's poll was under way.
+    /// Another client's upstream poll.
     Shared,
-    /// A poll of its own.
+    /// An upstream poll of its own.
     Fetched,
     /// The last known state, while upstream fails.
     Stale,
 }
 
 impl Origin {
-    /// Reads a `cache-status`. `fwd=stale` alone is no old answer: upstream was asked again, and answered.
+    /// Parses a `cache-status`. `fwd=stale` alone is not a stale answer: the cached one was stale, so upstream was
+    /// asked and answered.
     pub(super) fn read(cache_status: &str) -> Self {
         let mut parameters = cache_status.split(';').map(str::trim).skip(1);
         let says = |word: &str| parameters.clone().any(|parameter| parameter == word);
@@ -46,14 +47,14 @@ impl Origin {
     }
 }
 
-/// How old a state may be when it is told.
-#[derive(Clone, Copy, Debug)]
+/// How old a state may be when a client gets it.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Allowance {
     fresh: Duration,
 }
 
 impl Allowance {
-    /// For a gateway with these settings.
+    /// The allowance of a gateway with these settings.
     pub(super) fn of(cache: &Cache) -> Self {
         let stretched = cache.adaptive.then_some(cache.in_flight_max);
         Self {
@@ -61,50 +62,50 @@ impl Allowance {
         }
     }
 
-    /// The earliest moment whose state may be told to a client that asked at `start`.
+    /// The earliest moment whose state may be in an answer to a poll sent at `start`.
     ///
-    /// An answer that stands in for a failing upstream may be as old as it owns up to be (`age`, in whole seconds).
+    /// A stale answer may be as old as its `age` says, which is in whole seconds.
     pub(super) fn since(self, start: Instant, origin: Origin, age: Option<u64>) -> Instant {
-        let told = match origin {
+        let declared = match origin {
             Origin::Stale => age.map_or(Duration::ZERO, |age| Duration::from_secs(age + 1)),
             _ => Duration::ZERO,
         };
         start
-            .checked_sub(self.fresh.max(told) + SLACK)
+            .checked_sub(self.fresh.max(declared) + SLACK)
             .unwrap_or(start)
     }
 }
 
 /// What a poller must never see.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Violation {
-    /// A state that the task did not have, or an answer that tells none.
+    /// A state that the task did not have, or an answer without a readable state.
     Wrong(String),
-    /// A state that comes before the one that the same poller saw last.
+    /// An earlier state than the same poller saw before.
     Backward {
-        /// What it saw last.
+        /// The state that the poller saw last.
         before: State,
-        /// What it was told then.
+        /// The state in this answer.
         now: State,
     },
-    /// Something of another task's, or of another key's.
+    /// Data of another task or of another key.
     Foreign(String),
 }
 
 impl fmt::Display for Violation {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Wrong(what) => write!(to, "wrong: {what}"),
+            Self::Wrong(what) => write!(f, "wrong: {what}"),
             Self::Backward { before, now } => {
-                write!(to, "backward: {} after {}", now.name(), before.name())
+                write!(f, "backward: {} after {}", now.name(), before.name())
             }
-            Self::Foreign(what) => write!(to, "foreign: {what}"),
+            Self::Foreign(what) => write!(f, "foreign: {what}"),
         }
     }
 }
 
-/// Judges the body of a 200: what it says of task `asked` on `path`, against the states that were true in the
-/// allowed time, in order, and the one that the poller saw last. Gives the state that it tells.
+/// Judges the body of a 200 for task `asked` on `path` and returns the state in it. `truth` holds the states that were
+/// true within the allowance, in order, and `before` the state that the poller saw last.
 pub(super) fn judge(
     asked: &str,
     path: Path,
@@ -113,7 +114,7 @@ pub(super) fn judge(
     before: Option<State>,
 ) -> Result<State, Violation> {
     let document: Value = serde_json::from_slice(body)
-        .map_err(|error| Violation::Wrong(format!("no JSON: {error}")))?;
+        .map_err(|error| Violation::Wrong(format!("not JSON: {error}")))?;
     let (id, word) = match path {
         Path::Unified => (&document["data"]["task_id"], &document["data"]["status"]),
         Path::OpenAi => (&document["id"], &document["status"]),
@@ -127,11 +128,11 @@ pub(super) fn judge(
     let state = word
         .as_str()
         .and_then(|word| read(word, path))
-        .ok_or_else(|| Violation::Wrong(format!("the status {word} is not this path's")))?;
+        .ok_or_else(|| Violation::Wrong(format!("{word} is not a status of this path")))?;
     if !truth.contains(&state) {
         let names: Vec<_> = truth.iter().map(|state| state.name()).collect();
-        let (told, truth) = (state.name(), names.join(", then "));
-        return Err(Violation::Wrong(format!("{told}, when it was {truth}")));
+        let (state, truth) = (state.name(), names.join(", then "));
+        return Err(Violation::Wrong(format!("{state}, when it was {truth}")));
     }
     match before {
         Some(before) if !follows(before, state) => Err(Violation::Backward { before, now: state }),
@@ -139,13 +140,13 @@ pub(super) fn judge(
     }
 }
 
-/// Whether it is over.
+/// Whether the state is terminal.
 pub(super) fn is_over(state: State) -> bool {
     matches!(state, State::Succeeded | State::Failed)
 }
 
-/// A status word of this path. On the unified path upstream's own words for rows pass through. `NOT_START`, which
-/// one channel calls queued and another processing, is in neither list: no task of the demo is ever in it.
+/// Parses a status of this path; on the unified path upstream's own row statuses pass through. `NOT_START`, which is
+/// queued in some channels and processing in others, is missing: no task of the demo is ever in it.
 fn read(word: &str, path: Path) -> Option<State> {
     Some(match (path, word) {
         (Path::OpenAi, "queued") | (Path::Unified, "queued" | "SUBMITTED" | "QUEUED") => {
@@ -160,12 +161,12 @@ fn read(word: &str, path: Path) -> Option<State> {
     })
 }
 
-/// Whether a task may go from one state to the other; what is over stays as it ended.
+/// Whether a task may go from one state to the other. A terminal state is the last one.
 fn follows(before: State, now: State) -> bool {
     now == before || (now > before && !is_over(before))
 }
 
-/// A URL anywhere in the document that does not lead to the task. The simulator's URLs all name theirs.
+/// A URL anywhere in the document that does not contain the task's id. All of the simulator's URLs contain theirs.
 fn stray_url<'a>(value: &'a Value, asked: &str) -> Option<&'a str> {
     match value {
         Value::String(text) => {
@@ -252,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_of_the_other_dialect_is_wrong() {
+    fn a_status_of_the_other_dialect_is_wrong() {
         for word in ["processing", "IN_PROGRESS", "cancelled", "unknown", ""] {
             let judged = judge(
                 "task_T",
@@ -274,20 +275,20 @@ mod tests {
     }
 
     #[test]
-    fn a_page_in_the_place_of_an_answer_is_wrong() {
+    fn a_page_instead_of_a_document_is_wrong() {
         let judged = judge("task_T", Path::OpenAi, b"<html>", &[Queued], None);
         assert!(matches!(judged, Err(Violation::Wrong(_))));
     }
 
     #[test]
-    fn a_state_before_the_last_one_is_backward() {
+    fn an_earlier_state_than_the_last_one_is_backward() {
         for (before, word, now) in [
             (Processing, "queued", Queued),
             (Succeeded, "in_progress", Processing),
             (Succeeded, "failed", Failed),
             (Failed, "completed", Succeeded),
         ] {
-            // True in that time, so that it is nothing but backward.
+            // Both were true within the allowance, so that the answer is backward and not wrong.
             let judged = judge(
                 "task_T",
                 Path::OpenAi,
@@ -323,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn where_an_answer_came_from_is_read_from_its_cache_status() {
+    fn an_answers_origin_is_read_from_its_cache_status() {
         for (text, origin) in [
             ("pollgate; hit; ttl=1", Origin::Hit),
             (
@@ -341,7 +342,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_an_answer_that_stands_in_may_be_older_than_fresh() {
+    async fn only_a_stale_answer_may_be_older_than_fresh() {
         let cache = Cache {
             adaptive: false,
             ..Cache::default()

@@ -1,16 +1,21 @@
-//! The live picture: one view, drawn for a terminal of a given size.
+//! The live picture: draws a view for a terminal of a given size.
 
 use super::endpoints::Endpoints;
 use super::paint::{Line, Style, bar, number, sparkline};
-use super::view::{Actor, View, time};
+use super::view::{TaskRow, View, time};
 use crate::simulator::State;
 
 /// The column where values begin.
-const LABEL: usize = 17;
-/// The widest that anything is drawn.
+const LABEL: usize = 18;
+/// Columns of a total and a rate, before a sparkline or a bar.
+const FIGURES: usize = 24;
+/// No picture is wider.
 const WIDEST: usize = 120;
+/// From this width on, the task table has a channel column.
+const WITH_CHANNEL: usize = 80;
 
-/// The lines of a picture, at most `height`, each to be cut to `width` when it is painted.
+/// Draws the picture in at most `height` lines. From 60 columns on every line fits; in a narrower terminal painting
+/// cuts it.
 pub(super) fn frame(view: &View, endpoints: &Endpoints, width: usize, height: usize) -> Vec<Line> {
     let width = width.min(WIDEST);
     let mut lines = vec![title(view, width), Line::new()];
@@ -20,9 +25,9 @@ pub(super) fn frame(view: &View, endpoints: &Endpoints, width: usize, height: us
     lines.push(Line::new());
     let end = footer(view, endpoints, width);
     let room = height.saturating_sub(lines.len() + end.len() + 1);
-    let stage = stage(view, width, room);
-    if !stage.is_empty() {
-        lines.extend(stage);
+    let table = task_table(view, width, room);
+    if !table.is_empty() {
+        lines.extend(table);
         lines.push(Line::new());
     }
     lines.extend(end);
@@ -34,13 +39,16 @@ fn title(view: &View, width: usize) -> Line {
     let clock = |seconds: u64| format!("{}:{:02}", seconds / 60, seconds % 60);
     let elapsed = clock(view.elapsed.as_secs());
     let clock = match view.seconds {
-        Some(seconds) => format!("{elapsed} of {}", clock(seconds)),
-        None => elapsed,
+        Some(seconds) => format!("{elapsed} of {} · Ctrl-C ends", clock(seconds)),
+        None => format!("{elapsed} · Ctrl-C ends"),
     };
-    Line::new()
-        .then(Style::Bold, " pollgate demo")
-        .then(Style::Dim, "  many pollers, one upstream poll")
-        .right(width - 1, Style::Dim, &format!("{clock} · Ctrl-C ends"))
+    let name = Line::new().then(Style::Bold, " pollgate demo");
+    let motto = name
+        .clone()
+        .then(Style::Dim, "  many pollers, one upstream poll");
+    let fits = motto.width() + 1 + clock.chars().count() < width;
+    let title = if fits { motto } else { name };
+    title.right(width.saturating_sub(1), Style::Dim, &clock)
 }
 
 /// Client polls against upstream polls, to one scale.
@@ -48,17 +56,16 @@ fn polls(view: &View, width: usize) -> [Line; 3] {
     let (client, upstream) = view.rates.now();
     let top = view.rates.seconds().map(|(client, _)| client).max();
     let top = top.unwrap_or_default();
-    let start = LABEL + 22;
-    let room = width.saturating_sub(start + 1);
+    let room = width.saturating_sub(LABEL + FIGURES + 1);
     let skip = view.rates.seconds().len().saturating_sub(room);
     let line = |label, style, total, rate, values: Vec<u64>| {
         labelled(label)
-            .then(Style::Bold, format!("{:>10}", number(total)))
-            .text(format!("{:>8}/s  ", number(rate)))
+            .then(Style::Bold, format!("{:>13}", number(total)))
+            .text(format!("{:>7}/s  ", number(rate)))
             .then(style, sparkline(values.into_iter(), top))
     };
     let seconds = || view.rates.seconds().skip(skip);
-    let (saved, rest) = bar(view.saved(), view.client, room);
+    let (avoided, remainder) = bar(view.avoided, view.client, room);
     [
         line(
             "client polls",
@@ -75,14 +82,14 @@ fn polls(view: &View, width: usize) -> [Line; 3] {
             seconds().map(|(_, upstream)| upstream).collect(),
         ),
         labelled("avoided")
-            .then(Style::Bold, format!("{:>10}", view.avoided()))
-            .text(" ".repeat(start - LABEL - 10))
-            .then(Style::Green, saved)
-            .then(Style::Dim, rest),
+            .then(Style::Bold, format!("{:>13}", number(view.avoided)))
+            .text(format!("{:>9}  ", view.share_avoided()))
+            .then(Style::Green, avoided)
+            .then(Style::Dim, remainder),
     ]
 }
 
-/// How the answers came about, how fast, and where the tasks stand.
+/// Latency, answers by origin, faults and their cost, and tasks by state.
 fn answers(view: &View, width: usize) -> Vec<Line> {
     let quantile = |name: &str, value| {
         Line::new()
@@ -101,48 +108,74 @@ fn answers(view: &View, width: usize) -> Vec<Line> {
         count("shared ", Style::Cyan, shared),
         count("fetched ", Style::Yellow, fetched),
         count("stale ", Style::Blue, stale),
-        count("errors ", Style::Red, view.errors),
     ];
-    let [queued, processing, succeeded, failed] = view.states;
+    let faults = [count("upstream ", Style::Yellow, view.injected())];
+    let estimate = format!("≈ {} (estimated)", number(view.failed_without_gateway()));
+    let failed = [
+        count("clients saw ", Style::Red, view.failed),
+        Line::new()
+            .then(Style::Dim, "without pollgate ")
+            .text(estimate),
+    ];
+    let [queued, processing, succeeded, failures] = view.states;
     let states = [
         count("queued ", Style::Plain, queued),
         count("processing ", Style::Yellow, processing),
         count("succeeded ", Style::Green, succeeded),
-        count("failed ", Style::Red, failed),
+        count("failed ", Style::Red, failures),
     ];
     let mut lines = flow("answered in", quantiles, width);
     lines.extend(flow("answers", origins, width));
+    lines.extend(flow("injected faults", faults, width));
+    lines.extend(flow("failed polls", failed, width));
     lines.extend(flow("tasks", states, width));
     lines
 }
 
-/// A label and what belongs to it, on as many lines as that takes.
+/// A label and its items, wrapped between items.
 fn flow(label: &str, items: impl IntoIterator<Item = Line>, width: usize) -> Vec<Line> {
     let mut lines = Vec::new();
     let mut line = labelled(label);
     for item in items {
-        if line.width() > LABEL && line.width() + item.width() > width {
-            lines.push(std::mem::replace(&mut line, labelled("")));
+        if line.width() == LABEL {
+            line = line.join(item);
+        } else if line.width() + 2 + item.width() > width {
+            lines.push(std::mem::replace(&mut line, labelled("").join(item)));
+        } else {
+            line = line.text("  ").join(item);
         }
-        line = line.join(item).text("  ");
     }
     lines.push(line);
     lines
 }
 
-/// The tasks on stage, as many as there is room for.
-fn stage(view: &View, width: usize, room: usize) -> Vec<Line> {
+/// As many of the tasks that are being polled as there is room for.
+fn task_table(view: &View, width: usize, room: usize) -> Vec<Line> {
     if room < 2 || view.tasks.is_empty() {
         return Vec::new();
     }
     let rows = room - 1;
     let all = view.tasks.len();
     let shown = if all <= rows { all } else { rows - 1 };
+    let channel = if width < WITH_CHANNEL {
+        String::new()
+    } else {
+        format!("{:<19}", "channel")
+    };
     let head = Line::new()
-        .then(Style::Dim, " task           channel            state")
-        .right(width - 1, Style::Dim, "client polls → upstream");
+        .then(Style::Dim, format!(" task           {channel}state"))
+        .right(
+            width.saturating_sub(1),
+            Style::Dim,
+            "client polls → upstream",
+        );
     let mut lines = vec![head];
-    lines.extend(view.tasks.iter().take(shown).map(|task| actor(task, width)));
+    lines.extend(
+        view.tasks
+            .iter()
+            .take(shown)
+            .map(|task| task_row(task, width)),
+    );
     if shown < all {
         let more = format!(" … and {} more tasks", all - shown);
         lines.push(Line::new().then(Style::Dim, more));
@@ -150,7 +183,7 @@ fn stage(view: &View, width: usize, room: usize) -> Vec<Line> {
     lines
 }
 
-fn actor(task: &Actor, width: usize) -> Line {
+fn task_row(task: &TaskRow, width: usize) -> Line {
     let style = match task.state {
         State::Queued => Style::Plain,
         State::Processing => Style::Yellow,
@@ -164,26 +197,34 @@ fn actor(task: &Actor, width: usize) -> Line {
         State::Failed => ("✗", String::new()),
     };
     let id: String = task.id.chars().take(10).collect();
+    let channel = if width < WITH_CHANNEL {
+        String::new()
+    } else {
+        format!("{:<19}", task.channel)
+    };
     let polls = format!("{} → {:>4}", number(task.client), number(task.upstream));
-    let room = width.saturating_sub(66).min(30);
-    let (done, rest) = bar(u64::from(task.progress), 100, room);
-    Line::new()
-        .then(style, format!(" {sign} {id}…"))
-        .text(format!("  {:<18} ", task.channel))
-        .then(style, format!("{:<11}", task.state.name()))
-        .then(Style::Dim, format!("{progress:>4} "))
-        .then(style, done)
-        .then(Style::Dim, rest)
-        .right(width - 1, Style::Plain, &polls)
+    let row = Line::new()
+        .then(style, format!(" {sign} {id}…  "))
+        .text(channel)
+        .then(style, format!("{:<10}", task.state.name()))
+        .then(Style::Dim, format!(" {progress:>5} "));
+    // Up to `125,000 → 1,000`, and a space on either side.
+    let room = width.saturating_sub(row.width() + 17).min(30);
+    let (done, remainder) = bar(u64::from(task.progress), 100, room);
+    row.then(style, done).then(Style::Dim, remainder).right(
+        width.saturating_sub(1),
+        Style::Plain,
+        &polls,
+    )
 }
 
-/// What the referee says, and where to look on one's own.
+/// The referee's verdict, and where to send requests of one's own.
 fn footer(view: &View, endpoints: &Endpoints, width: usize) -> Vec<Line> {
     let answers = format!("{} answers", number(view.checked));
-    let words = if view.violations == 0 {
-        let said = format!("{answers} checked:");
-        let said = Line::new().then(Style::Green, "✓ ").text(said);
-        [said, Line::new().text("none wrong, backward or foreign")]
+    let verdict = if view.violations == 0 {
+        let checked = format!("{answers} checked:");
+        let checked = Line::new().then(Style::Green, "✓ ").text(checked);
+        [checked, Line::new().text("none wrong, backward or foreign")]
     } else {
         let found = format!("✗ {} of {answers}", number(view.violations));
         let found = Line::new().then(Style::Red, found);
@@ -192,7 +233,7 @@ fn footer(view: &View, endpoints: &Endpoints, width: usize) -> Vec<Line> {
             Line::new().then(Style::Red, "wrong, backward or foreign"),
         ]
     };
-    let mut lines = flow("referee", words, width);
+    let mut lines = flow("referee", verdict, width);
     lines.push(Line::new());
     let gateway = Line::new().text(endpoints.gateway.as_str());
     let admin = endpoints.admin.as_ref();
@@ -200,8 +241,11 @@ fn footer(view: &View, endpoints: &Endpoints, width: usize) -> Vec<Line> {
     lines.extend(flow("gateway", [gateway].into_iter().chain(admin), width));
     if let Some(task) = view.tasks.first() {
         let [first, second] = endpoints.curl(task.key, &task.id);
-        lines.push(labelled("try").text(first));
-        lines.push(Line::new().text(second));
+        let command = [labelled("try").text(first), Line::new().text(second)];
+        // A command that is cut is of no use.
+        if command.iter().all(|line| line.width() <= width) {
+            lines.extend(command);
+        }
     }
     lines
 }
@@ -212,25 +256,25 @@ fn labelled(label: &str) -> Line {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Duration;
 
     use super::super::tally::Rates;
     use super::*;
 
-    fn endpoints() -> Endpoints {
+    pub(in super::super) fn endpoints() -> Endpoints {
         Endpoints {
             gateway: "http://127.0.0.1:41234".into(),
             admin: Some("http://127.0.0.1:41235".into()),
         }
     }
 
-    fn view(tasks: usize) -> View {
+    pub(in super::super) fn view(tasks: usize) -> View {
         let mut rates = Rates::default();
         for second in 0..200 {
             rates.note(second * 500, second * 18);
         }
-        let task = Actor {
+        let task = TaskRow {
             id: "task_0123456789abcdefghijklmnopqrstuv".into(),
             key: "sk-alice",
             channel: "openai-on-unified",
@@ -244,9 +288,12 @@ mod tests {
             seconds: Some(120),
             client: 99_500,
             upstream: 3_582,
+            avoided: 95_950,
             rates,
             origins: [95_000, 900, 3_500, 50],
-            errors: 50,
+            failed: 5,
+            faults: vec![("429", 40), ("502", 31), ("html", 25)],
+            fault_rate: 0.0297,
             p50: Some(Duration::from_micros(310)),
             p99: Some(Duration::from_millis(101)),
             states: [3, 17, 80, 9],
@@ -254,6 +301,40 @@ mod tests {
             checked: 99_450,
             violations: 0,
         }
+    }
+
+    /// A day with 1,000 tasks of 1,000 pollers, more than a machine can run.
+    pub(in super::super) fn busiest() -> View {
+        let mut view = view(20);
+        view.elapsed = Duration::from_hours(24);
+        view.seconds = Some(86_400);
+        view.client = 1_728_000_000;
+        view.upstream = 17_280_000;
+        view.avoided = 1_711_000_000;
+        view.rates.note(view.client - 20_000, view.upstream - 200);
+        view.rates.note(view.client, view.upstream);
+        view.origins = [1_500_000_000, 211_000_000, 17_000_000, 1_000_000];
+        view.failed = 1_000_000;
+        view.faults = vec![("429", 171_000), ("502", 171_000), ("html", 171_000)];
+        view.states = [300, 700, 4_000_000, 500_000];
+        view.checked = 1_728_000_000;
+        for (task, state) in view.tasks.iter_mut().zip([
+            State::Queued,
+            State::Processing,
+            State::Succeeded,
+            State::Failed,
+        ]) {
+            (task.state, task.progress) = (state, 100);
+            (task.client, task.upstream) = (125_000, 1_000);
+        }
+        view
+    }
+
+    /// Whether each character takes one column: ASCII, or one of the few others that the demo draws with.
+    pub(in super::super) fn is_narrow(text: &str) -> bool {
+        let drawn = "█░▁▂▃▄▅▆▇·▸✓✗…→–≈×";
+        text.chars()
+            .all(|c| matches!(c, ' '..='~') || drawn.contains(c))
     }
 
     fn painted(view: &View, width: usize, height: usize) -> Vec<String> {
@@ -269,15 +350,16 @@ mod tests {
         let text = lines.join("\n");
         for part in [
             "1:15 of 2:00",
-            "99,500     500/s",
-            "3,582      18/s",
-            "96.4 %",
+            "99,500    500/s",
+            "3,582     18/s",
+            "95,950   96.4 %",
             "p50 0.31 ms",
             "p99 101 ms",
             "hit 95,000",
-            "errors 50",
+            " injected faults  upstream 96",
+            "clients saw 5  without pollgate ≈ 2,955 (estimated)",
             "processing 17",
-            "task_01234…  openai-on-unified  processing 42 %",
+            "task_01234…  openai-on-unified  processing  42 %",
             "1,321 →   36",
             "more tasks",
             "✓ 99,450 answers checked:  none wrong, backward or foreign",
@@ -290,6 +372,30 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_cut_at_80_or_60_columns() {
+        let mut violated = busiest();
+        violated.violations = 1_000_000;
+        for view in [view(20), view(1), View::default(), busiest(), violated] {
+            for width in [60, 80, 120] {
+                for line in frame(&view, &endpoints(), width, 60) {
+                    let whole = line.paint(usize::MAX, false);
+                    assert!(line.width() <= width, "{width}: {whole}");
+                    assert!(is_narrow(&whole), "{whole}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn at_60_columns_the_clock_and_each_tasks_polls_are_still_there() {
+        let text = painted(&busiest(), 60, 40).join("\n");
+        for part in ["1440:00 of 1440:00", "125,000 → 1,000", "Ctrl-C ends"] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+        assert!(!text.contains("curl"), "{text}");
+    }
+
+    #[test]
     fn a_tall_terminal_shows_every_task() {
         let lines = painted(&view(20), 120, 40);
         let tasks = lines.iter().filter(|line| line.contains("▸")).count();
@@ -299,7 +405,7 @@ mod tests {
 
     #[test]
     fn no_line_is_wider_nor_any_picture_higher_than_the_terminal() {
-        for view in [view(20), view(1), View::default()] {
+        for view in [view(20), view(1), View::default(), busiest()] {
             for (width, height) in [(1, 1), (20, 5), (40, 12), (60, 20), (80, 24), (300, 90)] {
                 let lines = painted(&view, width, height);
                 assert!(lines.len() <= height);

@@ -1,4 +1,4 @@
-//! Where scenes are shown: in place in a terminal, else as a line now and then.
+//! Standard output: a picture redrawn in place in a terminal, plain lines elsewhere.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
@@ -7,33 +7,36 @@ use terminal_size::{Height, Width, terminal_size};
 
 use super::endpoints::Endpoints;
 use super::render::frame;
-use super::report::{invitation, moment};
+use super::report::{head, invitation, moment};
 use super::view::View;
 
-/// To another page of the terminal, without a cursor.
+/// Switches to the terminal's alternate screen and hides the cursor.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l";
-/// And back, as it was.
+/// Shows the cursor and switches back.
 const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
+/// The head of the table of plain lines is repeated after this many rows.
+const HEAD_EVERY: usize = 20;
 
-/// See the module. Dropped, it leaves the terminal as it was.
+/// A picture or plain lines. Dropping it restores the terminal.
 #[derive(Debug)]
 pub(super) enum Screen {
-    /// Drawn again and again.
+    /// A picture in a terminal.
     Live {
-        /// Whether colours are welcome.
         colours: bool,
-        /// Whether the terminal is on its other page.
+        /// Whether the alternate screen is on.
         entered: bool,
     },
-    /// Line after line.
+    /// Plain lines.
     Plain {
-        /// Whether the reader knows how to ask on their own.
+        /// Whether the command to try was printed.
         invited: bool,
+        /// Rows printed so far.
+        rows: usize,
     },
 }
 
 impl Screen {
-    /// The one that suits standard output.
+    /// Chooses by standard output, `TERM` and `NO_COLOR`.
     pub(super) fn new() -> Self {
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         if io::stdout().is_terminal() && !dumb {
@@ -44,11 +47,14 @@ impl Screen {
                 entered: false,
             }
         } else {
-            Self::Plain { invited: false }
+            Self::Plain {
+                invited: false,
+                rows: 0,
+            }
         }
     }
 
-    /// How long until the next view is wanted.
+    /// Time between two views.
     pub(super) fn pace(&self) -> Duration {
         match self {
             Self::Live { .. } => Duration::from_millis(250),
@@ -59,7 +65,7 @@ impl Screen {
     /// Shows a view.
     ///
     /// # Errors
-    /// Standard output is gone.
+    /// Standard output is closed.
     pub(super) fn show(&mut self, view: &View, endpoints: &Endpoints) -> io::Result<()> {
         match self {
             Self::Live { colours, entered } => {
@@ -73,20 +79,24 @@ impl Screen {
                     lines.iter().map(|line| line.paint(width, *colours)),
                 ))
             }
-            Self::Plain { invited } => {
+            Self::Plain { invited, rows } => {
                 if !*invited && let Some(invitation) = invitation(view, endpoints) {
                     *invited = true;
                     say(&invitation)?;
                 }
+                if rows.is_multiple_of(HEAD_EVERY) {
+                    say(&head())?;
+                }
+                *rows += 1;
                 say(&moment(view))
             }
         }
     }
 
-    /// Leaves the picture's page; what follows goes where the command was typed.
+    /// Leaves the alternate screen; further output follows the shell's prompt.
     ///
     /// # Errors
-    /// Standard output is gone.
+    /// Standard output is closed.
     pub(super) fn leave(&mut self) -> io::Result<()> {
         if let Self::Live { entered, .. } = self
             && std::mem::take(entered)
@@ -103,17 +113,17 @@ impl Drop for Screen {
     }
 }
 
-/// Writes to standard output, at once.
+/// Writes to standard output and flushes it.
 ///
 /// # Errors
-/// It is gone.
+/// Standard output is closed.
 pub(super) fn say(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     stdout.flush()
 }
 
-/// One picture over the last one: from the top, each line's rest and all that is below it cleared.
+/// Draws from the top over the last picture, and clears the remainder of each line and of the screen.
 fn compose(lines: impl Iterator<Item = String>) -> String {
     let lines: Vec<_> = lines.collect();
     format!("\x1b[H{}\x1b[K\x1b[J", lines.join("\x1b[K\r\n"))
@@ -123,7 +133,7 @@ fn size() -> (usize, usize) {
     let (width, height) = terminal_size().map_or((80, 24), |(Width(width), Height(height))| {
         (usize::from(width), usize::from(height))
     });
-    // Some terminals do not know and say 0.
+    // Some terminals report 0 for unknown.
     (
         if width == 0 { 80 } else { width },
         if height < 2 { 24 } else { height },

@@ -1,4 +1,4 @@
-//! What is counted while the crowd polls: bounded memory, however long it runs.
+//! Counters of the crowd. Memory is bounded, however long the demo runs.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -7,116 +7,115 @@ use super::referee::{Origin, Violation};
 use super::workload::Job;
 use crate::simulator::State;
 
-/// How many violations are told in full.
-const TOLD: usize = 5;
-/// How many seconds of rates are kept: as many as the widest sparkline shows.
+/// Violations kept in full.
+const EXAMPLES: usize = 5;
+/// Seconds of rates kept: as many as the widest sparkline shows.
 const SECONDS: usize = 240;
 
-/// Everything the pollers found out so far.
+/// Counts of all pollers since the start.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    /// Status polls that were answered, whatever the answer.
+    /// Status polls that got an answer, errors included.
     pub(super) answered: u64,
-    /// Status polls that got no answer at all.
+    /// Status polls that got no answer.
     pub(super) unanswered: u64,
-    /// Answers by where they came from: hit, shared, fetched, stale.
+    /// Answers by origin: hit, shared, fetched, stale.
     origins: [u64; 4],
-    /// Error answers by status.
+    /// Error answers by HTTP status.
     pub(super) errors: BTreeMap<u16, u64>,
-    /// Polls with another's key, turned away as they should be.
-    pub(super) turned_away: u64,
-    /// Answers that the referee looked at.
+    /// Polls with a foreign key, refused as they should be.
+    pub(super) refused: u64,
+    /// Answers that the referee judged.
     pub(super) checked: u64,
-    /// What it found.
     pub(super) violations: Violations,
-    /// How long answers took.
     pub(super) latencies: Latencies,
-    /// Tasks made.
-    pub(super) made: u64,
-    /// Tasks that were not made, since the gateway or upstream did not answer as they should.
-    pub(super) not_made: u64,
-    /// Tasks that ended with a video, and left the stage.
+    /// Tasks created.
+    pub(super) created: u64,
+    /// Failed create requests.
+    pub(super) not_created: u64,
+    /// Tasks that succeeded and are no longer polled.
     pub(super) succeeded: u64,
-    /// Tasks that ended without, and left the stage.
+    /// Tasks that failed and are no longer polled.
     pub(super) failed: u64,
-    /// The tasks on stage.
-    pub(super) stage: Vec<Option<Live>>,
+    /// The task polled in each slot.
+    pub(super) live: Vec<Option<LiveTask>>,
 }
 
 /// A task that is being polled.
-#[derive(Clone, Debug)]
-pub(super) struct Live {
-    /// What was ordered.
+#[derive(Debug, Clone)]
+pub(super) struct LiveTask {
     pub(super) job: Job,
-    /// Its id.
     pub(super) id: String,
-    /// How often clients asked for it.
+    /// Answered status polls.
     pub(super) polls: u64,
 }
 
-/// How often the referee found what must never be, and the first of these in full.
-#[derive(Clone, Debug, Default)]
+/// Violations that the referee found.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Violations {
-    /// States that the task did not have.
+    /// Answers with a state that the task did not have.
     pub(super) wrong: u64,
-    /// States before the last one.
+    /// Answers with an earlier state than the poller saw before.
     pub(super) backward: u64,
-    /// Others' states.
+    /// Answers about another task or of another key.
     pub(super) foreign: u64,
-    /// The first ones, in words.
-    pub(super) told: Vec<String>,
+    /// The first violations, in words.
+    pub(super) examples: Vec<String>,
 }
 
 impl Tally {
-    /// One with room for so many tasks at a time.
+    /// Creates a tally for `tasks` slots.
     pub(super) fn new(tasks: usize) -> Self {
         Self {
-            stage: vec![None; tasks],
+            live: vec![None; tasks],
             ..Self::default()
         }
     }
 
-    /// A poll was answered.
+    /// Counts an answered poll.
     pub(super) fn answered(&mut self, slot: usize, took: Duration) {
         self.answered += 1;
         self.latencies.record(took);
-        if let Some(Some(live)) = self.stage.get_mut(slot) {
+        if let Some(Some(live)) = self.live.get_mut(slot) {
             live.polls += 1;
         }
     }
 
-    /// An answer came from there.
-    pub(super) fn came_from(&mut self, origin: Origin) {
+    /// Counts an answer's origin.
+    pub(super) fn count_origin(&mut self, origin: Origin) {
         self.origins[origin as usize] += 1;
     }
 
-    /// How many answers came from there.
-    pub(super) fn from(&self, origin: Origin) -> u64 {
+    /// Number of answers with this origin.
+    pub(super) fn by_origin(&self, origin: Origin) -> u64 {
         self.origins[origin as usize]
     }
 
-    /// The referee found something, seen where `place` says.
-    pub(super) fn violated(&mut self, violation: &Violation, place: impl FnOnce() -> String) {
+    /// Counts a violation; `context` describes the answer.
+    pub(super) fn violated(&mut self, violation: &Violation, context: impl FnOnce() -> String) {
         let violations = &mut self.violations;
         *match violation {
             Violation::Wrong(_) => &mut violations.wrong,
             Violation::Backward { .. } => &mut violations.backward,
             Violation::Foreign(_) => &mut violations.foreign,
         } += 1;
-        if violations.told.len() < TOLD {
-            violations.told.push(format!("{violation} ({})", place()));
+        if violations.examples.len() < EXAMPLES {
+            violations
+                .examples
+                .push(format!("{violation} ({})", context()));
         }
     }
 
-    /// A task enters the stage.
-    pub(super) fn enters(&mut self, slot: usize, job: Job, id: String) {
-        self.made += 1;
-        self.stage[slot] = Some(Live { job, id, polls: 0 });
+    /// Counts a new task, which is polled from now on.
+    pub(super) fn started(&mut self, slot: usize, job: Job, id: String) {
+        self.created += 1;
+        self.live[slot] = Some(LiveTask { job, id, polls: 0 });
     }
 
-    /// A task leaves the stage.
-    pub(super) fn leaves(&mut self, slot: usize, state: Option<State>) {
-        self.stage[slot] = None;
+    /// Counts a task that is no longer polled by its true state, so that its end, once shown, stays counted even where
+    /// no poller saw it.
+    pub(super) fn finished(&mut self, slot: usize, state: Option<State>) {
+        self.live[slot] = None;
         match state {
             Some(State::Succeeded) => self.succeeded += 1,
             Some(State::Failed) => self.failed += 1,
@@ -126,23 +125,23 @@ impl Tally {
 }
 
 impl Violations {
-    /// All of them.
+    /// Total of all kinds.
     pub(super) fn count(&self) -> u64 {
         self.wrong + self.backward + self.foreign
     }
 }
 
-/// How long answers took, in buckets that are each some 6 % wide.
-#[derive(Clone, Debug)]
+/// Latency histogram, with buckets about 6 % wide.
+#[derive(Debug, Clone)]
 pub(super) struct Latencies {
     buckets: Box<[u64; Self::BUCKETS]>,
     count: u64,
 }
 
 impl Latencies {
-    /// Each power of two, in microseconds, is cut into so many buckets.
+    /// Buckets per power of two, in microseconds.
     const CUTS: u64 = 16;
-    /// The longest time that is told from longer ones, in microseconds: some twelve days.
+    /// Longer times count as this one, in microseconds: some twelve days.
     const LONGEST: u64 = 1 << 40;
     const BUCKETS: usize = 640;
 
@@ -153,7 +152,7 @@ impl Latencies {
         self.count += 1;
     }
 
-    /// The time within which this share of the answers came; `None` before the first.
+    /// The quantile `share` of all latencies; `None` before the first.
     pub(super) fn quantile(&self, share: f64) -> Option<Duration> {
         let mut left = share_of(self.count, share).max(1).min(self.count);
         let bucket = self.buckets.iter().position(|&count| {
@@ -172,7 +171,7 @@ impl Latencies {
         usize::try_from(bucket).map_or(Self::BUCKETS - 1, |bucket| bucket.min(Self::BUCKETS - 1))
     }
 
-    /// The longest time that falls into a bucket.
+    /// Upper bound of a bucket, in microseconds.
     fn upper(bucket: usize) -> u64 {
         let bucket = bucket as u64;
         let power = (bucket / Self::CUTS).saturating_sub(1);
@@ -199,15 +198,15 @@ fn share_of(count: u64, share: f64) -> u64 {
     (count as f64 * share).ceil() as u64
 }
 
-/// Client and upstream polls of each of the last seconds.
-#[derive(Clone, Debug, Default)]
+/// Client and upstream polls per second.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Rates {
     last: (u64, u64),
     seconds: VecDeque<(u64, u64)>,
 }
 
 impl Rates {
-    /// Notes the totals; to be called once a second.
+    /// Records the totals; called once a second.
     pub(super) fn note(&mut self, client: u64, upstream: u64) {
         let (client_before, upstream_before) = self.last;
         if self.seconds.len() == SECONDS {
@@ -220,12 +219,12 @@ impl Rates {
         self.last = (client, upstream);
     }
 
-    /// The last second's.
+    /// Rates of the last second.
     pub(super) fn now(&self) -> (u64, u64) {
         self.seconds.back().copied().unwrap_or_default()
     }
 
-    /// Second by second, oldest first.
+    /// Rates of all seconds, oldest first.
     pub(super) fn seconds(
         &self,
     ) -> impl DoubleEndedIterator<Item = (u64, u64)> + ExactSizeIterator {
@@ -245,19 +244,16 @@ mod tests {
             latencies.record(Duration::from_micros(micros));
         }
         for (share, micros) in [(0.0001, 10), (0.01, 1_000), (0.5, 50_000), (0.99, 99_000)] {
-            let told = latencies
-                .quantile(share)
-                .expect("there are some")
-                .as_micros();
+            let quantile = latencies.quantile(share).expect("latencies").as_micros();
             assert!(
-                (micros..=micros + micros / 14 + 1).contains(&told),
-                "{share}: {told}"
+                (micros..=micros + micros / 14 + 1).contains(&quantile),
+                "{share}: {quantile}"
             );
         }
     }
 
     #[test]
-    fn times_beyond_all_measure_are_counted_too() {
+    fn the_longest_and_the_shortest_latency_are_counted() {
         let mut latencies = Latencies::default();
         latencies.record(Duration::MAX);
         latencies.record(Duration::ZERO);
@@ -266,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_the_difference_of_totals_and_do_not_pile_up() {
+    fn rates_are_differences_of_totals_and_bounded_in_number() {
         let mut rates = Rates::default();
         for second in 1..=1_000 {
             rates.note(second * 500, second * 20);
@@ -276,13 +272,13 @@ mod tests {
     }
 
     #[test]
-    fn violations_are_all_counted_and_the_first_are_told() {
+    fn all_violations_are_counted_and_the_first_kept() {
         let mut tally = Tally::new(1);
         for _ in 0..20 {
             tally.violated(&Violation::Foreign("x".into()), || "there".into());
         }
         assert_eq!(tally.violations.foreign, 20);
-        assert_eq!(tally.violations.told.len(), TOLD);
-        assert_eq!(tally.violations.told[0], "foreign: x (there)");
+        assert_eq!(tally.violations.examples.len(), EXAMPLES);
+        assert_eq!(tally.violations.examples[0], "foreign: x (there)");
     }
 }

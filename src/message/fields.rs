@@ -43,3 +43,12 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
         Some(date.duration_since(SystemTime::now()).unwrap_or_default())
     })
 }
+
+/// The time in Unix seconds.
+#[must_use]
+pub fn unix_now() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}

@@ -20,7 +20,7 @@ pub enum Route {
         /// Which task.
         task: TaskId,
     },
-    /// Any other method on a task's path or below it: it may change the task.
+    /// A method that is not safe on a task's path or below it: it may change the task.
     Write {
         /// The path it came on.
         dialect: Dialect,
@@ -62,7 +62,8 @@ impl Route {
         let reads = method == Method::GET || method == Method::HEAD;
         match below {
             None if reads => Self::Poll { dialect, task },
-            Some(_) if reads => Self::Forward { dialect },
+            // A preflight changes nothing (RFC 9110 §9.2.1).
+            _ if method.is_safe() => Self::Forward { dialect },
             _ => Self::Write { dialect, task },
         }
     }
@@ -257,10 +258,12 @@ mod tests {
                 "{method} {path}"
             );
         }
-        assert!(matches!(
-            Route::read(&Method::OPTIONS, "/v1/videos/a"),
-            Route::Write { .. }
-        ));
+        for safe in [Method::OPTIONS, Method::TRACE] {
+            assert!(matches!(
+                Route::read(&safe, "/v1/videos/a"),
+                Route::Forward { .. }
+            ));
+        }
         assert!(matches!(
             Route::read(&Method::POST, "/v1/videos/edits"),
             Route::Forward { .. }

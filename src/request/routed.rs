@@ -40,7 +40,7 @@ pub enum Kind {
     /// Tell the status of a task.
     Poll(StatusPoll),
     /// Pass it on to upstream.
-    Forward(Forwardable),
+    Forward(Box<Forwardable>),
     /// Tell its client why it is refused.
     Refused(Error),
 }
@@ -68,8 +68,8 @@ pub struct StatusPoll {
 /// A request that is passed on.
 #[derive(Debug)]
 pub struct Forwardable {
-    /// The task that it may change.
-    pub writes: Option<TaskId>,
+    /// The task that it may change, and who wants that.
+    pub writes: Option<(TaskId, Caller)>,
     /// The request itself.
     pub request: Request<Body>,
     /// The other end of the client's connection.
@@ -96,14 +96,14 @@ impl Routed {
                 kind: Kind::Refused(error),
             };
         }
-        let forward = |dialect, writes: Option<TaskId>, request| Self {
-            subject: Subject::forwarded(dialect, writes.clone()),
-            kind: Kind::Forward(Forwardable {
+        let forward = |dialect, writes: Option<(TaskId, Caller)>, request| Self {
+            subject: Subject::forwarded(dialect, writes.as_ref().map(|(task, _)| task.clone())),
+            kind: Kind::Forward(Box::new(Forwardable {
                 writes,
                 request,
                 peer,
                 interim,
-            }),
+            })),
         };
         match Route::read(method, uri.path()) {
             Route::Poll { dialect, task } => {
@@ -128,7 +128,10 @@ impl Routed {
                     }),
                 }
             }
-            Route::Write { dialect, task } => forward(dialect, Some(task), request),
+            Route::Write { dialect, task } => {
+                let identity = caller_key.identify(request.headers(), uri.query());
+                forward(dialect, Some((task, identity.caller)), request)
+            }
             Route::Forward { dialect } => forward(dialect, None, request),
         }
     }

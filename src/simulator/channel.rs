@@ -1,26 +1,26 @@
-//! The channels: which model is answered in which shape.
+//! Channels: which model is answered in which document format.
 
 use serde::{Deserialize, Serialize};
 
-/// One way in which a status document is written. The model of a create request picks it.
+/// A format of status documents, selected by the model of the create request.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[serde(rename_all = "kebab-case")]
 pub enum Channel {
-    /// As the documentation promises.
+    /// The documented format.
     #[default]
     Documented,
-    /// Any channel without an own converter.
+    /// A channel without a converter of its own.
     Row,
     /// Raw Sora body.
     #[serde(rename = "sora-2")]
     Sora2,
-    /// Raw Sora body, the vendor's id included.
+    /// Raw Sora body with the vendor's id.
     SoraRaw,
     /// Volcengine's Seedance.
     DoubaoSeedance,
-    /// Seedance in OctopusX's own shape.
+    /// Seedance in OctopusX's own format.
     #[serde(rename = "seedance-2")]
     Seedance2,
     /// Kling.
@@ -39,7 +39,7 @@ pub enum Channel {
     Vidu,
     /// xAI's Grok.
     Grok,
-    /// A row of an old version.
+    /// Row of an old version.
     OldRow,
     /// The unified object without its wrapper.
     Bare,
@@ -47,37 +47,37 @@ pub enum Channel {
     OpenaiOnUnified,
     /// The wrapper on the OpenAI path.
     WrapperOnOpenai,
-    /// A new-api behind a new-api.
+    /// A new-api as the vendor of a new-api.
     Nested,
-    /// A fork that keeps to the documented shape.
+    /// A fork with the documented format.
     Fork,
-    /// The row that v1.0.0-rc.30 answers on the OpenAI path.
+    /// The row of v1.0.0-rc.30 on the OpenAI path.
     #[serde(rename = "v1-rc30")]
     V1Rc30,
     /// Tasks that the vendor cancels.
     Cancelling,
 }
 
-/// The default for a model that no channel claims.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The channel of models that belong to none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChannelChoice {
-    /// Always this one.
+    /// Always this channel.
     One(Channel),
-    /// Each in turn.
+    /// Each channel in turn.
     Mixed,
 }
 
-/// Which kind of result URL a channel gives out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Kind of result URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ResultUrl {
-    /// Signed by the vendor, dead after its lifetime.
+    /// Signed by the vendor; expires.
     Signed,
-    /// The platform's own `/content`, which needs the key.
+    /// The platform's own `/content`; needs the key.
     Proxy,
 }
 
 impl Channel {
-    /// All of them, in the order in which `mixed` goes through them.
+    /// Every channel, in the order of `mixed`.
     pub const ALL: [Self; 22] = [
         Self::Documented,
         Self::Row,
@@ -103,38 +103,34 @@ impl Channel {
         Self::Cancelling,
     ];
 
-    /// Its name, which is a model name too.
+    /// Name, which is also a model name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         self.described().0
     }
 
-    /// Other model names that mean it.
-    #[must_use]
-    pub const fn aliases(self) -> &'static [&'static str] {
+    /// Other model names of the channel.
+    pub(crate) const fn aliases(self) -> &'static [&'static str] {
         self.described().1
     }
 
-    /// What is special about its documents, in one line.
-    #[must_use]
-    pub const fn about(self) -> &'static str {
+    /// Describes the channel's documents in one line.
+    pub(crate) const fn about(self) -> &'static str {
         self.described().2
     }
 
-    /// The channel with this name or alias.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
+    /// Finds a channel by name or alias.
+    pub(crate) fn named(name: &str) -> Option<Self> {
         let is_name = |known: &str| known.eq_ignore_ascii_case(name);
         Self::ALL
             .into_iter()
             .find(|channel| is_name(channel.name()) || channel.aliases().iter().any(|a| is_name(a)))
     }
 
-    /// The channel that serves a model: `doubao-seedance-2-0-pro` is served by `doubao-seedance`.
-    #[must_use]
-    pub fn of_model(model: &str) -> Option<Self> {
+    /// The channel of a model: `doubao-seedance-2-0-pro` belongs to `doubao-seedance`.
+    pub(crate) fn of_model(model: &str) -> Option<Self> {
         let model = model.to_ascii_lowercase();
-        let claims = |name: &str| {
+        let has_prefix = |name: &str| {
             model.strip_prefix(name).is_some_and(|rest| {
                 !rest.starts_with(|next: char| next.is_ascii_alphanumeric())
                     || (rest.starts_with(|next: char| next.is_ascii_digit())
@@ -148,12 +144,12 @@ impl Channel {
                     .chain(channel.aliases().iter().copied())
                     .map(move |name| (name, channel))
             })
-            .filter(|(name, _)| claims(name))
+            .filter(|(name, _)| has_prefix(name))
             .max_by_key(|(name, _)| name.len())
             .map(|(_, channel)| channel)
     }
 
-    /// Which kind of URL it gives out.
+    /// Kind of the channel's result URLs.
     pub(super) const fn result_url(self) -> ResultUrl {
         match self {
             Self::Row | Self::Gemini | Self::Vertex => ResultUrl::Proxy,
@@ -161,7 +157,7 @@ impl Channel {
         }
     }
 
-    /// Whether every status poll asks the vendor, so that no refresh round delays the news.
+    /// Whether every status poll polls the vendor, so that no refresh round delays a change.
     pub(super) const fn is_live(self) -> bool {
         matches!(self, Self::Gemini | Self::Vertex)
     }
@@ -200,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_model_finds_the_channel_with_the_longest_name_it_begins_with() {
+    fn a_model_belongs_to_the_channel_with_the_longest_matching_name() {
         let of = |model| Channel::of_model(model).map(Channel::name);
         assert_eq!(of("sora-2-pro"), Some("sora-2"));
         assert_eq!(of("Doubao-Seedance-2-0-260128"), Some("doubao-seedance"));
@@ -213,10 +209,10 @@ mod tests {
     }
 
     #[test]
-    fn every_channel_is_found_by_its_name_and_spelled_so_in_json() {
+    fn every_channel_has_one_name_in_flags_and_json() {
         for channel in Channel::ALL {
             assert_eq!(Channel::named(channel.name()), Some(channel));
-            let json = serde_json::to_value(channel).expect("a text");
+            let json = serde_json::to_value(channel).expect("a string");
             assert_eq!(json, channel.name());
         }
     }

@@ -1,11 +1,11 @@
-//! Wall-clock time told from tokio's clock, so that documents follow paused time too.
+//! Wall-clock time derived from tokio's clock, so that documents follow paused time.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-/// Knows what the wall clock shows at an instant.
-#[derive(Clone, Copy, Debug)]
+/// Converts instants to wall-clock time.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Clock {
     started: Instant,
     wall: SystemTime,
@@ -19,7 +19,7 @@ impl Clock {
         }
     }
 
-    /// The instant from which the simulator counts its refresh rounds.
+    /// The start, from which refresh rounds are counted.
     pub(super) fn started(self) -> Instant {
         self.started
     }
@@ -32,7 +32,13 @@ impl Clock {
             .as_secs()
     }
 
-    /// `20260720T032525Z`, as signed URLs write the time.
+    /// Unix time in nanoseconds.
+    pub(super) fn unix_nanos(self, at: Instant) -> u128 {
+        let since = self.wall_at(at).duration_since(UNIX_EPOCH);
+        since.unwrap_or_default().as_nanos()
+    }
+
+    /// `20260720T032525Z`, the time format of signed URLs.
     pub(super) fn stamp(self, at: Instant) -> String {
         stamp_of(self.unix(at))
     }
@@ -45,14 +51,14 @@ impl Clock {
     }
 }
 
-/// `20260720T032525Z` for whole Unix seconds.
+/// Formats Unix seconds as `20260720T032525Z`.
 pub(super) fn stamp_of(unix: u64) -> String {
     humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(unix))
         .to_string()
         .replace(['-', ':'], "")
 }
 
-/// Whole Unix seconds from `20260720T032525Z`.
+/// Parses `20260720T032525Z` to Unix seconds.
 pub(super) fn unix_of(stamp: &str) -> Option<u64> {
     let digits = |range| stamp.get(range);
     let spelled = format!(
@@ -72,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stamp_reads_back_as_the_second_it_was_made_of() {
+    fn a_stamp_survives_a_round_trip() {
         assert_eq!(stamp_of(1_784_517_925), "20260720T032525Z");
         assert_eq!(unix_of("20260720T032525Z"), Some(1_784_517_925));
         assert_eq!(unix_of("yesterday"), None);

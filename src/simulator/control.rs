@@ -1,4 +1,4 @@
-//! `/simulator`: looking into the simulator, and steering it, over HTTP. No key is needed.
+//! `/simulator`: inspects and controls the simulator over HTTP, without a key.
 
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, HeaderValue};
@@ -10,13 +10,14 @@ use tokio::time::Instant;
 
 use super::Simulator;
 use super::channel::Channel;
-use super::order;
+use super::create;
 use super::reply::Reply;
 use super::rule::{Fault, Rule};
+use super::status_route::StatusRoute;
 use super::tasks::Forced;
 use crate::sync::lock;
 
-/// What there is, for those who ask for something else.
+/// All endpoints, for error messages.
 const ENDPOINTS: [&str; 10] = [
     "GET /simulator",
     "DELETE /simulator",
@@ -30,7 +31,7 @@ const ENDPOINTS: [&str; 10] = [
     "POST /simulator/gate",
 ];
 
-/// One rule, or several that take the place of all others.
+/// Rules that replace all others.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Replace {
@@ -39,11 +40,11 @@ struct Replace {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct GateOrder {
+struct GateRequest {
     closed: bool,
 }
 
-/// Answers a request below `/simulator`; `path` is what follows.
+/// Answers a request below `/simulator`; `path` holds the remaining segments.
 pub(super) async fn answer(
     simulator: &Simulator,
     method: &Method,
@@ -86,18 +87,18 @@ pub(super) async fn answer(
             if lock(&simulator.0.keys).revoke(key) {
                 ok(&json!({"revoked": true}))
             } else {
-                refused(StatusCode::CONFLICT, "too many keys are revoked already")
+                refused(StatusCode::CONFLICT, "too many keys are revoked")
             }
         }
         ("POST", ["keys", key, "restore"]) => {
             ok(&json!({"restored": lock(&simulator.0.keys).restore(key)}))
         }
-        ("POST", ["gate"]) => match parsed::<GateOrder>(body).await {
-            Ok(GateOrder { closed: true }) => {
+        ("POST", ["gate"]) => match parsed::<GateRequest>(body).await {
+            Ok(GateRequest { closed: true }) => {
                 simulator.gate().close();
                 ok(&gate(simulator))
             }
-            Ok(GateOrder { closed: false }) => {
+            Ok(GateRequest { closed: false }) => {
                 simulator.gate().open();
                 ok(&gate(simulator))
             }
@@ -116,6 +117,7 @@ fn overview(simulator: &Simulator) -> Value {
         "counts": simulator.counts(),
         "faults": simulator.faults().rules(),
         "gate": gate(simulator),
+        "status_routes": StatusRoute::ALL,
         "tasks": {"by_status": census, "total": total},
     })
 }
@@ -129,7 +131,7 @@ fn task(simulator: &Simulator, id: &str) -> Reply {
     let now = Instant::now();
     let tasks = lock(&simulator.0.tasks);
     let Some(task) = tasks.find(id) else {
-        return refused(StatusCode::NOT_FOUND, &format!("there is no task `{id}`"));
+        return refused(StatusCode::NOT_FOUND, &format!("no task `{id}`"));
     };
     let clock = simulator.0.clock;
     let history: Vec<_> = task
@@ -144,8 +146,9 @@ fn task(simulator: &Simulator, id: &str) -> Reply {
         "id": task.id,
         "model": task.model,
         "polls": {
+            "native": task.polls.native,
             "openai": task.polls.openai,
-            "total": task.polls.unified + task.polls.openai,
+            "total": task.polls.total(),
             "unified": task.polls.unified,
         },
         "truth": task.life.truth(now),
@@ -157,7 +160,7 @@ fn faults(simulator: &Simulator) -> Reply {
     ok(&json!({"names": names, "rules": simulator.faults().rules()}))
 }
 
-/// `{"fault":…}` adds a rule; `{"rules":[…]}` takes the place of all.
+/// `{"fault":…}` adds a rule; `{"rules":[…]}` replaces all.
 async fn add_faults(simulator: &Simulator, body: Incoming) -> Result<(), Reply> {
     let value: Value = parsed(body).await?;
     let wrong = |error: serde_json::Error| {
@@ -179,15 +182,15 @@ async fn add_faults(simulator: &Simulator, body: Incoming) -> Result<(), Reply> 
 }
 
 async fn parsed<T: DeserializeOwned>(body: Incoming) -> Result<T, Reply> {
-    let value = order::json(body).await.map_err(|error| {
-        let (status, message) = error.told();
+    let value = create::json(body).await.map_err(|error| {
+        let (status, message) = error.describe();
         refused(status, &message)
     })?;
     serde_json::from_value(value)
         .map_err(|error| refused(StatusCode::BAD_REQUEST, &error.to_string()))
 }
 
-/// 405 where another method would do, else 404 with all that there is.
+/// 405 if the path has another method, else 404 with a list of all endpoints.
 fn unknown(method: &Method, path: &[&str]) -> Reply {
     let asked = path.join("/");
     let allowed: Vec<&str> = ENDPOINTS
@@ -198,13 +201,13 @@ fn unknown(method: &Method, path: &[&str]) -> Reply {
         .collect();
     if allowed.is_empty() {
         let message = format!(
-            "there is no /simulator/{asked}; there is {}",
+            "no such endpoint: /simulator/{asked}; endpoints: {}",
             ENDPOINTS.join(", ")
         );
         return refused(StatusCode::NOT_FOUND, &message);
     }
     let allowed = allowed.join(", ");
-    let message = format!("{method} does not go with /simulator/{asked}; takes {allowed}");
+    let message = format!("/simulator/{asked} does not take {method}; takes {allowed}");
     let reply = refused(StatusCode::METHOD_NOT_ALLOWED, &message);
     reply.header(
         ALLOW,

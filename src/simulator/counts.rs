@@ -1,4 +1,4 @@
-//! What the simulator was asked, counted.
+//! Counts of the requests that the simulator receives.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -6,36 +6,38 @@ use std::sync::{Arc, Mutex};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::dialect::Dialect;
 use super::rule::Fault;
+use super::status_route::StatusRoute;
 use crate::sync::lock;
 
-/// What the simulator was asked since it began, or since its last reset.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+/// Counts since the start or the last reset.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     /// TCP connections accepted.
     pub connections: u64,
-    /// Requests of every kind, but for those to `/simulator`.
+    /// Requests of every kind, except those to `/simulator`.
     pub requests: u64,
-    /// Status polls that arrived, on both paths, whatever became of them.
+    /// Status polls that arrived, on every route, whatever their result.
     pub status_polls: u64,
     /// Of these, on `/v1/video/generations/{id}`.
     pub unified_polls: u64,
     /// Of these, on `/v1/videos/{id}`.
     pub openai_polls: u64,
-    /// Status polls under way just now, until the last byte of their answer.
+    /// Of these, on the other routes.
+    pub native_polls: BTreeMap<StatusRoute, u64>,
+    /// Status polls in flight, until the last byte of the answer.
     pub open_polls: u64,
-    /// The most status polls that were ever under way at the same time.
+    /// Maximum number of status polls in flight at a time.
     pub max_open_polls: u64,
-    /// Status polls whose client left before there was an answer, those that were reset included.
+    /// Status polls whose client disconnected before the answer, including connections that were reset.
     pub abandoned_polls: u64,
     /// Answers to status polls by HTTP status.
     pub poll_answers: BTreeMap<u16, u64>,
-    /// `POST /v1/video/generations`, `POST /v1/videos` and remixes.
+    /// Create requests on every route, and remixes.
     pub creates: u64,
     /// `/v1/videos/{id}/content`.
     pub contents: u64,
-    /// Signed result URLs, `/files/{id}.mp4`.
+    /// Requests of signed result URLs, `/files/{id}.mp4`.
     pub files: u64,
     /// `POST /v1/files`.
     pub uploads: u64,
@@ -43,16 +45,16 @@ pub struct Counts {
     pub uploaded_bytes: u64,
     /// `POST /v1/chat/completions`.
     pub chats: u64,
-    /// Anything else.
+    /// All other requests.
     pub others: u64,
-    /// Faults that struck.
+    /// Injected faults.
     pub faults: BTreeMap<Fault, u64>,
 }
 
-/// What kind of request is counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Kind of a counted request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    Poll(Dialect),
+    Poll(StatusRoute),
     Create,
     Content,
     File,
@@ -61,14 +63,14 @@ pub(super) enum Kind {
     Other,
 }
 
-/// Counts; a cheap handle.
-#[derive(Clone, Debug, Default)]
+/// The counters; a cheap handle.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Counter {
     counts: Arc<Mutex<Counts>>,
     polls: Arc<watch::Sender<u64>>,
 }
 
-/// One request under way; what it took is given back when it is dropped.
+/// One request in flight, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Visit {
     counter: Counter,
@@ -81,7 +83,7 @@ impl Counter {
         lock(&self.counts).clone()
     }
 
-    /// Starts again from zero, but for the polls under way.
+    /// Resets all counts but those of polls in flight.
     pub(super) fn reset(&self) {
         let mut counts = lock(&self.counts);
         *counts = Counts {
@@ -104,16 +106,17 @@ impl Counter {
         *lock(&self.counts).faults.entry(fault).or_default() += 1;
     }
 
-    /// Counts a request in.
+    /// Counts a request that arrived.
     pub(super) fn arrive(&self, kind: Kind) -> Visit {
         let mut counts = lock(&self.counts);
         counts.requests += 1;
         match kind {
-            Kind::Poll(dialect) => {
+            Kind::Poll(route) => {
                 counts.status_polls += 1;
-                match dialect {
-                    Dialect::Unified => counts.unified_polls += 1,
-                    Dialect::Openai => counts.openai_polls += 1,
+                match route {
+                    StatusRoute::Unified => counts.unified_polls += 1,
+                    StatusRoute::Openai => counts.openai_polls += 1,
+                    _ => *counts.native_polls.entry(route).or_default() += 1,
                 }
                 counts.open_polls += 1;
                 counts.max_open_polls = counts.max_open_polls.max(counts.open_polls);
@@ -133,14 +136,14 @@ impl Counter {
         }
     }
 
-    /// Returns as soon as `n` status polls or more have arrived.
+    /// Waits until at least `n` status polls have arrived.
     pub(super) async fn await_polls(&self, n: u64) {
         let _ = self.polls.subscribe().wait_for(|polls| *polls >= n).await;
     }
 }
 
 impl Visit {
-    /// Notes that there is an answer.
+    /// Counts the answer.
     pub(super) fn answered(&mut self, status: u16) {
         self.answered = true;
         if self.is_poll {

@@ -1,9 +1,9 @@
-//! A small seeded source of chance, so that a run can be repeated.
+//! A small random number generator with a seed, so that a run can be repeated.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Rolls numbers and texts; shared freely, since all of its state is one counter.
+/// Generates random numbers and strings. Shared without a lock, since its state is one atomic counter.
 #[derive(Debug)]
 pub(super) struct Dice(AtomicU64);
 
@@ -11,25 +11,25 @@ const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 const LETTERS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 impl Dice {
-    /// Dice that repeat themselves for a seed, and never do without one.
+    /// Creates a generator from a seed, or from a random one.
     pub(super) fn new(seed: Option<u64>) -> Self {
         Self(AtomicU64::new(
             seed.unwrap_or_else(|| RandomState::new().hash_one(STEP)),
         ))
     }
 
-    /// Any number.
+    /// A random number.
     pub(super) fn number(&self) -> u64 {
         mix(self.0.fetch_add(STEP, Ordering::Relaxed))
     }
 
-    /// A number from 0 up to, but without, 1.
+    /// A random number in `0.0..1.0`.
     #[expect(clippy::cast_precision_loss, reason = "53 bits fit a double exactly")]
     pub(super) fn unit(&self) -> f64 {
         (self.number() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// A text of `length` letters and digits.
+    /// A random string of `length` letters and digits.
     pub(super) fn text(&self, length: usize) -> String {
         (0..length)
             .map(|_| {
@@ -39,7 +39,7 @@ impl Dice {
     }
 }
 
-/// The finaliser of splitmix64: close inputs, unrelated outputs.
+/// The finaliser of splitmix64: similar inputs have unrelated outputs.
 pub(super) fn mix(number: u64) -> u64 {
     let mut z = number.wrapping_add(STEP);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -47,15 +47,15 @@ pub(super) fn mix(number: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// A number for a text, the same on every machine (FNV-1a, then mixed).
+/// Hashes a string, with the same result on every machine (FNV-1a, then mixed).
 pub(super) fn digest(text: &str) -> u64 {
     mix(checksum(FNV_START, text.as_bytes()))
 }
 
-/// Where a running [`checksum`] begins.
+/// Initial value of [`checksum`].
 pub(super) const FNV_START: u64 = 0xcbf2_9ce4_8422_2325;
 
-/// FNV-1a over `bytes`, going on from `sum`.
+/// Continues an FNV-1a checksum with `bytes`.
 pub(super) fn checksum(sum: u64, bytes: &[u8]) -> u64 {
     bytes.iter().fold(sum, |sum, byte| {
         (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_seeds_roll_equal_texts() {
+    fn equal_seeds_generate_equal_strings() {
         assert_eq!(Dice::new(Some(7)).text(32), Dice::new(Some(7)).text(32));
         assert_ne!(Dice::new(None).text(32), Dice::new(None).text(32));
     }

@@ -1,16 +1,16 @@
-//! A gate before the status polls: while it is closed they wait, so that tests need no sleeps.
+//! A gate that holds status polls back while it is closed, so that tests need no sleeps.
 
 use tokio::sync::watch;
 
 /// Holds status polls back while closed; a cheap handle.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub struct Gate(watch::Sender<Inner>);
 
-/// Who stands before a [`Gate`].
+/// The polls waiting at a [`Gate`].
 #[derive(Debug)]
 pub struct Waiting(watch::Receiver<Inner>);
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Inner {
     closed: bool,
     waiting: usize,
@@ -21,29 +21,28 @@ impl Gate {
         Self(watch::Sender::new(Inner::default()))
     }
 
-    /// From now on status polls wait before they are answered.
+    /// Holds status polls back from now on.
     pub fn close(&self) {
         self.0.send_modify(|gate| gate.closed = true);
     }
 
-    /// Lets everyone through, now and from now on.
+    /// Releases all waiting polls, and holds none back from now on.
     pub fn open(&self) {
         self.0.send_modify(|gate| gate.closed = false);
     }
 
-    /// Whether status polls are being held back.
-    #[must_use]
-    pub fn is_closed(&self) -> bool {
+    /// Whether status polls are held back.
+    pub(super) fn is_closed(&self) -> bool {
         self.0.borrow().closed
     }
 
-    /// The polls that stand before the gate.
+    /// The polls waiting at the gate.
     #[must_use]
     pub fn waiting(&self) -> Waiting {
         Waiting(self.0.subscribe())
     }
 
-    /// Returns at once when open, else when it opens. Dropping the future leaves the queue.
+    /// Waits until the gate is open. Dropping the future leaves the queue.
     pub(super) async fn pass(&self) {
         let mut queued = false;
         self.0.send_if_modified(|gate| {
@@ -52,35 +51,36 @@ impl Gate {
             queued
         });
         if queued {
-            let _place = Place(self);
-            // The sender lives in `self`, so that this only ends when the gate opens.
+            let _waiting = WaitingPoll(self);
+            // The sender lives in `self`, so that this ends only when the gate opens.
             let _ = self.0.subscribe().wait_for(|gate| !gate.closed).await;
         }
     }
 }
 
 impl Waiting {
-    /// How many wait just now.
+    /// Number of waiting polls.
     #[must_use]
     pub fn count(&self) -> usize {
         self.0.borrow().waiting
     }
 
-    /// Returns as soon as `n` polls or more wait at the same time.
+    /// Waits until at least `n` polls wait at the same time.
     pub async fn await_at_least(mut self, n: usize) {
         let _ = self.0.wait_for(|gate| gate.waiting >= n).await;
     }
 
-    /// Returns as soon as `n` polls or fewer wait at the same time.
-    pub async fn await_at_most(mut self, n: usize) {
+    /// Waits until at most `n` polls wait.
+    #[cfg(test)]
+    async fn await_at_most(mut self, n: usize) {
         let _ = self.0.wait_for(|gate| gate.waiting <= n).await;
     }
 }
 
-/// A place in the queue, given up when dropped.
-struct Place<'a>(&'a Gate);
+/// Counts a poll as waiting until it is dropped.
+struct WaitingPoll<'a>(&'a Gate);
 
-impl Drop for Place<'_> {
+impl Drop for WaitingPoll<'_> {
     fn drop(&mut self) {
         self.0.0.send_modify(|gate| gate.waiting -= 1);
     }
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_who_hangs_up_leaves_the_queue() {
+    async fn a_dropped_poll_leaves_the_queue() {
         let gate = Gate::new();
         gate.close();
         let held = tokio::spawn({

@@ -1,4 +1,4 @@
-//! A request's way through the simulator: gate, latency, faults, then the route's answer.
+//! Handles a request: gate, latency, faults, then the route's answer.
 
 use hyper::body::Incoming;
 use hyper::header::{
@@ -9,8 +9,7 @@ use hyper::{Request, Response, StatusCode, Version};
 use tokio::time::Instant;
 
 use super::channel::ResultUrl;
-use super::content::video;
-use super::dialect::Dialect;
+use super::content::{content_bytes, video};
 use super::documents::{self, View};
 use super::life::Status;
 use super::links::is_signed;
@@ -18,19 +17,22 @@ use super::path::Route;
 use super::reply::{Broken, Outgoing, Reply};
 use super::rule::{Fault, Rule};
 use super::socket::ResetSwitch;
-use super::{Simulator, control, order, sinks};
+use super::status_route::StatusRoute;
+use super::{Simulator, control, create, sinks};
 use crate::sync::lock;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-oneapi-request-id");
 const VERSION: HeaderName = HeaderName::from_static("x-new-api-version");
-const VERSION_TOLD: HeaderValue = HeaderValue::from_static("v1.0.0-simulated");
-/// What new-api lets caches do with anything it does not know.
+const VERSION_VALUE: HeaderValue = HeaderValue::from_static("v1.0.0-simulated");
+/// `cache-control` of new-api's web pages and unknown paths.
 const A_WEEK: HeaderValue = HeaderValue::from_static("max-age=604800");
+/// Size of a Midjourney image, in bytes.
+const IMAGE_SIZE: u64 = 4096;
 const INDEX: &str = "<!doctype html>\n<html lang=\"en\"><head><title>OctopusX (simulated)</title></head>\
                      <body><div id=\"root\">Simulated OctopusX. See /simulator.</div></body></html>\n";
 
 impl Simulator {
-    /// Answers one request, or breaks off.
+    /// Answers a request, or breaks the connection.
     pub(super) async fn answer(
         &self,
         request: Request<Incoming>,
@@ -38,14 +40,15 @@ impl Simulator {
     ) -> Result<Response<Outgoing>, Broken> {
         let (head, body) = request.into_parts();
         let slow = self.0.settings.slow_body;
-        let route = Route::of(&head.method, head.uri.path());
+        let query = head.uri.query().unwrap_or_default();
+        let route = Route::of(&head.method, head.uri.path(), query);
         if let Route::Control(path) = &route {
             let reply = control::answer(self, &head.method, path, body).await;
             return Ok(reply.into_response(None, None, slow));
         }
         let mut visit = self.0.counter.arrive(route.kind());
-        if let Route::Status(dialect, id) = &route {
-            self.note_poll(*dialect, id);
+        if let Route::Status(status, id) = &route {
+            self.count_poll(*status, id);
             self.0.gate.pass().await;
             let latency = self.0.settings.latency.pick(self.0.dice.unit());
             if !latency.is_zero() {
@@ -53,29 +56,30 @@ impl Simulator {
             }
         }
         let request_id = self.request_id(&head);
-        let struck = self.0.faults.strike(route.dialect());
+        let status = route.status();
+        let struck = self.0.faults.strike(status);
         if let Some(rule) = struck {
             self.0.counter.struck(rule.fault);
         }
         let fault = struck.map(|rule| rule.fault);
-        // Over HTTP/2 only the stream is reset, not everyone's connection.
+        // Over HTTP/2 only the stream is reset, since other requests share the connection.
         let own_connection = head.version < Version::HTTP_2;
         if own_connection && matches!(fault, Some(Fault::Reset | Fault::ResetMidBody)) {
             switch.throw();
         }
         let cors = head.headers.contains_key(ORIGIN);
-        let instead = struck.and_then(|rule| self.instead(rule));
-        let reply = match (fault, instead) {
+        let replacement = struck.and_then(|rule| self.replacement(rule, status));
+        let reply = match (fault, replacement) {
             (Some(Fault::Reset), _) => return Err(Broken),
             (Some(Fault::Stall), _) => std::future::pending().await,
             (_, Some(reply)) => reply,
             (_, None) => {
-                let request_id = told_id(&head, request_id.as_ref());
+                let request_id = error_id(&head, request_id.as_ref());
                 self.route(route, head, body, &request_id).await
             }
         };
         visit.answered(reply.status.as_u16());
-        let mut reply = reply.header(VERSION, VERSION_TOLD);
+        let mut reply = reply.header(VERSION, VERSION_VALUE);
         if let Some(id) = request_id {
             reply = reply.text_header(REQUEST_ID, &id);
         }
@@ -88,6 +92,10 @@ impl Simulator {
     async fn route(&self, route: Route, head: Parts, body: Incoming, request_id: &str) -> Reply {
         match &route {
             Route::File(id) => return self.file(id, &head),
+            Route::Image(id) => {
+                let bytes = content_bytes(id, 0..IMAGE_SIZE);
+                return Reply::full(StatusCode::OK, "image/png", bytes);
+            }
             Route::Page | Route::Control(_) => {
                 return Reply::html(StatusCode::OK, INDEX).header(CACHE_CONTROL, A_WEEK);
             }
@@ -101,10 +109,10 @@ impl Simulator {
             return Reply::unauthorised(request_id);
         };
         match route {
-            Route::Status(dialect, id) => self.status(dialect, &owner, &id),
-            Route::Create(dialect) => self.make(dialect, &owner, None, &head, body).await,
+            Route::Status(status, id) => self.status(status, &owner, &id),
+            Route::Create(status) => self.create_from(status, &owner, None, &head, body).await,
             Route::Remix(id) => {
-                self.make(Dialect::Openai, &owner, Some(id), &head, body)
+                self.create_from(StatusRoute::Openai, &owner, Some(id), &head, body)
                     .await
             }
             Route::Content(id) => self.content(&owner, &id, &head),
@@ -113,8 +121,8 @@ impl Simulator {
         }
     }
 
-    /// What a fault answers instead of the right thing; none if it only damages that.
-    fn instead(&self, rule: Rule) -> Option<Reply> {
+    /// The answer that a fault sends instead of the right one; none if it only damages the right one.
+    fn replacement(&self, rule: Rule, status: Option<StatusRoute>) -> Option<Reply> {
         let page = |status: StatusCode| {
             let title = status.to_string();
             let page = format!(
@@ -126,12 +134,7 @@ impl Simulator {
         let reply = match rule.fault {
             Fault::RateLimited => {
                 let seconds = rule.retry_after.unwrap_or(self.0.settings.retry_after);
-                Reply::task_error(
-                    StatusCode::TOO_MANY_REQUESTS,
-                    "rate_limit_exceeded",
-                    "当前分组上游负载已饱和，请稍后再试",
-                )
-                .text_header(RETRY_AFTER, &seconds.to_string())
+                documents::rate_limited(status).text_header(RETRY_AFTER, &seconds.to_string())
             }
             Fault::RateLimitedEmpty => Reply::empty(StatusCode::TOO_MANY_REQUESTS),
             Fault::ServerError => Reply::task_error(
@@ -147,7 +150,7 @@ impl Simulator {
             Fault::NoData => Reply::document(bytes::Bytes::from_static(
                 br#"{"code":"success","data":null}"#,
             )),
-            Fault::TaskNotExist => no_task(),
+            Fault::TaskNotExist => documents::missing(status.unwrap_or(StatusRoute::Unified)),
             Fault::Truncated
             | Fault::Reset
             | Fault::ResetMidBody
@@ -158,42 +161,47 @@ impl Simulator {
         Some(reply)
     }
 
-    fn status(&self, dialect: Dialect, owner: &str, id: &str) -> Reply {
+    fn status(&self, route: StatusRoute, owner: &str, id: &str) -> Reply {
         let now = Instant::now();
         let links = self.links();
         let tasks = lock(&self.0.tasks);
         match tasks.of(owner, id) {
             Some(task) => {
                 let view = View::new(task, now, self.0.clock, &links);
-                Reply::document(documents::status(dialect, &view))
+                Reply::document(documents::status(route, &view))
             }
-            None => no_task(),
+            None => documents::missing(route),
         }
     }
 
     /// Creates a task, or a remix of one.
-    async fn make(
+    async fn create_from(
         &self,
-        dialect: Dialect,
+        route: StatusRoute,
         owner: &str,
         original: Option<String>,
         head: &Parts,
         body: Incoming,
     ) -> Reply {
-        let mut order = match order::read(&head.headers, body).await {
-            Ok(order) => order,
+        let mut request = match create::read(&head.headers, body).await {
+            Ok(request) => request,
             Err(error) => return error.reply(),
         };
         if let Some(original) = original {
             let tasks = lock(&self.0.tasks);
             let Some(task) = tasks.of(owner, &original) else {
-                return no_task();
+                return documents::missing(route);
             };
-            order.model.clone_from(&task.model);
-            order.options.channel.get_or_insert(task.channel);
-            order.options.remixed_from = Some(original);
+            request.model.clone_from(&task.model);
+            request.options.channel.get_or_insert(task.channel);
+            request.options.remixed_from = Some(original);
         }
-        let id = match self.create(owner, &order.model, order.options) {
+        if request.model.is_empty() {
+            route.default_model().clone_into(&mut request.model);
+        }
+        let id = request.options.id.take();
+        request.options.id = id.or_else(|| self.native_id(route, &request.model));
+        let id = match self.create(owner, &request.model, request.options) {
             Ok(id) => id,
             Err(taken) => {
                 let message = taken.to_string();
@@ -206,9 +214,28 @@ impl Simulator {
         match tasks.find(&id) {
             Some(task) => {
                 let view = View::new(task, now, self.0.clock, &links);
-                Reply::document(documents::created(dialect, &view))
+                Reply::document(documents::created(route, &view))
             }
-            None => no_task(),
+            None => documents::missing(route),
+        }
+    }
+
+    /// Generates an id in the format of the route, unless it is new-api's own format.
+    fn native_id(&self, route: StatusRoute, model: &str) -> Option<String> {
+        let (clock, dice) = (self.0.clock, &self.0.dice);
+        let now = Instant::now();
+        match route {
+            // Sixteen digits: microseconds, spread over a second, since many tasks may be created at a time.
+            StatusRoute::Mj => {
+                let spread = u128::from(dice.number() % 1_000_000);
+                let micros = clock.unix_nanos(now) / 1000 + spread;
+                let tasks = lock(&self.0.tasks);
+                (micros..micros + 1_000_000)
+                    .map(|id| id.to_string())
+                    .find(|id| tasks.find(id).is_none())
+            }
+            StatusRoute::Octopus => Some(format!("{model}:{}-{}", clock.unix(now), dice.text(10))),
+            _ => None,
         }
     }
 
@@ -226,7 +253,7 @@ impl Simulator {
                 let message = format!("Task is not completed yet, current status: {status}");
                 return Reply::content_error(StatusCode::BAD_REQUEST, &message);
             }
-            // The platform fetches the URL it once stored, and that one dies.
+            // The platform fetches the stored URL, which expires.
             let signed = task.channel.result_url() == ResultUrl::Signed;
             signed.then(|| View::new(task, now, self.0.clock, &links).expires)
         };
@@ -236,7 +263,7 @@ impl Simulator {
         video(&head.method, &head.headers, id, self.0.settings.video_size)
     }
 
-    /// A signed URL needs no key, only its signature.
+    /// Serves a signed URL, which needs no key.
     fn file(&self, id: &str, head: &Parts) -> Reply {
         let query = head.uri.query().unwrap_or_default();
         if is_signed(id, query, self.0.clock.unix(Instant::now())) {
@@ -247,16 +274,17 @@ impl Simulator {
         Reply::full(StatusCode::FORBIDDEN, "application/xml", denied.into())
     }
 
-    fn note_poll(&self, dialect: Dialect, id: &str) {
+    fn count_poll(&self, route: StatusRoute, id: &str) {
         if let Some(task) = lock(&self.0.tasks).find_mut(id) {
-            match dialect {
-                Dialect::Unified => task.polls.unified += 1,
-                Dialect::Openai => task.polls.openai += 1,
+            match route {
+                StatusRoute::Unified => task.polls.unified += 1,
+                StatusRoute::Openai => task.polls.openai += 1,
+                _ => task.polls.native += 1,
             }
         }
     }
 
-    /// The id of a request that brought none along.
+    /// Generates an id for a request without one.
     fn request_id(&self, head: &Parts) -> Option<String> {
         let stamp = || self.0.clock.stamp(Instant::now()).replace(['T', 'Z'], "");
         let fresh = || format!("{}{}", stamp(), self.0.dice.text(8));
@@ -264,18 +292,13 @@ impl Simulator {
     }
 }
 
-/// The id that error texts name: the one made here, or the one that was brought along.
-fn told_id(head: &Parts, made: Option<&String>) -> String {
-    let brought = || {
+/// The request id in error messages: the generated one, or else the received one.
+fn error_id(head: &Parts, generated: Option<&String>) -> String {
+    let received = || {
         let value = head.headers.get(&REQUEST_ID);
         value
             .and_then(|value| value.to_str().ok())
             .map(str::to_owned)
     };
-    made.cloned().or_else(brought).unwrap_or_default()
-}
-
-/// 400, not 404, and the same for another's task.
-fn no_task() -> Reply {
-    Reply::task_error(StatusCode::BAD_REQUEST, "task_not_exist", "task_not_exist")
+    generated.cloned().or_else(received).unwrap_or_default()
 }

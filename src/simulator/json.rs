@@ -1,4 +1,4 @@
-//! JSON in upstream's spelling.
+//! JSON as upstream writes it.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -8,7 +8,7 @@ pub(super) fn go_json(value: &impl Serialize) -> Bytes {
     let plain = serde_json::to_vec(value).unwrap_or_default();
     let mut escaped = Vec::with_capacity(plain.len() + 64);
     for byte in plain {
-        // Outside of texts JSON has none of these.
+        // Outside of strings JSON has none of these.
         match byte {
             b'&' => escaped.extend_from_slice(br"\u0026"),
             b'<' => escaped.extend_from_slice(br"\u003c"),

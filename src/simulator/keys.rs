@@ -1,17 +1,17 @@
-//! Bearer keys as new-api's `TokenAuth` reads them, and which of them are let in.
+//! Bearer keys as new-api's `TokenAuth` parses them, and which of them are accepted.
 
 use std::collections::BTreeSet;
 
 use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
 
-/// The most keys that can be revoked at a time.
+/// Maximum number of revoked keys.
 const MAX_REVOKED: usize = 10_000;
 
-/// Who may come in.
+/// The accepted and the revoked keys.
 #[derive(Debug, Default)]
 pub(super) struct Keys {
-    /// Empty: any key.
+    /// If empty, any key is accepted.
     known: BTreeSet<String>,
     revoked: BTreeSet<String>,
 }
@@ -24,14 +24,14 @@ impl Keys {
         }
     }
 
-    /// The normal form of the request's key, if it is let in.
+    /// The normal form of the request's key, if it is accepted.
     pub(super) fn admit(&self, headers: &HeaderMap) -> Option<String> {
         let key = presented(headers)?;
         let known = self.known.is_empty() || self.known.contains(key);
         (known && !self.revoked.contains(key)).then(|| key.to_owned())
     }
 
-    /// Turns a key away from now on; false when the list of such keys is full.
+    /// Rejects a key from now on; returns false if too many keys are revoked.
     pub(super) fn revoke(&mut self, key: &str) -> bool {
         let room = self.revoked.len() < MAX_REVOKED;
         room && {
@@ -40,7 +40,7 @@ impl Keys {
         }
     }
 
-    /// Lets a revoked key in again; false when it was not revoked.
+    /// Accepts a revoked key again; returns false if it was not revoked.
     pub(super) fn restore(&mut self, key: &str) -> bool {
         self.revoked.remove(normal(key))
     }
@@ -50,14 +50,14 @@ impl Keys {
     }
 }
 
-/// The part of a key that names its owner: `sk-K`, `K` and `sk-K-12` are one key.
+/// The normal form of a key: `sk-K`, `K` and `sk-K-12` are one key.
 pub(super) fn normal(key: &str) -> &str {
     let key = key.trim();
     let key = key.strip_prefix("sk-").unwrap_or(key);
     key.split('-').next().unwrap_or(key)
 }
 
-/// The key that a request shows, in its normal form.
+/// The request's key in its normal form.
 fn presented(headers: &HeaderMap) -> Option<&str> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let mut key = text(AUTHORIZATION.as_str()).unwrap_or_default().trim();
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn no_key_an_unknown_key_and_a_revoked_key_are_turned_away() {
+    fn missing_unknown_and_revoked_keys_are_rejected() {
         let mut keys = Keys::new(&["sk-A".to_owned(), "B".to_owned()]);
         assert_eq!(keys.admit(&HeaderMap::new()), None);
         assert_eq!(keys.admit(&headers("authorization", "Bearer sk-")), None);

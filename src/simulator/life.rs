@@ -1,4 +1,4 @@
-//! The life of a task: the states it goes through, when, and how it ends.
+//! A task's life: the statuses it goes through, when, and how it ends.
 
 use std::time::Duration;
 
@@ -7,112 +7,111 @@ use tokio::time::Instant;
 
 use super::clock::Clock;
 
-/// The most steps one life remembers; the oldest are forgotten first.
+/// Maximum number of steps; the oldest are dropped first.
 const MAX_STEPS: usize = 64;
 
-/// A task's status, in new-api's words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// A task's status in new-api's terms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Status {
-    /// The row exists, nothing was sent to a vendor yet.
+    /// The row exists; nothing was sent to a vendor yet.
     NotStart,
     /// Sent to the vendor.
     Submitted,
     /// Waiting at the vendor.
     Queued,
-    /// Being made.
+    /// In progress at the vendor.
     InProgress,
-    /// Done, with a result.
+    /// Ended with a result.
     Success,
-    /// Done, without one.
+    /// Ended without a result.
     Failure,
-    /// The vendor said something that new-api does not know.
+    /// The vendor's status is unknown to new-api.
     Unknown,
 }
 
-/// What a status means to someone who waits for the video.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// What a status means to a client that waits for the video.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// Not begun.
+    /// Not started.
     Queued,
-    /// Being made.
+    /// Started and not ended.
     Processing,
-    /// There is a video.
+    /// Ended with a video.
     Succeeded,
-    /// There will be none.
+    /// Ended without a video.
     Failed,
 }
 
-/// How a task is to end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// How a task ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// With a video.
     #[default]
     #[serde(alias = "success", alias = "completed")]
     Succeeded,
-    /// The vendor says no.
+    /// The vendor refuses.
     #[serde(alias = "failure")]
     Failed,
-    /// new-api gives up on the vendor: the row fails, the vendor's stored document stays as it was.
+    /// new-api times the task out: the row fails, the vendor's stored document stays unchanged.
     #[serde(alias = "timeout")]
     TimedOut,
 }
 
-/// What is true of a task at one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+/// The true state of a task at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Truth {
-    /// The status in new-api's words.
+    /// The status in new-api's terms.
     pub status: Status,
-    /// What that means.
+    /// What the status means.
     pub state: State,
     /// Percent.
     pub progress: u8,
-    /// Since when the status holds.
+    /// When the task entered the status.
     #[serde(skip)]
     pub since: Instant,
 }
 
-/// One status, from one instant on.
-#[derive(Clone, Debug)]
+/// A change of status.
+#[derive(Debug, Clone)]
 pub(super) struct Step {
     pub(super) at: Instant,
     pub(super) status: Status,
-    /// What the vendor's stored document says; differs from `status` only after a timeout.
+    /// Status in the vendor's stored document; differs from `status` only after a timeout.
     pub(super) vendor: Status,
-    /// Fixed progress of a forced step; else it runs.
+    /// Progress of a forced step; otherwise it follows the time.
     progress: Option<u8>,
 }
 
-/// The lengths of a life's parts.
-#[derive(Clone, Copy, Debug)]
+/// Durations and outcome of a life.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Plan {
-    /// How long `NOT_START` lasts, before everything else.
+    /// Time in `NOT_START`, before submission.
     pub(super) not_start: Duration,
-    /// From submission to the end.
+    /// Time from submission to the end.
     pub(super) lifetime: Duration,
     pub(super) outcome: Outcome,
 }
 
-/// The rounds in which new-api asks its vendors; zero for "it always knows".
-#[derive(Clone, Copy, Debug)]
+/// The rounds in which new-api polls its vendors; a zero interval means no delay.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Rounds {
     pub(super) every: Duration,
     pub(super) clock: Clock,
 }
 
-/// All steps of a task, past and to come, in order of time; never empty.
-#[derive(Clone, Debug)]
+/// All past and future steps of a task, in order of time; never empty.
+#[derive(Debug, Clone)]
 pub(super) struct Life {
     steps: Vec<Step>,
     rounds: Rounds,
 }
 
 impl Status {
-    /// The word in task rows.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
+    /// Name in task rows.
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::NotStart => "NOT_START",
             Self::Submitted => "SUBMITTED",
@@ -124,9 +123,8 @@ impl Status {
         }
     }
 
-    /// What it means.
-    #[must_use]
-    pub const fn state(self) -> State {
+    /// The state that the status means.
+    pub(super) const fn state(self) -> State {
         match self {
             Self::NotStart | Self::Submitted | Self::Queued => State::Queued,
             Self::InProgress | Self::Unknown => State::Processing,
@@ -135,17 +133,15 @@ impl Status {
         }
     }
 
-    /// Whether it is the last one of an unforced life.
-    #[must_use]
-    pub const fn is_final(self) -> bool {
+    /// Whether it is terminal.
+    pub(super) const fn is_final(self) -> bool {
         matches!(self, Self::Success | Self::Failure)
     }
 }
 
 impl State {
-    /// The word for it in lower case: `queued`, `processing`, `succeeded`, `failed`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
+    /// Name in lower case: `queued`, `processing`, `succeeded`, `failed`.
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Queued => "queued",
             Self::Processing => "processing",
@@ -156,8 +152,8 @@ impl State {
 }
 
 impl Rounds {
-    /// When new-api learns of what happens at `at`.
-    fn learned(self, at: Instant) -> Instant {
+    /// When new-api notices a change at `at`: in the next round.
+    fn noticed(self, at: Instant) -> Instant {
         let past = self.past(at);
         if past.is_zero() {
             at
@@ -182,7 +178,7 @@ impl Rounds {
 }
 
 impl Life {
-    /// A life that begins at `birth` and goes by itself: 10 % submitted, 15 % queued, 75 % in progress.
+    /// Plans a life from `birth` on: 10 % of the lifetime submitted, 15 % queued, 75 % in progress.
     pub(super) fn planned(birth: Instant, plan: Plan, rounds: Rounds) -> Self {
         let mut life = Self {
             steps: Vec::with_capacity(4),
@@ -194,11 +190,11 @@ impl Life {
             life.push(birth, Status::NotStart, Status::NotStart);
         }
         life.push(submitted, Status::Submitted, Status::Submitted);
-        let queued = rounds.learned(submitted + plan.lifetime.mul_f64(0.10));
+        let queued = rounds.noticed(submitted + plan.lifetime.mul_f64(0.10));
         life.push(queued, Status::Queued, Status::Queued);
-        let begun = rounds.learned(submitted + plan.lifetime.mul_f64(0.25));
-        life.push(begun, Status::InProgress, Status::InProgress);
-        let end = rounds.learned(end);
+        let started = rounds.noticed(submitted + plan.lifetime.mul_f64(0.25));
+        life.push(started, Status::InProgress, Status::InProgress);
+        let end = rounds.noticed(end);
         match plan.outcome {
             Outcome::Succeeded => life.push(end, Status::Success, Status::Success),
             Outcome::Failed => life.push(end, Status::Failure, Status::Failure),
@@ -207,7 +203,7 @@ impl Life {
         life
     }
 
-    /// A life that stays in one status until it is forced into another.
+    /// A life in one status until it is forced into another.
     pub(super) fn frozen(birth: Instant, status: Status, rounds: Rounds) -> Self {
         let mut life = Self {
             steps: Vec::new(),
@@ -217,7 +213,7 @@ impl Life {
         life
     }
 
-    /// Ends whatever was to come; from `now` on the task stays in `status`.
+    /// Drops all future steps and stays in `status` from `now` on.
     pub(super) fn force(&mut self, now: Instant, status: Status, progress: Option<u8>) {
         let progress = progress.unwrap_or_else(|| self.progress(now, status));
         self.steps.retain(|step| step.at <= now);
@@ -230,7 +226,7 @@ impl Life {
         }
     }
 
-    /// The step that holds at `now`.
+    /// The step in force at `now`.
     pub(super) fn at(&self, now: Instant) -> &Step {
         let upto = self.steps.partition_point(|step| step.at <= now);
         &self.steps[upto.saturating_sub(1)]
@@ -246,7 +242,7 @@ impl Life {
         }
     }
 
-    /// Every state that was true at some moment from `from` to `to`, in order.
+    /// Every state that the task had between `from` and `to`, in order.
     pub(super) fn states_between(&self, from: Instant, to: Instant) -> Vec<State> {
         let first = self.at(from).at;
         let mut states: Vec<_> = self
@@ -259,13 +255,13 @@ impl Life {
         states
     }
 
-    /// The steps taken so far, oldest first.
+    /// The past steps, oldest first.
     pub(super) fn history(&self, now: Instant) -> impl Iterator<Item = &Step> {
         self.steps.iter().take_while(move |step| step.at <= now)
     }
 
-    /// When the task began to be made, if it has.
-    pub(super) fn begun(&self, now: Instant) -> Option<Instant> {
+    /// When processing started, if it has.
+    pub(super) fn started(&self, now: Instant) -> Option<Instant> {
         self.steps
             .iter()
             .find(|step| step.at <= now && step.status.state() > State::Queued)
@@ -282,7 +278,7 @@ impl Life {
         }
     }
 
-    /// Percent at `now` of a task that is in `status`.
+    /// Progress in percent at `now` of a task in `status`.
     fn progress(&self, now: Instant, status: Status) -> u8 {
         let here = self.steps.partition_point(|step| step.at <= now);
         let step = &self.steps[here.saturating_sub(1)];
@@ -304,7 +300,7 @@ impl Life {
         }
     }
 
-    /// Adds a step; one that begins with the step before it takes its place.
+    /// Adds a step; it replaces a step that is not before it.
     fn push(&mut self, at: Instant, status: Status, vendor: Status) {
         let step = Step {
             at,
@@ -343,7 +339,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_life_goes_forward_and_its_progress_with_it() {
+    async fn state_and_progress_never_go_backward() {
         let birth = Instant::now();
         let life = Life::planned(birth, plan(100), rounds(0));
         let mut before = life.truth(birth);
@@ -360,7 +356,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_vendor_is_heard_only_in_rounds() {
+    async fn a_change_is_noticed_only_in_rounds() {
         let rounds = rounds(15);
         let birth = Instant::now() + seconds(1);
         let life = Life::planned(birth, plan(20), rounds);
@@ -372,7 +368,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_forced_life_stays_where_it_was_put() {
+    async fn a_forced_task_stays_in_its_status() {
         let birth = Instant::now();
         let mut life = Life::planned(birth, plan(10), rounds(0));
         life.force(birth + seconds(5), Status::Failure, None);
@@ -386,7 +382,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_life_of_no_length_is_over_at_once() {
+    async fn a_task_with_no_lifetime_ends_at_once() {
         let birth = Instant::now();
         let life = Life::planned(birth, plan(0), rounds(0));
         assert_eq!(life.truth(birth).status, Status::Success);

@@ -1,4 +1,4 @@
-//! The URLs that results are found at: the platform's own, and signed ones.
+//! Result URLs: the platform's own, and signed ones.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use super::clock::{stamp_of, unix_of};
 use super::dice::digest;
 use super::path::encoded;
 
-/// Makes and checks the URLs of results.
-#[derive(Clone, Debug)]
+/// Creates result URLs.
+#[derive(Debug, Clone)]
 pub(super) struct Links {
     base: String,
     lifetime: Duration,
@@ -22,7 +22,7 @@ impl Links {
         &self.base
     }
 
-    /// How long a signature lives, in whole seconds.
+    /// Lifetime of a signature, in whole seconds.
     pub(super) fn lifetime(&self) -> u64 {
         self.lifetime.as_secs() + u64::from(self.lifetime.subsec_nanos() > 0)
     }
@@ -30,6 +30,11 @@ impl Links {
     /// The platform's own URL, which needs the key (new-api's `BuildProxyURL`).
     pub(super) fn proxy(&self, id: &str) -> String {
         format!("{}/v1/videos/{}/content", self.base, encoded(id))
+    }
+
+    /// The URL of a Midjourney image, which needs no key.
+    pub(super) fn image(&self, id: &str) -> String {
+        format!("{}/mj/image/{}", self.base, encoded(id))
     }
 
     /// A URL signed at a Unix second, as Volcengine's object storage signs.
@@ -44,7 +49,7 @@ impl Links {
     }
 }
 
-/// Whether a signed URL's query is genuine and alive at a Unix second.
+/// Whether a signed URL's query is genuine and not expired at a Unix second.
 pub(super) fn is_signed(id: &str, query: &str, now: u64) -> bool {
     let value = |name: &str| {
         query
@@ -68,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_signature_is_good_for_its_task_and_its_time() {
+    fn a_signature_is_valid_for_its_task_and_lifetime() {
         let links = Links::new("http://sim".to_owned(), Duration::from_mins(1));
         let url = links.signed("task_X", 1_784_517_925);
         let query = url.split_once('?').expect("a query").1;

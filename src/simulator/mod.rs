@@ -1,18 +1,18 @@
-//! A simulated OctopusX: video tasks that live, fail and are polled, without a key or a network.
+//! A simulated OctopusX: video tasks that run, fail and are polled, without a key or a network.
 //!
-//! It answers as the new-api family does: both status paths, one document shape per channel, keys
-//! that own their tasks, and, when told so, the faults of a bad day. It writes its documents by
-//! itself and shares no code with the gateway's reader, so that a mistake in one shows in the other.
+//! It answers as the new-api family does: both status paths of the video API, with one document format per channel, the
+//! status routes of other vendors' APIs, keys that own their tasks, and faults on request. It writes its documents itself and shares no code with the gateway's reader, so that a
+//! mistake in one shows in the other.
 //!
-//! The way of a request: `http` (route, gate, latency, faults) → `tasks` (whose, and how far) →
-//! `documents` (the channel's shape) → `reply` (head and body, damaged if asked).
+//! A request passes `http` (route, gate, latency, faults), `tasks` (owner and state), `documents` (the channel's
+//! format) and `reply` (head and body, damaged by a fault).
 
 mod channel;
 mod clock;
 mod content;
 mod control;
 mod counts;
-mod dialect;
+mod create;
 mod dice;
 mod documents;
 mod faults;
@@ -22,7 +22,6 @@ mod json;
 mod keys;
 mod life;
 mod links;
-mod order;
 mod path;
 mod reply;
 mod rule;
@@ -30,6 +29,7 @@ mod server;
 mod settings;
 mod sinks;
 mod socket;
+mod status_route;
 mod tasks;
 
 use std::fmt;
@@ -49,6 +49,7 @@ pub use gate::{Gate, Waiting};
 pub use life::{Outcome, State, Status, Truth};
 pub use rule::{Fault, Rule, Scope, When};
 pub use settings::{Settings, Span};
+pub use status_route::StatusRoute;
 pub use tasks::{Forced, TaskOptions};
 
 use clock::Clock;
@@ -60,13 +61,13 @@ use life::{Life, Plan, Rounds};
 use links::Links;
 use tasks::{Polls, Task, Tasks};
 
-/// The reason of failures that were given none.
+/// Default failure reason.
 const REFUSED: &str = "the vendor refused the prompt: content policy";
-/// new-api's reason when it gives up on a vendor.
+/// new-api's failure reason for a timeout.
 const TIMED_OUT: &str = "任务超时（1440分钟）";
 
 /// A simulated OctopusX; a cheap handle to one shared state.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub struct Simulator(Arc<Inner>);
 
 #[derive(Debug)]
@@ -80,12 +81,12 @@ struct Inner {
     gate: Gate,
     counter: Counter,
     links: Mutex<Arc<Links>>,
-    /// How many tasks `mixed` has found a channel for.
+    /// Number of tasks to which `mixed` has assigned a channel.
     mixed: AtomicUsize,
 }
 
-/// The id that was asked for belongs to another task.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The requested id belongs to another task.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdTaken(
     /// The id.
     pub String,
@@ -100,11 +101,11 @@ impl fmt::Display for IdTaken {
 impl std::error::Error for IdTaken {}
 
 impl Simulator {
-    /// A simulator without tasks, listening nowhere yet.
+    /// Creates a simulator without tasks. It listens once it is [run](Self::run).
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         let dice = Arc::new(Dice::new(settings.seed));
-        // Before an address is bound, URLs are as good as can be.
+        // A placeholder until an address is bound.
         let base = settings.public_url.clone();
         let base = base.unwrap_or_else(|| "http://127.0.0.1".to_owned());
         Self(Arc::new(Inner {
@@ -121,46 +122,40 @@ impl Simulator {
         }))
     }
 
-    /// The faults, to be set and cleared.
+    /// The faults in force, which can be changed.
     #[must_use]
     pub fn faults(&self) -> &Faults {
         &self.0.faults
     }
 
-    /// The gate before the status polls.
+    /// The gate that can hold status polls back.
     #[must_use]
     pub fn gate(&self) -> &Gate {
         &self.0.gate
     }
 
-    /// What it was asked so far.
+    /// What it has received so far.
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.0.counter.counts()
     }
 
-    /// Returns as soon as `n` status polls or more have arrived since the beginning or a reset.
+    /// Waits until at least `n` status polls have arrived since the start or the last reset.
     pub async fn await_polls(&self, n: u64) {
         self.0.counter.await_polls(n).await;
     }
 
-    /// The base of the URLs it gives out, such as `http://127.0.0.1:9000`.
+    /// Base of all result URLs, such as `http://127.0.0.1:9000`.
     #[must_use]
     pub fn base_url(&self) -> String {
         self.links().base().to_owned()
     }
 
-    /// The settings it was made with.
-    #[must_use]
-    pub fn settings(&self) -> &Settings {
-        &self.0.settings
-    }
-
-    /// Creates a task that belongs to `key` (in any of its spellings), and returns its id.
+    /// Creates a task owned by `key`, in any of its spellings, and returns its id.
     ///
     /// # Errors
     ///
-    /// [`IdTaken`], only where the options name an id.
+    /// [`IdTaken`], only if the options contain an id.
     pub fn create(&self, key: &str, model: &str, options: TaskOptions) -> Result<String, IdTaken> {
         let now = Instant::now();
         let mut tasks = lock(&self.0.tasks);
@@ -172,15 +167,15 @@ impl Simulator {
         }
     }
 
-    /// How often a task was asked for, on both paths, by anyone; 0 for one that there is not.
+    /// Number of status polls of a task, on every route and with any key; 0 for an unknown task.
     #[must_use]
     pub fn polls_of(&self, id: &str) -> u64 {
         lock(&self.0.tasks)
             .find(id)
-            .map_or(0, |task| task.polls.unified + task.polls.openai)
+            .map_or(0, |task| task.polls.total())
     }
 
-    /// What is true of a task now.
+    /// The true state of a task now.
     #[must_use]
     pub fn truth(&self, id: &str) -> Option<Truth> {
         let now = Instant::now();
@@ -188,7 +183,7 @@ impl Simulator {
         tasks.find(id).map(|task| task.life.truth(now))
     }
 
-    /// Every state of a task that was true at some moment from `from` to `to`, in order.
+    /// Every state that a task had between `from` and `to`, in order.
     #[must_use]
     pub fn states_between(&self, id: &str, from: Instant, to: Instant) -> Option<Vec<State>> {
         let tasks = lock(&self.0.tasks);
@@ -197,7 +192,7 @@ impl Simulator {
             .map(|task| task.life.states_between(from, to))
     }
 
-    /// Puts a task into a status, in which it stays; false if there is no such task.
+    /// Puts a task into a status for good; returns false if it does not exist.
     pub fn force(&self, id: &str, forced: impl Into<Forced>) -> bool {
         let now = Instant::now();
         let mut tasks = lock(&self.0.tasks);
@@ -207,17 +202,17 @@ impl Simulator {
             .is_some()
     }
 
-    /// Turns a key away with 401 from now on (up to 10,000 keys at a time).
+    /// Rejects a key with 401 from now on (up to 10,000 keys at a time).
     pub fn revoke(&self, key: &str) {
         lock(&self.0.keys).revoke(key);
     }
 
-    /// Lets a revoked key in again.
+    /// Accepts a revoked key again.
     pub fn restore(&self, key: &str) {
         lock(&self.0.keys).restore(key);
     }
 
-    /// As it was in the beginning: no tasks, no counts, no revoked keys, the settings' faults, an open gate.
+    /// Restores the initial state: no tasks, counts or revoked keys, the settings' faults, an open gate.
     pub fn reset(&self) {
         lock(&self.0.tasks).clear();
         lock(&self.0.keys).restore_all();
@@ -230,7 +225,7 @@ impl Simulator {
         Arc::clone(&lock(&self.0.links))
     }
 
-    /// From now on, URLs lead to this address, unless the settings say where.
+    /// Makes result URLs lead to this address, unless the settings have a base URL.
     fn bound(&self, address: SocketAddr) {
         let settings = &self.0.settings;
         if settings.public_url.is_none() {
@@ -244,7 +239,7 @@ impl Simulator {
         }
     }
 
-    /// A new task, as the options, else the settings, else chance want it.
+    /// Creates a task from the options, the settings and chance, in this order of precedence.
     fn task(
         &self,
         now: Instant,

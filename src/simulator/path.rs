@@ -1,46 +1,48 @@
-//! Paths: which route a request takes, read from its raw path.
+//! Routes, matched on the raw path.
 
 use hyper::Method;
 
 use super::counts::Kind;
-use super::dialect::Dialect;
+use super::status_route::StatusRoute;
 
-/// Where a request goes. Ids are percent-decoded.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The route of a request. Ids are percent-decoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Route {
-    Status(Dialect, String),
-    Create(Dialect),
+    Status(StatusRoute, String),
+    Create(StatusRoute),
     Remix(String),
     Content(String),
     /// A signed result URL.
     File(String),
+    /// A Midjourney image.
+    Image(String),
     Upload,
     Chat,
-    /// What follows `/simulator`, in raw segments.
+    /// The segments after `/simulator`.
     Control(Vec<String>),
-    /// Below /v1, but nothing that there is.
+    /// An unknown path below /v1.
     UnknownApi,
-    /// The web pages.
+    /// A web page.
     Page,
 }
 
 impl Route {
-    pub(super) fn of(method: &Method, path: &str) -> Self {
+    pub(super) fn of(method: &Method, path: &str, query: &str) -> Self {
         let segments: Vec<&str> = path.split('/').skip(1).collect();
         let reads = method == Method::GET || method == Method::HEAD;
         let gets = method == Method::GET;
         let posts = method == Method::POST;
+        if let ["simulator", rest @ ..] = segments.as_slice() {
+            return Self::Control(rest.iter().map(|s| decoded(s)).collect());
+        }
+        // gin serves HEAD only where it is registered: a HEAD on a status path gets a 404.
+        if gets && let Some((route, id)) = StatusRoute::of_poll(&segments, query) {
+            return Self::Status(route, decoded(id));
+        }
+        if posts && let Some(route) = StatusRoute::of_create(&segments) {
+            return Self::Create(route);
+        }
         match segments.as_slice() {
-            ["simulator", rest @ ..] => Self::Control(rest.iter().map(|s| decoded(s)).collect()),
-            // gin serves HEAD only where it is registered: a HEAD on a status path is a 404.
-            ["v1", "video", "generations", id] if gets && !id.is_empty() => {
-                Self::Status(Dialect::Unified, decoded(id))
-            }
-            ["v1", "videos", id] if gets && !id.is_empty() => {
-                Self::Status(Dialect::Openai, decoded(id))
-            }
-            ["v1", "video", "generations"] if posts => Self::Create(Dialect::Unified),
-            ["v1", "videos"] if posts => Self::Create(Dialect::Openai),
             ["v1", "videos", id, "remix"] if posts => Self::Remix(decoded(id)),
             ["v1", "videos", id, "content"] if reads => Self::Content(decoded(id)),
             ["v1", "files" | "uploads"] if posts => Self::Upload,
@@ -49,25 +51,26 @@ impl Route {
                 Some(id) => Self::File(decoded(id)),
                 None => Self::Page,
             },
+            ["mj", "image", id] if reads => Self::Image(decoded(id)),
             _ if path.starts_with("/v1") => Self::UnknownApi,
             _ => Self::Page,
         }
     }
 
-    /// The dialect of a status poll.
-    pub(super) const fn dialect(&self) -> Option<Dialect> {
+    /// The route of a status poll.
+    pub(super) const fn status(&self) -> Option<StatusRoute> {
         match self {
-            Self::Status(dialect, _) => Some(*dialect),
+            Self::Status(route, _) => Some(*route),
             _ => None,
         }
     }
 
     pub(super) const fn kind(&self) -> Kind {
         match self {
-            Self::Status(dialect, _) => Kind::Poll(*dialect),
+            Self::Status(route, _) => Kind::Poll(*route),
             Self::Create(_) | Self::Remix(_) => Kind::Create,
             Self::Content(_) => Kind::Content,
-            Self::File(_) => Kind::File,
+            Self::File(_) | Self::Image(_) => Kind::File,
             Self::Upload => Kind::Upload,
             Self::Chat => Kind::Chat,
             Self::Control(_) | Self::UnknownApi | Self::Page => Kind::Other,
@@ -75,7 +78,7 @@ impl Route {
     }
 }
 
-/// A path segment without its percent-encoding; what is not UTF-8 becomes U+FFFD.
+/// Percent-decodes a path segment; invalid UTF-8 becomes U+FFFD.
 pub(super) fn decoded(segment: &str) -> String {
     let hex = |byte: u8| {
         char::from(byte)
@@ -98,7 +101,7 @@ pub(super) fn decoded(segment: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// A text as a path segment.
+/// Percent-encodes a string as a path segment.
 pub(super) fn encoded(text: &str) -> String {
     let mut segment = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -119,18 +122,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_may_hold_anything_once_it_is_encoded() {
+    fn any_id_survives_encoding() {
         for id in ["sora-2:task_01k", "a/b c?d#e%f", "ünï", "task_X", "b64=="] {
             assert_eq!(decoded(&encoded(id)), id);
             let path = format!("/v1/videos/{}", encoded(id));
-            let status = Route::Status(Dialect::Openai, id.to_owned());
-            assert_eq!(Route::of(&Method::GET, &path), status);
+            let status = Route::Status(StatusRoute::Openai, id.to_owned());
+            assert_eq!(Route::of(&Method::GET, &path, ""), status);
         }
         assert_eq!(decoded("100%"), "100%");
     }
 
     #[test]
-    fn only_what_new_api_registers_is_served_below_v1() {
+    fn below_v1_only_the_routes_of_new_api_are_served() {
         for (method, path) in [
             (Method::HEAD, "/v1/videos/x"),
             (Method::DELETE, "/v1/videos/x"),
@@ -141,12 +144,12 @@ mod tests {
             (Method::GET, "/v1beta/models"),
         ] {
             assert_eq!(
-                Route::of(&method, path),
+                Route::of(&method, path, ""),
                 Route::UnknownApi,
                 "{method} {path}"
             );
         }
-        assert_eq!(Route::of(&Method::GET, "/"), Route::Page);
-        assert_eq!(Route::of(&Method::GET, "/pricing"), Route::Page);
+        assert_eq!(Route::of(&Method::GET, "/", ""), Route::Page);
+        assert_eq!(Route::of(&Method::GET, "/pricing", ""), Route::Page);
     }
 }

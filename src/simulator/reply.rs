@@ -1,4 +1,4 @@
-//! Answers: their heads, their errors, and bodies that can be damaged on purpose.
+//! Answers: heads, errors, and bodies that a fault can damage.
 
 use std::fmt;
 use std::pin::Pin;
@@ -16,8 +16,8 @@ use super::counts::Visit;
 use super::json::go_json;
 use super::rule::Fault;
 
-/// In how many pieces a slow body is sent.
-const SLOW_PIECES: usize = 20;
+/// Number of chunks of a slow body.
+const SLOW_CHUNKS: usize = 20;
 
 /// An answer before it is sent.
 pub(super) struct Reply {
@@ -26,22 +26,22 @@ pub(super) struct Reply {
     body: Payload,
 }
 
-/// What is sent after the head.
+/// A body.
 enum Payload {
     Full(Bytes),
-    /// The length, if it is known, and the pieces.
-    Stream(Option<u64>, Pieces),
+    /// The length, if known, and the chunks.
+    Stream(Option<u64>, Chunks),
 }
 
-type Pieces = Pin<Box<dyn Stream<Item = Result<Bytes, Broken>> + Send>>;
+type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes, Broken>> + Send>>;
 
-/// The body of every answer. It keeps its request counted as under way until it has been sent.
+/// The body of every answer. Its request counts as in flight until it has been sent.
 pub(super) struct Outgoing {
     payload: Payload,
     _visit: Option<Visit>,
 }
 
-/// Ends a connection without an answer, or in the middle of one.
+/// Breaks a connection before or within an answer.
 #[derive(Debug)]
 pub(super) struct Broken;
 
@@ -66,7 +66,7 @@ impl Reply {
         reply.header(CONTENT_TYPE, HeaderValue::from_static(content_type))
     }
 
-    /// A success, with new-api's exact `Content-Type`.
+    /// A document, with new-api's exact `Content-Type`.
     pub(super) fn document(json: Bytes) -> Self {
         Self::new(StatusCode::OK, "application/json", Payload::Full(json))
     }
@@ -97,10 +97,10 @@ impl Reply {
         status: StatusCode,
         content_type: &'static str,
         length: Option<u64>,
-        pieces: impl Stream<Item = Bytes> + Send + 'static,
+        chunks: impl Stream<Item = Bytes> + Send + 'static,
     ) -> Self {
-        let pieces = Box::pin(pieces.map(Ok));
-        Self::new(status, content_type, Payload::Stream(length, pieces))
+        let chunks = Box::pin(chunks.map(Ok));
+        Self::new(status, content_type, Payload::Stream(length, chunks))
     }
 
     /// new-api's `dto.TaskError`.
@@ -133,7 +133,7 @@ impl Reply {
         Self::json(status, &error)
     }
 
-    /// What `TokenAuth` says to a key that is not let in.
+    /// `TokenAuth`'s answer to a rejected key.
     pub(super) fn unauthorised(request_id: &str) -> Self {
         let message = format!("Invalid token (request id: {request_id})");
         let error = serde_json::json!({"code": "", "message": message, "type": "new_api_error"});
@@ -170,7 +170,7 @@ impl Reply {
         self
     }
 
-    /// Sets a header from text; text that no header can hold is left out.
+    /// Sets a header from a string; ignores a string that is not a valid value.
     pub(super) fn text_header(self, name: HeaderName, value: &str) -> Self {
         match HeaderValue::from_str(value) {
             Ok(value) => self.header(name, value),
@@ -178,7 +178,7 @@ impl Reply {
         }
     }
 
-    /// The response, with its body damaged if the fault is one that damages bodies.
+    /// Creates the response, with its body damaged if the fault is one that damages bodies.
     pub(super) fn into_response(
         self,
         visit: Option<Visit>,
@@ -200,16 +200,16 @@ impl Reply {
 }
 
 impl Payload {
-    /// The body as it is after a fault, or unchanged if the fault is of another kind.
+    /// Damages the body; a fault of another kind leaves it unchanged.
     fn damaged(self, fault: Fault, slow: Duration) -> Self {
         match fault {
             Fault::Truncated => match self {
                 Self::Full(bytes) => Self::Full(bytes.slice(..bytes.len() / 2)),
-                Self::Stream(_, pieces) => Self::Stream(None, Box::pin(pieces.take(1))),
+                Self::Stream(_, chunks) => Self::Stream(None, Box::pin(chunks.take(1))),
             },
             Fault::ResetMidBody => {
                 let broken = async {
-                    // Lets the first half leave before the connection goes.
+                    // The first half is sent before the connection breaks.
                     tokio::task::yield_now().await;
                     Err(Broken)
                 };
@@ -221,7 +221,7 @@ impl Payload {
         }
     }
 
-    /// The first half (of a stream: its first piece), and then what `rest` gives.
+    /// The first half (of a stream: its first chunk), followed by `rest`.
     fn halved(self, rest: impl Stream<Item = Result<Bytes, Broken>> + Send + 'static) -> Self {
         match self {
             Self::Full(bytes) => {
@@ -229,29 +229,29 @@ impl Payload {
                 let half = stream::iter([Ok(bytes.slice(..bytes.len() / 2))]);
                 Self::Stream(Some(length), Box::pin(half.chain(rest)))
             }
-            Self::Stream(length, pieces) => {
-                Self::Stream(length, Box::pin(pieces.take(1).chain(rest)))
+            Self::Stream(length, chunks) => {
+                Self::Stream(length, Box::pin(chunks.take(1).chain(rest)))
             }
         }
     }
 
-    /// In pieces with pauses, `slow` altogether (of a stream: per twenty pieces).
+    /// Splits the body into chunks with pauses of `slow` in total (of a stream: per twenty chunks).
     fn slowed(self, slow: Duration) -> Self {
-        let pause = slow / u32::try_from(SLOW_PIECES).unwrap_or(1);
-        let (length, pieces): (_, Pieces) = match self {
+        let pause = slow / u32::try_from(SLOW_CHUNKS).unwrap_or(1);
+        let (length, chunks): (_, Chunks) = match self {
             Self::Full(bytes) => {
-                let size = bytes.len().div_ceil(SLOW_PIECES).max(1);
+                let size = bytes.len().div_ceil(SLOW_CHUNKS).max(1);
                 let starts = (0..bytes.len()).step_by(size);
-                let pieces: Vec<_> = starts
+                let chunks: Vec<_> = starts
                     .map(|at| Ok(bytes.slice(at..bytes.len().min(at + size))))
                     .collect();
-                (Some(bytes.len() as u64), Box::pin(stream::iter(pieces)))
+                (Some(bytes.len() as u64), Box::pin(stream::iter(chunks)))
             }
-            Self::Stream(length, pieces) => (length, pieces),
+            Self::Stream(length, chunks) => (length, chunks),
         };
-        let paused = pieces.then(move |piece| async move {
+        let paused = chunks.then(move |chunk| async move {
             tokio::time::sleep(pause).await;
-            piece
+            chunk
         });
         Self::Stream(length, Box::pin(paused))
     }
@@ -268,9 +268,9 @@ impl Body for Outgoing {
         match &mut self.payload {
             Payload::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
             Payload::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Payload::Stream(_, pieces) => pieces
+            Payload::Stream(_, chunks) => chunks
                 .poll_next_unpin(cx)
-                .map(|piece| piece.map(|piece| piece.map(Frame::data))),
+                .map(|chunk| chunk.map(|chunk| chunk.map(Frame::data))),
         }
     }
 

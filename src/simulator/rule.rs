@@ -1,14 +1,14 @@
-//! The faults that can be had, and rules for them, as flags and JSON spell them.
+//! Faults and the rules that inject them, in the syntax of flags and of JSON.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::dialect::Dialect;
+use super::status_route::StatusRoute;
 
-/// One way of not answering as one should.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// A wrong or missing answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fault {
     /// 429 with `Retry-After` and new-api's task error.
@@ -37,64 +37,76 @@ pub enum Fault {
     Empty,
     /// 200 with `{"code":"success","data":null}`.
     NoData,
-    /// 400 `task_not_exist`, for a task that does.
+    /// 400 `task_not_exist`, for a task that exists.
     TaskNotExist,
     /// The connection is reset before the answer (over HTTP/2: the stream).
     Reset,
     /// The connection is reset after half of the answer (over HTTP/2: the stream).
     ResetMidBody,
-    /// No answer at all.
+    /// No answer.
     Stall,
-    /// Half of an answer, and no more.
+    /// Half of the answer, and then nothing.
     StallMidBody,
     /// The right answer, slowly.
     SlowBody,
 }
 
-/// Which requests a rule is for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Which requests a rule covers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scope {
-    /// Both status paths.
+    /// Every status route.
     #[default]
     Status,
     /// `GET /v1/video/generations/{id}`.
     Unified,
     /// `GET /v1/videos/{id}`.
     Openai,
+    /// `GET /v1/video/query`.
+    Octopus,
+    /// `GET /mj/task/{id}/fetch`.
+    Mj,
+    /// `GET /kling/v1/{videos|images}/{kind}/{id}`.
+    Kling,
+    /// `GET /suno/fetch/{id}`.
+    Suno,
+    /// `GET /v1/tasks/{id}`.
+    Tasks,
+    /// `GET /api/v3/contents/generations/tasks/{id}`.
+    Ark,
     /// Everything but `/simulator`.
     All,
 }
 
 /// How often a rule strikes.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub enum When {
-    /// Until told otherwise.
+    /// Every time, until the rule is removed.
     #[default]
     Always,
-    /// By chance: 0 never, 1 always.
+    /// With this probability.
     Rate(f64),
-    /// For the next so many requests that it is for.
+    /// For the next `n` requests that the rule covers.
     Next(u64),
 }
 
-/// A fault, for which requests, and how often.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+/// A fault, the requests it covers, and how often it strikes.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(into = "RuleJson", try_from = "RuleJson")]
 pub struct Rule {
-    /// What happens.
+    /// The injected fault.
     pub fault: Fault,
-    /// To which requests.
+    /// The requests that it covers.
     pub scope: Scope,
-    /// How often.
+    /// How often it strikes.
     pub when: When,
-    /// The `Retry-After` of [`Fault::RateLimited`], in seconds; without it, that of the settings.
+    /// `Retry-After` of [`Fault::RateLimited`], in seconds; by default that of the settings.
     pub retry_after: Option<u32>,
 }
 
 impl Fault {
-    /// All of them.
-    pub const ALL: [Self; 16] = [
+    /// Every fault.
+    pub(crate) const ALL: [Self; 16] = [
         Self::RateLimited,
         Self::RateLimitedEmpty,
         Self::ServerError,
@@ -113,9 +125,8 @@ impl Fault {
         Self::SlowBody,
     ];
 
-    /// Its name in flags and JSON.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
+    /// Name in flags and JSON.
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::RateLimited => "429",
             Self::RateLimitedEmpty => "429-empty",
@@ -152,19 +163,70 @@ impl FromStr for Fault {
 }
 
 impl Scope {
-    /// Whether a request is meant: `status` tells its path if it is a status poll.
-    pub(super) fn covers(self, status: Option<Dialect>) -> bool {
+    /// Every scope.
+    const ALL: [Self; 10] = [
+        Self::Status,
+        Self::Unified,
+        Self::Openai,
+        Self::Octopus,
+        Self::Mj,
+        Self::Kling,
+        Self::Suno,
+        Self::Tasks,
+        Self::Ark,
+        Self::All,
+    ];
+
+    /// Name in flags and JSON.
+    const fn name(self) -> &'static str {
+        match self.route() {
+            Some(route) => route.name(),
+            None if matches!(self, Self::All) => "all",
+            None => "status",
+        }
+    }
+
+    /// The one route that it covers, if it is for one.
+    const fn route(self) -> Option<StatusRoute> {
+        Some(match self {
+            Self::Status | Self::All => return None,
+            Self::Unified => StatusRoute::Unified,
+            Self::Openai => StatusRoute::Openai,
+            Self::Octopus => StatusRoute::Octopus,
+            Self::Mj => StatusRoute::Mj,
+            Self::Kling => StatusRoute::Kling,
+            Self::Suno => StatusRoute::Suno,
+            Self::Tasks => StatusRoute::Tasks,
+            Self::Ark => StatusRoute::Ark,
+        })
+    }
+
+    /// Whether it covers a request; `status` is the route of a status poll.
+    pub(super) fn covers(self, status: Option<StatusRoute>) -> bool {
         match self {
             Self::All => true,
             Self::Status => status.is_some(),
-            Self::Unified => status == Some(Dialect::Unified),
-            Self::Openai => status == Some(Dialect::Openai),
+            _ => status.is_some() && status == self.route(),
         }
     }
 }
 
+impl FromStr for Scope {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|scope| scope.name() == text)
+            .ok_or_else(|| {
+                let names = Self::ALL.map(Self::name).join(", ");
+                format!("unknown scope `{text}`; takes {names}")
+            })
+    }
+}
+
 impl Rule {
-    /// `fault` for every status poll.
+    /// Creates a rule that strikes every status poll.
     #[must_use]
     pub const fn new(fault: Fault) -> Self {
         Self {
@@ -175,13 +237,13 @@ impl Rule {
         }
     }
 
-    /// For these requests instead.
+    /// Sets the requests that the rule covers.
     #[must_use]
     pub const fn on(self, scope: Scope) -> Self {
         Self { scope, ..self }
     }
 
-    /// For the next `n` requests only.
+    /// Limits the rule to the next `n` requests.
     #[must_use]
     pub const fn next(self, n: u64) -> Self {
         Self {
@@ -190,7 +252,7 @@ impl Rule {
         }
     }
 
-    /// For a share of the requests, 0 to 1.
+    /// Makes the rule strike with this probability.
     #[must_use]
     pub const fn rate(self, rate: f64) -> Self {
         Self {
@@ -199,7 +261,7 @@ impl Rule {
         }
     }
 
-    /// With this `Retry-After`, in seconds.
+    /// Sets `Retry-After`, in seconds.
     #[must_use]
     pub const fn retry_after(self, seconds: u32) -> Self {
         Self {
@@ -224,26 +286,19 @@ impl FromStr for Rule {
             None => (text, None),
         };
         let (fault, scope) = match what.split_once('@') {
-            Some((fault, "status")) => (fault, Scope::Status),
-            Some((fault, "unified")) => (fault, Scope::Unified),
-            Some((fault, "openai")) => (fault, Scope::Openai),
-            Some((fault, "all")) => (fault, Scope::All),
-            Some((_, scope)) => {
-                return Err(format!(
-                    "unknown scope `{scope}`; takes status, unified, openai, all"
-                ));
-            }
+            Some((fault, scope)) => (fault, scope.parse()?),
             None => (what, Scope::Status),
         };
-        let when = match when {
-            None => When::Always,
-            Some(when) => match when.strip_prefix("next=") {
-                Some(n) => When::Next(n.parse().map_err(|_| {
-                    format!("`{when}` is not a number of requests, such as next=3")
-                })?),
-                None => When::Rate(share(when).map_err(|error| format!("{error}, or next=3"))?),
-            },
-        };
+        let when =
+            match when {
+                None => When::Always,
+                Some(when) => match when.strip_prefix("next=") {
+                    Some(n) => When::Next(n.parse().map_err(|_| {
+                        format!("`{when}` is not a count of requests such as next=3")
+                    })?),
+                    None => When::Rate(share(when).map_err(|error| format!("{error}, or next=3"))?),
+                },
+            };
         Ok(Self::new(fault.parse()?).on(scope).when(when))
     }
 }
@@ -257,11 +312,8 @@ impl Rule {
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.fault.name())?;
-        match self.scope {
-            Scope::Status => {}
-            Scope::Unified => f.write_str("@unified")?,
-            Scope::Openai => f.write_str("@openai")?,
-            Scope::All => f.write_str("@all")?,
+        if self.scope != Scope::Status {
+            write!(f, "@{}", self.scope.name())?;
         }
         match self.when {
             When::Always => Ok(()),
@@ -271,8 +323,8 @@ impl fmt::Display for Rule {
     }
 }
 
-/// A [`Rule`] as people write it in JSON.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// A [`Rule`] in JSON.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RuleJson {
     fault: FaultName,
@@ -286,8 +338,8 @@ struct RuleJson {
     retry_after: Option<u32>,
 }
 
-/// People write the status codes among the names as numbers, too.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// A fault's name; a status code may be a number.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(untagged)]
 enum FaultName {
     Word(String),
@@ -333,7 +385,7 @@ impl TryFrom<RuleJson> for Rule {
     }
 }
 
-/// Reads a share from 0 to 1.
+/// Parses a share from 0 to 1.
 pub(super) fn share(text: &str) -> Result<f64, String> {
     text.parse()
         .ok()
@@ -346,11 +398,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_is_read_in_flags_and_in_json_and_written_back() {
+    fn every_rule_survives_a_round_trip_through_flags_and_json() {
         for fault in Fault::ALL {
             assert_eq!(fault.name().parse(), Ok(fault));
-            assert_eq!(serde_json::to_value(fault).expect("a text"), fault.name());
-            for end in ["", "@openai:next=2", "@all:0.25"] {
+            assert_eq!(serde_json::to_value(fault).expect("a string"), fault.name());
+            for end in ["", "@openai:next=2", "@mj", "@all:0.25"] {
                 let text = format!("{}{end}", fault.name());
                 let rule: Rule = text.parse().expect("a rule");
                 assert_eq!(rule.to_string(), text);
@@ -358,15 +410,22 @@ mod tests {
                 assert_eq!(serde_json::from_str::<Rule>(&json).expect("json"), rule);
             }
         }
+        for scope in Scope::ALL {
+            assert_eq!(scope.name().parse(), Ok(scope));
+            assert_eq!(serde_json::to_value(scope).expect("a string"), scope.name());
+        }
         let coded: Rule = serde_json::from_str(r#"{"fault":503,"next":1}"#).expect("a code");
         assert_eq!(coded, Rule::new(Fault::Unavailable).next(1));
     }
 
     #[test]
-    fn wrong_rules_say_what_would_be_right() {
+    fn an_invalid_rule_is_rejected_with_what_is_valid() {
         for (text, right) in [
             ("", "takes 429,"),
-            ("500@moon", "takes status, unified, openai, all"),
+            (
+                "500@moon",
+                "takes status, unified, openai, octopus, mj, kling, suno, tasks, ark, all",
+            ),
             ("500:often", "from 0 to 1"),
             ("500:next=x", "next=3"),
         ] {

@@ -1,4 +1,4 @@
-//! Listening: connections in, HTTP/1.1 and HTTP/2 without TLS, and an end to it.
+//! Accepts and serves connections: HTTP/1.1 and HTTP/2 without TLS, with a graceful shutdown.
 
 use std::io;
 use std::time::Duration;
@@ -13,16 +13,16 @@ use tokio::task::JoinSet;
 use super::Simulator;
 use super::socket::Socket;
 
-/// How long answers under way have to end after a shutdown.
+/// Time for answers in flight to end after a shutdown.
 const DRAIN: Duration = Duration::from_secs(1);
 
 impl Simulator {
-    /// Serves connections from `listener` until `shutdown` ends, then gives answers under way a
-    /// second to end. URLs it gives out lead to the listener it ran on last.
+    /// Serves connections from `listener` until `shutdown` completes, then waits up to a second for answers in flight.
+    /// Result URLs lead to the listener of the last call.
     ///
     /// # Errors
     ///
-    /// Only if the listener's address cannot be told.
+    /// The listener's address cannot be determined.
     pub async fn run(
         &self,
         listener: TcpListener,
@@ -42,7 +42,7 @@ impl Simulator {
                     Ok((stream, _)) => self.serve(stream, &server, &graceful, &mut connections),
                     Err(error) => {
                         tracing::info!("simulated OctopusX cannot accept: {error}");
-                        // Out of file descriptors, most likely: wait for some to come back.
+                        // Out of file descriptors, most likely: wait until some are closed.
                         tokio::time::sleep(Duration::from_millis(50)).await;
                     }
                 },
@@ -74,7 +74,7 @@ impl Simulator {
             .into_owned();
         let connection = graceful.watch(connection);
         connections.spawn(async move {
-            // A client that goes away, or a fault that breaks off: both are business as usual.
+            // A client that disconnects and a fault that breaks the connection are both expected.
             let _ = connection.await;
         });
     }

@@ -1,4 +1,4 @@
-//! What can be set about the simulator, as command-line flags and from Rust.
+//! Settings of the simulator: command-line flags, and a struct for tests.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -10,96 +10,97 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use super::channel::{Channel, ChannelChoice};
 use super::rule::{Rule, share};
 
-/// Settings of a [`Simulator`](super::Simulator); the defaults answer at once and never fail.
-#[derive(Clone, Debug, PartialEq, clap::Args)]
+/// Settings of a [`Simulator`](super::Simulator). By default it answers at once and injects no faults.
+#[derive(Debug, Clone, PartialEq, clap::Args)]
 #[command(next_help_heading = "Simulated OctopusX")]
 pub struct Settings {
-    /// How long a task takes from its submission to its end: one duration, or a range to pick from.
+    /// Time from a task's submission to its end: a duration, or a range to pick from.
     ///
-    /// A tenth of it is spent submitted, 15 % queued, the rest in progress. A create request can
-    /// override it with `"simulate":{"lifetime":"5s"}`. Example: `--lifetime 20s-3m`
+    /// A task is submitted for 10 % of it, queued for 15 %, and in progress for the rest. A create
+    /// request can override it with `"simulate":{"lifetime":"5s"}`. Example: `--lifetime 20s-3m`
     #[arg(long, value_name = "DURATION[-DURATION]", default_value = "10s-30s")]
     pub lifetime: Span,
 
-    /// How long a fresh task is `NOT_START` before its lifetime begins.
+    /// Time that a new task is `NOT_START` before its lifetime begins.
     ///
-    /// OctopusX calls that `unknown` on /v1/videos and `processing` on /v1/video/generations.
+    /// OctopusX reports it as `unknown` on /v1/videos and `processing` on /v1/video/generations.
     /// Example: `--not-start 500ms`
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = humantime::parse_duration)]
     pub not_start: Duration,
 
-    /// How often OctopusX asks its vendors; between two rounds no task changes. 0s: it always knows.
+    /// Interval at which OctopusX polls its vendors; no task changes in between. 0s: no delay.
     ///
-    /// The real one sleeps some 15 s between rounds. Example: `--refresh 15s`
+    /// The real one polls about every 15 s. Example: `--refresh 15s`
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = humantime::parse_duration)]
     pub refresh: Duration,
 
-    /// The share of tasks that end in failure, from 0 to 1. Example: `--failures 0.1`
+    /// Share of tasks that fail, from 0 to 1. Example: `--failures 0.1`
     #[arg(long, value_name = "SHARE", default_value = "0", value_parser = share)]
     pub failures: f64,
 
-    /// The channel, that is the shape of the documents, for models that no channel claims.
+    /// Channel, and so the document format, of models that belong to no channel.
     ///
-    /// A model is served by the channel whose name it begins with (`sora-2-pro` by `sora-2`).
+    /// A model belongs to the channel whose name it begins with (`sora-2-pro` to `sora-2`).
     /// `mixed` takes each channel in turn. Example: `--channel mixed`
     #[arg(long, value_name = "CHANNEL", default_value = "documented", value_parser = channel_choice())]
     pub channel: ChannelChoice,
 
-    /// A key that is let in; may be repeated. Without it, any key that is not empty is let in.
+    /// A key to accept; may be repeated. Without it, any non-empty key is accepted.
     ///
     /// `sk-K`, `K` and `sk-K-12` are the same key, as in new-api. Example: `--key sk-alice --key sk-bob`
     #[arg(long = "key", value_name = "KEY")]
     pub keys: Vec<String>,
 
-    /// How long a status poll takes to be answered: one duration, or a range to pick from.
+    /// Latency of status polls: a duration, or a range to pick from.
     ///
     /// Example: `--latency 30ms-250ms`
     #[arg(long, value_name = "DURATION[-DURATION]", default_value = "0s")]
     pub latency: Span,
 
-    /// A fault to answer requests with; may be repeated, the first that strikes wins.
+    /// A fault to inject into answers; may be repeated, the first that strikes wins.
     ///
-    /// `NAME[@SCOPE][:WHEN]`. SCOPE is status (both status paths, the default), unified, openai or
-    /// all; WHEN a rate such as 0.1, or next=3 for the next three requests; without it, always.
+    /// `NAME[@SCOPE][:WHEN]`. SCOPE is status (every status route, the default), unified, openai,
+    /// octopus, mj, kling, suno, tasks, ark or all. WHEN is a rate such as 0.1, or next=3 for the
+    /// next three requests; without it, always.
     /// Examples: `--fault 429:0.1`, `--fault stall@openai:next=3`, `--fault 503`.
     /// Names: 429, 429-empty, 500, 502, 503, 504, html, truncated, empty, no-data, task-not-exist,
     /// reset, reset-mid-body, stall, stall-mid-body, slow-body
     #[arg(long = "fault", value_name = "FAULT")]
     pub faults: Vec<Rule>,
 
-    /// The Retry-After of the fault 429, in whole seconds. Example: `--retry-after 5`
+    /// Retry-After of the fault 429, in seconds. Example: `--retry-after 5`
     #[arg(long, value_name = "SECONDS", default_value = "1")]
     pub retry_after: u32,
 
-    /// How long the fault slow-body takes to send one body. Example: `--slow-body 10s`
+    /// Time that the fault slow-body takes to send a body. Example: `--slow-body 10s`
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = humantime::parse_duration)]
     pub slow_body: Duration,
 
-    /// The size of every video, in bytes or with a unit. Example: `--video-size 64MiB`
+    /// Size of every video, in bytes or with a unit. Example: `--video-size 64MiB`
     #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = size)]
     pub video_size: u64,
 
-    /// How long a signed result URL lives, counted from the end of its task. Example: `--url-lifetime 1m`
+    /// Lifetime of a signed result URL, from the end of its task. Example: `--url-lifetime 1m`
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = humantime::parse_duration)]
     pub url_lifetime: Duration,
 
-    /// The base of the URLs that are given out; without it, the address that was bound.
+    /// Base of result URLs; without it, the bound address.
     ///
     /// Example: `--public-url http://simulator:9000`
     #[arg(long, value_name = "URL", value_parser = base_url)]
     pub public_url: Option<String>,
 
-    /// How many tasks are remembered; beyond it the oldest finished ones are forgotten.
+    /// Maximum number of tasks; beyond it, the oldest finished ones are dropped.
     ///
     /// Example: `--max-tasks 1000`
     #[arg(long, value_name = "COUNT", default_value = "100000", value_parser = at_least_one)]
     pub max_tasks: usize,
 
-    /// The time between two events of a streamed chat completion. Example: `--chat-gap 1s`
+    /// Time between two events of a streamed chat completion. Example: `--chat-gap 1s`
     #[arg(long, value_name = "DURATION", default_value = "100ms", value_parser = humantime::parse_duration)]
     pub chat_gap: Duration,
 
-    /// A number that makes every random choice, ids included, the same in each run. Example: `--seed 1`
+    /// Seed that makes every random choice, ids included, the same in each run. Example: `--seed 1`
     #[arg(long, value_name = "NUMBER")]
     pub seed: Option<u64>,
 }
@@ -128,14 +129,14 @@ impl Default for Settings {
 }
 
 /// A duration, or a range of durations to pick from: `5s`, `20ms-80ms`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
     min: Duration,
     max: Duration,
 }
 
 impl Span {
-    /// The duration at `roll` (0 to 1) of the way from the shortest to the longest.
+    /// Interpolates between the shortest and the longest duration; `roll` is from 0 to 1.
     pub(super) fn pick(self, roll: f64) -> Duration {
         self.min + self.max.saturating_sub(self.min).mul_f64(roll)
     }
@@ -151,7 +152,7 @@ impl From<Duration> for Span {
 }
 
 impl From<RangeInclusive<Duration>> for Span {
-    /// The shorter end counts as the beginning, whichever way round the range is.
+    /// Accepts the ends in either order.
     fn from(range: RangeInclusive<Duration>) -> Self {
         let (a, b) = range.into_inner();
         Self {
@@ -173,7 +174,9 @@ impl FromStr for Span {
         };
         let (min, max) = (parse(min)?, parse(max)?);
         if min > max {
-            return Err(format!("`{text}` begins with the longer end"));
+            return Err(format!(
+                "the first duration of `{text}` is longer than the second"
+            ));
         }
         Ok(Self { min, max })
     }
@@ -259,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn the_flags_defaults_are_the_defaults() {
+    fn the_flags_have_the_same_defaults_as_the_struct() {
         assert_eq!(parse("").expect("no flags"), Settings::default());
     }
 
@@ -278,10 +281,10 @@ mod tests {
     }
 
     #[test]
-    fn wrong_values_are_refused_with_what_would_be_right() {
+    fn an_invalid_value_is_rejected_with_what_is_valid() {
         for (line, right) in [
             ("--lifetime soon", "such as `5s`"),
-            ("--lifetime 9s-1s", "longer end"),
+            ("--lifetime 9s-1s", "longer than the second"),
             ("--failures 2", "from 0 to 1"),
             ("--video-size 3XB", "unknown unit"),
             ("--channel tv", "doubao-seedance"),

@@ -1,4 +1,4 @@
-//! Two routes that have nothing to do with videos: a sink for uploads, and a stream of events.
+//! Two routes without tasks: a sink for uploads, and a stream of events.
 
 use std::time::Duration;
 
@@ -10,20 +10,20 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 
 use super::counts::Counter;
+use super::create;
 use super::dice::{FNV_START, checksum};
-use super::order;
 use super::reply::Reply;
 
 const WORDS: [&str; 5] = ["This", " video", " does", " not", " exist."];
 
-/// Reads a body to its end, keeping none of it, and tells its length and checksum (FNV-1a, 64 bits).
+/// Reads a body to its end, keeps none of it, and returns its length and checksum (FNV-1a, 64 bits).
 pub(super) async fn upload(counter: &Counter, mut body: Incoming) -> Reply {
     let (mut bytes, mut sum) = (0, FNV_START);
     while let Some(frame) = body.frame().await {
         let frame = match frame {
             Ok(frame) => frame,
             Err(error) => {
-                let message = format!("the body broke off after {bytes} bytes: {error}");
+                let message = format!("the body is incomplete after {bytes} bytes: {error}");
                 return Reply::content_error(StatusCode::BAD_REQUEST, &message);
             }
         };
@@ -33,16 +33,17 @@ pub(super) async fn upload(counter: &Counter, mut body: Incoming) -> Reply {
             counter.uploaded(data.len() as u64);
         }
     }
-    let told = json!({"bytes": bytes, "checksum": format!("fnv1a:{sum:016x}"), "object": "file"});
-    Reply::json(StatusCode::OK, &told)
+    let receipt =
+        json!({"bytes": bytes, "checksum": format!("fnv1a:{sum:016x}"), "object": "file"});
+    Reply::json(StatusCode::OK, &receipt)
 }
 
-/// A chat completion of five words; streamed with a gap between its events if asked for.
+/// A chat completion of five words; streamed on request, with a gap between events.
 pub(super) async fn chat(gap: Duration, body: Incoming) -> Reply {
-    let asked = match order::json(body).await {
+    let asked = match create::json(body).await {
         Ok(asked) => asked,
         Err(error) => {
-            let (status, message) = error.told();
+            let (status, message) = error.describe();
             return Reply::content_error(status, &message);
         }
     };

@@ -1,4 +1,4 @@
-//! A TCP connection that can be torn down with a reset instead of a goodbye.
+//! A TCP connection that can be closed with a reset.
 
 use std::io;
 use std::pin::Pin;
@@ -10,10 +10,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 /// Marks a connection for a reset.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct ResetSwitch(Arc<AtomicBool>);
 
-/// The stream, closed with a TCP reset once its [`ResetSwitch`] is thrown.
+/// A stream that is closed with a TCP reset once its [`ResetSwitch`] is thrown.
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: TcpStream,
@@ -32,7 +32,7 @@ impl ResetSwitch {
 
 impl Socket {
     pub(super) fn new(stream: TcpStream) -> (Self, ResetSwitch) {
-        // Small answers must not wait for the acknowledgement of the one before.
+        // A small answer must not wait for the acknowledgement of the previous one.
         let _ = stream.set_nodelay(true);
         let switch = ResetSwitch::default();
         let socket = Self {
@@ -46,7 +46,7 @@ impl Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         if self.switch.thrown() {
-            // Without lingering, the kernel sends RST where it would have sent FIN.
+            // Without lingering, the kernel sends RST instead of FIN.
             let _ = self.stream.set_zero_linger();
         }
     }

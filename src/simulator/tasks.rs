@@ -1,4 +1,4 @@
-//! The tasks the simulator knows: creating, finding, forcing, forgetting.
+//! The simulator's tasks, bounded in number.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
@@ -9,30 +9,30 @@ use tokio::time::Instant;
 use super::channel::Channel;
 use super::life::{Life, Outcome, Status};
 
-/// How many tasks are looked at for a finished one before an unfinished one is dropped.
-const LOOK: usize = 64;
+/// Number of tasks searched for a finished one before an unfinished one is dropped.
+const SEARCHED: usize = 64;
 
-/// What may be asked of a new task beyond its model, also as `"simulate":{…}` in a create request.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+/// Options of a new task; most can be set by `"simulate":{…}` in a create request.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TaskOptions {
-    /// From submission to the end; else picked from the settings.
+    /// Time from submission to the end; by default picked from the settings' range.
     #[serde(deserialize_with = "duration")]
     pub lifetime: Option<Duration>,
-    /// How long it is `NOT_START` first; else as the settings say.
+    /// Time in `NOT_START` before submission; by default as in the settings.
     #[serde(deserialize_with = "duration")]
     pub not_start: Option<Duration>,
-    /// How it ends; else by the settings' share of failures.
+    /// How the task ends; by default it fails with the settings' probability.
     pub outcome: Option<Outcome>,
-    /// Keeps it in this status from the beginning until it is forced into another.
+    /// Keeps the task in this status until it is forced into another.
     pub status: Option<Status>,
-    /// Why it fails, if it does.
+    /// Failure reason, if it fails.
     pub fail_reason: Option<String>,
-    /// The channel; else the model's.
+    /// The channel; by default the model's.
     pub channel: Option<Channel>,
-    /// The id; else `task_` and 32 letters and digits.
+    /// The id; by default `task_` and 32 letters and digits.
     pub id: Option<String>,
-    /// The prompt, shown by those channels that show it.
+    /// The prompt, which some channels show.
     #[serde(skip)]
     pub prompt: String,
     /// The video's length in seconds.
@@ -46,16 +46,16 @@ pub struct TaskOptions {
     pub remixed_from: Option<String>,
 }
 
-/// A status to put a task into, as `POST /simulator/tasks/{id}` takes it.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+/// A status to force a task into, as in `POST /simulator/tasks/{id}`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Forced {
     /// The status from now on.
     pub status: Status,
-    /// Why, for a failure.
+    /// Failure reason.
     #[serde(default)]
     pub fail_reason: Option<String>,
-    /// Percent; else what it was, 0 before it begins, 100 when over.
+    /// Percent; by default unchanged, 0 before processing and 100 at the end.
     #[serde(default)]
     pub progress: Option<u8>,
     /// The result URL of a success; `""` for a success without one.
@@ -75,14 +75,14 @@ impl From<Status> for Forced {
 }
 
 /// A task.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Task {
     pub(super) id: String,
-    /// Whose it is: a key in its normal form.
+    /// The owner's key in its normal form.
     pub(super) owner: String,
     /// The row's number in new-api's database.
     pub(super) number: u64,
-    /// What the vendor calls it.
+    /// The vendor's id.
     pub(super) vendor_id: String,
     pub(super) channel: Channel,
     pub(super) model: String,
@@ -91,21 +91,29 @@ pub(super) struct Task {
     pub(super) size: String,
     pub(super) remixed_from: String,
     pub(super) fail_reason: String,
-    /// Instead of the URL that the channel would give out.
+    /// Replaces the channel's result URL.
     pub(super) url: Option<String>,
     pub(super) created: Instant,
     pub(super) life: Life,
     pub(super) polls: Polls,
 }
 
-/// How often a task was asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+/// Status polls of a task.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Polls {
     pub(super) unified: u64,
     pub(super) openai: u64,
+    /// On all other routes.
+    pub(super) native: u64,
 }
 
-/// All tasks, at most so many.
+impl Polls {
+    pub(super) fn total(self) -> u64 {
+        self.unified + self.openai + self.native
+    }
+}
+
+/// All tasks, up to a maximum number.
 #[derive(Debug)]
 pub(super) struct Tasks {
     by_id: HashMap<String, Task>,
@@ -142,13 +150,13 @@ impl Tasks {
         self.created + 1
     }
 
-    /// Takes a task in, forgetting another when full; hands it back if its id is taken.
+    /// Adds a task, dropping another when full; returns it as an error if its id is taken.
     pub(super) fn insert(&mut self, now: Instant, task: Task) -> Result<(), Box<Task>> {
         if self.by_id.contains_key(&task.id) {
             return Err(Box::new(task));
         }
         while self.by_id.len() >= self.max {
-            self.forget_one(now);
+            self.drop_one(now);
         }
         self.created += 1;
         self.order.push_back(task.id.clone());
@@ -164,7 +172,7 @@ impl Tasks {
         self.by_id.get_mut(id)
     }
 
-    /// The task, if it is this owner's.
+    /// The task, if `owner` owns it.
     pub(super) fn of(&self, owner: &str, id: &str) -> Option<&Task> {
         self.find(id).filter(|task| task.owner == owner)
     }
@@ -174,7 +182,7 @@ impl Tasks {
         self.order.clear();
     }
 
-    /// How many there are in each status.
+    /// Number of tasks in each status.
     pub(super) fn census(&self, now: Instant) -> BTreeMap<Status, usize> {
         let mut census = BTreeMap::new();
         for task in self.by_id.values() {
@@ -184,19 +192,19 @@ impl Tasks {
     }
 
     /// Drops the oldest finished task near the front; failing that, the oldest.
-    fn forget_one(&mut self, now: Instant) {
+    fn drop_one(&mut self, now: Instant) {
         let finished = |id: &String| {
             self.find(id)
                 .is_none_or(|task| task.life.at(now).status.is_final())
         };
-        let at = self.order.iter().take(LOOK).position(finished);
+        let at = self.order.iter().take(SEARCHED).position(finished);
         if let Some(id) = self.order.remove(at.unwrap_or(0)) {
             self.by_id.remove(&id);
         }
-        // So that unfinished ones at the front do not hide the finished ones behind them for good.
+        // Unfinished tasks at the front must not hide finished ones behind them for good.
         if at.is_none() {
-            let seen = LOOK.min(self.order.len());
-            self.order.rotate_left(seen);
+            let searched = SEARCHED.min(self.order.len());
+            self.order.rotate_left(searched);
         }
     }
 }
@@ -249,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_finished_task_is_forgotten_first() {
+    fn the_oldest_finished_task_is_dropped_first() {
         let mut tasks = Tasks::new(3);
         insert(&mut tasks, "running", Status::InProgress);
         insert(&mut tasks, "done", Status::Success);
@@ -260,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cap_holds_even_when_nothing_is_finished() {
+    fn the_maximum_holds_even_when_no_task_is_finished() {
         let mut tasks = Tasks::new(100);
         for n in 0..1_000 {
             insert(&mut tasks, &n.to_string(), Status::InProgress);
@@ -270,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_given_once() {
+    fn an_id_belongs_to_one_task() {
         let mut tasks = Tasks::new(3);
         insert(&mut tasks, "one", Status::Success);
         let again = tasks.insert(Instant::now(), task("one", Status::Queued));

@@ -22,6 +22,9 @@ use crate::request::preferences::CacheMode;
 use crate::sync::flights::Role;
 use crate::telemetry::Gauge;
 
+/// How often a poll asks again whose task was written to while it was in progress.
+const MOST_AGAIN: u32 = 3;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Coalesce<S> {
@@ -98,6 +101,7 @@ where
                 max_waiters,
             } = &*shared;
             let _waiting = waiters.up();
+            let mut again = 0;
             loop {
                 let lease = store.lease(&key);
                 let start = || {
@@ -123,6 +127,12 @@ where
                 let landed = landed.map_err(|_| Error::Panicked)??;
                 // The flight was answered from memory, which is not enough for a client that demands a new answer.
                 if cache_mode == CacheMode::NoCache && landed.origin == Origin::Memory {
+                    continue;
+                }
+                // Written to meanwhile: another poll may have been told the state from before, and the next one of this
+                // client would be. It asks again, so that nobody is told of a state and then of an earlier one.
+                if store.is_overwritten(&key, &lease) && again < MOST_AGAIN {
+                    again += 1;
                     continue;
                 }
                 let own = match role {

@@ -51,7 +51,7 @@ where
     fn call(&mut self, kind: Kind) -> Self::Future {
         match kind {
             Kind::Poll(poll) => Either::Left(self.status.call(poll)),
-            Kind::Forward(request) => Either::Right(Either::Left(self.forward.call(request))),
+            Kind::Forward(request) => Either::Right(Either::Left(self.forward.call(*request))),
             Kind::Refused(error) => Either::Right(Either::Right(ready(Err(error)))),
         }
     }

@@ -65,9 +65,10 @@ impl Fetch {
         let began = Instant::now();
         let is_hanging = self.hanging.contains(key);
         let permits = async {
-            let hanging = match is_hanging {
-                true => Some(self.hanging.permits.acquire().await),
-                false => None,
+            let hanging = if is_hanging {
+                Some(self.hanging.permits.acquire().await)
+            } else {
+                None
             };
             let share = self.shares.acquire(key.caller).await;
             (hanging, share, self.permits.acquire().await)

@@ -15,6 +15,7 @@ use crate::answer::outcome::Outcome;
 use crate::cache::Store;
 use crate::config::{Config, Forwarded};
 use crate::error::Error;
+use crate::request::key::Caller;
 use crate::request::route::TaskId;
 use crate::request::routed::Forwardable;
 use crate::upstream::{Upstream, forward_request};
@@ -52,11 +53,16 @@ impl Forward {
         }
         let client = hyper::upgrade::on(&mut request);
         let request = forward_request(self.upstream.url(), request, peer, self.forwarded)?;
-        let _guard = writes.map(|task| InvalidatesTwice::new(self.store, task));
+        let write = writes.map(|(task, caller)| Write::begin(self.store, task, caller));
         let response = self
             .upstream
             .exchange(request, client, interim, self.idle_timeout)
             .await?;
+        if let Some(write) = write
+            && response.status().is_success()
+        {
+            write.was_accepted();
+        }
         Ok(Handled {
             response,
             facts: Facts::only(Outcome::Forwarded),
@@ -78,22 +84,32 @@ impl Service<Forwardable> for Forward {
     }
 }
 
-/// A write to a task in progress: the task is invalidated when it starts and when it ends, however it ends (RFC 9111
-/// §4.4), since a poll in between may have seen the state from before.
-struct InvalidatesTwice {
+/// A write to a task in progress. Its caller's memory of the task is purged when it starts and when it ends, however it
+/// ends (RFC 9111 §4.4), since a poll in between may have seen the state from before. Where upstream accepted it, the task
+/// is invalidated for everyone: what upstream refuses or does not answer changes nothing for others.
+struct Write {
     store: Arc<Store>,
     task: TaskId,
+    caller: Caller,
 }
 
-impl InvalidatesTwice {
-    fn new(store: Arc<Store>, task: TaskId) -> Self {
-        store.invalidate(&task);
-        Self { store, task }
+impl Write {
+    fn begin(store: Arc<Store>, task: TaskId, caller: Caller) -> Self {
+        store.invalidate_for(&task, caller);
+        Self {
+            store,
+            task,
+            caller,
+        }
+    }
+
+    fn was_accepted(self) {
+        self.store.invalidate(&self.task);
     }
 }
 
-impl Drop for InvalidatesTwice {
+impl Drop for Write {
     fn drop(&mut self) {
-        self.store.invalidate(&self.task);
+        self.store.invalidate_for(&self.task, self.caller);
     }
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
@@ -18,6 +18,7 @@ use crate::cache::freshness::{self, Fault, Known};
 use crate::cache::{Lease, Looked, Store, Use};
 use crate::config;
 use crate::error::Error;
+use crate::message::fields::unix_now;
 use crate::request::key::TaskKey;
 use crate::request::preferences::CacheMode;
 use crate::request::query::TaskFetch;
@@ -117,7 +118,7 @@ where
             // Ask.
             let first_seen = known
                 .as_ref()
-                .map_or_else(unix_now, |known| known.first_seen);
+                .map_or_else(unix_now, |known| known.first_seen());
             let deadline = now + *timeout;
             let fetch = TaskFetch {
                 query,
@@ -191,11 +192,4 @@ impl Config {
             self.store.back_off(key, now, pause);
         }
     }
-}
-
-fn unix_now() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

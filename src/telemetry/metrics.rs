@@ -227,6 +227,11 @@ impl Metrics {
             .observe(seconds);
     }
 
+    /// Value of `pollgate_upstream_polls_avoided_total`.
+    pub(crate) fn polls_avoided(&self) -> u64 {
+        self.polls_avoided.get()
+    }
+
     /// Counts an answer that left the cache; one replaced by a newer answer does not count.
     pub fn evicted(&self, cause: RemovalCause) {
         let cause = match cause {

@@ -14,6 +14,9 @@ use crate::request::key::Caller;
 /// The window in which polls are counted, in seconds.
 const WINDOW: u64 = 10;
 
+/// The same, as a number of buckets.
+const SECONDS: usize = 10;
+
 /// The fewest failures within the window that open a circuit. A task counts twice at most, so these are four tasks.
 pub(super) const FEWEST_FAILURES: u32 = 8;
 
@@ -122,7 +125,7 @@ pub(super) enum Change {
 
 #[derive(Debug)]
 pub(super) enum Circuit {
-    Closed(Window),
+    Closed(Box<Window>),
     Open {
         since: Instant,
         reason: Arc<str>,
@@ -140,7 +143,7 @@ pub(super) enum Circuit {
 
 impl Default for Circuit {
     fn default() -> Self {
-        Self::Closed(Window::default())
+        Self::Closed(Box::default())
     }
 }
 
@@ -155,7 +158,7 @@ impl Circuit {
     ) -> Result<Admission, Error> {
         match self {
             Self::Open { probe_at, .. } if now >= *probe_at + STALE_AFTER => {
-                *self = Self::Closed(Window::suspicious());
+                *self = Self::Closed(Box::new(Window::suspicious()));
             }
             Self::Paused { probe_at, .. } if now >= *probe_at + STALE_AFTER => {
                 *self = Self::default();
@@ -321,7 +324,7 @@ impl Circuit {
 /// The polls of the last seconds.
 #[derive(Debug, Default)]
 pub(super) struct Window {
-    seconds: [Second; WINDOW as usize],
+    seconds: [Second; SECONDS],
     start: Option<Instant>,
     /// The latest caller whose poll failed, and whether another one's did before it within the window.
     failing: Option<(Caller, Instant)>,

@@ -56,7 +56,7 @@ impl Received {
         let mut whole = BytesMut::with_capacity(length.unwrap_or(1024).min(FREE));
         let mut budget = None;
         while let Some(frame) = body.frame().await {
-            let Ok(data) = frame.map_err(broken)?.into_data() else {
+            let Ok(data) = frame.map_err(|error| broken(&error))?.into_data() else {
                 continue;
             };
             if whole.len() + data.len() > limit.most {
@@ -84,8 +84,8 @@ impl BodyLimit {
     }
 }
 
-fn broken(error: hyper::Error) -> Error {
-    match failure(&error) {
+fn broken(error: &hyper::Error) -> Error {
+    match failure(error) {
         Error::UpstreamClosed => Error::UpstreamUnavailable(BROKE.into()),
         _ if !error.is_timeout() => Error::UpstreamUnavailable(BROKE.into()),
         other => other,
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn a_body_that_grows_beyond_the_limit_is_too_large_and_one_that_is_broken_is_told() {
         let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
-        gzip.write_all(&[b'a'; 100_000]).expect("is memory");
+        gzip.write_all(&vec![b'a'; 100_000]).expect("is memory");
         let bomb = Bytes::from(gzip.finish().expect("is memory"));
         assert!(bomb.len() < 1024);
         assert_eq!(decoded(&head("gzip"), bomb, 1024), Err(Error::TooLarge));

@@ -49,3 +49,4 @@ mod upstream_failures;
 mod upstream_h2;
 mod upstream_reasons;
 mod waiting;
+mod writes;

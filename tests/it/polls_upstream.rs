@@ -21,7 +21,7 @@ async fn a_poll_carries_the_user_agent_and_the_headers_that_are_named_and_asks_f
         ("user-agent", "my-app/1.0"),
         ("cf-access-client-id", "id1.access"),
         ("x-tenant", "blue"),
-        ("x-secret-thing", "hidden"),
+        ("x-hidden-thing", "hidden"),
         ("accept-encoding", "gzip, br"),
         ("cookie", "cdn=1"),
     ];
@@ -34,7 +34,7 @@ async fn a_poll_carries_the_user_agent_and_the_headers_that_are_named_and_asks_f
     assert_eq!(asked.header("cf-access-client-id"), "id1.access");
     assert_eq!(asked.header("x-tenant"), "blue");
     assert_eq!(asked.header("accept-encoding"), "identity");
-    assert_eq!(asked.header("x-secret-thing"), "");
+    assert_eq!(asked.header("x-hidden-thing"), "");
     assert_eq!(asked.header("cookie"), "", "a credential is there");
 }
 

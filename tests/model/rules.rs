@@ -52,6 +52,17 @@ fn keep(world: &World, said: Said) -> (Duration, Duration) {
     }
 }
 
+/// The same at most: a success without a URL is final a minute after it was first seen.
+fn keep_at_most(world: &World, said: Said) -> (Duration, Duration) {
+    match said {
+        Said::Task {
+            state: State::Succeeded,
+            url: Url::None,
+        } => (world.cache.succeeded_ttl, world.cache.stale_if_error),
+        said => keep(world, said),
+    }
+}
+
 /// The answer of a fetch: when it landed, and until when it is fresh and usable.
 struct Known {
     said: Said,
@@ -170,7 +181,7 @@ fn judge_answer(world: &World, poll: &Poll, answer: &Answer, now: Moment) -> Jud
     forbid(fetch.asked.task != poll.asked.task, "another task's answer")?;
     judge_document(poll, answer, number, &fetch, said)?;
     forbid(answer.received != landed.at, "a wrong age")?;
-    let (fresh, usable) = keep(world, said);
+    let (fresh, usable) = keep_at_most(world, said);
     let (fresh_until, usable_until) = (landed.at + fresh, landed.at + fresh + usable);
     forbid(
         fetch.is_answer() && answer.fresh_until > fresh_until,

@@ -265,10 +265,7 @@ fn answer(
             };
             return (Said::Failing(429), error(429, retry_after, body.into()));
         }
-        Some(Fault::Broken(status)) => {
-            return (Said::Failing(status), error(status, None, "<html>".into()));
-        }
-        Some(Fault::Page(status)) => {
+        Some(Fault::Broken(status) | Fault::Page(status)) => {
             return (Said::Failing(status), error(status, None, "<html>".into()));
         }
         Some(Fault::Own(status)) => {

@@ -119,8 +119,10 @@ async fn a_poll_after_a_write_does_not_join_an_earlier_flight() {
         .now(|fetch| (AT_ONCE, task(fetch, "queued")));
     let late = gateway.poll("t").await.expect("an answer");
     assert_eq!(late.outcome, Outcome::Fetched);
-    early.await.expect("no panic").expect("an answer");
-    // The early flight has finished by now, and has not replaced the later answer.
+    // It asks again when the early flight has finished, which has not replaced the later answer.
+    let early = early.await.expect("no panic").expect("an answer");
+    assert_eq!(early.reply.state(), late.reply.state(), "never backward");
+    sleep(3 * SECOND).await;
     gateway.upstream.now(|_| (AT_ONCE, refused()));
     let known = gateway.poll("t").await.expect("stale-if-error");
     let state = known.reply.state().expect("a task");

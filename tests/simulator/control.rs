@@ -40,7 +40,7 @@ async fn everything_can_be_controlled_over_http() {
     let told = world.get(&path).await.json();
     assert_eq!(
         told["polls"],
-        json!({"openai": 0, "total": 1, "unified": 1})
+        json!({"native": 0, "openai": 0, "total": 1, "unified": 1})
     );
     assert_eq!(told["truth"]["status"], "IN_PROGRESS");
     let forced = json!({"status": "FAILURE", "fail_reason": "no"});

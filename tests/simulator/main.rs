@@ -7,5 +7,6 @@ mod control;
 mod endpoints;
 mod faults;
 mod keys;
+mod routes;
 mod tasks;
 mod world;

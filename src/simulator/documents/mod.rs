@@ -1,11 +1,13 @@
-//! What is said about a task, in the shape of its channel.
+//! Documents about a task, in the format of its channel.
 
+mod native;
 mod openai;
 mod raw;
 mod unified;
 mod vendor;
 
 use bytes::Bytes;
+use hyper::StatusCode;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -13,17 +15,18 @@ use tokio::time::Instant;
 use super::channel::Channel;
 use super::channel::ResultUrl;
 use super::clock::Clock;
-use super::dialect::Dialect;
 use super::json::go_json;
 use super::life::Status;
 use super::links::Links;
+use super::reply::Reply;
+use super::status_route::StatusRoute;
 use super::tasks::Task;
 
-/// A task at one moment: all that a document can tell. Times are Unix seconds, 0 for "not yet".
+/// A task at one moment: everything that a document can contain. Times are Unix seconds, 0 for "not yet".
 pub(super) struct View<'a> {
     pub(super) task: &'a Task,
     pub(super) status: Status,
-    /// The status in the vendor's stored document.
+    /// Status in the vendor's stored document.
     pub(super) vendor: Status,
     pub(super) progress: u8,
     pub(super) created: u64,
@@ -32,12 +35,15 @@ pub(super) struct View<'a> {
     pub(super) updated: u64,
     /// Empty unless there is a result.
     pub(super) url: String,
-    /// When the URL dies; 0 if it does not.
+    /// When the URL expires; 0 if it does not.
     pub(super) expires: u64,
+    now: Instant,
+    clock: Clock,
+    links: &'a Links,
 }
 
 impl<'a> View<'a> {
-    pub(super) fn new(task: &'a Task, now: Instant, clock: Clock, links: &Links) -> Self {
+    pub(super) fn new(task: &'a Task, now: Instant, clock: Clock, links: &'a Links) -> Self {
         let truth = task.life.truth(now);
         let over = truth.status.is_final();
         let finished = if over { clock.unix(truth.since) } else { 0 };
@@ -58,15 +64,18 @@ impl<'a> View<'a> {
             vendor: task.life.at(now).vendor,
             progress: truth.progress,
             created: clock.unix(task.created),
-            started: task.life.begun(now).map_or(0, |at| clock.unix(at)),
+            started: task.life.started(now).map_or(0, |at| clock.unix(at)),
             finished,
             updated: clock.unix(task.life.updated(now)),
             url,
             expires,
+            now,
+            clock,
+            links,
         }
     }
 
-    /// Why it failed; empty if it did not.
+    /// Failure reason; empty if the task did not fail.
     pub(super) fn reason(&self) -> &str {
         match self.status {
             Status::Failure => &self.task.fail_reason,
@@ -74,7 +83,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// new-api's `GetResultURL`: the URL, or, for want of one, the failure's text.
+    /// new-api's `GetResultURL`: the URL, or else the failure reason.
     pub(super) fn result_url(&self) -> &str {
         if self.url.is_empty() {
             self.reason()
@@ -83,43 +92,99 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Width and height in pixels, if the size tells them.
+    /// Width and height in pixels, if the size has this form.
     pub(super) fn pixels(&self) -> Option<(u32, u32)> {
         let (width, height) = self.task.size.split_once('x')?;
         Some((width.parse().ok()?, height.parse().ok()?))
     }
 
-    /// What a documented `metadata` says of the video.
+    /// The URL of the task's Midjourney image.
+    pub(super) fn image(&self) -> String {
+        self.links.image(&self.task.id)
+    }
+
+    /// A signed URL that is valid while the task runs.
+    pub(super) fn preview(&self) -> String {
+        self.links.signed(&self.task.id, self.created)
+    }
+
+    /// The current time in nanoseconds.
+    pub(super) fn nanos(&self) -> u128 {
+        self.clock.unix_nanos(self.now)
+    }
+
+    /// The documented `metadata`.
     pub(super) fn metadata(&self) -> Value {
         let (width, height) = self.pixels().unwrap_or((1280, 720));
         json!({"duration": self.task.seconds, "fps": 24, "height": height, "seed": self.task.number, "width": width})
     }
 }
 
-/// The answer to a status poll.
-pub(super) fn status(dialect: Dialect, view: &View<'_>) -> Bytes {
-    match (dialect, view.task.channel) {
-        (Dialect::Unified, Channel::OpenaiOnUnified) => openai::on_unified(view),
-        (Dialect::Unified, _) => unified::document(view),
-        (Dialect::Openai, Channel::WrapperOnOpenai) => unified::documented(view),
-        (Dialect::Openai, _) => openai::document(view),
+/// Answers a status poll.
+pub(super) fn status(route: StatusRoute, view: &View<'_>) -> Bytes {
+    match (route, view.task.channel) {
+        (StatusRoute::Unified, Channel::OpenaiOnUnified) => openai::on_unified(view),
+        (StatusRoute::Unified, _) => unified::document(view),
+        (StatusRoute::Openai, Channel::WrapperOnOpenai) => unified::documented(view),
+        (StatusRoute::Openai, _) => openai::document(view),
+        (StatusRoute::Octopus, _) => native::octopus(view),
+        (StatusRoute::Mj, _) => native::midjourney(view),
+        (StatusRoute::Kling, _) => native::kling(view),
+        (StatusRoute::Suno, _) => native::suno(view),
+        (StatusRoute::Tasks, _) => native::tasks(view),
+        (StatusRoute::Ark, _) => native::ark(view),
     }
 }
 
-/// The answer to a create request.
-pub(super) fn created(dialect: Dialect, view: &View<'_>) -> Bytes {
-    match dialect {
-        Dialect::Unified => go_json(&json!({
+/// Answers a create request.
+pub(super) fn created(route: StatusRoute, view: &View<'_>) -> Bytes {
+    match route {
+        StatusRoute::Unified => go_json(&json!({
             "created_at": view.created,
             "model": view.task.model,
             "status": "queued",
             "task_id": view.task.id,
         })),
-        Dialect::Openai => openai::created(view),
+        StatusRoute::Openai => openai::created(view),
+        StatusRoute::Octopus => native::octopus_created(view),
+        StatusRoute::Mj => native::midjourney_created(view),
+        StatusRoute::Kling => native::kling_created(view),
+        StatusRoute::Suno => native::suno_created(view),
+        StatusRoute::Tasks => native::tasks_created(view),
+        StatusRoute::Ark => native::ark_created(view),
     }
 }
 
-/// Why a task failed.
+/// Answers a request for a task that does not exist or belongs to another key.
+pub(super) fn missing(route: StatusRoute) -> Reply {
+    match route {
+        // 400, not 404.
+        StatusRoute::Unified | StatusRoute::Openai | StatusRoute::Octopus | StatusRoute::Suno => {
+            Reply::task_error(StatusCode::BAD_REQUEST, "task_not_exist", "task_not_exist")
+        }
+        StatusRoute::Mj => native::midjourney_missing(),
+        StatusRoute::Kling => native::kling_missing(),
+        StatusRoute::Tasks => native::tasks_missing(),
+        StatusRoute::Ark => native::ark_missing(),
+    }
+}
+
+/// Answers a request that exceeds the rate limit.
+pub(super) fn rate_limited(route: Option<StatusRoute>) -> Reply {
+    const MESSAGE: &str = "当前分组上游负载已饱和，请稍后再试";
+    match route {
+        Some(StatusRoute::Mj) => {
+            native::midjourney_error(StatusCode::TOO_MANY_REQUESTS, 30, MESSAGE)
+        }
+        _ => Reply::task_error(
+            StatusCode::TOO_MANY_REQUESTS,
+            "rate_limit_exceeded",
+            MESSAGE,
+        ),
+    }
+}
+
+/// A failure's `error` member.
 #[derive(Serialize)]
 pub(super) struct Reason<'a> {
     pub(super) message: &'a str,
@@ -156,8 +221,8 @@ mod tests {
     use super::super::tasks::Polls;
     use super::*;
 
-    /// A task of `channel` in `status`, and what is said about it on both paths.
-    fn said(channel: Channel, status: Status) -> (Value, Value) {
+    /// Documents of a task of `channel` in `status` on both paths.
+    fn documents(channel: Channel, status: Status) -> (Value, Value) {
         let clock = Clock::start();
         let now = clock.started();
         let rounds = Rounds {
@@ -183,13 +248,13 @@ mod tests {
         };
         let links = Links::new("http://sim".to_owned(), Duration::from_mins(1));
         let view = View::new(&task, now, clock, &links);
-        let read = |dialect| {
-            let bytes = super::status(dialect, &view);
+        let read = |route| {
+            let bytes = super::status(route, &view);
             let text = String::from_utf8_lossy(&bytes);
             assert!(!text.contains('&'), "{text}");
             serde_json::from_slice(&bytes).expect("json")
         };
-        (read(Dialect::Unified), read(Dialect::Openai))
+        (read(StatusRoute::Unified), read(StatusRoute::Openai))
     }
 
     fn text(value: &Value) -> &str {
@@ -197,34 +262,34 @@ mod tests {
     }
 
     #[test]
-    fn documented_says_everything_where_the_documentation_has_it() {
-        let (unified, openai) = said(Channel::Documented, Status::Success);
+    fn the_documented_channel_follows_the_documentation() {
+        let (unified, openai) = documents(Channel::Documented, Status::Success);
         assert!(text(&unified["data"]["url"]).starts_with("http://sim/files/task_X.mp4?X-Tos-"));
         assert_eq!(unified["data"]["status"], "succeeded");
         assert_eq!(unified["data"]["error"], Value::Null);
         assert_eq!(openai["status"], "completed");
         assert_eq!(openai["seconds"], "8");
         assert_eq!(openai["metadata"]["url"], unified["data"]["url"]);
-        let (unified, openai) = said(Channel::Documented, Status::Failure);
+        let (unified, openai) = documents(Channel::Documented, Status::Failure);
         assert_eq!(unified["data"]["error"]["message"], "no & no");
         assert_eq!(openai["error"]["message"], "no & no");
     }
 
     #[test]
-    fn a_failed_row_repeats_its_reason_where_the_url_would_be() {
+    fn a_failed_row_repeats_its_reason_in_the_url() {
         for channel in [Channel::Row, Channel::Kling, Channel::DoubaoSeedance] {
-            let (unified, _) = said(channel, Status::Failure);
+            let (unified, _) = documents(channel, Status::Failure);
             assert_eq!(unified["data"]["fail_reason"], "no & no", "{channel:?}");
             assert_eq!(unified["data"]["result_url"], "no & no", "{channel:?}");
         }
-        let (_, openai) = said(Channel::Row, Status::Failure);
+        let (_, openai) = documents(Channel::Row, Status::Failure);
         assert_eq!(openai["metadata"]["url"], "no & no");
         assert_eq!(openai.get("error"), None);
     }
 
     #[test]
     fn a_plain_row_has_completed_at_while_queued() {
-        let (unified, openai) = said(Channel::Row, Status::Queued);
+        let (unified, openai) = documents(Channel::Row, Status::Queued);
         assert_eq!(openai["status"], "queued");
         assert!(openai["completed_at"].as_u64() > Some(0));
         assert_eq!(unified["data"]["progress"], "0%");
@@ -233,93 +298,96 @@ mod tests {
     }
 
     #[test]
-    fn not_start_is_called_unknown_or_processing() {
-        assert_eq!(said(Channel::Row, Status::NotStart).1["status"], "unknown");
+    fn not_start_is_unknown_processing_or_queued() {
         assert_eq!(
-            said(Channel::Row, Status::NotStart).0["data"]["status"],
+            documents(Channel::Row, Status::NotStart).1["status"],
+            "unknown"
+        );
+        assert_eq!(
+            documents(Channel::Row, Status::NotStart).0["data"]["status"],
             "NOT_START"
         );
         assert_eq!(
-            said(Channel::Gemini, Status::NotStart).0["data"]["status"],
+            documents(Channel::Gemini, Status::NotStart).0["data"]["status"],
             "processing"
         );
         assert_eq!(
-            said(Channel::Fork, Status::NotStart).0["data"]["status"],
+            documents(Channel::Fork, Status::NotStart).0["data"]["status"],
             "queued"
         );
     }
 
     #[test]
     fn sora_sends_zeroes_and_an_empty_error_while_queued() {
-        let (_, openai) = said(Channel::Sora2, Status::Queued);
+        let (_, openai) = documents(Channel::Sora2, Status::Queued);
         assert_eq!(openai["id"], "task_X");
         assert_eq!(openai["task_id"], "vendor-7");
         assert_eq!(openai["completed_at"], 0);
         assert_eq!(openai["error"], json!({"code": "", "message": ""}));
         assert_eq!(openai["video_url"], "");
-        let (_, raw) = said(Channel::SoraRaw, Status::InProgress);
+        let (_, raw) = documents(Channel::SoraRaw, Status::InProgress);
         assert_eq!(raw["id"], "vendor-7");
         assert_eq!(raw.get("task_id"), None);
     }
 
     #[test]
-    fn gemini_never_tells_why_and_has_its_url_only_on_the_unified_path() {
-        let (unified, openai) = said(Channel::Gemini, Status::Failure);
+    fn gemini_has_no_failure_reason_and_its_url_only_on_the_unified_path() {
+        let (unified, openai) = documents(Channel::Gemini, Status::Failure);
         assert_eq!(unified["data"]["error"], Value::Null);
         assert_eq!(openai["status"], "failed");
-        let (unified, openai) = said(Channel::Gemini, Status::Success);
+        let (unified, openai) = documents(Channel::Gemini, Status::Success);
         assert_eq!(
             unified["data"]["url"],
             "http://sim/v1/videos/task_X/content"
         );
         assert_eq!(openai.get("metadata"), None);
-        let (unified, openai) = said(Channel::Vertex, Status::Success);
+        let (unified, openai) = documents(Channel::Vertex, Status::Success);
         assert_eq!(unified["data"]["format"], "video/mp4");
         assert!(text(&openai["metadata"]["url"]).starts_with("data:video/mp4;base64,"));
     }
 
     #[test]
-    fn each_odd_shape_is_odd_in_its_own_way() {
-        let (old, _) = said(Channel::OldRow, Status::Success);
+    fn every_other_channel_has_its_peculiarities() {
+        let (old, _) = documents(Channel::OldRow, Status::Success);
         assert!(text(&old["data"]["fail_reason"]).starts_with("http://sim/files/"));
         assert_eq!(old["data"].get("result_url"), None);
-        let (bare, _) = said(Channel::Bare, Status::Success);
+        let (bare, _) = documents(Channel::Bare, Status::Success);
         assert_eq!(
             (&bare["status"], &bare["error"]["code"]),
             (&json!("completed"), &json!(0))
         );
-        let (object, _) = said(Channel::OpenaiOnUnified, Status::Success);
+        let (object, _) = documents(Channel::OpenaiOnUnified, Status::Success);
         assert_eq!(object["object"], "video");
         assert!(text(&object["output"]["video_url"]).starts_with("http"));
-        let (unified, openai) = said(Channel::WrapperOnOpenai, Status::InProgress);
+        let (unified, openai) = documents(Channel::WrapperOnOpenai, Status::InProgress);
         assert_eq!(unified, openai);
-        let (nested, openai) = said(Channel::Nested, Status::Success);
+        let (nested, openai) = documents(Channel::Nested, Status::Success);
         assert_eq!(nested["data"].get("result_url"), None);
         assert!(text(&nested["data"]["data"]["data"]["result_url"]).starts_with("http"));
         assert_eq!(openai["metadata"]["url"], "");
-        let (short, openai) = said(Channel::Seedance2, Status::Success);
+        let (short, openai) = documents(Channel::Seedance2, Status::Success);
         assert_eq!(short.get("message"), None);
         assert!(text(&short["data"]["data"]["content"]["video_url"]).starts_with("http"));
         assert!(text(&openai["video_url"]).starts_with("http"));
-        let (_, rc30) = said(Channel::V1Rc30, Status::Success);
+        let (_, rc30) = documents(Channel::V1Rc30, Status::Success);
         assert_eq!(
             (&rc30["status"], &rc30["progress"]),
             (&json!("SUCCESS"), &json!("100%"))
         );
-        let (_, grok) = said(Channel::Grok, Status::Success);
+        let (_, grok) = documents(Channel::Grok, Status::Success);
         assert_eq!(grok["status"], "done");
-        let (_, cancelled) = said(Channel::Cancelling, Status::Failure);
+        let (_, cancelled) = documents(Channel::Cancelling, Status::Failure);
         assert_eq!(cancelled["status"], "cancelled");
-        let (_, kling) = said(Channel::Kling, Status::Success);
+        let (_, kling) = documents(Channel::Kling, Status::Success);
         assert!(kling["created_at"].as_u64() > Some(100_000_000_000));
-        let (_, jimeng) = said(Channel::Jimeng, Status::Failure);
+        let (_, jimeng) = documents(Channel::Jimeng, Status::Failure);
         assert_eq!(jimeng["error"]["code"], "50411");
-        let (_, hailuo) = said(Channel::Hailuo, Status::Failure);
+        let (_, hailuo) = documents(Channel::Hailuo, Status::Failure);
         assert_eq!(hailuo["error"]["code"], "1026");
     }
 
     #[test]
-    fn rows_keep_the_order_of_new_apis_structs() {
+    fn ampersands_are_escaped_as_go_does() {
         let row = go_json(&json!({"a": "x&y"}));
         assert_eq!(row, r#"{"a":"x\u0026y"}"#);
     }

@@ -1,4 +1,4 @@
-//! `GET /v1/videos/{id}`: OpenAI video objects, as each channel bends them.
+//! `GET /v1/videos/{id}`: OpenAI video objects, with the deviations of each channel.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -9,10 +9,10 @@ use super::super::json::go_json;
 use super::super::life::Status;
 use super::{Reason, View, raw, video};
 
-/// A data: URI of sixteen bytes that begin as an MP4 file does.
+/// A data: URI of the first sixteen bytes of an MP4 file.
 const TINY_VIDEO: &str = "data:video/mp4;base64,AAAAEGZ0eXBpc29tAAACAA==";
 
-/// `dto.OpenAIVideo`, with its members in their order.
+/// `dto.OpenAIVideo`, with its members in order.
 #[derive(Serialize)]
 struct Video<'a> {
     id: &'a str,
@@ -50,7 +50,7 @@ pub(super) fn document(view: &View<'_>) -> Bytes {
     }
 }
 
-/// What `POST /v1/videos` answers.
+/// Answer to `POST /v1/videos`.
 pub(super) fn created(view: &View<'_>) -> Bytes {
     go_json(&Video {
         task_id: &view.task.id,
@@ -65,7 +65,7 @@ pub(super) fn created(view: &View<'_>) -> Bytes {
     })
 }
 
-/// The object under a unified path, with its URL in `output`.
+/// The object on the unified path, with its URL in `output`.
 pub(super) fn on_unified(view: &View<'_>) -> Bytes {
     let mut value = serde_json::to_value(Video {
         metadata: Value::Null,
@@ -131,7 +131,7 @@ fn object<'a>(view: &'a View<'_>) -> Video<'a> {
             ..default
         },
         Channel::Ali => Video {
-            // The stored vendor document decides, even against the row.
+            // The stored vendor document takes precedence over the row.
             status: video(view.vendor),
             metadata: url_if_any(view),
             error: error("InvalidParameter.DataInspection").filter(|_| view.vendor == view.status),
@@ -163,7 +163,7 @@ fn object<'a>(view: &'a View<'_>) -> Video<'a> {
     }
 }
 
-/// A clean object: four status words, and only what is known.
+/// A clean object: four statuses, and only known values.
 fn full<'a>(view: &'a View<'_>) -> Video<'a> {
     Video {
         id: &view.task.id,

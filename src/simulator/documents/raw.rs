@@ -1,4 +1,4 @@
-//! `GET /v1/videos/{id}` where nothing is converted: the vendor's body, or the row itself.
+//! `GET /v1/videos/{id}` without conversion: the vendor's body, or the row itself.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -8,7 +8,7 @@ use super::super::json::go_json;
 use super::super::life::Status;
 use super::{Reason, View, vendor, video};
 
-/// The vendor's own body, nothing left out.
+/// The vendor's own body, zero values included.
 #[derive(Serialize)]
 struct Raw<'a> {
     id: &'a str,
@@ -28,20 +28,20 @@ struct Raw<'a> {
     video_url: &'a str,
 }
 
-/// Sora's own body under the platform's id.
+/// Sora's own body with the platform's id.
 pub(super) fn sora(view: &View<'_>) -> Bytes {
     go_json(&raw(view, &view.task.id, &view.task.vendor_id))
 }
 
-/// Sora's own body, its id included.
+/// Sora's own body with the vendor's id.
 pub(super) fn sora_with_its_id(view: &View<'_>) -> Bytes {
     go_json(&raw(view, &view.task.vendor_id, ""))
 }
 
-/// Sora's own body. A timeout changes the row, not this.
+/// Sora's own body, which a timeout of the row does not change.
 fn raw<'a>(view: &'a View<'_>, id: &'a str, task_id: &'a str) -> Raw<'a> {
-    let told = view.vendor == view.status;
-    let failed = told && view.status == Status::Failure;
+    let current = view.vendor == view.status;
+    let failed = current && view.status == Status::Failure;
     Raw {
         id,
         task_id,
@@ -52,9 +52,9 @@ fn raw<'a>(view: &'a View<'_>, id: &'a str, task_id: &'a str) -> Raw<'a> {
             Status::Unknown => "in_progress",
             other => video(other),
         },
-        progress: if told { view.progress } else { 99 },
+        progress: if current { view.progress } else { 99 },
         created_at: view.created,
-        completed_at: if told { view.finished } else { 0 },
+        completed_at: if current { view.finished } else { 0 },
         expires_at: view.created + 86_400,
         seconds: view.task.seconds.to_string(),
         size: &view.task.size,
@@ -71,7 +71,7 @@ fn raw<'a>(view: &'a View<'_>, id: &'a str, task_id: &'a str) -> Raw<'a> {
     }
 }
 
-/// OctopusX's words: `processing` where OpenAI says `in_progress`, the URL in `video_url`.
+/// OctopusX's format: `processing` for OpenAI's `in_progress`, the URL in `video_url`.
 pub(super) fn seedance(view: &View<'_>) -> Bytes {
     go_json(&Raw {
         status: match view.status {
@@ -93,7 +93,7 @@ pub(super) fn seedance(view: &View<'_>) -> Bytes {
     })
 }
 
-/// xAI's words, and its URL in `output`.
+/// xAI's statuses, and the URL in `output`.
 pub(super) fn grok(view: &View<'_>) -> Bytes {
     let mut value = json!({
         "created_at": view.created,
@@ -101,7 +101,7 @@ pub(super) fn grok(view: &View<'_>) -> Bytes {
         "model": view.task.model,
         "object": "video",
         "progress": view.progress,
-        "status": vendor::grok_word(view.status),
+        "status": vendor::grok_status(view.status),
     });
     match view.status {
         Status::Success => value["output"] = json!({"url": view.url}),
@@ -111,7 +111,7 @@ pub(super) fn grok(view: &View<'_>) -> Bytes {
     go_json(&value)
 }
 
-/// What v1.0.0-rc.30 answers: a row, and no URL.
+/// Format of v1.0.0-rc.30: a row without a URL.
 pub(super) fn rc30(view: &View<'_>) -> Bytes {
     go_json(&json!({
         "created_at": view.created,

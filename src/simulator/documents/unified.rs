@@ -1,4 +1,4 @@
-//! `GET /v1/video/generations/{id}`: wrappers, task rows, and what else is found there.
+//! `GET /v1/video/generations/{id}`: wrappers, task rows and other formats.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -17,7 +17,7 @@ struct Envelope<T> {
     data: T,
 }
 
-/// `dto.TaskDto`, with its members in their order.
+/// `dto.TaskDto`, with its members in order.
 #[derive(Serialize)]
 struct Row<'a> {
     id: u64,
@@ -114,7 +114,7 @@ fn fork(view: &View<'_>) -> Bytes {
     success(data)
 }
 
-/// Gemini and Vertex: `error` and `metadata` are always null, whatever happened.
+/// Gemini and Vertex: `error` and `metadata` are always null.
 fn live(view: &View<'_>, format: &str) -> Bytes {
     success(json!({
         "error": null,
@@ -126,7 +126,7 @@ fn live(view: &View<'_>, format: &str) -> Bytes {
     }))
 }
 
-/// OctopusX's Seedance page: no `message`, no `result_url`, `fail_reason` only on a failure.
+/// OctopusX's Seedance: no `message`, no `result_url`, `fail_reason` only on a failure.
 fn seedance(view: &View<'_>) -> Bytes {
     #[derive(Serialize)]
     struct Short<'a> {
@@ -160,7 +160,7 @@ fn seedance(view: &View<'_>) -> Bytes {
     })
 }
 
-/// Old versions put the URL where the failure's reason goes.
+/// Old versions put the URL into `fail_reason`.
 fn old_row(view: &View<'_>) -> Bytes {
     success(OldRow {
         task_id: &view.task.id,
@@ -175,7 +175,7 @@ fn old_row(view: &View<'_>) -> Bytes {
     })
 }
 
-/// `dto.VideoTaskResponse` without a wrapper; the error's code is a number, and 0 on success.
+/// `dto.VideoTaskResponse` without a wrapper; the error's code is a number, 0 on success.
 fn bare(view: &View<'_>) -> Bytes {
     let mut data = json!({
         "status": super::video(view.status),
@@ -194,7 +194,7 @@ fn bare(view: &View<'_>) -> Bytes {
     go_json(&data)
 }
 
-/// The channel is a new-api itself: its whole answer, under its own id, is this row's data.
+/// The vendor is a new-api: its whole answer, with its own id, is this row's data.
 fn nested(view: &View<'_>) -> Bytes {
     let mut inner = row(view, view.result_url(), vendor::document(view));
     inner.task_id = &view.task.vendor_id;

@@ -1,4 +1,4 @@
-//! The vendors' own documents, which new-api stores in a row's `data`.
+//! Vendors' documents, which new-api stores in a row's `data`.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::super::channel::Channel;
 use super::super::life::{State, Status};
 use super::View;
 
-/// The stored document; null until the vendor was heard for the first time.
+/// The stored document; null before the first answer of the vendor.
 pub(super) fn document(view: &View<'_>) -> Value {
     if matches!(view.vendor, Status::NotStart | Status::Submitted) {
         return Value::Null;
@@ -19,7 +19,7 @@ pub(super) fn document(view: &View<'_>) -> Value {
     };
     let failed = view.vendor == Status::Failure;
     let done = view.vendor == Status::Success;
-    let [queued, running, succeeded, failure] = words(view.task.channel);
+    let [queued, running, succeeded, failure] = statuses(view.task.channel);
     let status = match view.vendor.state() {
         State::Queued => queued,
         State::Processing => running,
@@ -30,7 +30,7 @@ pub(super) fn document(view: &View<'_>) -> Value {
         Channel::DoubaoSeedance | Channel::Nested | Channel::Cancelling => {
             doubao(view, status, reason)
         }
-        // The page shows an inner status that lags behind the outer one.
+        // The inner status lags behind the outer one.
         Channel::Seedance2 => json!({
             "content": content(url),
             "duration": view.task.seconds,
@@ -92,14 +92,14 @@ pub(super) fn document(view: &View<'_>) -> Value {
         }),
         Channel::Grok => json!({
             "request_id": id,
-            "status": grok_word(view.vendor),
+            "status": grok_status(view.vendor),
             "video": if done { json!({"url": url}) } else { Value::Null },
         }),
         _ => Value::Null,
     }
 }
 
-/// Volcengine's own: the only one here that has a failure's code and what was used.
+/// Volcengine's document, the only one with a failure code and usage.
 fn doubao(view: &View<'_>, status: &str, reason: &str) -> Value {
     let mut document = json!({
         "content": content(&view.url),
@@ -127,7 +127,7 @@ fn doubao(view: &View<'_>, status: &str, reason: &str) -> Value {
     document
 }
 
-/// The number under which new-api files a vendor.
+/// new-api's number of the vendor.
 pub(super) const fn platform(channel: Channel) -> &'static str {
     match channel {
         Channel::DoubaoSeedance => "54",
@@ -142,8 +142,8 @@ pub(super) const fn platform(channel: Channel) -> &'static str {
     }
 }
 
-/// xAI's word for a status.
-pub(super) const fn grok_word(status: Status) -> &'static str {
+/// xAI's name of a status.
+pub(super) const fn grok_status(status: Status) -> &'static str {
     match status.state() {
         State::Queued => "pending",
         State::Processing => "processing",
@@ -152,8 +152,8 @@ pub(super) const fn grok_word(status: Status) -> &'static str {
     }
 }
 
-/// The vendor's words for queued, running, succeeded and failed.
-const fn words(channel: Channel) -> [&'static str; 4] {
+/// The vendor's names for queued, running, succeeded and failed.
+const fn statuses(channel: Channel) -> [&'static str; 4] {
     match channel {
         Channel::Seedance2 => ["queued", "processing", "succeeded", "failed"],
         Channel::Sora2 | Channel::SoraRaw => ["queued", "in_progress", "completed", "failed"],
@@ -167,7 +167,7 @@ const fn words(channel: Channel) -> [&'static str; 4] {
     }
 }
 
-/// Seedance's `content`, empty until there is a video.
+/// Seedance's `content`, empty before success.
 fn content(url: &str) -> Value {
     if url.is_empty() {
         json!({})

@@ -1,4 +1,4 @@
-//! Create requests, read from JSON or from the small fields of a form.
+//! Create requests, parsed from JSON or from the small fields of a form.
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -10,49 +10,49 @@ use serde_json::{Map, Value};
 use super::reply::Reply;
 use super::tasks::TaskOptions;
 
-/// The largest JSON body that is read.
+/// Maximum size of a JSON body.
 pub(super) const MAX_JSON: usize = 16 << 20;
-/// How much of a form is looked at; the rest is read and thrown away.
+/// How much of a form is parsed; the rest is read and dropped.
 const FORM_HEAD: usize = 64 << 10;
-/// The longest texts that are kept, in characters.
+/// Maximum length of kept strings, in characters.
 const MAX_TEXT: usize = 4096;
 const MAX_NAME: usize = 512;
 
-/// What someone wants made.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Order {
+/// A create request.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct CreateRequest {
     pub(super) model: String,
     pub(super) options: TaskOptions,
 }
 
-/// Why a body cannot be read.
+/// Why a body is rejected.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum BadBody {
     TooLarge,
-    /// In words for people.
-    Wrong(String),
+    Invalid(String),
 }
 
 impl BadBody {
-    /// As a task error.
+    /// The error answer, as a task error.
     pub(super) fn reply(&self) -> Reply {
-        let (status, message) = self.told();
+        let (status, message) = self.describe();
         Reply::task_error(status, "invalid_request", &message)
     }
 
-    pub(super) fn told(&self) -> (StatusCode, String) {
+    /// The status and message of the error answer.
+    pub(super) fn describe(&self) -> (StatusCode, String) {
         match self {
             Self::TooLarge => (
                 StatusCode::PAYLOAD_TOO_LARGE,
                 format!("the body is larger than {MAX_JSON} bytes"),
             ),
-            Self::Wrong(message) => (StatusCode::BAD_REQUEST, message.clone()),
+            Self::Invalid(message) => (StatusCode::BAD_REQUEST, message.clone()),
         }
     }
 }
 
-/// Reads a create request's body to its end.
-pub(super) async fn read(headers: &HeaderMap, body: Incoming) -> Result<Order, BadBody> {
+/// Reads and parses a create request's body.
+pub(super) async fn read(headers: &HeaderMap, body: Incoming) -> Result<CreateRequest, BadBody> {
     let kind = headers
         .get(CONTENT_TYPE)
         .and_then(|kind| kind.to_str().ok());
@@ -60,22 +60,24 @@ pub(super) async fn read(headers: &HeaderMap, body: Incoming) -> Result<Order, B
         Some(boundary) => from_members(&form_fields(&form_head(body).await?, &boundary)),
         None => match json(body).await? {
             Value::Object(members) => from_members(&members),
-            other => Err(BadBody::Wrong(format!("takes a JSON object, not {other}"))),
+            other => Err(BadBody::Invalid(format!(
+                "takes a JSON object, not {other}"
+            ))),
         },
     }
 }
 
-/// Reads a bounded JSON body.
+/// Reads and parses a JSON body of bounded size.
 pub(super) async fn json(body: Incoming) -> Result<Value, BadBody> {
     let bytes = match Limited::new(body, MAX_JSON).collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) if error.is::<LengthLimitError>() => return Err(BadBody::TooLarge),
-        Err(error) => return Err(BadBody::Wrong(format!("the body broke off: {error}"))),
+        Err(error) => return Err(BadBody::Invalid(format!("the body is incomplete: {error}"))),
     };
-    serde_json::from_slice(&bytes).map_err(|error| BadBody::Wrong(format!("not JSON: {error}")))
+    serde_json::from_slice(&bytes).map_err(|error| BadBody::Invalid(format!("not JSON: {error}")))
 }
 
-fn from_members(members: &Map<String, Value>) -> Result<Order, BadBody> {
+fn from_members(members: &Map<String, Value>) -> Result<CreateRequest, BadBody> {
     let text = |name: &str, max: usize| -> String {
         let text = members.get(name).and_then(Value::as_str);
         text.unwrap_or_default().chars().take(max).collect()
@@ -86,13 +88,13 @@ fn from_members(members: &Map<String, Value>) -> Result<Order, BadBody> {
         number.and_then(|number| u32::try_from(number).ok())
     };
     let simulate = match members.get("simulate") {
-        // Forms can only say it as text.
+        // In a form it can only be a string.
         Some(Value::String(text)) => serde_json::from_str(text),
         Some(value) => serde_json::from_value(value.clone()),
         None => Ok(TaskOptions::default()),
     };
     let mut options =
-        simulate.map_err(|error| BadBody::Wrong(format!("member `simulate`: {error}")))?;
+        simulate.map_err(|error| BadBody::Invalid(format!("member `simulate`: {error}")))?;
     if let Some(id) = options
         .id
         .as_ref()
@@ -100,7 +102,7 @@ fn from_members(members: &Map<String, Value>) -> Result<Order, BadBody> {
     {
         let length = id.len();
         let message = format!("member `simulate`: an id has 1 to {MAX_NAME} bytes, not {length}");
-        return Err(BadBody::Wrong(message));
+        return Err(BadBody::Invalid(message));
     }
     options.prompt = text("prompt", MAX_TEXT);
     options.seconds = number("seconds").or_else(|| number("duration"));
@@ -111,8 +113,11 @@ fn from_members(members: &Map<String, Value>) -> Result<Order, BadBody> {
     options.fail_reason = options
         .fail_reason
         .map(|reason| reason.chars().take(MAX_TEXT).collect());
-    let model = text("model", MAX_NAME);
-    Ok(Order { model, options })
+    // Kling's member is `model_name`, Suno's is `mv`.
+    let models = ["model", "model_name", "mv"].map(|name| text(name, MAX_NAME));
+    let model = models.into_iter().find(|model| !model.is_empty());
+    let model = model.unwrap_or_default();
+    Ok(CreateRequest { model, options })
 }
 
 /// The boundary of a form, from its content type.
@@ -128,12 +133,12 @@ fn boundary(content_type: &str) -> Option<String> {
     })
 }
 
-/// The beginning of a form; whatever follows is read, so that the client may finish, and dropped.
+/// Reads the start of a form; the rest is read, so that the client can finish, and dropped.
 async fn form_head(mut body: Incoming) -> Result<Bytes, BadBody> {
     let mut head = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame =
-            frame.map_err(|error| BadBody::Wrong(format!("the body broke off: {error}")))?;
+            frame.map_err(|error| BadBody::Invalid(format!("the body is incomplete: {error}")))?;
         if let Some(data) = frame.data_ref() {
             let room = FORM_HEAD - head.len();
             head.extend_from_slice(&data[..data.len().min(room)]);
@@ -142,7 +147,7 @@ async fn form_head(mut body: Incoming) -> Result<Bytes, BadBody> {
     Ok(head.freeze())
 }
 
-/// The fields of a form that are no files.
+/// The fields of a form that are not files.
 fn form_fields(head: &[u8], boundary: &str) -> Map<String, Value> {
     let text = String::from_utf8_lossy(head);
     let delimiter = format!("--{boundary}");
@@ -182,40 +187,40 @@ mod tests {
     use super::super::life::Outcome;
     use super::*;
 
-    fn order(value: &Value) -> Result<Order, BadBody> {
+    fn parse(value: &Value) -> Result<CreateRequest, BadBody> {
         from_members(value.as_object().expect("an object"))
     }
 
     #[test]
-    fn everything_that_can_be_asked_for_is_read() {
-        let order = order(&json!({
+    fn every_option_is_parsed() {
+        let request = parse(&json!({
             "model": "sora-2", "prompt": "a cat", "seconds": "8", "width": 720, "height": 1280,
             "simulate": {"lifetime": "5s", "outcome": "failure", "channel": "v1-rc30", "id": "x:1",
                          "not_start": "200ms", "fail_reason": "no"},
         }))
         .expect("valid");
-        assert_eq!(order.model, "sora-2");
-        assert_eq!(order.options.lifetime, Some(Duration::from_secs(5)));
-        assert_eq!(order.options.outcome, Some(Outcome::Failed));
-        assert_eq!(order.options.seconds, Some(8));
-        assert_eq!(order.options.size.as_deref(), Some("720x1280"));
+        assert_eq!(request.model, "sora-2");
+        assert_eq!(request.options.lifetime, Some(Duration::from_secs(5)));
+        assert_eq!(request.options.outcome, Some(Outcome::Failed));
+        assert_eq!(request.options.seconds, Some(8));
+        assert_eq!(request.options.size.as_deref(), Some("720x1280"));
     }
 
     #[test]
-    fn a_wrong_wish_is_told_by_its_name() {
-        for (simulate, told) in [
+    fn an_invalid_option_is_rejected_by_name() {
+        for (simulate, expected) in [
             (json!({"lifetime": "soon"}), "takes `5s`"),
             (json!({"lifetme": "5s"}), "lifetme"),
             (json!({"outcome": "maybe"}), "succeeded"),
             (json!({"id": ""}), "1 to 512 bytes"),
         ] {
-            let error = order(&json!({"simulate": simulate})).expect_err(told);
-            assert!(error.told().1.contains(told), "{error:?}");
+            let error = parse(&json!({"simulate": simulate})).expect_err(expected);
+            assert!(error.describe().1.contains(expected), "{error:?}");
         }
     }
 
     #[test]
-    fn a_form_gives_its_fields_but_not_its_files() {
+    fn a_form_yields_its_fields_but_not_its_files() {
         let form = "--B\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nkling\r\n\
                     --B\r\nContent-Disposition: form-data; name=\"input_reference\"; filename=\"a.png\"\r\n\
                     Content-Type: image/png\r\n\r\n\u{1}\u{2}\r\n--B--\r\n";
