@@ -12,7 +12,7 @@ use http::StatusCode;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
     /// Upstream could not be reached, or went away before its answer was whole.
-    UpstreamUnavailable(Arc<str>),
+    UpstreamUnavailable(Unreachable),
     /// Upstream closed the connection before it answered; most likely the connection had been idle for too long.
     UpstreamClosed,
     /// Upstream has been failing: it is not asked until the next probe.
@@ -45,6 +45,61 @@ pub enum Error {
     RequestTimeout,
     /// A bug in pollgate: a flight panicked.
     Panicked,
+}
+
+/// Why upstream could not be reached: displayed as clients are told, who learn no names of servers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreachable {
+    why: Arc<str>,
+    /// The same for operators, where it says more.
+    in_full: Option<Arc<str>>,
+}
+
+impl Unreachable {
+    /// A reason that tells operators more than clients.
+    #[must_use]
+    pub fn with_detail(why: String, in_full: String) -> Self {
+        Self {
+            why: why.into(),
+            in_full: Some(in_full.into()),
+        }
+    }
+
+    /// For operators: in the log and on the admin page.
+    #[must_use]
+    pub fn in_full(&self) -> &str {
+        self.in_full.as_ref().unwrap_or(&self.why)
+    }
+
+    /// Changes what is told.
+    #[must_use]
+    pub fn map(self, change: impl Fn(&str) -> String) -> Self {
+        Self {
+            why: change(&self.why).into(),
+            in_full: self.in_full.map(|in_full| change(&in_full).into()),
+        }
+    }
+}
+
+impl From<&str> for Unreachable {
+    fn from(why: &str) -> Self {
+        Self {
+            why: why.into(),
+            in_full: None,
+        }
+    }
+}
+
+impl From<String> for Unreachable {
+    fn from(why: String) -> Self {
+        why.as_str().into()
+    }
+}
+
+impl std::fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.why)
+    }
 }
 
 /// The time after which a failing upstream is worth another try: about the time until the next probe.
@@ -161,9 +216,12 @@ impl Error {
         }
     }
 
-    /// What happened, without what to do.
+    /// What happened, without what to do; for operators.
     #[must_use]
     pub fn reason(&self) -> String {
+        if let Self::UpstreamUnavailable(why) = self {
+            return why.in_full().to_owned();
+        }
         let mut message = self.message();
         if let Some(end) = message.find(';') {
             message.truncate(end);

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use arc_swap::ArcSwap;
 use http::Response;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tower::Service;
 
 use crate::cache::Store;
@@ -19,6 +20,7 @@ use crate::stack::{Limits, PollState, Resources, Stack, assemble};
 use crate::sync::shares::Shares;
 use crate::telemetry::{Exposition, Metrics};
 use crate::upstream::Upstream;
+use crate::upstream::breakers::CircuitStatus;
 
 /// The total size, in bytes, of upstream documents that may be buffered at once. Polls beyond it wait.
 const DOCUMENT_BUDGET: usize = 256 << 20;
@@ -154,8 +156,18 @@ impl Gateway {
     /// The current value of every metric, as text in the given format.
     #[must_use]
     pub fn expose(&self, format: Exposition) -> String {
-        let PollState { store, flights, .. } = &self.resources.polls;
+        let PollState {
+            store,
+            flights,
+            breakers,
+            ..
+        } = &self.resources.polls;
         store.flush();
+        let status = breakers.status(Instant::now());
+        self.resources.metrics.set_upstream(
+            !matches!(status, CircuitStatus::Open { .. }),
+            matches!(status, CircuitStatus::Paused { .. }),
+        );
         self.resources
             .metrics
             .expose(format, store.len(), store.bytes(), flights.len())

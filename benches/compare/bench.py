@@ -73,7 +73,7 @@ class Bench:
         if name == "pollgate":
             command = [self.pollgate, "--listen", f"127.0.0.1:{port}", "--admin", "off"]
             command += ["--upstream", f"http://127.0.0.1:{upstream.port}"]
-            environment.setdefault("TOKIO_WORKER_THREADS", "1")
+            environment.setdefault("POLLGATE_LIMITS__WORKERS", "1")
         elif name == "nginx":
             config = written("nginx.conf", scratch, fill | {"CACHE": "answers" if caches else "off"})
             command = ["nginx", "-e", scratch / "error.log", "-c", config]

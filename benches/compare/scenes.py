@@ -213,7 +213,7 @@ def scaling(bench, _peers):
 
         def measure(workers):
             cores = CORES[: int(workers)]
-            with bench.start("pollgate", upstream, cores=cores, TOKIO_WORKER_THREADS=workers) as server:
+            with bench.start("pollgate", upstream, cores=cores, POLLGATE_LIMITS__WORKERS=workers) as server:
                 get(server.port, "task")
                 return bench.wrk(server)
 

@@ -17,7 +17,7 @@ use pollgate::gateway::Gateway;
 use pollgate::message::body::Body;
 use pollgate::request::inbound::{Inbound, Peer};
 use tokio::runtime::{Builder, Runtime};
-use tower::ServiceExt as _;
+use tower::Service as _;
 
 /// How many clients ask for one task at once in [`Scene::Shared`].
 pub(crate) const SHARERS: usize = 100;
@@ -68,7 +68,8 @@ impl Scene {
 pub(crate) struct Stage {
     scene: Scene,
     runtime: Runtime,
-    gateway: Gateway,
+    /// Each connection has its own copy of the stack, as in the server.
+    connections: Vec<Gateway>,
     polls: Arc<AtomicUsize>,
     tasks: usize,
 }
@@ -100,7 +101,7 @@ impl Stage {
         let mut stage = Self {
             scene,
             runtime,
-            gateway,
+            connections: vec![gateway; SHARERS],
             polls,
             tasks: 0,
         };
@@ -137,16 +138,17 @@ impl Stage {
             Scene::Shared => SHARERS,
             _ => 1,
         };
-        let gateway = &self.gateway;
+        let connections = &mut self.connections;
         self.runtime.block_on(async {
             let mut requests = requests.into_iter().peekable();
             while requests.peek().is_some() {
                 if at_once == 1 {
                     let request = requests.next().expect("was peeked at");
-                    check(&ask(gateway, request).await);
+                    check(&ask(&mut connections[0], request).await);
                 } else {
                     let together = requests.by_ref().take(at_once);
-                    let answers = join_all(together.map(|request| ask(gateway, request))).await;
+                    let answers = connections.iter_mut().zip(together);
+                    let answers = join_all(answers.map(|(on, request)| ask(on, request))).await;
                     answers.iter().for_each(check);
                 }
             }
@@ -160,12 +162,12 @@ impl Stage {
 }
 
 /// As a connection asks.
-async fn ask(gateway: &Gateway, request: Request<Body>) -> Response<Body> {
+async fn ask(connection: &mut Gateway, request: Request<Body>) -> Response<Body> {
     let peer = Peer {
         address: SocketAddr::from((Ipv4Addr::LOCALHOST, 50_000)),
         tls: false,
     };
-    let Ok(response) = gateway.clone().oneshot(Inbound::new(request, peer)).await;
+    let Ok(response) = connection.call(Inbound::new(request, peer)).await;
     response
 }
 

@@ -22,6 +22,8 @@ pub struct Facts {
     pub outcome: Outcome,
     /// The task's state, if there is a task.
     pub state: Option<State>,
+    /// The code of the error that was made here, where the answer is one.
+    pub error: Option<&'static str>,
 }
 
 impl Facts {
@@ -31,6 +33,7 @@ impl Facts {
         Self {
             outcome,
             state: None,
+            error: None,
         }
     }
 }

@@ -57,10 +57,4 @@ impl Outcome {
     pub const fn is_error(self, code: u16) -> bool {
         code / 100 == 5 && !matches!(self, Self::Forwarded)
     }
-
-    /// Whether the poll was answered without an upstream request of its own.
-    #[must_use]
-    pub const fn avoided_a_poll(self) -> bool {
-        matches!(self, Self::Hit | Self::Shared)
-    }
 }

@@ -56,6 +56,7 @@ impl Responder {
         Facts {
             outcome: answer.outcome,
             state,
+            error: None,
         }
     }
 

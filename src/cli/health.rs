@@ -1,5 +1,5 @@
-//! `pollgate health`: asks a gateway that runs with the same configuration whether it lives. For health checks in
-//! images that hold no other program.
+//! `pollgate health`: checks whether a gateway with the same configuration is alive. For container images that contain
+//! no other program.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -8,30 +8,30 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::gateway::Problem;
 
-/// For each step: connecting, asking, hearing.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Applies to each step: connect, write, read.
+const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Asks `/healthz` on the admin listener.
+/// Requests `/healthz` from the admin listener.
 ///
 /// # Errors
-/// There is no admin listener, nobody answers within two seconds, or the answer is not 200.
-pub(super) fn ask(config: &Config) -> Result<(), Problem> {
+/// There is no admin listener, it does not answer within two seconds, or the answer is not 200.
+pub(super) fn check(config: &Config) -> Result<(), Problem> {
     let Some(address) = config.listen.admin.map(reachable) else {
-        return Err("listen.admin is off: there is nobody to ask".into());
+        return Err("listen.admin is off: there is no listener to check".into());
     };
-    let told = |error: io::Error| match error.kind() {
+    let describe = |error: io::Error| match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            format!("{address} does not answer within {PATIENCE:?}")
+            format!("{address} does not answer within {TIMEOUT:?}")
         }
         _ => format!("{address} does not answer: {error}"),
     };
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE).map_err(told)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT).map_err(describe)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     let request = format!("GET /healthz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).map_err(told)?;
+    stream.write_all(request.as_bytes()).map_err(describe)?;
     let mut status = [0; "HTTP/1.1 200".len()];
-    stream.read_exact(&mut status).map_err(told)?;
+    stream.read_exact(&mut status).map_err(describe)?;
     if status == *b"HTTP/1.1 200" {
         Ok(())
     } else {
@@ -40,7 +40,7 @@ pub(super) fn ask(config: &Config) -> Result<(), Problem> {
     }
 }
 
-/// One that listens everywhere is asked on loopback.
+/// Replaces the unspecified address with loopback.
 fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {

@@ -1,12 +1,12 @@
-//! What differs between two configurations, and what of that a running gateway can take up.
+//! The difference between two configurations, and which part of it a running gateway can apply.
 
 use toml::Table;
 
 use super::Config;
 use super::keys;
 
-/// Keys that are looked at once, when the process starts. Others are taken up by a reload.
-const FIXED: [&str; 15] = [
+/// Keys that are read once, when the process starts. A reload applies all others.
+const FIXED: &[&str] = &[
     "cache.capacity",
     "limits.caller_share",
     "limits.drain",
@@ -14,6 +14,7 @@ const FIXED: [&str; 15] = [
     "limits.idle_timeout",
     "limits.max_connections",
     "limits.max_upstream",
+    "limits.workers",
     "listen.address",
     "listen.admin",
     "listen.admin_public",
@@ -27,14 +28,15 @@ const FIXED: [&str; 15] = [
 /// The keys that differ between two configurations.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Those that a running gateway takes up.
-    pub taken_up: Vec<String>,
+    /// Those that a running gateway applies.
+    pub applied: Vec<String>,
     /// Those that wait for a restart.
     pub wait_for_restart: Vec<String>,
 }
 
 impl Config {
-    /// What is to be changed in a process that started with this one and `last` took up another, to get to `wanted`.
+    /// The difference between `wanted` and what is in force in a process that started with `self` and last applied
+    /// `last`.
     #[must_use]
     pub fn changes(&self, last: &Self, wanted: &Self) -> Changes {
         let [started, last, wanted] =
@@ -47,16 +49,16 @@ impl Config {
                     changes.wait_for_restart.push(key);
                 }
             } else if differs(&last, &key) {
-                changes.taken_up.push(key);
+                changes.applied.push(key);
             }
         }
         changes
     }
 }
 
-/// Whether a process that started with one configuration can take up this key of another one only by a restart.
+/// Whether a process that started with one configuration can apply this key of another one only by a restart.
 pub(super) fn is_fixed(started: &Table, wanted: &Table, key: &str) -> bool {
-    // With HTTPS on, other files can be read; whether it is on is decided at the start.
+    // The files of `listen.tls` can be replaced while running; HTTPS itself is switched on or off at the start only.
     let https_toggled = started_with_tls(started) != started_with_tls(wanted);
     FIXED.contains(&key) || (https_toggled && key.starts_with("listen.tls."))
 }
@@ -70,8 +72,8 @@ mod tests {
     use super::*;
     use crate::config::Tls;
 
-    /// Keys that a reload takes up. A new key has to be put here or among [`FIXED`], and be treated so.
-    const LIVE: [&str; 22] = [
+    /// Keys that a reload applies. A new key is listed either here or in [`FIXED`].
+    const LIVE: &[&str] = &[
         "answers.rendering",
         "cache.adaptive",
         "cache.credential_ttl",
@@ -99,7 +101,11 @@ mod tests {
     #[test]
     fn every_key_either_waits_for_a_restart_or_does_not() {
         let mut known = keys::known(&keys::default_table().expect("is TOML"));
-        let mut listed: Vec<_> = FIXED.into_iter().chain(LIVE).map(str::to_owned).collect();
+        let mut listed: Vec<_> = FIXED
+            .iter()
+            .chain(LIVE)
+            .map(|key| (*key).to_owned())
+            .collect();
         known.sort();
         listed.sort();
         assert_eq!(listed, known);
@@ -112,18 +118,18 @@ mod tests {
         wanted.listen.address.set_port(1);
         wanted.cache.adaptive = false;
         let first = started.changes(&started, &wanted);
-        assert_eq!(first.taken_up, ["cache.adaptive"]);
+        assert_eq!(first.applied, ["cache.adaptive"]);
         assert_eq!(first.wait_for_restart, ["listen.address"]);
         let again = started.changes(&wanted, &wanted);
-        assert_eq!(again.taken_up, [""; 0]);
+        assert_eq!(again.applied, [""; 0]);
         assert_eq!(again.wait_for_restart, ["listen.address"]);
         let back = started.changes(&wanted, &started);
-        assert_eq!(back.taken_up, ["cache.adaptive"]);
+        assert_eq!(back.applied, ["cache.adaptive"]);
         assert_eq!(back.wait_for_restart, [""; 0]);
     }
 
     #[test]
-    fn other_certificates_are_taken_up_where_there_was_one() {
+    fn other_certificates_are_applied_where_there_was_one() {
         let with = |cert: &str| {
             let mut config = Config::default();
             config.listen.tls = Some(Tls {
@@ -133,10 +139,10 @@ mod tests {
             config
         };
         let (plain, one, other) = (Config::default(), with("1.pem"), with("2.pem"));
-        assert_eq!(one.changes(&one, &other).taken_up, ["listen.tls.cert"]);
+        assert_eq!(one.changes(&one, &other).applied, ["listen.tls.cert"]);
         for (from, to) in [(&plain, &one), (&one, &plain)] {
             let changes = from.changes(from, to);
-            assert_eq!(changes.taken_up, [""; 0]);
+            assert_eq!(changes.applied, [""; 0]);
             assert_eq!(
                 changes.wait_for_restart,
                 ["listen.tls.cert", "listen.tls.key"]

@@ -1,49 +1,52 @@
-//! The words of every message about a configuration: the location, the key, what it got and what it takes.
+//! Wording of configuration errors: location, key, what it got and what it takes.
 
 use toml::{Table, Value};
 
 use super::keys::get;
 use super::origin::Origins;
-use super::problem::Problem;
 
-/// Puts serde's words into the form of every message here.
-pub(super) fn explain(key: &str, said: &str, merged: &Table, origins: &Origins) -> Problem {
-    // `[[cache]]` is a list of sections.
-    if let Some((section, _)) = key.split_once('[') {
-        return invalid(
-            section,
-            "one section with keys of its own, as in [section]",
-            merged,
-            origins,
-        );
-    }
-    if let Some((_, missing)) = said.split_once("missing field `") {
+/// Rewords an error of serde.
+pub(super) fn explain(key: &str, message: &str, merged: &Table, origins: &Origins) -> String {
+    let key = match key.split_once('[') {
+        // An item of a list.
+        Some((list, _)) if list.contains('.') => list,
+        // `[[cache]]` is a list of sections.
+        Some((section, _)) => {
+            let takes = "one section with keys of its own, as in [section]";
+            return invalid(section, takes, merged, origins);
+        }
+        None => key,
+    };
+    if let Some((_, missing)) = message.split_once("missing field `") {
         let missing = missing.trim_end_matches('`');
         let location = location(key, origins);
-        return Problem::new(format!(
-            "{location}: {key}.{missing} is missing: {key} takes both cert and key"
-        ));
+        return format!("{location}: {key}.{missing} is missing: {key} takes both cert and key");
     }
-    let takes = said
+    invalid(key, &takes(message), merged, origins)
+}
+
+/// What a key takes, according to an error of serde.
+pub(super) fn takes(message: &str) -> String {
+    let takes = message
         .rsplit_once("expected ")
-        .map_or(said, |(_, takes)| takes)
+        .map_or(message, |(_, takes)| takes)
         .trim();
-    let takes = match takes {
+    match takes {
         "a boolean" => "true or false".to_owned(),
         "a nonzero usize" | "usize" => "a whole number above zero".to_owned(),
         "path string" => "a path, as text".to_owned(),
+        "a sequence" => "a list".to_owned(),
         takes if takes.starts_with("struct ") || takes == "a map" => {
             "a section with keys of its own".to_owned()
         }
         takes => takes.replace('`', "\""),
-    };
-    invalid(key, &takes, merged, origins)
+    }
 }
 
-/// In the form of every message here: the location, the key, what it got and what it takes.
-pub(super) fn invalid(key: &str, takes: &str, merged: &Table, origins: &Origins) -> Problem {
+/// The error for a key whose value is refused.
+pub(super) fn invalid(key: &str, takes: &str, merged: &Table, origins: &Origins) -> String {
     let location = location(key, origins);
-    // A URL with a user or a query in it may hold a secret: it is not repeated.
+    // A URL with a user or a query may contain a secret and is not repeated.
     let got = match get(merged, key) {
         Some(Value::String(text)) if text.contains(['@', '?', '#']) => {
             "a text with a user or a query in it (not repeated here)".to_owned()
@@ -51,10 +54,10 @@ pub(super) fn invalid(key: &str, takes: &str, merged: &Table, origins: &Origins)
         Some(value) => value.to_string().trim().to_owned(),
         None => "nothing".to_owned(),
     };
-    Problem::new(format!("{location}: {key}: got {got}, takes {takes}"))
+    format!("{location}: {key}: got {got}, takes {takes}")
 }
 
-/// Where a key, or the first key of a section, was set.
+/// The location where a key, or the first key of a section, was set.
 pub(super) fn location(key: &str, origins: &Origins) -> String {
     origins
         .iter()

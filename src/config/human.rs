@@ -3,15 +3,16 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use http::Uri;
-use serde::de::{self, Deserializer, Unexpected, Visitor};
-use serde::ser::Serializer;
+use serde::de::{self, Deserialize, Deserializer, Unexpected, Visitor};
+use serde::ser::{Serialize, Serializer};
 
-/// A value that is written as a text in the configuration.
+/// A value that is a string in the configuration.
 pub(super) trait Human: Sized {
-    /// What it takes, to follow the word "takes" in a message.
+    /// Completes the sentence "takes …" of an error message.
     const TAKES: &'static str;
     fn read(text: &str) -> Option<Self>;
     fn write(&self) -> String;
@@ -27,8 +28,8 @@ pub(super) fn deserialize<'de, T: Human, D: Deserializer<'de>>(from: D) -> Resul
     struct Text<T>(PhantomData<T>);
     impl<T: Human> Visitor<'_> for Text<T> {
         type Value = T;
-        fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-            to.write_str(T::TAKES)
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(T::TAKES)
         }
         fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
             T::read(text).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
@@ -37,7 +38,7 @@ pub(super) fn deserialize<'de, T: Human, D: Deserializer<'de>>(from: D) -> Resul
     from.deserialize_str(Text(PhantomData))
 }
 
-/// More than anyone means, and less than any clock overflows with.
+/// The longest duration accepted; clocks overflow only far beyond it.
 const YEAR: Duration = Duration::from_hours(366 * 24);
 
 impl Human for Duration {
@@ -166,13 +167,13 @@ const SIZES: [(u64, &str); 7] = [
 ];
 
 impl Size {
-    /// So many times 1,048,576 bytes.
+    /// `count` × 1,048,576 bytes.
     #[must_use]
     pub const fn mebibytes(count: u64) -> Self {
         Self(count << 20)
     }
 
-    /// The number of bytes.
+    /// In bytes.
     #[must_use]
     pub const fn bytes(self) -> u64 {
         self.0
@@ -207,7 +208,65 @@ impl Human for Size {
     }
 }
 
-/// The base URL of upstream: `http` or `https`, a host, perhaps a path prefix, and no credential.
+/// How many threads serve requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Workers {
+    /// One for each core that the process may use.
+    Auto,
+    /// This many.
+    Count(NonZeroUsize),
+}
+
+impl Workers {
+    /// The number of threads.
+    #[must_use]
+    pub fn count(self) -> usize {
+        match self {
+            Self::Auto => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            Self::Count(count) => count.get(),
+        }
+    }
+}
+
+impl Serialize for Workers {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => to.serialize_str("auto"),
+            Self::Count(count) => count.serialize(to),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Workers {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl Visitor<'_> for Reader {
+            type Value = Workers;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(r#"a whole number from 1 to 1024, or "auto""#)
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Workers, E> {
+                // Environment and flags know texts only.
+                match text.parse() {
+                    Ok(count) => self.visit_i64(count),
+                    Err(_) if text == "auto" => Ok(Workers::Auto),
+                    Err(_) => Err(E::invalid_value(Unexpected::Str(text), &self)),
+                }
+            }
+            fn visit_i64<E: de::Error>(self, count: i64) -> Result<Workers, E> {
+                usize::try_from(count)
+                    .ok()
+                    .filter(|count| *count <= 1024)
+                    .and_then(NonZeroUsize::new)
+                    .map(Workers::Count)
+                    .ok_or_else(|| E::invalid_value(Unexpected::Signed(count), &self))
+            }
+        }
+        from.deserialize_any(Reader)
+    }
+}
+
+/// The base URL of upstream: `http` or `https`, a host, optionally a path prefix, no credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamUrl {
     scheme: http::uri::Scheme,
@@ -226,13 +285,13 @@ impl UpstreamUrl {
         }
     }
 
-    /// Reads a base URL; `None` where it is not one.
+    /// Parses a base URL.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         <Self as Human>::read(text)
     }
 
-    /// Host and port as they stand in `Host`.
+    /// Host and port, as sent in `Host`.
     #[must_use]
     pub fn authority(&self) -> &http::uri::Authority {
         &self.authority
@@ -244,7 +303,7 @@ impl UpstreamUrl {
         &self.scheme
     }
 
-    /// The path that every request's path is put behind; empty or `/…` without a slash at its end.
+    /// The path in front of every request's path: empty, or `/…` without a trailing slash.
     #[must_use]
     pub fn prefix(&self) -> &str {
         &self.prefix
@@ -252,8 +311,8 @@ impl UpstreamUrl {
 }
 
 impl fmt::Display for UpstreamUrl {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(to, "{}://{}{}", self.scheme, self.authority, self.prefix)
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}{}", self.scheme, self.authority, self.prefix)
     }
 }
 
@@ -304,6 +363,24 @@ mod tests {
                 Some(text)
             );
         }
+    }
+
+    #[test]
+    fn workers_are_a_number_or_auto() {
+        let read = |text: &str| {
+            format!("it = {text}").parse::<toml::Table>().unwrap()["it"]
+                .clone()
+                .try_into::<Workers>()
+        };
+        assert_eq!(read("\"auto\"").unwrap(), Workers::Auto);
+        for text in ["3", "\"3\""] {
+            assert_eq!(read(text).unwrap().count(), 3, "{text}");
+        }
+        for text in ["0", "-1", "\"many\"", "2000", "true", "1.5"] {
+            let told = read(text).expect_err(text).to_string();
+            assert!(told.contains("a whole number from 1 to 1024"), "{told}");
+        }
+        assert!(Workers::Auto.count() >= 1);
     }
 
     #[test]

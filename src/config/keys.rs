@@ -1,19 +1,19 @@
-//! The keys that there are, dotted, and their values in a table.
+//! All configuration keys, dotted, and access to their values in a table.
 
 use toml::{Table, Value};
 
 use super::Config;
 use super::problem::Problem;
 
-/// Keys that have no default, and so do not stand in [`Config::default`].
+/// Keys without a default, which [`Config::default`] therefore does not contain.
 const OPTIONAL_KEYS: [&str; 3] = ["listen.tls.cert", "listen.tls.key", "upstream.ca_file"];
 
-/// The defaults, as a file would have them.
+/// The defaults, in the form of a configuration file.
 pub(super) fn default_table() -> Result<Table, Problem> {
     Table::try_from(Config::default()).map_err(|error| Problem::unwritable(&error))
 }
 
-/// Every key there is, dotted.
+/// Every key, dotted.
 pub(super) fn known(defaults: &Table) -> Vec<String> {
     let mut keys: Vec<String> = OPTIONAL_KEYS.map(str::to_owned).into();
     for (section, values) in defaults {
@@ -32,7 +32,7 @@ pub(super) fn get<'t>(table: &'t Table, key: &str) -> Option<&'t Value> {
     }
 }
 
-/// Sets a dotted key, and makes its section where there is none.
+/// Sets a dotted key and creates its section if necessary.
 pub(super) fn put(table: &mut Table, key: &str, value: Value) {
     match key.split_once('.') {
         Some((section, rest)) => {
@@ -49,22 +49,60 @@ pub(super) fn put(table: &mut Table, key: &str, value: Value) {
     }
 }
 
-/// The known name that was most likely meant.
-pub(super) fn nearest(wrong: &str, known: impl Iterator<Item = String>) -> String {
-    // The right name in the wrong section is nearer than any other name in that section.
-    let likeness = |key: &String| {
-        let whole = strsim::jaro_winkler(wrong, key);
-        whole.max(strsim::jaro_winkler(last_name(wrong), last_name(key)) * 0.99)
-    };
-    known
-        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
-        .unwrap_or_default()
+/// Removes a dotted key; returns whether it was there.
+pub(super) fn remove(table: &mut Table, key: &str) -> bool {
+    match key.split_once('.') {
+        Some((section, rest)) => table
+            .get_mut(section)
+            .and_then(Value::as_table_mut)
+            .is_some_and(|inner| remove(inner, rest)),
+        None => table.remove(key).is_some(),
+    }
 }
 
-/// `succeeded_ttl` of `cache.succeeded_ttl`, and of its name in the environment.
+/// The least similarity (0 to 1) with which a known key is suggested for an unknown one.
+const NEAR: f64 = 0.7;
+
+/// The known key that was most likely meant, if any is near.
+pub(super) fn nearest<'k>(wrong: &str, known: &'k [String]) -> Option<&'k str> {
+    // The right name in the wrong section is nearer than any other name.
+    let similarity = |key: &str| {
+        let name = strsim::normalized_damerau_levenshtein(last_name(wrong), last_name(key));
+        let whole = strsim::normalized_damerau_levenshtein(wrong, key);
+        (name, whole)
+    };
+    known
+        .iter()
+        .map(|key| (similarity(key), key.as_str()))
+        .filter(|((name, _), _)| *name >= NEAR)
+        .max_by(|((a, whole_a), _), ((b, whole_b), _)| {
+            a.total_cmp(b).then(whole_a.total_cmp(whole_b))
+        })
+        .map(|(_, key)| key)
+}
+
+/// `succeeded_ttl` of `cache.succeeded_ttl`.
 fn last_name(key: &str) -> &str {
-    key.rsplit(['.'])
-        .next()
-        .and_then(|name| name.rsplit("__").next())
-        .unwrap_or(key)
+    key.rsplit('.').next().unwrap_or(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_suggested_only_where_it_is_near() {
+        let known = known(&default_table().expect("is TOML"));
+        for (wrong, meant) in [
+            ("cache.capacty", Some("cache.capacity")),
+            ("cash.capacity", Some("cache.capacity")),
+            ("limits.succeeded_ttl", Some("cache.succeeded_ttl")),
+            ("listen.adress", Some("listen.address")),
+            ("listen.port", None),
+            ("cache.password", None),
+            ("upstream.retries", None),
+        ] {
+            assert_eq!(nearest(wrong, &known), meant, "{wrong}");
+        }
+    }
 }

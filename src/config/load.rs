@@ -1,4 +1,4 @@
-//! Reads the layers, and keeps where each setting came from.
+//! Reads the configuration layers and records the origin of each setting.
 
 use std::fs;
 use std::ops::Range;
@@ -7,34 +7,36 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
-use super::explain::{explain, location};
+use super::explain::{explain, invalid, location};
 use super::keys::{self, get, nearest, put};
-use super::origin::{Origin, Origins, environment_name};
+use super::origin::{FILE_NAME, Origin, Origins, SHORT_NAMES, environment_name};
 use super::problem::Problem;
 use super::validate;
 use super::{Config, Proxy};
 
-/// Where to read from, besides the defaults.
+/// The layers above the defaults.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
-    /// The configuration file, if there is one.
+    /// The configuration file, if a flag names one; it overrides `POLLGATE_CONFIG`.
     pub file: Option<PathBuf>,
-    /// Names and values of the environment; those that do not look like settings are passed over.
+    /// Environment variables; those that are empty or not settings are ignored.
     pub environment: Vec<(String, String)>,
-    /// Key, flag and value of every flag that was given.
+    /// Key, flag and value of each flag given.
     pub flags: Vec<(&'static str, &'static str, String)>,
 }
 
-/// A configuration that was read, and where its settings came from.
+/// The effective configuration, with the origin of each setting.
 #[derive(Debug, Clone)]
 pub struct Loaded {
     /// The settings.
     pub config: Config,
+    /// The file that was read, if any.
+    pub file: Option<PathBuf>,
     pub(super) origins: Origins,
 }
 
 impl Loaded {
-    /// A message that begins with a key, with the location in front where that key was set.
+    /// Prefixes a message that begins with a key with the location where that key was set.
     #[must_use]
     pub fn with_location(&self, message: &str) -> String {
         let key = message.split(':').next().unwrap_or_default();
@@ -43,70 +45,148 @@ impl Loaded {
             location => format!("{location}: {message}"),
         }
     }
+
+    /// Settings that are allowed and probably not meant, each with its location.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let warnings = validate::warnings(&self.config).into_iter();
+        warnings
+            .map(|(key, warning)| self.with_location(&format!("{key}: {warning}")))
+            .collect()
+    }
 }
 
-/// Reads every layer: defaults, file, environment, flags; the later one wins.
+/// Reads every layer: defaults, file, environment, flags, each overriding the one before.
 ///
 /// # Errors
-/// The first thing that is wrong, with its location and what would be right.
+/// Every mistake, each with its location and what would be right.
 pub fn load(sources: &Sources) -> Result<Loaded, Problem> {
     let defaults = keys::default_table()?;
-    let known = keys::known(&defaults);
+    let environment: Vec<_> = sources
+        .environment
+        .iter()
+        .filter(|(_, value)| !value.is_empty())
+        .collect();
+    let named = environment.iter().find(|(name, _)| name == FILE_NAME);
+    let file = sources
+        .file
+        .clone()
+        .or_else(|| named.map(|(_, path)| path.into()));
     let mut layers = Layers {
+        known: keys::known(&defaults),
         merged: defaults.clone(),
+        defaults,
         origins: Origins::new(),
-        known,
+        mistakes: Vec::new(),
     };
-    if let Some(path) = &sources.file {
-        layers.add_file(path)?;
+    if let Some(path) = &file {
+        layers.add_file(path);
     }
-    for (name, text) in &sources.environment {
-        layers.add_variable(name, text, &defaults)?;
+    for (name, text) in environment {
+        layers.add_variable(name, text);
     }
     for (key, flag, text) in &sources.flags {
         layers.set(key, Value::String(text.clone()), Origin::Flag(flag));
     }
-    let Layers {
-        merged, origins, ..
-    } = layers;
-    let mut config: Config = serde_path_to_error::deserialize(Value::Table(merged.clone()))
-        .map_err(|error| {
-            let key = error.path().to_string();
-            explain(&key, error.inner().message(), &merged, &origins)
-        })?;
-    validate::check(&config, &merged, &origins)?;
+    let mut config = layers.read()?;
     config.upstream.proxy = Proxy::from_environment(&sources.environment, &config.upstream.url)
-        .map_err(Problem::new)?;
-    Ok(Loaded { config, origins })
+        .unwrap_or_else(|mistake| {
+            layers.mistakes.push(mistake);
+            None
+        });
+    if !layers.mistakes.is_empty() {
+        return Err(Problem::new(layers.mistakes));
+    }
+    Ok(Loaded {
+        config,
+        file,
+        origins: layers.origins,
+    })
 }
 
 struct Layers {
+    known: Vec<String>,
+    defaults: Table,
     merged: Table,
     origins: Origins,
-    known: Vec<String>,
+    mistakes: Vec<String>,
 }
 
 impl Layers {
-    fn add_file(&mut self, path: &Path) -> Result<(), Problem> {
+    /// Reads the settings. Where one is refused, its default takes its place, so that the next mistake is found too.
+    fn read(&mut self) -> Result<Config, Problem> {
+        let mut table = self.merged.clone();
+        let mut refused: Vec<String> = Vec::new();
+        let config = loop {
+            let read: Result<Config, _> =
+                serde_path_to_error::deserialize(Value::Table(table.clone()));
+            let error = match read {
+                Ok(config) => break config,
+                Err(error) => error,
+            };
+            let path = error.path().to_string();
+            let message = error.inner().message();
+            let mistake = explain(&path, message, &self.merged, &self.origins);
+            self.mistakes.push(mistake);
+            let key = path.split('[').next().unwrap_or_default().to_owned();
+            if refused.contains(&key) || !self.restore(&mut table, &key) {
+                return Err(Problem::new(std::mem::take(&mut self.mistakes)));
+            }
+            refused.push(key);
+        };
+        for (key, takes) in validate::check(&config, &self.origins) {
+            let is_default = refused
+                .iter()
+                .any(|refused| key == refused || key.starts_with(&format!("{refused}.")));
+            if !is_default {
+                let mistake = invalid(key, takes, &self.merged, &self.origins);
+                self.mistakes.push(mistake);
+            }
+        }
+        Ok(config)
+    }
+
+    /// Puts the default in the place of a key or section; returns whether there was anything to replace.
+    fn restore(&self, table: &mut Table, key: &str) -> bool {
+        if let Some(default) = get(&self.defaults, key) {
+            put(table, key, default.clone());
+            return true;
+        }
+        keys::remove(table, key)
+    }
+
+    fn add_file(&mut self, path: &Path) {
         let name = path.display();
-        let text = fs::read_to_string(path).map_err(|error| {
-            Problem::new(format!(
-                "{name}: cannot be read: {error}; name a TOML file with --config or POLLGATE_CONFIG"
-            ))
-        })?;
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) => {
+                return self.mistakes.push(format!(
+                    "{name}: cannot be read: {error}; name a TOML file with --config or {FILE_NAME}"
+                ));
+            }
+        };
         let line_of = |at: &Range<usize>| {
             text.get(..at.start)
                 .map_or(1, |before| before.matches('\n').count() + 1)
         };
-        let broken = |error: &toml::de::Error| {
-            let line = error.span().map_or(1, |at| line_of(&at));
-            Problem::new(format!(
-                "{name}:{line}: not valid TOML: {}",
-                error.message()
-            ))
+        let mut broken = |error: &toml::de::Error| {
+            let at = error.span().unwrap_or(0..0);
+            let line = line_of(&at);
+            let what = match error.message() {
+                "duplicate key" => duplicate(&text, line),
+                message => message.to_owned(),
+            };
+            self.mistakes
+                .push(format!("{name}:{line}: not valid TOML: {what}"));
         };
-        let positions = DeTable::parse(&text).map_err(|error| broken(&error))?;
-        let values: Table = toml::from_str(&text).map_err(|error| broken(&error))?;
+        let positions = match DeTable::parse(&text) {
+            Ok(positions) => positions,
+            Err(error) => return broken(&error),
+        };
+        let values: Table = match toml::from_str(&text) {
+            Ok(values) => values,
+            Err(error) => return broken(&error),
+        };
         let mut lines = Vec::new();
         collect_lines("", positions.get_ref(), &mut |key, at| {
             lines.push((key, line_of(&at)));
@@ -118,47 +198,61 @@ impl Layers {
                 line,
             };
             if !self.is_known(&key) {
-                return Err(self.unknown(&key, &origin));
-            }
-            if let Some(value) = get(&values, &key) {
+                let hint = self.hint(&key, str::to_owned);
+                self.mistakes
+                    .push(format!("{origin}: unknown key {key}; {hint}"));
+            } else if let Some(value) = get(&values, &key) {
                 self.set(&key, value.clone(), origin);
             }
         }
-        Ok(())
     }
 
-    fn add_variable(&mut self, name: &str, text: &str, defaults: &Table) -> Result<(), Problem> {
-        // Names without `__` are no settings: POLLGATE_CONFIG, or what Kubernetes sets for a service called pollgate;
-        // but for those that someone meant to be one.
-        let meant = |key: &&String| environment_name(key).replace("__", "_") == name;
-        if !name.starts_with("POLLGATE_")
-            || !(name.contains("__") || self.known.iter().any(|key| meant(&key)))
-        {
-            return Ok(());
+    fn add_variable(&mut self, name: &str, text: &str) {
+        let short = SHORT_NAMES.iter().find(|(short, _)| *short == name);
+        if let Some((_, key)) = short {
+            return self.set_variable(key, name, text);
         }
-        let Some(key) = self
-            .known
-            .iter()
-            .find(|key| environment_name(key) == name)
-            .cloned()
-        else {
-            let nearest = nearest(name, self.known.iter().map(|key| environment_name(key)));
-            return Err(Problem::new(format!(
-                "environment: unknown name {name}; did you mean {nearest}?"
-            )));
+        let known = self.known.iter().find(|key| environment_name(key) == name);
+        if let Some(key) = known.cloned() {
+            return self.set_variable(&key, name, text);
+        }
+        // A name without `__` is not a setting but, for example, a variable that Kubernetes sets for a service called
+        // pollgate; unless it is the name of a setting with `_` in place of `__`.
+        let Some(rest) = name.strip_prefix("POLLGATE_") else {
+            return;
         };
-        let value = match get(defaults, &key) {
+        let meant = |key: &String| environment_name(key).replace("__", "_") == name;
+        if name.contains("__") || self.known.iter().any(meant) {
+            let dotted = rest.replace("__", ".").to_ascii_lowercase();
+            let hint = match self.known.iter().find(|key| meant(key)) {
+                Some(key) => format!("did you mean {}?", environment_name(key)),
+                None => self.hint(&dotted, environment_name),
+            };
+            self.mistakes
+                .push(format!("environment: unknown name {name}; {hint}"));
+        }
+    }
+
+    /// Sets a key to the text of a variable, read by the type of the key's default. Lists are written with commas.
+    fn set_variable(&mut self, key: &str, name: &str, text: &str) {
+        let value = match get(&self.defaults, key) {
             Some(Value::Integer(_)) => text.parse().map_or_else(|_| text.into(), Value::Integer),
             Some(Value::Boolean(_)) => text.parse().map_or_else(|_| text.into(), Value::Boolean),
-            Some(Value::Array(_)) => {
-                let items = text.split(',').map(str::trim);
-                let items = items.filter(|item| !item.is_empty());
-                Value::Array(items.map(Value::from).collect())
-            }
+            Some(Value::Array(_)) => list(text),
             _ => text.into(),
         };
-        self.set(&key, value, Origin::Environment(name.to_owned()));
-        Ok(())
+        let other = match self.origins.get(key) {
+            Some(Origin::Environment(other)) => Some(other.clone()),
+            _ => None,
+        };
+        if let Some(other) = other
+            && get(&self.merged, key) != Some(&value)
+        {
+            self.mistakes.push(format!(
+                "environment: {other} and {name} both set {key}, to different values"
+            ));
+        }
+        self.set(key, value, Origin::Environment(name.to_owned()));
     }
 
     fn set(&mut self, key: &str, value: Value, origin: Origin) {
@@ -166,7 +260,7 @@ impl Layers {
         self.origins.insert(key.to_owned(), origin);
     }
 
-    /// A whole section counts as known, so that `[cache]` alone, or a section that is no table, gets its own message.
+    /// Sections count as known: `cache = 5` has an error message of its own.
     fn is_known(&self, key: &str) -> bool {
         self.known.iter().any(|known| {
             known == key
@@ -176,12 +270,65 @@ impl Layers {
         })
     }
 
-    fn unknown(&self, key: &str, origin: &Origin) -> Problem {
-        let nearest = nearest(key, self.known.iter().cloned());
-        Problem::new(format!(
-            "{origin}: unknown key {key}; did you mean {nearest}?"
-        ))
+    /// What an unknown key may have been meant to be; `spell` writes a key as its layer does.
+    fn hint(&self, wrong: &str, spell: impl Fn(&str) -> String) -> String {
+        if let Some(near) = nearest(wrong, &self.known) {
+            return format!("did you mean {}?", spell(near));
+        }
+        let section = wrong.split('.').next().unwrap_or_default();
+        let names: Vec<_> = self
+            .known
+            .iter()
+            .filter_map(|key| key.strip_prefix(section)?.strip_prefix('.'))
+            .collect();
+        if names.is_empty() {
+            let sections: Vec<_> = self.defaults.keys().map(String::as_str).collect();
+            return format!("the sections are {}", sections.join(", "));
+        }
+        format!("{section} takes {}", names.join(", "))
     }
+}
+
+/// A list as the environment has it: with commas, or as TOML.
+fn list(text: &str) -> Value {
+    let toml = text.starts_with('[').then(|| text.parse::<Value>().ok());
+    toml.flatten().unwrap_or_else(|| {
+        let items = text.split(',').map(str::trim);
+        let items = items.filter(|item| !item.is_empty());
+        Value::Array(items.map(Value::from).collect())
+    })
+}
+
+/// Names the key that line `line` sets for a second time, and where it was set first.
+fn duplicate(text: &str, line: usize) -> String {
+    let mut section = String::new();
+    let mut first: Vec<(String, usize)> = Vec::new();
+    for (number, content) in (1..=line).zip(text.lines()) {
+        let content = content.trim();
+        let key = if let Some(header) = content.strip_prefix('[') {
+            section = header.split(']').next().unwrap_or_default().trim().into();
+            section.clone()
+        } else if let Some((name, _)) = content.split_once('=')
+            && !content.starts_with('#')
+        {
+            let name = name.trim();
+            match section.as_str() {
+                "" => name.to_owned(),
+                section => format!("{section}.{name}"),
+            }
+        } else {
+            continue;
+        };
+        if number == line {
+            let earlier = first.iter().find(|(known, _)| *known == key);
+            return match earlier {
+                Some((_, earlier)) => format!("{key} is set twice, first in line {earlier}"),
+                None => format!("{key} is set twice"),
+            };
+        }
+        first.push((key, number));
+    }
+    "a key is set twice".to_owned()
 }
 
 fn collect_lines(prefix: &str, table: &DeTable<'_>, found: &mut impl FnMut(String, Range<usize>)) {
@@ -244,6 +391,111 @@ mod tests {
         assert!(!loaded.cache.adaptive);
         assert_eq!(loaded.limits.max_upstream.get(), 7);
         assert_eq!(loaded.upstream.ca_file, Some("7".into()));
+    }
+
+    #[test]
+    fn short_names_and_long_names_set_the_same_keys() {
+        for (name, key) in SHORT_NAMES {
+            let (long, other) = (environment_name(key), "http://127.0.0.1:7");
+            let value = if key == "upstream.url" {
+                other
+            } else {
+                "127.0.0.1:7"
+            };
+            let short = load(&environment(&[(name, value)])).expect("loads");
+            let both = load(&environment(&[(name, value), (&long, value)])).expect("loads");
+            assert_eq!(short.config, both.config, "{name}");
+            assert_ne!(short.config, Config::default(), "{name}");
+            let complaint = complaint(&environment(&[(name, "127.0.0.1:8"), (&long, value)]));
+            assert!(complaint.contains(&format!("{name} and {long} both set {key}")));
+        }
+    }
+
+    #[test]
+    fn an_empty_variable_counts_as_not_set() {
+        let names = [
+            "POLLGATE_CONFIG",
+            "POLLGATE_UPSTREAM",
+            "POLLGATE_LISTEN__ADMIN",
+            "POLLGATE_CACHE__NO_SUCH",
+            "HTTPS_PROXY",
+        ];
+        let loaded = load(&environment(&names.map(|name| (name, ""))));
+        assert_eq!(loaded.expect("loads").config, Config::default());
+    }
+
+    #[test]
+    fn lists_are_written_with_commas_or_as_toml() {
+        for (text, items) in [
+            ("mj", &["mj"][..]),
+            ("mj, kling,suno", &["mj", "kling", "suno"]),
+            ("[]", &[]),
+            ("[\"a,b\"]", &["a,b"]),
+        ] {
+            let items = items.iter().map(|item| Value::from(*item)).collect();
+            assert_eq!(list(text), Value::Array(items), "{text}");
+        }
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("it.toml");
+        let text = "[cache]\ncapacty = \"1MiB\"\nfailed_ttl = 5\n[limits]\nmax_upstream = 0\nmax_wait = \"1h\"\n";
+        fs::write(&file, text).expect("is written");
+        let mut sources = environment(&[
+            ("POLLGATE_LOG__LEVEL", "loud"),
+            ("POLLGATE_LISTEN__ADMIN", "0.0.0.0:1"),
+            ("POLLGATE_LISTEN__TLS__CERT", "cert.pem"),
+            ("POLLGATE_UPSTREAM__URI", "http://a.test"),
+            ("HTTPS_PROXY", "ftp://p"),
+        ]);
+        sources.file = Some(file.clone());
+        let problem = load(&sources).map(|_| ()).expect_err("is refused");
+        let at = |line| format!("{}:{line}: ", file.display());
+        for told in [
+            &(at(2) + "unknown key cache.capacty; did you mean cache.capacity?"),
+            &(at(3) + "cache.failed_ttl: got 5, takes a duration"),
+            &(at(5) + "limits.max_upstream: got 0, takes a whole number"),
+            "environment POLLGATE_LOG__LEVEL: log.level: got \"loud\"",
+            "environment POLLGATE_LISTEN__ADMIN: listen.admin: got \"0.0.0.0:1\"",
+            "environment POLLGATE_LISTEN__TLS__CERT: listen.tls.key is missing",
+            "environment: unknown name POLLGATE_UPSTREAM__URI; upstream takes ",
+            "environment HTTPS_PROXY: ",
+        ] {
+            let found = problem.mistakes().iter();
+            assert_eq!(
+                found.filter(|mistake| mistake.starts_with(told)).count(),
+                1,
+                "{told}: {problem}"
+            );
+        }
+        assert_eq!(problem.mistakes().len(), 8, "{problem}");
+    }
+
+    #[test]
+    fn what_is_allowed_and_hardly_meant_is_warned_of() {
+        for (pairs, warnings) in [
+            (&[][..], &[][..]),
+            (&[("POLLGATE_UPSTREAM", "http://a.test/api")], &[]),
+            (
+                &[("POLLGATE_UPSTREAM", "http://a.test/v1/")],
+                &["environment POLLGATE_UPSTREAM: upstream.url: ends in /v1"],
+            ),
+            (
+                &[
+                    ("POLLGATE_ADMIN", "0.0.0.0:9090"),
+                    ("POLLGATE_LISTEN__ADMIN_PUBLIC", "true"),
+                ],
+                &["environment POLLGATE_ADMIN: listen.admin: 0.0.0.0:9090 is reachable"],
+            ),
+        ] {
+            let told = load(&environment(pairs)).expect("loads").warnings();
+            assert_eq!(told.len(), warnings.len(), "{told:?}");
+            for (told, warning) in told.iter().zip(warnings) {
+                assert!(told.starts_with(warning), "{told}");
+            }
+        }
     }
 
     #[test]

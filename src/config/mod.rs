@@ -1,9 +1,10 @@
-//! What can be configured, and the defaults.
+//! The configuration and its defaults.
 //!
-//! A [`Config`] is read by [`load()`] from four layers, the later one winning: defaults, a TOML file, the
-//! environment, flags. Reading binds no port and opens no connection.
+//! [`load()`] reads a [`Config`] from four layers, each overriding the one before: defaults, a TOML file, environment
+//! variables, flags. Loading binds no port and opens no connection.
 
 mod changes;
+pub mod example;
 mod explain;
 mod header_names;
 mod human;
@@ -13,6 +14,7 @@ mod load;
 mod origin;
 mod problem;
 mod proxy;
+mod schema;
 mod show;
 mod validate;
 
@@ -25,73 +27,74 @@ use http::HeaderName;
 use serde::{Deserialize, Serialize};
 
 pub use changes::Changes;
-pub use human::{Percent, Size, UpstreamUrl};
+pub use human::{Percent, Size, UpstreamUrl, Workers};
 pub use in_force::Setting;
 pub use load::{Loaded, Sources, load};
 pub use problem::Problem;
 pub use proxy::Proxy;
+pub use schema::schema;
 
 use crate::task::{Dialect, Rendering};
 
-/// Everything that can be set, section by section.
+/// All settings, by section.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where pollgate listens.
+    /// Addresses to listen on.
     pub listen: Listen,
-    /// The API behind it.
+    /// The API behind pollgate.
     pub upstream: Upstream,
     /// What is part of who a caller is.
     pub callers: Callers,
     /// How answers are written.
     pub answers: Answers,
-    /// What is remembered, and for how long.
+    /// What is cached, and for how long.
     pub cache: Cache,
-    /// What is refused, and when.
+    /// Limits on connections, requests and time.
     pub limits: Limits,
-    /// What is told.
+    /// What is logged.
     pub log: Log,
 }
 
-/// Where pollgate listens.
+/// Addresses to listen on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Listen {
-    /// Where clients come in. Port 0 takes a free one.
+    /// Address for clients. Port 0 picks a free port.
     #[serde(with = "human")]
     pub address: SocketAddr,
-    /// Where metrics, health and cache control are served; `None` for nowhere.
+    /// Address for metrics, health and cache control, if any.
     #[serde(with = "human")]
     pub admin: Option<SocketAddr>,
-    /// Whether the admin listener may be reached from other machines.
+    /// Whether the admin listener may be reachable from other machines.
     pub admin_public: bool,
-    /// What upstream is told of the client's address on forwarded requests.
+    /// How forwarded requests report the client's address to upstream.
     pub forwarded: Forwarded,
     /// HTTPS for clients.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
 }
 
-/// A certificate for clients, PEM files both.
+/// The certificate for clients, as two PEM files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
-    /// The certificate and what leads up to its root.
+    /// The certificate chain.
     pub cert: PathBuf,
-    /// Its private key.
+    /// The private key.
     pub key: PathBuf,
 }
 
-/// What upstream is told of the client's address on forwarded requests.
+/// How forwarded requests report the client's address to upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Forwarded {
-    /// Nothing is added; what a client sent passes through, for upstream to believe or not.
+    /// Adds nothing. Headers that a client sent pass through unchanged.
     #[serde(rename = "off")]
     Off,
-    /// `X-Forwarded-For`, `-Proto` and `-Host`, each behind what the client sent of it.
+    /// Appends to `X-Forwarded-For`, `-Proto` and `-Host`.
     #[serde(rename = "x-forwarded")]
     XForwarded,
-    /// `Forwarded` (RFC 7239), behind what the client sent of it.
+    /// Appends to `Forwarded` (RFC 7239).
     #[serde(rename = "rfc7239")]
     Rfc7239,
 }
@@ -100,15 +103,15 @@ pub enum Forwarded {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Upstream {
-    /// Its base URL; a path prefix is kept.
+    /// The base URL; a path prefix is kept.
     #[serde(with = "human")]
     pub url: UpstreamUrl,
-    /// Which path it is polled on.
+    /// The path on which upstream is polled.
     pub dialect: UpstreamDialect,
-    /// How long a connection may take to come about.
+    /// Timeout for opening a connection, TLS included.
     #[serde(with = "human")]
     pub connect_timeout: Duration,
-    /// How long one status poll may take, all tries together.
+    /// Timeout for a status poll, retries included.
     #[serde(with = "human")]
     pub timeout: Duration,
     /// How long a poll waits for an answer where a last known state can stand in. The flight goes on.
@@ -120,12 +123,12 @@ pub struct Upstream {
     /// Certificates of a private CA, PEM, trusted beside the system's roots.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
-    /// The proxy on the way there; from the environment alone, as other programs have it.
+    /// The proxy for upstream connections; read from the usual environment variables only.
     #[serde(skip)]
     pub proxy: Option<Proxy>,
 }
 
-/// Which path upstream is polled on.
+/// The path on which upstream is polled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UpstreamDialect {
@@ -138,7 +141,7 @@ pub enum UpstreamDialect {
 }
 
 impl UpstreamDialect {
-    /// The dialect in which upstream is asked for a client of this one.
+    /// The dialect in which upstream is polled for a client that uses `client`.
     #[must_use]
     pub const fn choose(self, client: Dialect) -> Dialect {
         match self {
@@ -171,106 +174,108 @@ impl Default for Callers {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Answers {
-    /// How much of upstream's own spelling clients see.
+    /// Whether upstream's bytes pass through, always or where they already have the requested shape.
     #[serde(with = "rendering")]
     pub rendering: Rendering,
 }
 
-/// What is remembered, and for how long.
+/// What is cached, and for how long.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cache {
-    /// Memory for remembered answers: bodies, keys and overhead.
+    /// Memory for cached answers: bodies, keys and overhead.
     #[serde(with = "human")]
     pub capacity: Size,
-    /// How long a success with a URL is served without asking again.
+    /// How long a success with a URL is fresh.
     #[serde(with = "human")]
     pub succeeded_ttl: Duration,
-    /// How long a failure is served without asking again.
+    /// How long a failure is fresh.
     #[serde(with = "human")]
     pub failed_ttl: Duration,
-    /// How long before its URL's signature expires a success is given up.
+    /// How long before the expiry of its URL's signature a success stops being fresh.
     #[serde(with = "human")]
     pub url_margin: Duration,
-    /// How long a state that can still change is served without asking again.
+    /// How long a state that can still change is fresh.
     #[serde(with = "human")]
     pub in_flight_ttl: Duration,
-    /// Whether the time between upstream polls stretches where a task has little news to give.
+    /// Whether upstream is polled less often at ages where tasks rarely end.
     pub adaptive: bool,
-    /// How far it may stretch.
+    /// The longest time between two such polls.
     #[serde(with = "human")]
     pub in_flight_max: Duration,
-    /// How long "no such task" is served without asking again.
+    /// How long "no such task" is fresh.
     #[serde(with = "human")]
     pub missing_ttl: Duration,
-    /// How long the last known state stands in while upstream fails.
+    /// How long the last known state is served while upstream fails (stale-if-error).
     #[serde(with = "human")]
     pub stale_if_error: Duration,
-    /// Remembered answers need a credential that upstream accepted this recently.
+    /// Cached answers are served only to credentials that upstream accepted this recently.
     #[serde(with = "human")]
     pub credential_ttl: Duration,
 }
 
-/// What is refused, and when.
+/// Limits on connections, requests and time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Client connections at once; as many polls, and as many forwarded requests, until their answers have ended.
+    /// Client connections; also, each on its own, polls and forwarded requests in progress.
     pub max_connections: NonZeroUsize,
-    /// Status polls of upstream under way at once.
+    /// Concurrent status polls of upstream.
     pub max_upstream: NonZeroUsize,
-    /// Clients waiting on one poll.
+    /// Clients waiting for one poll.
     pub max_waiters: NonZeroUsize,
     /// How much of the permits one caller may hold.
     #[serde(with = "human")]
     pub caller_share: Percent,
+    /// Threads that serve requests.
+    pub workers: Workers,
     /// The longest hold of `Prefer: wait`.
     #[serde(with = "human")]
     pub max_wait: Duration,
-    /// How long a request's head may take to arrive.
+    /// Timeout for receiving the head of a request.
     #[serde(with = "human")]
     pub header_timeout: Duration,
-    /// How long a connection may stand idle between requests, upstream be silent in the middle of a forwarded body, and
-    /// an upgraded connection at both ends.
+    /// Idle timeout of client connections between requests, of upstream in the middle of a forwarded body, and of
+    /// upgraded connections.
     #[serde(with = "human")]
     pub idle_timeout: Duration,
-    /// How long requests under way may take to finish once pollgate is told to stop.
+    /// How long requests in progress may take to finish after a stop signal.
     #[serde(with = "human")]
     pub drain: Duration,
 }
 
-/// What is told.
+/// What is logged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
-    /// How log lines are written.
+    /// The format of log lines.
     pub format: LogFormat,
-    /// Which requests get a line.
+    /// Which requests are logged.
     pub requests: LogRequests,
-    /// How often every metric is written to the log; `None` for never.
+    /// How often all metrics are written to the log, if at all.
     #[serde(with = "human")]
     pub snapshot: Option<Duration>,
-    /// The least severe comment that is written.
+    /// The lowest severity that is logged.
     pub level: LogLevel,
 }
 
-/// How log lines are written.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// A Prometheus text document: events are samples, the rest are comments.
+    /// A Prometheus text document: requests are samples, everything else is a comment.
     Prometheus,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
     /// Plain lines.
     Text,
 }
 
-/// Which requests get a line.
+/// Which requests are logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogRequests {
-    /// Those that reached upstream or failed.
+    /// Those that went upstream or failed.
     Upstream,
     /// All.
     All,
@@ -278,10 +283,10 @@ pub enum LogRequests {
     Off,
 }
 
-/// Severity, the usual five.
+/// Log level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[allow(missing_docs, reason = "the usual five need no words")]
+#[allow(missing_docs, reason = "the five usual levels")]
 pub enum LogLevel {
     Error,
     Warn,
@@ -349,6 +354,7 @@ impl Default for Limits {
             max_upstream: NonZeroUsize::new(256).expect("not zero"),
             max_waiters: NonZeroUsize::new(10_000).expect("not zero"),
             caller_share: Percent::new(90),
+            workers: Workers::Auto,
             max_wait: Duration::from_mins(1),
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
@@ -368,7 +374,7 @@ impl Default for Log {
     }
 }
 
-/// `task` knows nothing of configuration, so its words are spelled here.
+/// `task` does not know the configuration, so the spelling of [`Rendering`] is defined here.
 mod rendering {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 

@@ -1,39 +1,49 @@
-//! Where a setting came from: the default, a line of a file, a name in the environment, or a flag.
+//! The origin of a setting: a line of a file, an environment variable, or a flag.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where one setting came from.
+/// The origin of a setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// A line of a configuration file, counted from 1.
+    /// A line of a configuration file.
     File {
-        /// As it was named.
+        /// The path as given.
         path: PathBuf,
         /// Counted from 1.
         line: usize,
     },
-    /// A variable, by its name.
+    /// An environment variable.
     Environment(String),
-    /// A flag, with its dashes.
+    /// A flag, including its dashes.
     Flag(&'static str),
 }
 
 impl fmt::Display for Origin {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File { path, line } => write!(to, "{}:{line}", path.display()),
-            Self::Environment(name) => write!(to, "environment {name}"),
-            Self::Flag(name) => write!(to, "flag {name}"),
+            Self::File { path, line } => write!(f, "{}:{line}", path.display()),
+            Self::Environment(name) => write!(f, "environment {name}"),
+            Self::Flag(name) => write!(f, "flag {name}"),
         }
     }
 }
 
-/// The origin of every setting that is not the default, by its dotted key.
+/// The origin of each setting that is not a default, by dotted key.
 pub(super) type Origins = BTreeMap<String, Origin>;
 
-/// The name of a key in the environment: `cache.succeeded_ttl` is `POLLGATE_CACHE__SUCCEEDED_TTL`.
+/// The environment variable of a key: `POLLGATE_CACHE__SUCCEEDED_TTL` for `cache.succeeded_ttl`.
 pub(super) fn environment_name(key: &str) -> String {
     format!("POLLGATE_{}", key.replace('.', "__").to_ascii_uppercase())
 }
+
+/// The short names of the environment, for the keys that have a flag.
+pub(super) const SHORT_NAMES: [(&str, &str); 3] = [
+    ("POLLGATE_ADMIN", "listen.admin"),
+    ("POLLGATE_LISTEN", "listen.address"),
+    ("POLLGATE_UPSTREAM", "upstream.url"),
+];
+
+/// Names the configuration file.
+pub(super) const FILE_NAME: &str = "POLLGATE_CONFIG";

@@ -1,4 +1,4 @@
-//! The proxy on the way to upstream, from the environment, under the names that curl reads.
+//! The proxy for upstream connections, read from the environment variables that curl reads.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -19,13 +19,12 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// The proxy that the environment names for this upstream: `HTTPS_PROXY` or `HTTP_PROXY` by the upstream's scheme,
-    /// else `ALL_PROXY`, or the same in lower case. There is none for a loopback address, nor for what `NO_PROXY`
-    /// lists (names and what lies below them, addresses, networks, `*`).
+    /// Chooses the proxy for this upstream: `HTTPS_PROXY` or `HTTP_PROXY` by the upstream's scheme, else `ALL_PROXY`, in
+    /// upper or lower case. Loopback addresses and what `NO_PROXY` lists (names and their subdomains, addresses,
+    /// networks, `*`) are reached directly.
     ///
     /// # Errors
-    /// The variable's name and what it takes, where it holds anything else. What it holds is not repeated: there may
-    /// be a password in it.
+    /// The variable's value is not a proxy URL. The error does not repeat it, since it may contain a password.
     pub(super) fn from_environment(
         environment: &[(String, String)],
         upstream: &UpstreamUrl,
@@ -74,13 +73,13 @@ impl Proxy {
             })
     }
 
-    /// Where it listens.
+    /// The proxy's URL, without credentials.
     #[must_use]
     pub fn uri(&self) -> &Uri {
         &self.uri
     }
 
-    /// What it wants to see in `Proxy-Authorization`.
+    /// The value of `Proxy-Authorization`, if the proxy requires credentials.
     #[must_use]
     pub fn authorization(&self) -> Option<&HeaderValue> {
         self.authorization.as_ref()
@@ -89,25 +88,25 @@ impl Proxy {
 
 /// Address and origin, without credentials.
 impl fmt::Display for Proxy {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let address = self
             .uri
             .authority()
             .map_or("", |authority| authority.as_str());
-        write!(to, "http://{address} (environment {})", self.variable)
+        write!(f, "http://{address} (environment {})", self.variable)
     }
 }
 
 impl fmt::Debug for Proxy {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(to, "Proxy({self})")
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Proxy({self})")
     }
 }
 
 fn is_usable(uri: &Uri) -> bool {
     let host_and_port = uri.authority().map_or("", |authority| authority.as_str());
     let has_host = uri.host().is_some_and(|host| !host.is_empty());
-    // A port that is no number is seen by no one else.
+    // `Uri` does not reject a port that is not a number.
     let port_is_right = uri.port().is_none() == (uri.host() == Some(host_and_port));
     uri.scheme() == Some(&Scheme::HTTP) && has_host && port_is_right
 }

@@ -1,17 +1,19 @@
-//! Writes the effective configuration as TOML, with a comment wherever a setting is not the default.
+//! Writes the effective configuration as TOML, with the origin of each setting that is not a default.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use serde_json::json;
 use toml::{Table, Value};
 
 use super::load::Loaded;
 use super::problem::Problem;
 
 impl Loaded {
-    /// The effective configuration as TOML; it reads back to the same one. There is no secret in it to show.
+    /// The effective configuration as TOML, which reads back to the same configuration. It contains no secrets.
     ///
     /// # Errors
-    /// A setting that TOML cannot hold, such as a path that is not UTF-8.
+    /// A setting cannot be written as TOML, such as a path that is not UTF-8.
     pub fn to_toml(&self) -> Result<String, Problem> {
         let table = Table::try_from(&self.config).map_err(|error| Problem::unwritable(&error))?;
         let mut text = String::new();
@@ -27,6 +29,23 @@ impl Loaded {
             }
         }
         Ok(text)
+    }
+
+    /// The same as JSON, for programs: the settings, the origin of each that is not a default, and the warnings.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        let origins = self.origins.iter();
+        let origins: BTreeMap<_, _> = origins
+            .map(|(key, origin)| (key, origin.to_string()))
+            .collect();
+        json!({
+            "valid": true,
+            "file": self.file,
+            "settings": self.config,
+            "origins": origins,
+            "proxy": self.config.upstream.proxy.as_ref().map(ToString::to_string),
+            "warnings": self.warnings(),
+        })
     }
 
     fn write_section(&self, text: &mut String, section: &str, prefix: &str, values: &Value) {

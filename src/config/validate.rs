@@ -1,57 +1,85 @@
-//! What serde cannot see: settings that are well formed and make no sense.
+//! Checks beyond the form of a value, which serde has checked.
 
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use toml::Table;
 
 use super::Config;
-use super::explain::invalid;
 use super::origin::Origins;
-use super::problem::Problem;
 
-/// Refuses the first setting that makes no sense.
-pub(super) fn check(config: &Config, merged: &Table, origins: &Origins) -> Result<(), Problem> {
-    let refuse = |key: &str, takes: &str| Err(invalid(key, takes, merged, origins));
+/// A key that is well formed but unusable, and what it takes.
+type Refused = (&'static str, &'static str);
+
+/// Refuses settings that are well formed but unusable.
+pub(super) fn check(config: &Config, origins: &Origins) -> Vec<Refused> {
+    let mut refused = Vec::new();
+    let mut require = |holds: bool, key, takes| {
+        if !holds {
+            refused.push((key, takes));
+        }
+    };
     if let Some(admin) = config.listen.admin {
-        if !admin.ip().is_loopback() && !config.listen.admin_public {
-            return refuse(
-                "listen.admin",
-                "a loopback address; to let other machines in, also set listen.admin_public = true",
-            );
-        }
-        if admin == config.listen.address && admin.port() != 0 {
-            return refuse(
-                "listen.admin",
-                r#"an address other than listen.address, or "off""#,
-            );
-        }
+        require(
+            admin.ip().is_loopback() || config.listen.admin_public,
+            "listen.admin",
+            "a loopback address; to let other machines in, also set listen.admin_public = true",
+        );
+        require(
+            admin != config.listen.address || admin.port() == 0,
+            "listen.admin",
+            r#"an address other than listen.address, or "off""#,
+        );
     }
-    let positive: [(&str, Duration); 5] = [
+    let durations: [(&str, Duration); 5] = [
         ("upstream.connect_timeout", config.upstream.connect_timeout),
         ("upstream.timeout", config.upstream.timeout),
         ("limits.header_timeout", config.limits.header_timeout),
         ("limits.idle_timeout", config.limits.idle_timeout),
         ("log.snapshot", config.log.snapshot.unwrap_or(Duration::MAX)),
     ];
-    if let Some((key, _)) = positive.iter().find(|(_, value)| value.is_zero()) {
-        return refuse(key, "a duration above zero");
+    for (key, value) in durations {
+        require(!value.is_zero(), key, "a duration above zero");
     }
     for (key, value) in [
         ("limits.max_connections", config.limits.max_connections),
         ("limits.max_upstream", config.limits.max_upstream),
     ] {
-        if value.get() > Semaphore::MAX_PERMITS {
-            return refuse(key, "a smaller number");
-        }
+        require(
+            value.get() <= Semaphore::MAX_PERMITS,
+            key,
+            "a smaller number",
+        );
     }
-    if config.upstream.max_status_body.bytes() == 0 {
-        return refuse("upstream.max_status_body", "a size above zero");
+    require(
+        config.upstream.max_status_body.bytes() > 0,
+        "upstream.max_status_body",
+        "a size above zero",
+    );
+    require(
+        config.cache.in_flight_max >= config.cache.in_flight_ttl
+            || !origins.contains_key("cache.in_flight_max"),
+        "cache.in_flight_max",
+        "at least cache.in_flight_ttl",
+    );
+    refused
+}
+
+/// Settings that are allowed and probably not meant, each with its key and what comes of it.
+pub(super) fn warnings(config: &Config) -> Vec<(&'static str, String)> {
+    let mut warnings = Vec::new();
+    if config.upstream.url.prefix().ends_with("/v1") {
+        warnings.push((
+            "upstream.url",
+            "ends in /v1, which the paths of clients begin with: upstream will be asked for /v1/v1/…".into(),
+        ));
     }
-    if config.cache.in_flight_max < config.cache.in_flight_ttl
-        && origins.contains_key("cache.in_flight_max")
+    if let Some(admin) = config.listen.admin
+        && !admin.ip().is_loopback()
     {
-        return refuse("cache.in_flight_max", "at least cache.in_flight_ttl");
+        warnings.push((
+            "listen.admin",
+            format!("{admin} is reachable from other machines, and has no password"),
+        ));
     }
-    Ok(())
+    warnings
 }

@@ -1,4 +1,5 @@
-//! `pollgate serve`: binds the ports or takes those passed in, serves until told to stop, reloads when told to.
+//! The process of `pollgate serve`: binds ports or takes over passed sockets, handles signals, reloads, and notifies the
+//! service manager.
 
 mod notify;
 mod problem;
@@ -21,27 +22,30 @@ use crate::telemetry::{self, Exposition};
 pub use self::problem::StartProblem;
 pub use self::reload::Reloader;
 pub use self::signals::{reload_on_hangup, stop_on_signals};
-use self::sockets::Door;
+use self::sockets::Listener;
 pub use self::sockets::Passed;
 
-/// How often what is of no use any more is let go: remembered answers are gone so long after their time at the latest.
+/// How often expired entries are reclaimed; none outlives its expiry by more than this.
 const RECLAIM: Duration = Duration::from_secs(5);
 
 /// A gateway with its ports bound, ready to run.
 #[derive(Debug)]
 pub struct Bound {
     gateway: Gateway,
-    clients: Door,
-    admin: Option<Door>,
+    clients: Listener,
+    admin: Option<Listener>,
     keeping: Keeping,
     config: Config,
+    /// What the log says at the start, behind the addresses.
+    about: Option<String>,
+    warnings: Vec<String>,
 }
 
 impl Bound {
-    /// Looks at the files that the configuration names; binds nothing.
+    /// Reads the files that the configuration names; binds nothing.
     ///
     /// # Errors
-    /// One that cannot be used.
+    /// A file cannot be used.
     pub fn examine(config: &Config) -> Result<(Gateway, Option<TlsIdentity>), StartProblem> {
         let gateway = Gateway::new(config).map_err(StartProblem::Configuration)?;
         let tls = config
@@ -56,18 +60,18 @@ impl Bound {
         ))
     }
 
-    /// Sets the gateway up and binds its ports.
+    /// Sets up the gateway and binds its ports.
     ///
     /// # Errors
-    /// A file that the configuration names cannot be used, or a port is taken.
+    /// A file that the configuration names cannot be used, or a port cannot be bound.
     pub async fn new(config: Config) -> Result<Self, StartProblem> {
         Self::with_sockets(config, Passed::default()).await
     }
 
-    /// Sets the gateway up, and binds those of its ports that were not passed in.
+    /// Sets up the gateway and binds the ports for which no socket was passed.
     ///
     /// # Errors
-    /// As with [`Bound::new`], or a socket that was passed in cannot be used.
+    /// As for [`Bound::new`], or a passed socket cannot be used.
     pub async fn with_sockets(config: Config, passed: Passed) -> Result<Self, StartProblem> {
         let (gateway, tls) = Self::examine(&config)?;
         let keeping = Keeping {
@@ -86,35 +90,45 @@ impl Bound {
             admin,
             keeping,
             config,
+            about: None,
+            warnings: Vec::new(),
         })
     }
 
-    /// Where clients come in.
-    ///
-    /// # Errors
-    /// The system does not know.
-    pub fn address(&self) -> io::Result<SocketAddr> {
-        self.clients.listener.local_addr()
+    /// Adds what the log says at the start: what is running, and warnings about its configuration.
+    #[must_use]
+    pub fn with_remarks(mut self, about: String, warnings: Vec<String>) -> Self {
+        self.about = Some(about);
+        self.warnings = warnings;
+        self
     }
 
-    /// Where metrics are served.
+    /// The address for clients.
+    ///
+    /// # Errors
+    /// The system cannot report the address.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.clients.socket.local_addr()
+    }
+
+    /// The address of the admin listener.
     #[must_use]
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin
             .as_ref()
-            .and_then(|admin| admin.listener.local_addr().ok())
+            .and_then(|admin| admin.socket.local_addr().ok())
     }
 
-    /// The gateway that is going to run.
+    /// The gateway.
     #[must_use]
     pub fn gateway(&self) -> &Gateway {
         &self.gateway
     }
 
-    /// What reloads it while it runs.
+    /// Creates the reloader of this gateway.
     ///
     /// # Errors
-    /// The system does not know where it listens.
+    /// The system cannot report the address.
     pub fn reloader(&self) -> io::Result<Reloader> {
         Ok(Reloader {
             gateway: self.gateway.clone(),
@@ -125,7 +139,7 @@ impl Bound {
         })
     }
 
-    /// What the service manager shows people.
+    /// The status line shown by the service manager.
     fn status(&self) -> io::Result<String> {
         Ok(format!(
             "serving on {}, upstream {}",
@@ -134,10 +148,10 @@ impl Bound {
         ))
     }
 
-    /// Runs until `stop` is cancelled and what was under way is done.
+    /// Serves until `stop` is cancelled and requests in progress have finished.
     ///
     /// # Errors
-    /// A listener broke.
+    /// A listener failed.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Problem> {
         let status = self.status()?;
         let Self {
@@ -146,23 +160,28 @@ impl Bound {
             admin,
             keeping,
             config,
+            about,
+            warnings,
         } = self;
         let proxy = config.upstream.proxy.as_ref();
         tracing::info!(
             "listening on {}{}, upstream {}{}",
-            clients.listener.local_addr()?,
+            clients.socket.local_addr()?,
             clients.note("listen.address"),
             config.upstream.url,
             proxy.map_or(String::new(), |proxy| format!(
                 ", through the proxy {proxy}"
             ))
         );
-        make_room_for(config.limits.max_connections.get());
+        raise_file_limit(config.limits.max_connections.get());
         let drained = CancellationToken::new();
         let admin = match admin {
-            Some(door) => {
-                let address = door.listener.local_addr()?;
-                tracing::info!("admin listening on {address}{}", door.note("listen.admin"));
+            Some(listener) => {
+                let address = listener.socket.local_addr()?;
+                tracing::info!(
+                    "admin listening on {address}{}",
+                    listener.note("listen.admin")
+                );
                 let keeping = Keeping {
                     max_connections: 64,
                     drain: Duration::from_secs(1),
@@ -171,33 +190,39 @@ impl Bound {
                     ..keeping.clone()
                 };
                 let service = Admin::new(gateway.clone(), stop.clone(), address);
-                // It outlives the clients' listener, so that readiness can be seen while draining; but on a socket that
-                // was passed in, the next process is the one to ask.
-                let until = if door.passed { &stop } else { &drained };
-                let serving = server::serve(door.listener, service, keeping, until.clone());
+                // It outlives the clients' listener, so that `/readyz` answers while draining. A passed socket is left to
+                // the next process at once.
+                let until = if listener.passed { &stop } else { &drained };
+                let serving = server::serve(listener.socket, service, keeping, until.clone());
                 Some(tokio::spawn(serving))
             }
             None => None,
         };
-        let chores = [
+        if let Some(about) = about {
+            tracing::info!("{about}");
+        }
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+        let tasks = [
             tokio::spawn(reclaim(gateway.clone())),
             tokio::spawn(snapshots(gateway.clone(), config.log.snapshot)),
-            tokio::spawn(give_up_in_time(
+            tokio::spawn(give_up_before_cut(
                 stop.clone(),
                 gateway.clone(),
                 config.limits.drain,
             )),
-            tokio::spawn(async { match notify::stay_alive().await {} }),
+            tokio::spawn(async { match notify::feed_watchdog().await {} }),
         ];
         notify::ready(&status);
-        // Joined, for it is said even where nothing is under way and the end comes at once.
+        // Joined, so that the drain is logged even if nothing is in progress.
         let (served, ()) = tokio::join!(
-            server::serve(clients.listener, gateway.clone(), keeping, stop.clone()),
-            begin_to_drain(stop, &gateway, config.limits.drain),
+            server::serve(clients.socket, gateway.clone(), keeping, stop.clone()),
+            start_draining(stop, &gateway, config.limits.drain),
         );
         drained.cancel();
-        for chore in chores {
-            chore.abort();
+        for task in tasks {
+            task.abort();
         }
         if let Some(admin) = admin {
             admin.await??;
@@ -210,47 +235,47 @@ impl Bound {
     }
 }
 
-async fn begin_to_drain(stop: CancellationToken, gateway: &Gateway, within: Duration) {
+async fn start_draining(stop: CancellationToken, gateway: &Gateway, within: Duration) {
     stop.cancelled().await;
-    tracing::info!("draining: no new connections, those under way have {within:?}");
-    notify::stopping("draining: no new connections, those under way finish");
+    tracing::info!("draining: no new connections; requests in progress have {within:?} to finish");
+    notify::stopping("draining: no new connections, finishing requests in progress");
     gateway.drain();
 }
 
-async fn give_up_in_time(stop: CancellationToken, gateway: Gateway, within: Duration) {
+async fn give_up_before_cut(stop: CancellationToken, gateway: Gateway, within: Duration) {
     stop.cancelled().await;
-    // A little before connections are cut: a clear word is better than none.
+    // Shortly before connections are cut, so that clients get an error instead of a broken connection.
     tokio::time::sleep(within.mul_f64(0.9)).await;
     gateway.give_up();
 }
 
-/// Every connection takes a file descriptor, and a request that is passed on takes another one. Shells and service
-/// managers give 1,024 at first, and more to who asks.
-fn make_room_for(connections: usize) {
+/// Raises the limit of open files. Every connection takes a file descriptor, and every request that goes upstream takes
+/// another; shells and service managers default to a soft limit of 1,024, which a process may raise.
+fn raise_file_limit(connections: usize) {
     let least = (connections as u64).saturating_add(256);
     match rlimit::increase_nofile_limit(least.saturating_mul(2)) {
         Ok(given) if given >= least => {}
         Ok(given) => tracing::warn!(
-            "the system allows {given} open files, and limits.max_connections = {connections} takes {least} at least: \
-             raise its hard limit (ulimit -Hn, LimitNOFILE=), or lower the setting"
+            "the system allows {given} open files, but limits.max_connections = {connections} needs at least {least}: \
+             raise the hard limit (ulimit -Hn, LimitNOFILE=) or lower the setting"
         ),
-        Err(error) => tracing::warn!("the limit of open files cannot be raised: {error}"),
+        Err(error) => tracing::warn!("cannot raise the limit of open files: {error}"),
     }
 }
 
 async fn reclaim(gateway: Gateway) {
-    let mut pace = tokio::time::interval(RECLAIM);
+    let mut interval = tokio::time::interval(RECLAIM);
     loop {
-        pace.tick().await;
+        interval.tick().await;
         gateway.reclaim().await;
     }
 }
 
 async fn snapshots(gateway: Gateway, every: Option<Duration>) {
     let Some(every) = every else { return };
-    let mut pace = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
+    let mut interval = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
     loop {
-        pace.tick().await;
+        interval.tick().await;
         telemetry::write_snapshot(&gateway.expose(Exposition::Prometheus));
     }
 }

@@ -1,42 +1,42 @@
-//! What the service manager is told (`sd_notify(3)`). Without `NOTIFY_SOCKET` nobody is told anything.
+//! Notifies the service manager (`sd_notify(3)`); does nothing without `NOTIFY_SOCKET`.
 
 use std::convert::Infallible;
 use std::future::pending;
 
 use sd_notify::NotifyState;
 
-/// Ready for traffic; `status` is for people.
+/// Reports that the process is ready for traffic; `status` is shown to people.
 pub(super) fn ready(status: &str) {
-    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+    send(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// Reading the configuration again. [`ready`] has to follow, whatever comes of it.
+/// Reports that a reload has started. [`ready`] has to follow, whether or not the reload succeeds.
 pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[NotifyState::Reloading, now]),
-        Err(error) => tracing::warn!("cannot tell the time to the service manager: {error}"),
+        Ok(now) => send(&[NotifyState::Reloading, now]),
+        Err(error) => tracing::warn!("cannot notify the service manager of the reload: {error}"),
     }
 }
 
-/// On the way out.
+/// Reports that the process is stopping.
 pub(super) fn stopping(status: &str) {
-    tell(&[NotifyState::Stopping, NotifyState::Status(status)]);
+    send(&[NotifyState::Stopping, NotifyState::Status(status)]);
 }
 
-/// Says that the process lives, twice as often as the service manager (`WATCHDOG_USEC`) wants to hear it. To be run as a task:
-/// a runtime that is stuck falls silent.
-pub(super) async fn stay_alive() -> Infallible {
+/// Feeds the watchdog at twice the required rate (`WATCHDOG_USEC`). Runs as a task, so that a stuck runtime stops
+/// feeding it.
+pub(super) async fn feed_watchdog() -> Infallible {
     let Some(within) = sd_notify::watchdog_enabled().filter(|within| !within.is_zero()) else {
         return pending().await;
     };
-    let mut pace = tokio::time::interval(within / 2);
+    let mut interval = tokio::time::interval(within / 2);
     loop {
-        pace.tick().await;
-        tell(&[NotifyState::Watchdog]);
+        interval.tick().await;
+        send(&[NotifyState::Watchdog]);
     }
 }
 
-fn tell(states: &[NotifyState<'_>]) {
+fn send(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::warn!("cannot tell the service manager: {error}");
     }

@@ -1,4 +1,4 @@
-//! Why nothing can be served.
+//! Errors at the start.
 
 use std::fmt;
 use std::io;
@@ -6,34 +6,34 @@ use std::net::SocketAddr;
 
 use crate::gateway::Problem;
 
-/// Why nothing can be served.
+/// Why the gateway cannot start.
 #[derive(Debug)]
 pub enum StartProblem {
-    /// What the configuration names cannot be used.
+    /// A file that the configuration names cannot be used.
     Configuration(Problem),
     /// A port cannot be bound.
     Bind {
-        /// The key that names it.
+        /// The configuration key of the address.
         key: &'static str,
-        /// Where it would have been.
+        /// The address.
         address: SocketAddr,
-        /// Why not.
+        /// The system's error.
         error: io::Error,
     },
-    /// A socket that was passed in cannot be used.
+    /// A passed socket cannot be used.
     Passed(String),
 }
 
 impl fmt::Display for StartProblem {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Configuration(problem) => problem.fmt(to),
+            Self::Configuration(problem) => problem.fmt(f),
             Self::Bind {
                 key,
                 address,
                 error,
-            } => write!(to, "{key}: cannot listen on {address}: {error}"),
-            Self::Passed(problem) => to.write_str(problem),
+            } => write!(f, "{key}: cannot listen on {address}: {error}"),
+            Self::Passed(problem) => f.write_str(problem),
         }
     }
 }

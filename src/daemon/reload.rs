@@ -1,4 +1,4 @@
-//! What SIGHUP does: reads the configuration again, takes up what can be taken up, and says what cannot.
+//! Reloading on SIGHUP: reads the configuration again, applies what a running gateway can apply, and logs the rest.
 
 use crate::config::{self, Config, Loaded, Sources};
 use crate::gateway::Gateway;
@@ -12,19 +12,19 @@ use super::notify;
 pub struct Reloader {
     pub(super) gateway: Gateway,
     pub(super) tls: Option<TlsIdentity>,
-    /// What the process started with.
+    /// The configuration at the start.
     pub(super) started: Config,
-    /// What was taken up last.
+    /// The configuration applied last.
     pub(super) last: Config,
-    /// What the service manager shows when all is well.
+    /// The status line shown by the service manager.
     pub(super) status: String,
 }
 
 impl Reloader {
-    /// Reads everything again, certificate and key of `listen.tls` too; where anything is wrong, nothing changes.
+    /// Reads the configuration and the files of `listen.tls` again. An error changes nothing.
     pub fn reload(&mut self, sources: &Sources, log: &telemetry::Reload) {
         notify::reloading();
-        match self.take_up(sources, log) {
+        match self.apply(sources, log) {
             Ok(()) => notify::ready(&self.status),
             Err(problem) => {
                 tracing::error!("not reloaded, nothing changed: {problem}");
@@ -33,13 +33,14 @@ impl Reloader {
         }
     }
 
-    fn take_up(&mut self, sources: &Sources, log: &telemetry::Reload) -> Result<(), String> {
+    fn apply(&mut self, sources: &Sources, log: &telemetry::Reload) -> Result<(), String> {
         let loaded = config::load(sources).map_err(|problem| problem.to_string())?;
         if let (Some(identity), Some(tls)) = (&self.tls, &loaded.config.listen.tls) {
             identity
                 .reload(tls)
                 .map_err(|problem| loaded.with_location(&problem.to_string()))?;
         }
+        let warnings = loaded.warnings();
         let Loaded { config, .. } = loaded;
         self.gateway.reload(&config);
         log.set_level(config.log.level);
@@ -50,12 +51,15 @@ impl Reloader {
         } else {
             ""
         };
-        tracing::info!("reloaded: {}{files}", or_nothing(&changes.taken_up));
+        tracing::info!("reloaded: {}{files}", or_nothing(&changes.applied));
         if !changes.wait_for_restart.is_empty() {
             tracing::warn!(
                 "these changed and wait for a restart: {}",
                 changes.wait_for_restart.join(", ")
             );
+        }
+        for warning in warnings {
+            tracing::warn!("{warning}");
         }
         Ok(())
     }

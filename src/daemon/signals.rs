@@ -1,14 +1,14 @@
-//! What signals mean: SIGTERM and SIGINT stop, SIGHUP reloads.
+//! Signals: SIGTERM and SIGINT stop, SIGHUP reloads.
 
 use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Cancels the token at SIGTERM or SIGINT; a second one ends the process at once.
+/// Cancels the token at the first SIGTERM or SIGINT and exits at the second.
 ///
 /// # Errors
-/// The system takes no signal handlers.
+/// A signal handler cannot be installed.
 pub fn stop_on_signals(stop: CancellationToken) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -27,10 +27,10 @@ pub fn stop_on_signals(stop: CancellationToken) -> io::Result<()> {
     Ok(())
 }
 
-/// Calls `reload` at every SIGHUP.
+/// Calls `reload` at each SIGHUP.
 ///
 /// # Errors
-/// The system takes no signal handlers.
+/// A signal handler cannot be installed.
 pub fn reload_on_hangup(mut reload: impl FnMut() + Send + 'static) -> io::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     tokio::spawn(async move {

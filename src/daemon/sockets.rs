@@ -1,8 +1,8 @@
-//! Where pollgate listens: on sockets that whoever started it passed in, or on ports that it binds itself.
+//! Listening sockets: passed in by the supervisor, or bound here.
 //!
-//! A passed socket is the way to restart without losing a connection: the kernel keeps those that wait in its backlog
-//! while one process goes and the next comes, or both accept from it side by side. The form is systemd's
-//! (`sd_listen_fds(3)`): `LISTEN_FDS`, `LISTEN_PID`, and `LISTEN_FDNAMES` with the names `clients` and `admin`.
+//! Passed sockets allow restarts that lose no connection: new connections wait in the kernel's backlog while one process
+//! replaces the other, or both accept from the same socket. The protocol is systemd's (`sd_listen_fds(3)`): `LISTEN_FDS`,
+//! `LISTEN_PID`, and `LISTEN_FDNAMES` with the names `clients` and `admin`.
 
 use std::env;
 use std::io;
@@ -13,24 +13,24 @@ use listenfd::ListenFd;
 use super::problem::StartProblem;
 use crate::config;
 
-/// Sockets that are there before pollgate binds any.
+/// Sockets passed in by the supervisor.
 #[derive(Debug, Default)]
 pub struct Passed {
-    /// Clients come in here, in place of `listen.address`.
+    /// Replaces `listen.address`.
     pub clients: Option<TcpListener>,
-    /// Metrics and health are served here, in place of `listen.admin`.
+    /// Replaces `listen.admin`.
     pub admin: Option<TcpListener>,
 }
 
 /// A listening socket, and whether it was passed in.
 #[derive(Debug)]
-pub(super) struct Door {
-    pub(super) listener: tokio::net::TcpListener,
+pub(super) struct Listener {
+    pub(super) socket: tokio::net::TcpListener,
     pub(super) passed: bool,
 }
 
-impl Door {
-    /// What the log says beside the address.
+impl Listener {
+    /// The remark that follows the address in the log.
     pub(super) fn note(&self, key: &str) -> String {
         if self.passed {
             format!(" (a socket that was passed in; {key} is not bound)")
@@ -41,11 +41,12 @@ impl Door {
 }
 
 impl Passed {
-    /// Takes what was passed to this process, and the variables that say so out of the environment: to be called once,
-    /// before there are threads. Without names the first socket is the clients', the second the admin's.
+    /// Takes over the sockets passed to this process and clears the environment variables that announce them. Call it
+    /// once, before any thread starts. Without names, the first socket is for clients and the second for the admin
+    /// listener.
     ///
     /// # Errors
-    /// A name that is not known or comes twice, more sockets than names, or something that is no TCP socket.
+    /// A name is unknown or repeated, the numbers of sockets and names differ, or a descriptor is not a TCP socket.
     pub fn from_environment() -> Result<Self, StartProblem> {
         let names = env::var("LISTEN_FDNAMES").ok();
         let mut sockets = ListenFd::from_env();
@@ -67,7 +68,7 @@ impl Passed {
     }
 }
 
-/// What a passed socket is for.
+/// The purpose of a passed socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Name {
     Clients,
@@ -75,8 +76,8 @@ enum Name {
 }
 
 impl std::fmt::Display for Name {
-    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        to.write_str(match self {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
             Self::Clients => "clients",
             Self::Admin => "admin",
         })
@@ -113,26 +114,26 @@ fn names_of(count: usize, names: Option<&str>) -> Result<Vec<Name>, StartProblem
     Ok(known)
 }
 
-/// The clients' door.
+/// Opens the listener for clients.
 pub(super) async fn clients(
     listen: &config::Listen,
     passed: Option<TcpListener>,
-) -> Result<Door, StartProblem> {
+) -> Result<Listener, StartProblem> {
     open("listen.address", listen.address, passed).await
 }
 
-/// The admin's door; `None` where it is off and none was passed in.
+/// Opens the admin listener; `None` if it is off and no socket was passed.
 pub(super) async fn admin(
     listen: &config::Listen,
     passed: Option<TcpListener>,
-) -> Result<Option<Door>, StartProblem> {
+) -> Result<Option<Listener>, StartProblem> {
     let Some(socket) = passed else {
         return match listen.admin {
             Some(address) => open("listen.admin", address, None).await.map(Some),
             None => Ok(None),
         };
     };
-    // What holds for an address that the configuration names holds for one that comes with a socket.
+    // The rule for a configured address applies to a passed socket as well.
     let address = socket.local_addr().map_err(unusable)?;
     if !address.ip().is_loopback() && !listen.admin_public {
         return Err(StartProblem::Passed(format!(
@@ -147,30 +148,30 @@ async fn open(
     key: &'static str,
     address: SocketAddr,
     passed: Option<TcpListener>,
-) -> Result<Door, StartProblem> {
+) -> Result<Listener, StartProblem> {
     if let Some(socket) = passed {
         socket.set_nonblocking(true).map_err(unusable)?;
-        return Ok(Door {
-            listener: tokio::net::TcpListener::from_std(socket).map_err(unusable)?,
+        return Ok(Listener {
+            socket: tokio::net::TcpListener::from_std(socket).map_err(unusable)?,
             passed: true,
         });
     }
-    let listener = tokio::net::TcpListener::bind(address)
+    let socket = tokio::net::TcpListener::bind(address)
         .await
         .map_err(|error| StartProblem::Bind {
             key,
             address,
             error,
         })?;
-    Ok(Door {
-        listener,
+    Ok(Listener {
+        socket,
         passed: false,
     })
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "stands in `map_err`")]
 fn unusable(error: io::Error) -> StartProblem {
-    StartProblem::Passed(format!("a socket that was passed in: {error}"))
+    StartProblem::Passed(format!("passed socket: {error}"))
 }
 
 #[cfg(test)]

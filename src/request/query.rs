@@ -2,6 +2,7 @@
 //! values.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::HeaderValue;
 use tokio::time::Instant;
@@ -25,6 +26,48 @@ pub struct TaskQuery {
     pub deadline: Instant,
     /// What the client's long poll waits for, if it is one.
     pub wait: Option<Wait>,
+    /// Learns whether the client's poll made a request to upstream.
+    pub asked: AskedUpstream,
+}
+
+/// Whether a client's poll made a request to upstream, or was answered without one. Clones are of one poll: one that waits
+/// looks many times, and a stream goes on after its head is sent. By default nobody wants to know.
+#[derive(Debug, Clone, Default)]
+pub struct AskedUpstream(Option<Arc<AtomicBool>>);
+
+impl AskedUpstream {
+    /// For a poll that has not made one yet.
+    #[must_use]
+    pub fn not_yet() -> Self {
+        Self(Some(Arc::default()))
+    }
+
+    /// Notes that a request is made.
+    pub fn set(&self) {
+        if let Some(asked) = &self.0 {
+            asked.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a request was made.
+    #[must_use]
+    pub fn get(&self) -> bool {
+        self.0
+            .as_ref()
+            .is_some_and(|asked| asked.load(Ordering::Relaxed))
+    }
+
+    /// The same memory for the next poll, where nobody else looks at it any more.
+    #[must_use]
+    pub fn recycled(mut self) -> Self {
+        match self.0.as_mut().and_then(Arc::get_mut) {
+            Some(asked) => {
+                *asked.get_mut() = false;
+                self
+            }
+            None => Self::not_yet(),
+        }
+    }
 }
 
 /// What a long poll waits for: an answer that differs from the one the client has, or the end of the task.

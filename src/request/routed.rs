@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::inbound::{Inbound, Interim, Peer};
 use super::key::{Caller, CallerKey, Credentials};
+use super::query::AskedUpstream;
 use super::route::{Route, RouteLabel, TaskId};
 use crate::error::Error;
 use crate::message::body::Body;
@@ -60,6 +61,8 @@ pub struct StatusPoll {
     pub is_head: bool,
     /// When the whole head had arrived.
     pub received_at: Instant,
+    /// Learns whether it made a request to upstream.
+    pub asked: AskedUpstream,
 }
 
 /// A request that is passed on.
@@ -121,6 +124,7 @@ impl Routed {
                         credentials: caller_key.credentials(identity, head.headers, head.uri),
                         is_head: head.method == Method::HEAD,
                         received_at,
+                        asked: AskedUpstream::default(),
                     }),
                 }
             }

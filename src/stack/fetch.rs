@@ -97,6 +97,7 @@ impl Fetch {
     async fn ask(&self, fetch: &TaskFetch) -> Result<Reply, Error> {
         self.upstream.log_not_passed(&fetch.query.credentials);
         let request = status_request(self.upstream.url(), &fetch.query)?;
+        fetch.query.asked.set();
         let Received {
             head,
             body,
@@ -116,6 +117,7 @@ impl Fetch {
                 .take(200)
                 .collect();
             let location = location.split('?').next().unwrap_or_default();
+            self.upstream.log_redirect(location);
             return Err(Error::Redirected(location.into()));
         }
         let snapshot = if head.status.is_success() {

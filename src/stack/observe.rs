@@ -20,8 +20,9 @@ use crate::message::request_id;
 use crate::message::trace::Trace;
 use crate::request::inbound::Inbound;
 use crate::request::key::{CallerKey, detached};
+use crate::request::query::AskedUpstream;
 use crate::request::route::TaskId;
-use crate::request::routed::{Routed, Subject};
+use crate::request::routed::{Kind, Routed, Subject};
 use crate::task::State;
 use crate::telemetry::{Metrics, RequestLine};
 
@@ -38,6 +39,18 @@ pub struct Observe<S> {
     metrics: Arc<Metrics>,
     caller_key: CallerKey,
     log: LogRequests,
+    spare: Spare,
+}
+
+/// The last poll's memory of whether it asked upstream: the next poll of the connection takes it over, so that none of
+/// them allocates. A copy of the stack has one of its own.
+#[derive(Debug, Default)]
+struct Spare(AskedUpstream);
+
+impl Clone for Spare {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
 }
 
 impl<S> Observe<S> {
@@ -47,6 +60,7 @@ impl<S> Observe<S> {
             metrics: Arc::clone(&resources.metrics),
             caller_key: resources.caller_key.with_headers(&config.callers.headers),
             log: config.log.requests,
+            spare: Spare::default(),
         }
     }
 }
@@ -67,13 +81,23 @@ where
         let headers = inbound.request.headers();
         let (trace, request_id) = (Trace::read(headers), headers.get(REQUEST_ID).cloned());
         let started = inbound.received_at;
-        let routed = Routed::read(inbound, &self.caller_key);
+        let mut routed = Routed::read(inbound, &self.caller_key);
+        let asked = match &mut routed.kind {
+            Kind::Poll(poll) => {
+                let asked = std::mem::take(&mut self.spare.0).recycled();
+                self.spare.0 = asked.clone();
+                poll.asked = asked.clone();
+                Some(asked)
+            }
+            _ => None,
+        };
         let watch = Watch {
             metrics: Arc::clone(&self.metrics),
             log: self.log,
             started,
             subject: routed.subject.clone(),
             trace,
+            asked,
             facts: Facts::only(Outcome::Failed),
             code: CLIENT_GONE,
             request_id,
@@ -150,6 +174,8 @@ struct Watch {
     started: Instant,
     subject: Subject,
     trace: Option<Trace>,
+    /// Whether it asked upstream; of status polls only.
+    asked: Option<AskedUpstream>,
     facts: Facts,
     code: u16,
     /// The client's, until the answer has one.
@@ -186,6 +212,9 @@ impl Drop for Watch {
             let demand = self.metrics.demand();
             demand.record(caller, task.as_str(), self.facts.state, outcome, self.code);
         }
+        if self.asked.as_ref().is_some_and(|asked| !asked.get()) {
+            self.metrics.poll_avoided();
+        }
         if self.is_logged() {
             let request_id = self.request_id.as_ref();
             // Clients may send any bytes.
@@ -194,6 +223,7 @@ impl Drop for Watch {
                 route: self.subject.route.as_str(),
                 outcome: outcome.as_str(),
                 code: self.code,
+                error: self.facts.error,
                 state: self.facts.state.map(State::as_str),
                 task: self.subject.task.as_ref().map(TaskId::as_str),
                 caller: self.subject.caller,

@@ -125,7 +125,10 @@ fn rescue(error: &Error, subject: &Subject) -> Handled {
     }
     Handled {
         response,
-        facts: Facts::only(outcome),
+        facts: Facts {
+            error: Some(error.code()),
+            ..Facts::only(outcome)
+        },
     }
 }
 

@@ -106,6 +106,7 @@ impl Settings {
             mut credentials,
             is_head: head,
             received_at: now,
+            asked,
         } = poll;
         let headers = credentials.headers();
         let events = !head && preferences::wants_events(headers);
@@ -139,6 +140,7 @@ impl Settings {
             at: now,
             deadline: now + self.timeout,
             wait,
+            asked,
         };
         let responder = Responder {
             dialect,

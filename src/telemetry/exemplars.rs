@@ -1,5 +1,4 @@
-//! For every bucket of a histogram, the newest request in it that belongs to a trace: the way from a slow bucket to
-//! an example of what was slow.
+//! Exemplars: for each histogram bucket, the latest traced request in it. They lead from a slow bucket to a trace.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
@@ -8,26 +7,26 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::message::trace::Trace;
 use crate::sync::lock;
 
-/// One such request.
+/// The latest traced request of a bucket.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Exemplar {
-    /// The trace it belongs to.
+    /// Its trace.
     pub(super) trace: Trace,
-    /// What was measured.
+    /// The measured value.
     pub(super) value: f64,
-    /// When, in milliseconds since 1970.
+    /// When it was measured, in milliseconds since the Unix epoch.
     pub(super) millis: u128,
 }
 
-/// By route and outcome, as they stand in the labels, and the place of the bucket.
+/// By the labels `route` and `outcome`, and the index of the bucket.
 pub(super) type Kept = HashMap<(&'static str, &'static str, usize), Exemplar>;
 
-/// See the module.
+/// The exemplars of all buckets.
 #[derive(Debug, Default)]
 pub(super) struct Exemplars(Mutex<Kept>);
 
 impl Exemplars {
-    /// Keeps it, unless that meant waiting: another will come.
+    /// Keeps an exemplar, unless that would block; there will be another.
     pub(super) fn keep(
         &self,
         route: &'static str,
@@ -50,7 +49,7 @@ impl Exemplars {
         }
     }
 
-    /// All of them.
+    /// Locks and returns all exemplars.
     pub(super) fn kept(&self) -> MutexGuard<'_, Kept> {
         lock(&self.0)
     }

@@ -1,4 +1,4 @@
-//! All metrics as a document: in the Prometheus text format, or as OpenMetrics.
+//! Writes metrics in the Prometheus text format or as OpenMetrics.
 
 use std::fmt::{self, Write as _};
 
@@ -8,7 +8,7 @@ use prometheus::proto::{LabelPair, Metric, MetricFamily, MetricType};
 use super::exemplars::{Exemplar, Kept};
 use crate::request::preferences;
 
-/// Which text format is wanted.
+/// A text format for metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exposition {
     /// Prometheus text format 0.0.4.
@@ -18,7 +18,7 @@ pub enum Exposition {
 }
 
 impl Exposition {
-    /// OpenMetrics only where the client asks for it, and not for the other one rather.
+    /// OpenMetrics, if the client accepts it and does not prefer plain text.
     #[must_use]
     pub fn wanted(headers: &HeaderMap) -> Self {
         let weight = preferences::weight(headers, "application/openmetrics-text");
@@ -29,7 +29,7 @@ impl Exposition {
         }
     }
 
-    /// The media type of the document.
+    /// The media type.
     #[must_use]
     pub fn content_type(self) -> &'static str {
         match self {
@@ -38,7 +38,7 @@ impl Exposition {
         }
     }
 
-    /// Writes the document. Names, help texts and labels are our own, and hold nothing that had to be escaped.
+    /// Writes the document. Names, help texts and labels are constants of this program that need no escaping.
     pub(super) fn write(self, families: &[MetricFamily], exemplars: &Kept) -> String {
         let mut page = Page {
             format: self,
@@ -94,11 +94,11 @@ impl Page<'_> {
         let infinity = (f64::INFINITY, histogram.get_sample_count());
         let buckets = histogram.get_bucket().iter();
         let buckets = buckets.map(|bucket| (bucket.upper_bound(), bucket.cumulative_count()));
-        for (place, (bound, count)) in buckets.chain([infinity]).enumerate() {
+        for (index, (bound, count)) in buckets.chain([infinity]).enumerate() {
             write!(self.text, "{name}_bucket{{")?;
             labels.write(&mut self.text)?;
             write!(self.text, "le=\"{}\"}} {count}", Bound(bound))?;
-            if let Some(exemplar) = self.exemplar(labels, place) {
+            if let Some(exemplar) = self.exemplar(labels, index) {
                 let Exemplar {
                     trace,
                     value,
@@ -124,16 +124,16 @@ impl Page<'_> {
         )
     }
 
-    /// Only OpenMetrics has them, and only for requests by route and outcome.
-    fn exemplar(&self, labels: &Labels<'_>, place: usize) -> Option<Exemplar> {
+    /// The exemplar of a bucket. Only OpenMetrics supports them, and only the histogram of requests has them.
+    fn exemplar(&self, labels: &Labels<'_>, index: usize) -> Option<Exemplar> {
         let (route, outcome) = (labels.get("route")?, labels.get("outcome")?);
         (self.format == Exposition::OpenMetrics)
-            .then(|| self.exemplars.get(&(route, outcome, place)).copied())
+            .then(|| self.exemplars.get(&(route, outcome, index)).copied())
             .flatten()
     }
 }
 
-/// A metric's labels.
+/// The labels of a metric.
 struct Labels<'a>(&'a Metric);
 
 impl Labels<'_> {
@@ -142,20 +142,20 @@ impl Labels<'_> {
         label.map(LabelPair::value)
     }
 
-    /// Each with a comma behind it, for `le` to follow.
-    fn write(&self, to: &mut impl fmt::Write) -> fmt::Result {
+    /// Writes each label followed by a comma, in front of `le`.
+    fn write(&self, f: &mut impl fmt::Write) -> fmt::Result {
         let mut labels = self.0.get_label().iter();
-        labels.try_for_each(|label| write!(to, "{}=\"{}\",", label.name(), label.value()))
+        labels.try_for_each(|label| write!(f, "{}=\"{}\",", label.name(), label.value()))
     }
 }
 
 impl fmt::Display for Labels<'_> {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, label) in self.0.get_label().iter().enumerate() {
-            to.write_str(if place == 0 { "{" } else { "," })?;
-            write!(to, "{}=\"{}\"", label.name(), label.value())?;
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, label) in self.0.get_label().iter().enumerate() {
+            f.write_str(if index == 0 { "{" } else { "," })?;
+            write!(f, "{}=\"{}\"", label.name(), label.value())?;
         }
-        to.write_str(if self.0.get_label().is_empty() {
+        f.write_str(if self.0.get_label().is_empty() {
             ""
         } else {
             "}"
@@ -163,16 +163,16 @@ impl fmt::Display for Labels<'_> {
     }
 }
 
-/// A bucket's bound in the one spelling that OpenMetrics takes (§8.3, as Go writes numbers): the same in both
-/// formats, so that a series stays the same whichever is scraped.
+/// The bound of a bucket, spelled as OpenMetrics requires (§8.3, Go's spelling). Both formats use it, so that a series
+/// stays the same whichever is scraped.
 struct Bound(f64);
 
 impl fmt::Display for Bound {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_infinite() {
-            return to.write_str("+Inf");
+            return f.write_str("+Inf");
         }
-        to.write_str(&format!("{:?}", self.0).replace("e-", "e-0"))
+        f.write_str(&format!("{:?}", self.0).replace("e-", "e-0"))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The log on standard output: what is logged, at which level, in which form.
+//! The log on standard output: filter, format, and the line of a request.
 
 use std::io::stdout;
 
@@ -8,6 +8,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, Registry, reload};
 
+use super::journal::{self, WithPriority};
 use super::non_blocking::{NonBlocking, WorkerGuard};
 use super::prometheus_format::PrometheusFormat;
 use super::targets::{DROPS, REQUESTS, SNAPSHOTS};
@@ -15,21 +16,21 @@ use crate::config::{self, LogFormat, LogLevel};
 use crate::message::trace::Trace;
 use crate::request::key::Caller;
 
-/// Writes what is still waiting when dropped.
+/// Keeps the log running; flushes it when dropped.
 #[derive(Debug)]
 pub struct LogGuard {
     _worker: WorkerGuard,
     level: reload::Handle<Targets, Registry>,
 }
 
-/// Changes the level while running.
+/// Changes the log level at run time.
 #[derive(Debug, Clone)]
 pub struct Reload {
     level: reload::Handle<Targets, Registry>,
 }
 
 impl LogGuard {
-    /// What changes the level while running.
+    /// A handle that changes the log level at run time.
     #[must_use]
     pub fn reload(&self) -> Reload {
         Reload {
@@ -39,9 +40,9 @@ impl LogGuard {
 }
 
 impl Reload {
-    /// From now on, comments from this level up.
+    /// Sets the lowest severity that is logged.
     pub fn set_level(&self, level: LogLevel) {
-        // Fails only when the subscriber is gone, and with it the log.
+        // Fails only if the subscriber, and with it the log, is gone.
         let _ = self.level.reload(targets(level));
     }
 }
@@ -54,12 +55,22 @@ pub fn start(log: &config::Log) -> LogGuard {
     let layer = tracing_subscriber::fmt::layer()
         .with_writer(writer)
         .with_ansi(false);
-    let layer = match log.format {
-        LogFormat::Prometheus => layer.event_format(PrometheusFormat::default()).boxed(),
-        LogFormat::Json => layer.json().flatten_event(true).boxed(),
-        LogFormat::Text => layer.compact().boxed(),
+    let layer = match (log.format, journal::reads_standard_output()) {
+        (LogFormat::Prometheus, false) => layer.event_format(PrometheusFormat::default()).boxed(),
+        (LogFormat::Json, false) => layer.json().flatten_event(true).boxed(),
+        (LogFormat::Text, false) => layer.compact().boxed(),
+        (LogFormat::Prometheus, true) => layer
+            .event_format(PrometheusFormat::default())
+            .map_event_format(WithPriority)
+            .boxed(),
+        (LogFormat::Json, true) => layer
+            .json()
+            .flatten_event(true)
+            .map_event_format(WithPriority)
+            .boxed(),
+        (LogFormat::Text, true) => layer.compact().map_event_format(WithPriority).boxed(),
     };
-    // A second start in one process (tests) keeps the first.
+    // Fails if there is a log already, as in tests that start two in one process; the first is kept.
     let _ = tracing_subscriber::registry()
         .with(layer.with_filter(filter))
         .try_init();
@@ -69,7 +80,7 @@ pub fn start(log: &config::Log) -> LogGuard {
     }
 }
 
-/// pollgate's own words at the wanted level; libraries, which would log whole headers, only when something is wrong.
+/// Logs pollgate's own events from `level` up; libraries, which would log whole headers, from WARN up only.
 fn targets(level: LogLevel) -> Targets {
     let level = match level {
         LogLevel::Error => LevelFilter::ERROR,
@@ -81,30 +92,32 @@ fn targets(level: LogLevel) -> Targets {
     Targets::new()
         .with_default(level.min(LevelFilter::WARN))
         .with_target("pollgate", level)
-        // Which requests get a line is for `log.requests` to say, and a gap is never kept silent.
+        // `log.requests` selects the requests that are logged, and gaps are always reported.
         .with_targets([REQUESTS, SNAPSHOTS, DROPS].map(|always| (always, LevelFilter::INFO)))
 }
 
-/// What is told of one request. Never a credential, a query string, a URL or a prompt.
+/// The log line of one request. Never contains a credential, a query string, a URL or a prompt.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestLine<'a> {
-    /// The route's name.
+    /// Label of the route.
     pub route: &'static str,
-    /// How it was answered.
+    /// Label of the outcome.
     pub outcome: &'static str,
-    /// The status code.
+    /// Status code of the answer.
     pub code: u16,
-    /// The task's state.
+    /// Code of the error, if pollgate answered with one of its own.
+    pub error: Option<&'static str>,
+    /// State of the task, if the answer describes one.
     pub state: Option<&'static str>,
-    /// The task's raw id.
+    /// Id of the task, as it stood in the path.
     pub task: Option<&'a str>,
-    /// Whose it was.
+    /// The caller, on status polls.
     pub caller: Option<Caller>,
-    /// The request's name.
+    /// `x-request-id` of the answer.
     pub request_id: Option<&'a str>,
-    /// The trace it belongs to.
+    /// The client's trace.
     pub trace: Option<Trace>,
-    /// How long it took.
+    /// Duration of the request.
     pub seconds: f64,
 }
 
@@ -116,6 +129,7 @@ impl RequestLine<'_> {
             route = self.route,
             outcome = self.outcome,
             code = self.code,
+            error = self.error,
             state = self.state,
             task = self.task,
             caller = self.caller.map(tracing::field::debug),
@@ -126,7 +140,7 @@ impl RequestLine<'_> {
     }
 }
 
-/// Writes all metrics (in Prometheus text format) into the log.
+/// Logs all metrics, given in the Prometheus text format.
 pub fn write_snapshot(metrics: &str) {
     tracing::info!(target: SNAPSHOTS, metrics);
 }

@@ -15,34 +15,37 @@ use super::demand::Demand;
 use super::exemplars::Exemplars;
 use super::exposition::Exposition;
 use super::non_blocking;
+use super::process::Process;
 use crate::answer::outcome::Outcome;
 use crate::message::trace::Trace;
 use crate::request::route::RouteLabel;
 
-/// Fits a hit of 50 µs, an upstream poll of 10 s, `upstream.timeout`, and the longest `Prefer: wait`.
+/// Bucket bounds: from hits (50 µs) through upstream polls, up to `upstream.timeout` and the longest `Prefer: wait`.
 const SECONDS: [f64; 22] = [
     0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025,
     0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0,
 ];
 
-/// The codes that answers usually have, the most frequent first: their counters are looked up once.
+/// The usual status codes, most frequent first. Their counters are looked up once.
 const USUAL_CODES: [u16; 12] = [200, 304, 404, 429, 400, 401, 403, 499, 500, 502, 503, 504];
 
 const ROUTES: usize = RouteLabel::ALL.len();
 const OUTCOMES: usize = Outcome::ALL.len();
 
-/// All that is counted.
+/// All metrics.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
     request_duration: HistogramVec,
-    /// What a request touches, by route and outcome: looked up once, since labels cost more than counting does.
+    /// The series of a request by route and outcome, looked up once: a look-up by labels costs more than counting.
     request_series: [[OnceLock<RequestSeries>; OUTCOMES]; ROUTES],
     exemplars: Exemplars,
     upstream_requests: IntCounterVec,
     upstream_duration: HistogramVec,
     polls_avoided: IntCounter,
+    upstream_up: IntGauge,
+    upstream_paused: IntGauge,
     cache_entries: IntGauge,
     cache_bytes: IntGauge,
     cache_evictions: IntCounterVec,
@@ -59,12 +62,12 @@ struct RequestSeries {
     codes: [OnceLock<IntCounter>; USUAL_CODES.len()],
 }
 
-/// What upstream was asked for.
+/// The kind of a request to upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UpstreamKind {
-    /// A task's status.
+    /// A status poll.
     Poll,
-    /// A client's request, passed on.
+    /// A forwarded request.
     Forward,
 }
 
@@ -78,10 +81,10 @@ impl UpstreamKind {
 }
 
 impl Metrics {
-    /// All at zero.
+    /// Registers all metrics, at zero.
     ///
     /// # Errors
-    /// Two metrics of one name, which would be a defect.
+    /// Two metrics have the same name, which would be a bug.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let counters = |name: &str, help: &str, labels: &[&str]| {
@@ -104,7 +107,7 @@ impl Metrics {
         };
         let polls_avoided = IntCounter::new(
             "pollgate_upstream_polls_avoided_total",
-            "Client polls answered without an upstream request of their own.",
+            "Client polls that made no upstream request, however they were answered.",
         )?;
         registry.register(Box::new(polls_avoided.clone()))?;
         let build = Opts::new("pollgate_build_info", "Always 1; which pollgate this is.")
@@ -113,6 +116,7 @@ impl Metrics {
         build.set(1);
         registry.register(Box::new(build))?;
 
+        Process::register(&registry)?;
         if let Some(dropped) = non_blocking::dropped() {
             registry.register(Box::new(dropped.clone()))?;
         }
@@ -130,7 +134,7 @@ impl Metrics {
             "Requests to upstream, by kind and status code (error: no answer).",
             &["kind", "code"],
         )?;
-        // There from the start, so that the first error is an increase.
+        // Present from the start, so that `increase()` sees the first error.
         for kind in [UpstreamKind::Poll, UpstreamKind::Forward] {
             upstream_requests.with_label_values(&[kind.as_str(), "error"]);
         }
@@ -155,6 +159,14 @@ impl Metrics {
                 &["kind"],
             )?,
             polls_avoided,
+            upstream_up: gauge(
+                "pollgate_upstream_up",
+                "0 while upstream is taken to be down and only probed, else 1.",
+            )?,
+            upstream_paused: gauge(
+                "pollgate_upstream_paused",
+                "1 while no caller polls upstream because it answered 429, else 0.",
+            )?,
             cache_entries: gauge("pollgate_cache_entries", "Answers remembered.")?,
             cache_bytes: gauge(
                 "pollgate_cache_bytes",
@@ -172,7 +184,7 @@ impl Metrics {
         })
     }
 
-    /// A client's request is over.
+    /// Counts a finished client request.
     pub fn request(
         &self,
         route: RouteLabel,
@@ -196,9 +208,6 @@ impl Metrics {
             None => labelled().inc(),
         }
         series.duration.observe(seconds);
-        if outcome.avoided_a_poll() {
-            self.polls_avoided.inc();
-        }
         if let Some(trace) = trace.filter(|trace| trace.is_sampled()) {
             let bucket = SECONDS.partition_point(|bound| *bound < seconds);
             self.exemplars.keep(route, label, bucket, trace, seconds);
@@ -211,7 +220,12 @@ impl Metrics {
         &self.demand
     }
 
-    /// Upstream answered, with that status, or (`None`) did not.
+    /// Counts a finished status poll that made no request to upstream.
+    pub fn poll_avoided(&self) {
+        self.polls_avoided.inc();
+    }
+
+    /// Counts a request to upstream; `code` is `None` if no answer came.
     pub fn upstream(&self, kind: UpstreamKind, code: Option<u16>, seconds: f64) {
         let code = code.map_or(Cow::Borrowed("error"), code_label);
         self.upstream_requests
@@ -227,7 +241,7 @@ impl Metrics {
         self.polls_avoided.get()
     }
 
-    /// A remembered answer went; being replaced by a newer one does not count.
+    /// Counts an answer that left the cache; one replaced by a newer answer does not count.
     pub fn evicted(&self, cause: RemovalCause) {
         let cause = match cause {
             RemovalCause::Size => "size",
@@ -238,19 +252,25 @@ impl Metrics {
         self.cache_evictions.with_label_values(&[cause]).inc();
     }
 
-    /// Clients waiting for a poll.
+    /// The gauge of clients waiting for a poll.
     #[must_use]
     pub fn waiters(&self) -> Gauge {
         Gauge(self.waiters.clone())
     }
 
-    /// Client connections.
+    /// The gauge of client connections.
     #[must_use]
     pub fn connections(&self) -> Gauge {
         Gauge(self.connections.clone())
     }
 
-    /// Writes everything down, after noting what the store and the flights hold right now.
+    /// Sets what is known of upstream: whether it is taken to be up, and whether it asked every caller for a pause.
+    pub fn set_upstream(&self, up: bool, paused: bool) {
+        self.upstream_up.set(up.into());
+        self.upstream_paused.set(paused.into());
+    }
+
+    /// Writes all metrics, with the current size of the cache and number of flights.
     #[must_use]
     pub fn expose(&self, format: Exposition, entries: u64, bytes: u64, flights: usize) -> String {
         self.cache_entries
@@ -262,7 +282,7 @@ impl Metrics {
     }
 }
 
-/// Registered codes by themselves, all others by their class.
+/// The label of a status code: a registered code itself, any other its class.
 fn code_label(code: u16) -> Cow<'static, str> {
     match code {
         200 => Cow::Borrowed("200"),
@@ -274,16 +294,16 @@ fn code_label(code: u16) -> Cow<'static, str> {
     }
 }
 
-/// A gauge that goes up and, with its guard, down again.
+/// A gauge of things that exist at the same time.
 #[derive(Debug, Clone)]
 pub struct Gauge(IntGauge);
 
-/// One of those that a [`Gauge`] counts.
+/// Counts as one in a [`Gauge`] until dropped.
 #[derive(Debug)]
 pub struct Counted(IntGauge);
 
 impl Gauge {
-    /// One more, until the guard is dropped.
+    /// Adds one until the guard is dropped.
     #[must_use]
     pub fn up(&self) -> Counted {
         self.0.inc();

@@ -1,11 +1,13 @@
-//! What pollgate tells of itself: metrics, and log lines in the same spirit.
+//! Metrics and the log.
 
 mod demand;
 mod exemplars;
 mod exposition;
+mod journal;
 mod log;
 mod metrics;
 mod non_blocking;
+mod process;
 mod prometheus_format;
 mod recent;
 mod targets;

@@ -1,5 +1,8 @@
-//! The log's way out: lines wait in memory of a fixed size until a thread of its own has written them. Whoever writes
-//! a line never waits for whoever reads it; what finds no room is dropped, and counted.
+//! A writer that never blocks: lines queue in bounded memory until a thread has written them; lines that find no room are
+//! dropped and counted.
+//!
+//! Why not `tracing_appender::non_blocking`: its queue is bounded in lines, not in bytes, and it wakes its thread and writes
+//! for each line. Batching took a miss from 5.8 to 4.1 times the cost of nginx's (`docs/performance.md`).
 
 use std::io::{self, Write};
 use std::mem;
@@ -11,37 +14,36 @@ use prometheus::IntCounter;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::targets::DROPS;
-
 use crate::sync::lock;
 
-/// How many bytes may wait, and as many be on their way out.
+/// Capacity of the queue in bytes; as many may be in the batch being written.
 const ROOM: usize = 4 << 20;
 
-/// What is kept of that memory when the log is quiet again.
+/// How much of that memory is kept allocated when the log is quiet.
 const USUAL_ROOM: usize = 64 << 10;
 
-/// How long lines gather after some were written, so that a busy log takes a wake-up and a write for all of them and
-/// not for each. The first line after a quiet time is written at once.
+/// How long lines are gathered after a write, so that a busy log takes one wake-up and one write for many lines. The
+/// first line after a quiet period is written at once.
 const GATHER: Duration = Duration::from_millis(10);
 
-/// How many bytes end that wait.
+/// The number of bytes that ends that wait early.
 const PLENTY: usize = ROOM / 4;
 
-/// How long the end of the process waits for a slow reader.
+/// How long the end of the process waits for a slow reader of the log.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// There is one log in a process, whatever number of gateways.
+/// One counter per process, because there is one log, however many gateways.
 static DROPPED: LazyLock<Option<IntCounter>> = LazyLock::new(|| {
     let help = "Log lines dropped because whatever reads the log was too slow, or gone.";
     IntCounter::new("pollgate_log_lines_dropped_total", help).ok()
 });
 
-/// Counts the lines that were dropped.
+/// The counter of dropped lines.
 pub(super) fn dropped() -> Option<&'static IntCounter> {
     DROPPED.as_ref()
 }
 
-/// Takes lines. Clones share one queue.
+/// The writer. Clones share one queue.
 #[derive(Debug, Clone, Default)]
 pub(super) struct NonBlocking(Arc<Shared>);
 
@@ -54,15 +56,15 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Queue {
     waiting: Vec<u8>,
-    /// Lines that found no room since that was told last.
+    /// Lines dropped since that was last reported.
     dropped: u64,
-    /// The thread waits for the next line, and has to be woken.
+    /// Whether the thread waits for a line and has to be woken.
     idle: bool,
     ending: bool,
     ended: bool,
 }
 
-/// Writes what is still waiting when dropped.
+/// Flushes the queue when dropped.
 #[derive(Debug)]
 pub(super) struct WorkerGuard(NonBlocking);
 
@@ -98,11 +100,11 @@ impl NonBlocking {
             }
             drop(queue);
             if dropped > 0 {
-                // Now there is room, and it comes right behind the last line before the gap.
+                // There is room again, and the report follows the last line before the gap.
                 tracing::warn!(target: DROPS, "dropped {dropped} log lines: whatever reads the log was too slow");
             }
             if to.write_all(&batch).and_then(|()| to.flush()).is_err() {
-                // No one reads any more: there is no one to tell either.
+                // The reader is gone, and nothing can be reported.
                 count(lines(&batch));
             }
             batch.clear();

@@ -1,5 +1,5 @@
-//! The Prometheus form of the log: an event is a sample, all else is a comment, and the whole stream is a valid
-//! document of the text format.
+//! The log as a Prometheus text document: a request is a sample, everything else is a comment, and the whole stream is
+//! valid.
 
 use std::collections::HashSet;
 use std::fmt::{self, Write};
@@ -15,10 +15,10 @@ use tracing_subscriber::registry::LookupSpan;
 use super::targets::{REQUESTS, SNAPSHOTS};
 use crate::sync::lock;
 
-/// See the module.
+/// Formats events for a Prometheus text document.
 #[derive(Default)]
 pub(super) struct PrometheusFormat {
-    /// The metrics whose help and type were written: the format takes one of each for a name.
+    /// The `HELP` and `TYPE` lines already written: the format allows one of each per name.
     described: Mutex<HashSet<String>>,
 }
 
@@ -41,7 +41,7 @@ where
                 to.write_str("pollgate_request_seconds{")?;
                 let mut sample = Sample {
                     to: to.by_ref(),
-                    between: "",
+                    separator: "",
                     seconds: 0.0,
                 };
                 event.record(&mut sample);
@@ -64,7 +64,7 @@ where
 }
 
 impl PrometheusFormat {
-    /// Writes a snapshot: every sample with its time, help and type only the first time.
+    /// Writes a snapshot: every sample with a timestamp, `HELP` and `TYPE` lines once.
     fn write_snapshot(&self, to: &mut Writer<'_>, metrics: &str, millis: u128) -> fmt::Result {
         let mut described = lock(&self.described);
         for line in metrics.lines() {
@@ -78,10 +78,10 @@ impl PrometheusFormat {
     }
 }
 
-/// Writes an event's fields as labels, but for the one that is the sample's value.
+/// Writes an event's fields as labels; `seconds` becomes the value of the sample.
 struct Sample<W> {
     to: W,
-    between: &'static str,
+    separator: &'static str,
     seconds: f64,
 }
 
@@ -91,8 +91,8 @@ impl<W: Write> Sample<W> {
         name: &str,
         value: impl FnOnce(&mut Escaped<&mut W>) -> fmt::Result,
     ) -> fmt::Result {
-        self.to.write_str(self.between)?;
-        self.between = ",";
+        self.to.write_str(self.separator)?;
+        self.separator = ",";
         self.to.write_str(name)?;
         self.to.write_str("=\"")?;
         value(&mut Escaped(&mut self.to))?;
@@ -119,7 +119,8 @@ impl<W: Write> Visit for Sample<W> {
     }
 }
 
-/// A label's value. The format knows three escapes; other control characters, which a terminal may obey, are replaced.
+/// Escapes a label value. The format has three escapes; other control characters, which a terminal might obey, are
+/// replaced.
 struct Escaped<W>(W);
 
 impl<W: Write> Write for Escaped<W> {
@@ -133,7 +134,7 @@ impl<W: Write> Write for Escaped<W> {
     }
 }
 
-/// Writes an event as a comment: the message, and the other fields behind it.
+/// Writes an event as a comment: the message, then the other fields.
 struct Comment<W>(W);
 
 impl<W: Write> Visit for Comment<W> {
@@ -145,14 +146,14 @@ impl<W: Write> Visit for Comment<W> {
         let mut line = OneLine(&mut self.0);
         let _ = match field.name() {
             "message" => write!(line, "{value:?}"),
-            // Where in a library's source it was said.
+            // The location in a library's source.
             name if name.starts_with("log.") => Ok(()),
             name => write!(line, " {name}={value:?}"),
         };
     }
 }
 
-/// A line feed inside would end the comment.
+/// Replaces control characters: a line feed would end the comment.
 struct OneLine<W>(W);
 
 impl<W: Write> Write for OneLine<W> {
@@ -163,7 +164,7 @@ impl<W: Write> Write for OneLine<W> {
     }
 }
 
-/// Writes what needs no replacement in one piece: that is nearly all, nearly always.
+/// Writes `text` with replacements. Text that needs none, which is the usual case, is written in one piece.
 fn write_replacing(
     to: &mut impl Write,
     text: &str,
@@ -174,17 +175,17 @@ fn write_replacing(
         return to.write_str(text);
     }
     let mut plain = 0;
-    for (at, letter) in text.char_indices() {
+    for (index, letter) in text.char_indices() {
         if let Some(replacement) = replacement(letter) {
-            to.write_str(&text[plain..at])?;
+            to.write_str(&text[plain..index])?;
             to.write_str(replacement)?;
-            plain = at + letter.len_utf8();
+            plain = index + letter.len_utf8();
         }
     }
     to.write_str(&text[plain..])
 }
 
-/// A snapshot's text.
+/// Extracts the text of a snapshot.
 struct Snapshot(String);
 
 impl Visit for Snapshot {
@@ -203,7 +204,7 @@ mod tests {
     fn labels_are_escaped() {
         let mut sample = Sample {
             to: String::new(),
-            between: "",
+            separator: "",
             seconds: 0.0,
         };
         let _ = sample.label("task", |label| label.write_str("a\"b\\c\nd\u{9b}\t😀"));

@@ -1,5 +1,5 @@
-//! What went wrong lately, for people: the same trouble again is counted, not listed again, so that memory is bounded
-//! whatever clients and upstream do.
+//! Recent errors, for the admin page. Repeated errors are counted, not listed again, so that memory is bounded whatever
+//! clients and upstream do.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -9,82 +9,82 @@ use tokio::time::Instant;
 use crate::request::key::Caller;
 use crate::sync::lock;
 
-/// How many kinds of trouble are kept; beyond it the one that was seen longest ago goes.
+/// How many kinds of error are kept; beyond that the least recent is dropped.
 const KINDS: usize = 32;
 
-/// How much of a task's id, and of an explanation, is kept, in characters.
+/// The longest task id or explanation kept, in characters.
 const LETTERS: usize = 120;
 
-/// The latest troubles. Costs nothing where there are none.
+/// The recent errors. Allocates nothing while there are none.
 #[derive(Debug, Default)]
 pub struct RecentErrors(Mutex<VecDeque<ErrorRecord>>);
 
-/// Who saw it.
+/// Who saw an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SeenBy {
-    /// The gateway: upstream failed to answer a poll, or asked for a pause.
+    /// Only the gateway: upstream failed to answer a poll or asked for a pause.
     Upstream,
-    /// Nobody: the last known state stood in.
+    /// Nobody: the last known state was served instead.
     Hidden,
-    /// A client got an error.
+    /// A client.
     Client,
 }
 
-/// One kind of trouble, and when it last was.
+/// Errors of one kind.
 #[derive(Debug, Clone)]
 pub struct ErrorRecord {
-    /// Who saw it.
+    /// Who saw them.
     pub seen: SeenBy,
     /// The status, or the code of an error made here.
     pub code: String,
     /// The route's name.
     pub route: &'static str,
-    /// In words: never a body, a URL or a credential.
+    /// The latest explanation; never contains a body, a URL or a credential.
     pub detail: String,
-    /// How often.
+    /// How many there were.
     pub count: u64,
     /// The first time.
     pub first: Instant,
     /// The last time.
     pub last: Instant,
-    /// The task it was about, the last time; its raw id, cut where it is very long.
+    /// The task of the latest, by its id in the path, truncated if very long.
     pub task: Option<String>,
-    /// Whose it was, the last time.
+    /// The caller of the latest.
     pub caller: Option<Caller>,
 }
 
-/// The circumstances of an error.
+/// The context of an error.
 #[derive(Debug, Clone, Copy)]
 pub struct ErrorContext<'a> {
     /// Who saw it.
     pub seen: SeenBy,
     /// The route's name.
     pub route: &'static str,
-    /// The task's raw id.
+    /// The task, by its id in the path.
     pub task: Option<&'a str>,
-    /// Whose it was.
+    /// The caller.
     pub caller: Option<Caller>,
 }
 
 impl RecentErrors {
-    /// Notes one: its `code` tells kinds apart, `detail` explains the latest.
-    pub fn record(&self, circumstances: ErrorContext<'_>, code: &str, detail: &str, now: Instant) {
+    /// Records an error. `code` is part of its kind; `detail` explains the latest of its kind.
+    pub fn record(&self, context: ErrorContext<'_>, code: &str, detail: &str, now: Instant) {
         let ErrorContext {
             seen,
             route,
             task,
             caller,
-        } = circumstances;
-        let mut troubles = lock(&self.0);
-        let known = troubles.iter().position(|trouble| {
-            (trouble.seen, trouble.route, trouble.code.as_str()) == (seen, route, code)
+        } = context;
+        let mut records = lock(&self.0);
+        let known = records.iter().position(|record| {
+            (record.seen, record.route, record.code.as_str()) == (seen, route, code)
         });
-        let (count, first) = match known.and_then(|place| troubles.remove(place)) {
+        let (count, first) = match known.and_then(|index| records.remove(index)) {
             Some(known) => (known.count + 1, known.first),
             None => (1, now),
         };
-        troubles.truncate(KINDS - 1);
-        troubles.push_front(ErrorRecord {
+        records.truncate(KINDS - 1);
+        records.push_front(ErrorRecord {
             seen,
             code: cut(code),
             route,
@@ -97,11 +97,11 @@ impl RecentErrors {
         });
     }
 
-    /// All that are kept, the latest first.
+    /// All records, the latest first.
     #[must_use]
     pub fn latest(&self) -> Vec<ErrorRecord> {
-        let troubles = lock(&self.0);
-        troubles.iter().cloned().collect()
+        let records = lock(&self.0);
+        records.iter().cloned().collect()
     }
 }
 
@@ -117,17 +117,17 @@ mod tests {
     use super::*;
 
     fn record(recent: &RecentErrors, code: &str, task: &str) {
-        let circumstances = ErrorContext {
+        let context = ErrorContext {
             seen: SeenBy::Client,
             route: "openai",
             task: Some(task),
             caller: None,
         };
-        recent.record(circumstances, code, "detail", Instant::now());
+        recent.record(context, code, "detail", Instant::now());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_same_trouble_is_counted_and_comes_to_the_top() {
+    async fn the_same_error_is_counted_and_comes_to_the_top() {
         let recent = RecentErrors::default();
         for (code, task) in [("502", "a"), ("504", "b"), ("502", "c")] {
             record(&recent, code, task);
@@ -135,7 +135,7 @@ mod tests {
         let seen: Vec<_> = recent
             .latest()
             .into_iter()
-            .map(|trouble| (trouble.code, trouble.count, trouble.task))
+            .map(|record| (record.code, record.count, record.task))
             .collect();
         assert_eq!(
             seen,
@@ -158,7 +158,7 @@ mod tests {
         assert!(
             latest
                 .iter()
-                .all(|trouble| trouble.task.as_ref().unwrap().chars().count() == LETTERS + 1)
+                .all(|record| record.task.as_ref().unwrap().chars().count() == LETTERS + 1)
         );
     }
 }

@@ -1,10 +1,10 @@
-//! The targets of log lines: the format and the filter tell them apart by these.
+//! Targets of log events, by which format and filter distinguish them.
 
-/// A request's line.
+/// Requests.
 pub(super) const REQUESTS: &str = "pollgate::requests";
 
-/// A snapshot of all metrics.
+/// Snapshots of all metrics.
 pub(super) const SNAPSHOTS: &str = "pollgate::snapshots";
 
-/// The note that lines were dropped.
+/// Reports of dropped lines.
 pub(super) const DROPS: &str = "pollgate::log";

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use http::header::PROXY_AUTHORIZATION;
@@ -46,6 +47,8 @@ struct Inner {
     metrics: Arc<Metrics>,
     /// Names of request headers that were seen on polls and not sent upstream. Each is logged once.
     not_passed: Mutex<HashSet<HeaderName>>,
+    /// Whether it was logged that upstream redirects polls.
+    redirected: AtomicBool,
 }
 
 /// How many times a forwarded request without a body is sent if an HTTP/2 upstream reports that it did not process it.
@@ -91,6 +94,7 @@ impl Upstream {
             proxy_authorization,
             metrics,
             not_passed: Mutex::default(),
+            redirected: AtomicBool::new(false),
         })))
     }
 
@@ -154,6 +158,16 @@ impl Upstream {
     /// Closes poll connections that have been idle for too long. Call it periodically.
     pub fn reclaim(&self) {
         self.0.polls.reclaim();
+    }
+
+    /// Logs, once, that upstream redirects status polls: no redirect is followed, so every poll fails.
+    pub fn log_redirect(&self, location: &str) {
+        if !self.0.redirected.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "upstream redirects status polls to {location}; set upstream.url to that server, since redirects are not \
+                 followed"
+            );
+        }
     }
 
     /// Logs, once per name, that a poll carried a header that is not sent upstream.

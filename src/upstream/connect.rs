@@ -9,10 +9,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::TryFutureExt as _;
+use futures_util::future::BoxFuture;
 use http::Uri;
 use http::uri::Scheme;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_rustls::{HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper_util::client::legacy::connect::dns::{GaiAddrs, GaiResolver, Name};
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
@@ -22,7 +25,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tower::timeout::Timeout;
 use tower::util::BoxCloneSyncService;
-use tower::{BoxError, ServiceBuilder};
+use tower::{BoxError, Service, ServiceBuilder};
 
 use crate::config;
 use crate::message::flatten;
@@ -87,7 +90,7 @@ pub(super) fn connector(config: &config::Upstream, tls: ClientConfig, offer: Off
 }
 
 fn wires(config: &config::Upstream) -> BoxCloneSyncService<Uri, Wire, BoxError> {
-    let mut tcp = HttpConnector::new();
+    let mut tcp = HttpConnector::new_with_resolver(Resolver(GaiResolver::new()));
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
     tcp.set_keepalive(Some(KEEPALIVE_AFTER));
@@ -123,14 +126,50 @@ fn wires(config: &config::Upstream) -> BoxCloneSyncService<Uri, Wire, BoxError> 
     )
 }
 
+/// The system's resolver, whose errors tell which name they are about.
+#[derive(Clone)]
+struct Resolver(GaiResolver);
+
+impl Service<Name> for Resolver {
+    type Response = GaiAddrs;
+    type Error = Unresolved;
+    type Future = BoxFuture<'static, Result<GaiAddrs, Unresolved>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Unresolved>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let resolved = self.0.call(name.clone());
+        Box::pin(resolved.map_err(move |error| {
+            let name = name.to_string();
+            Unresolved { name, error }
+        }))
+    }
+}
+
+/// A name could not be resolved.
+#[derive(Debug)]
+pub(super) struct Unresolved {
+    pub(super) name: String,
+    pub(super) error: io::Error,
+}
+
+impl fmt::Display for Unresolved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the name {} could not be resolved", self.name)
+    }
+}
+
+impl std::error::Error for Unresolved {}
+
 /// The proxy could not be reached, or refused.
 #[derive(Debug)]
-pub(super) struct ProxyFailed(BoxError);
+pub(super) struct ProxyFailed(pub(super) BoxError);
 
 impl fmt::Display for ProxyFailed {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Only the outermost error: those below may name addresses.
-        write!(to, "the proxy on the way there failed: {}", self.0)
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the proxy failed: {}", self.0)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The command line, and the messages for mistakes in it.
 
 use std::fs;
+use std::path::Path;
 
 use crate::support::{Gateway, Reply, Upstream, binary, row};
 
@@ -65,6 +66,7 @@ fn check_prints_the_effective_configuration_and_where_it_came_from() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn a_wrong_configuration_is_exit_2_with_one_message_before_any_port_is_bound() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("wrong.toml");
@@ -138,7 +140,11 @@ fn a_wrong_configuration_is_exit_2_with_one_message_before_any_port_is_bound() {
         ("[log\n", ":1: not valid TOML"),
         (
             "[log]\nlevel = \"info\"\nlevel = \"warn\"\n",
-            ":3: not valid TOML",
+            ":3: not valid TOML: log.level is set twice, first in line 2",
+        ),
+        (
+            "[log]\n[cache]\n[log]\n",
+            ":3: not valid TOML: log is set twice, first in line 1",
         ),
     ] {
         fs::write(&file, content).unwrap();
@@ -166,6 +172,154 @@ fn a_wrong_configuration_is_exit_2_with_one_message_before_any_port_is_bound() {
             said.err
         );
     }
+}
+
+#[test]
+fn all_mistakes_are_told_a_line_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("wrong.toml");
+    let name = file.to_str().unwrap();
+    fs::write(&file, "[cache]\nsucceded_ttl = \"1h\"\ncapacity = 5\n").unwrap();
+    let said = run(
+        &["check", "--upstream", "ftp://x"],
+        &[("POLLGATE_CONFIG", name), ("POLLGATE_LOG__LEVEL", "loud")],
+    );
+    assert_eq!((said.code, said.out.as_str()), (Some(2), ""));
+    let lines: Vec<_> = said.err.lines().collect();
+    assert_eq!(lines.len(), 4, "{lines:?}");
+    for (line, told) in lines.iter().zip([
+        &format!("pollgate: {name}:2: unknown key cache.succeded_ttl"),
+        &format!("pollgate: {name}:3: cache.capacity: got 5"),
+        "pollgate: environment POLLGATE_LOG__LEVEL: log.level",
+        "pollgate: flag --upstream: upstream.url",
+    ]) {
+        assert!(line.starts_with(told), "{line}: {told}");
+    }
+}
+
+#[test]
+fn short_names_of_the_environment_stand_for_the_flags() {
+    let said = run(
+        &["check", "--admin", "off"],
+        &[
+            ("POLLGATE_LISTEN", "127.0.0.1:7"),
+            ("POLLGATE_UPSTREAM", "http://127.0.0.1:1"),
+            ("POLLGATE_ADMIN", "127.0.0.1:8"),
+            ("POLLGATE_CONFIG", ""),
+            ("POLLGATE_CACHE__CAPACITY", ""),
+        ],
+    );
+    assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
+    for line in [
+        "address = \"127.0.0.1:7\" # environment POLLGATE_LISTEN",
+        "url = \"http://127.0.0.1:1\" # environment POLLGATE_UPSTREAM",
+        "admin = \"off\" # flag --admin",
+        "capacity = \"64MiB\"",
+    ] {
+        assert!(said.out.lines().any(|told| told == line), "{}", said.out);
+    }
+}
+
+#[test]
+fn what_is_hardly_meant_is_warned_of_and_exit_0() {
+    let said = run(
+        &["check", "--upstream", "https://octopusx.ai/v1"],
+        &[
+            ("POLLGATE_ADMIN", "0.0.0.0:9090"),
+            ("POLLGATE_LISTEN__ADMIN_PUBLIC", "true"),
+        ],
+    );
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    let lines: Vec<_> = said.err.lines().collect();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    for told in [
+        "pollgate: warning: flag --upstream: upstream.url: ends in /v1",
+        "pollgate: warning: environment POLLGATE_ADMIN: listen.admin: 0.0.0.0:9090 is reachable",
+    ] {
+        assert!(lines.iter().any(|line| line.starts_with(told)), "{lines:?}");
+    }
+}
+
+#[test]
+fn check_speaks_json_to_programs() {
+    let read = |said: &Said| -> serde_json::Value {
+        assert_eq!(said.err, "");
+        serde_json::from_str(&said.out).expect("JSON")
+    };
+    let arguments = ["check", "--format", "json", "--listen", "127.0.0.1:7"];
+    let good = run(
+        &arguments,
+        &[("HTTPS_PROXY", "http://me:hunter2@proxy.test:1")],
+    );
+    assert_eq!(good.code, Some(0));
+    let told = read(&good);
+    assert_eq!(told["valid"], true);
+    assert_eq!(told["settings"]["listen"]["address"], "127.0.0.1:7");
+    assert_eq!(told["settings"]["cache"]["adaptive"], true);
+    assert_eq!(told["origins"]["listen.address"], "flag --listen");
+    assert_eq!(told["warnings"], serde_json::json!([]));
+    assert_eq!(
+        told["proxy"],
+        "http://proxy.test:1 (environment HTTPS_PROXY)"
+    );
+    assert!(!good.out.contains("hunter2"));
+
+    let bad = run(
+        &arguments,
+        &[
+            ("POLLGATE_LOG__LEVEL", "loud"),
+            ("POLLGATE_CACHE__CAPACITY", "much"),
+        ],
+    );
+    assert_eq!(bad.code, Some(2));
+    let told = read(&bad);
+    assert_eq!(told["valid"], false);
+    let errors = told["errors"].as_array().expect("a list");
+    assert_eq!(errors.len(), 2, "{errors:?}");
+
+    let missing = [("POLLGATE_UPSTREAM__CA_FILE", "no-such.pem")];
+    let missing = run(&arguments, &missing);
+    assert_eq!(missing.code, Some(2));
+    let told = read(&missing);
+    let error = told["errors"][0].as_str().expect("a text");
+    assert!(
+        error.starts_with("environment POLLGATE_UPSTREAM__CA_FILE: upstream.ca_file: got"),
+        "{error}"
+    );
+}
+
+/// Written anew with `POLLGATE_WRITE_SCHEMA=1 cargo test --test it schema`.
+#[test]
+fn the_schema_for_editors_is_that_of_the_program() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/pollgate.schema.json");
+    let schema = pollgate::config::schema().expect("is written");
+    if std::env::var_os("POLLGATE_WRITE_SCHEMA").is_some() {
+        fs::write(&file, &schema).unwrap();
+    }
+    let shipped = fs::read_to_string(&file).expect("is there");
+    assert_eq!(shipped, schema);
+
+    // Every default is one that its own schema takes.
+    let schema: serde_json::Value = serde_json::from_str(&schema).unwrap();
+    let mut patterns = 0;
+    for (name, section) in schema["properties"].as_object().unwrap() {
+        for (key, value) in section["properties"].as_object().unwrap() {
+            let Some(default) = value.get("default") else {
+                continue;
+            };
+            if let Some(pattern) = value["pattern"].as_str() {
+                let text = default.as_str().expect("a text");
+                let pattern = regex_lite::Regex::new(pattern).expect("a pattern");
+                assert!(pattern.is_match(text), "{name}.{key}: {text}");
+                assert!(!pattern.is_match("soon"), "{name}.{key}");
+                patterns += 1;
+            }
+            if let Some(choices) = value["enum"].as_array() {
+                assert!(choices.contains(default), "{name}.{key}");
+            }
+        }
+    }
+    assert!(patterns > 10, "only {patterns}");
 }
 
 #[test]
@@ -224,10 +378,33 @@ fn help_and_version_answer_on_standard_output() {
     ] {
         assert!(help.out.contains(word), "{word}: {}", help.out);
     }
-    assert_eq!(
-        run(&["--version"], &[]).out.trim(),
-        concat!("pollgate ", env!("CARGO_PKG_VERSION"))
+    let version = run(&["--version"], &[]).out;
+    let rest = version
+        .trim()
+        .strip_prefix(concat!("pollgate ", env!("CARGO_PKG_VERSION")))
+        .expect("the version");
+    // A release names its commit, where the build knew it.
+    let commit = rest.trim().trim_start_matches('(').trim_end_matches(')');
+    assert!(
+        rest.is_empty() || (commit.len() == 12 && u64::from_str_radix(commit, 16).is_ok()),
+        "{version}"
     );
+    assert!(!cfg!(debug_assertions) || rest.is_empty(), "{version}");
+}
+
+#[test]
+fn a_command_offers_only_what_it_uses() {
+    for (arguments, offered) in [
+        (&["health", "--listen", "127.0.0.1:1"][..], false),
+        (&["health", "--upstream", "http://a.test"], false),
+        (&["health", "--config", "no-such.toml"], true),
+        (&["serve", "--format", "json"], false),
+    ] {
+        let said = run(arguments, &[]);
+        assert_eq!(said.code, Some(2), "{arguments:?}");
+        let refused = said.err.contains("unexpected argument");
+        assert_eq!(refused, !offered, "{arguments:?}: {}", said.err);
+    }
 }
 
 #[test]
@@ -257,6 +434,23 @@ fn completions_complete() {
         assert!(commands.split_whitespace().any(|word| word == command));
     }
     assert!(offered("simulate", 2).contains("--lifetime"));
+    // Files and folders are offered where they are meant, and nowhere else.
+    let beside = |flag: &str, word: &str| {
+        let script = format!(
+            r#"compopt() {{ :; }}; source "$0"; cd "$1"; COMP_WORDS=(pollgate serve {flag} "{word}"); COMP_CWORD=3; _pollgate pollgate "{word}" {flag}; echo "${{COMPREPLY[@]}}""#
+        );
+        let output = std::process::Command::new("bash")
+            .args(["-euc", &script])
+            .args([&file, folder.path()])
+            .output()
+            .expect("bash runs");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    fs::write(folder.path().join("my.toml"), "").unwrap();
+    assert!(beside("--config", "my").contains("my.toml"));
+    for flag in ["--listen", "--admin", "--upstream"] {
+        assert!(!beside(flag, "my").contains("my.toml"), "{flag}");
+    }
 }
 
 #[test]
@@ -264,17 +458,66 @@ fn every_command_has_a_manual_page_that_troff_understands() {
     let folder = tempfile::tempdir().unwrap();
     let printed = run(&["man"], &[]);
     assert_eq!((printed.code, printed.err.as_str()), (Some(0), ""));
-    let written = run(&["man", folder.path().to_str().unwrap()], &[]);
-    assert_eq!((written.code, written.out.as_str()), (Some(0), ""));
-    let pages: Vec<_> = fs::read_dir(folder.path())
+    // The folder is made where there is none.
+    let pages = folder.path().join("share/man");
+    let written = run(&["man", pages.to_str().unwrap()], &[]);
+    assert_eq!(
+        (written.code, written.out.as_str()),
+        (Some(0), ""),
+        "{}",
+        written.err
+    );
+    let read = |name: &str| fs::read_to_string(pages.join(name)).unwrap();
+    let main = read("pollgate.1");
+    assert_eq!(main, printed.out);
+    for name in [
+        "pollgate.1",
+        "pollgate-serve.1",
+        "pollgate-check.1",
+        "pollgate-health.1",
+    ] {
+        for section in [
+            "OPTIONS",
+            "FILES",
+            "ENVIRONMENT",
+            "\"EXIT STATUS\"",
+            "\"SEE ALSO\"",
+        ] {
+            let heading = format!(".SH {section}\n");
+            assert!(read(name).contains(&heading), "{name}: {section}");
+        }
+    }
+    assert!(read("pollgate-simulate.1").contains(".SH \"EXIT STATUS\"\n"));
+    // pollgate.toml(5) is made of the shipped file.
+    let configuration = read("pollgate.toml.5");
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/pollgate.toml");
+    for line in fs::read_to_string(shipped).unwrap().lines() {
+        let line = line.trim_start_matches("# ");
+        if let Some((key, _)) = line.split_once(" = ").filter(|_| line.contains(" # ")) {
+            assert!(
+                configuration.contains(&format!("\\fB{key}\\fR = ")),
+                "{key}"
+            );
+        }
+    }
+    let in_the_way = folder.path().join("file");
+    fs::write(&in_the_way, "").unwrap();
+    let refused = run(&["man", in_the_way.to_str().unwrap()], &[]);
+    assert_eq!(refused.code, Some(1));
+    assert!(
+        refused.err.contains(in_the_way.to_str().unwrap()),
+        "{}",
+        refused.err
+    );
+
+    let pages: Vec<_> = fs::read_dir(&pages)
         .unwrap()
         .map(|page| page.unwrap().path())
         .collect();
     assert!(pages.len() >= 5, "{pages:?}");
-    let main = fs::read_to_string(folder.path().join("pollgate.1")).unwrap();
-    assert_eq!(main, printed.out);
     for command in ["serve", "check", "demo", "simulate"] {
-        assert!(folder.path().join(format!("pollgate-{command}.1")).exists());
+        let name = format!("pollgate-{command}.1");
+        assert!(pages.iter().any(|page| page.ends_with(&name)), "{name}");
     }
     // Without troff, the formatter's own tests have to suffice.
     let troff = std::process::Command::new("groff")

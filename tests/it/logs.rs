@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::support::text_format::{self, Sample};
-use crate::support::{Gateway, Reading, Reply, Upstream, eventually, row};
+use crate::support::{Gateway, Reading, Reply, Upstream, binary, eventually, row};
 
 const SECRET_URL: &str = r#"{"code":"success","data":{"task_id":"t","status":"SUCCESS","properties":{"input":"secret-prompt"},"result_url":"https://cdn.example.com/secret-path.mp4?X-Amz-Signature=secret-signature"}}"#;
 
@@ -71,6 +71,135 @@ async fn an_event_is_a_sample_and_any_other_line_a_comment() {
         )),
         "{first}"
     );
+}
+
+#[tokio::test]
+async fn the_start_says_what_runs_from_which_file_and_what_is_hardly_meant() {
+    let upstream = Upstream::saying(row("SUCCESS")).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pollgate.toml");
+    std::fs::write(&file, "[log]\nsnapshot = \"off\"\n").unwrap();
+    let gateway = Gateway::with_file(&format!("{}/v1", upstream.url()), &file).await;
+    eventually("the lines", async || gateway.log().len() >= 4).await;
+    let log = gateway.log();
+    let version = env!("CARGO_PKG_VERSION");
+    for (line, told) in log.iter().zip([
+        format!("INFO pollgate listening on {}, upstream {}/v1", gateway.address, upstream.url()),
+        format!("INFO pollgate admin listening on {}", gateway.admin),
+        format!("INFO pollgate version {version}, configuration file {}", file.display()),
+        "WARN pollgate flag --upstream: upstream.url: ends in /v1, which the paths of clients begin with: upstream will be asked for /v1/v1/…".to_owned(),
+    ]) {
+        assert!(line.ends_with(&told), "{line}: {told}");
+    }
+    let without = Gateway::start(&upstream.url(), &[]).await;
+    let told = format!("INFO pollgate version {version}, no configuration file");
+    eventually("the version", async || {
+        without.log().iter().any(|line| line.ends_with(&told))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_upstream_that_redirects_polls_is_warned_of_once() {
+    let upstream = Upstream::start(|_| {
+        Reply::new(301, "text/html", "").with("location", "https://other.test/v1/videos/t?key=x")
+    })
+    .await;
+    let mut gateway = Gateway::start(&upstream.url(), &[]).await;
+    for task in ["a", "b", "c"] {
+        assert_eq!(gateway.get(&format!("/v1/videos/{task}")).await.status, 502);
+    }
+    gateway.signal("-TERM");
+    gateway.ended().await;
+    let log = gateway.log();
+    let warnings: Vec<_> = log.iter().filter(|line| line.contains(" WARN ")).collect();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    let told =
+        "upstream redirects status polls to https://other.test/v1/videos/t; set upstream.url";
+    assert!(warnings[0].contains(told), "{warnings:?}");
+}
+
+#[tokio::test]
+async fn the_line_of_an_error_names_it() {
+    let upstream = Upstream::start(|_| Reply::new(200, "text/html", "<html>")).await;
+    let gateway = Gateway::start(&upstream.url(), &[("log.requests", "all")]).await;
+    assert_eq!(gateway.get("/v1/videos/t").await.status, 502);
+    let cached = [("cache-control", "only-if-cached")];
+    gateway.client.get("/v1/videos/t", "sk-test", &cached).await;
+    upstream.now(|_| Reply::json(row("SUCCESS")));
+    gateway.get("/v1/videos/t").await;
+    upstream.now(|_| Reply::new(404, "application/json", "{}"));
+    gateway.get("/v1/models").await;
+    lines_about_requests(&gateway, 4).await;
+    let told: Vec<_> = request_samples(&gateway)
+        .into_iter()
+        .map(|mut sample| (sample.labels["code"].clone(), sample.labels.remove("error")))
+        .collect();
+    let told: Vec<_> = told
+        .iter()
+        .map(|(code, error)| (code.as_str(), error.as_deref()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("502", Some("upstream_invalid")),
+            ("504", Some("not_cached")),
+            ("200", None),
+            ("404", None),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn the_journal_is_given_the_priority_of_each_line_and_nothing_else_is() {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let upstream = Upstream::saying(row("SUCCESS")).await;
+    let folder = tempfile::tempdir().unwrap();
+    for (format, is_journal) in [
+        ("prometheus", true),
+        ("json", true),
+        ("text", true),
+        ("prometheus", false),
+    ] {
+        let stream = std::fs::File::create(folder.path().join("stream")).unwrap();
+        let about = stream.metadata().unwrap();
+        let inode = about.ino() + u64::from(!is_journal);
+        let mut child = binary()
+            .args(["--listen", "127.0.0.1:0", "--admin", "off"])
+            .args(["--upstream", &format!("{}/v1", upstream.url())])
+            .env("POLLGATE_LOG__FORMAT", format)
+            .env("JOURNAL_STREAM", format!("{}:{inode}", about.dev()))
+            .stdout(stream)
+            .spawn()
+            .unwrap();
+        let log = || std::fs::read_to_string(folder.path().join("stream")).unwrap();
+        eventually("the warning", async || log().contains("ends in /v1")).await;
+        let pid = child.id().to_string();
+        let sent = std::process::Command::new("kill")
+            .args(["-TERM", &pid])
+            .status();
+        assert!(sent.unwrap().success());
+        eventually("the end", async || child.try_wait().unwrap().is_some()).await;
+        let log = log();
+        // The last snapshot has its lines, too.
+        let snapshot = log
+            .lines()
+            .filter(|line| line.contains("pollgate_build_info"));
+        assert!(snapshot.count() > 0, "{log}");
+        for line in log.lines() {
+            let priority = line.get(..3).unwrap_or_default();
+            let expected = match is_journal {
+                false => {
+                    assert!(!line.starts_with('<'), "{line}");
+                    continue;
+                }
+                true if line.contains("WARN") => "<4>",
+                true => "<6>",
+            };
+            assert_eq!(priority, expected, "{line}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -47,6 +47,7 @@ mod tls;
 mod upgrades;
 mod upstream_failures;
 mod upstream_h2;
+mod upstream_reasons;
 mod waiting;
 mod wire;
 mod writes;

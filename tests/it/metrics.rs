@@ -75,6 +75,124 @@ async fn every_metric_of_the_contract_moves() {
     assert!(gateway.metric("pollgate_cache_bytes").await > 100.0);
 }
 
+/// Polls that were answered, and those of them that made no upstream request.
+async fn polls(gateway: &Gateway) -> (f64, f64) {
+    let metrics = get(gateway.admin, "/metrics").await;
+    let samples = text_format::read(metrics.text().lines()).expect("a valid document");
+    let is_poll = |labels: &std::collections::BTreeMap<String, String>| {
+        labels.get("route").is_some_and(|route| route != "forward")
+    };
+    let of = |name: &'static str| samples.iter().filter(move |sample| sample.name == name);
+    let all = of("pollgate_requests_total").filter(|sample| is_poll(&sample.labels));
+    let avoided = of("pollgate_upstream_polls_avoided_total");
+    (
+        all.map(|sample| sample.value).sum(),
+        avoided.map(|sample| sample.value).sum(),
+    )
+}
+
+async fn counted(gateway: &Gateway, what: &str, expected: (f64, f64)) {
+    eventually(what, async || polls(gateway).await.0 >= expected.0).await;
+    assert_eq!(polls(gateway).await, expected, "{what}");
+}
+
+#[tokio::test]
+async fn a_poll_is_avoided_where_it_made_no_upstream_request_however_it_was_answered() {
+    let upstream = Upstream::saying(row("IN_PROGRESS")).await;
+    let settings = [
+        ("cache.in_flight_ttl", "50ms"),
+        ("cache.adaptive", "false"),
+        ("log.requests", "all"),
+    ];
+    let gateway = Gateway::start(&upstream.url(), &settings).await;
+    let client = gateway.client.clone();
+    let poll = |headers: &'static [(&'static str, &'static str)]| {
+        let client = client.clone();
+        tokio::spawn(async move { client.get("/v1/videos/t", "sk-test", headers).await })
+    };
+    let waiting = async |count: f64| {
+        eventually("they wait", async || {
+            gateway.metric("pollgate_waiters ").await == count
+        })
+        .await;
+    };
+
+    // One asks, two share; one of these goes away before there is an answer.
+    upstream.close_gate();
+    let asking = poll(&[]);
+    upstream.was_asked(1).await;
+    let (staying, leaving) = (poll(&[]), poll(&[]));
+    waiting(3.0).await;
+    leaving.abort();
+    counted(&gateway, "the one that left", (1.0, 1.0)).await;
+    upstream.let_pass(1);
+    for answer in [asking, staying] {
+        assert_eq!(answer.await.unwrap().status, 200);
+    }
+    counted(&gateway, "the one that shared", (3.0, 2.0)).await;
+    // Refused by its own header.
+    let new = [("cache-control", "only-if-cached")];
+    client.get("/v1/videos/new", "sk-test", &new).await;
+    counted(&gateway, "the one not cached", (4.0, 3.0)).await;
+
+    // Upstream fails: one asks in vain, the other waited for it; both get the last known state.
+    let no_cache: &[_] = &[("cache-control", "no-cache")];
+    upstream.now(|_| Reply::new(500, "application/json", "{}"));
+    let asking = poll(no_cache);
+    upstream.was_asked(2).await;
+    let sharing = poll(no_cache);
+    waiting(2.0).await;
+    upstream.let_pass(1);
+    for answer in [asking, sharing] {
+        let answer = answer.await.unwrap();
+        assert!(answer.header("cache-status").contains("stale_if_error"));
+    }
+    counted(&gateway, "stale", (6.0, 4.0)).await;
+
+    // A held poll asks more than once, and is one poll that did.
+    upstream.let_pass(1000);
+    upstream.now(|_| Reply::json(row("IN_PROGRESS")));
+    let asked = upstream.count();
+    let held = poll(&[("prefer", "wait=60"), ("cache-control", "no-cache")]);
+    upstream.was_asked(asked + 3).await;
+    assert_eq!(polls(&gateway).await, (6.0, 4.0), "it is not over");
+    upstream.now(|_| Reply::json(row("SUCCESS")));
+    assert_eq!(held.await.unwrap().json()["status"], "completed");
+    counted(&gateway, "the held one", (7.0, 4.0)).await;
+}
+
+#[tokio::test]
+async fn an_upstream_that_is_down_or_asked_for_a_pause_shows_in_a_gauge() {
+    let upstream = Upstream::saying(row("IN_PROGRESS")).await;
+    let gateway = Gateway::start(&upstream.url(), &[("cache.in_flight_ttl", "0s")]).await;
+    let gauges = async || {
+        let up = gateway.metric("pollgate_upstream_up ").await;
+        (up, gateway.metric("pollgate_upstream_paused ").await)
+    };
+    assert_eq!(gauges().await, (1.0, 0.0));
+    // Names no caller: it is for everyone.
+    upstream.now(|_| Reply::new(429, "text/html", "slow down").with("retry-after", "60"));
+    gateway.get("/v1/videos/t").await;
+    assert_eq!(gauges().await, (1.0, 1.0));
+
+    let upstream = Upstream::start(|_| Reply::new(502, "text/html", "<html>")).await;
+    let gateway = Gateway::start(&upstream.url(), &[]).await;
+    // One task that fails is no outage.
+    let task = std::cell::Cell::new(0);
+    eventually("it is down", async || {
+        task.set(task.get() + 1);
+        gateway.get(&format!("/v1/videos/t{}", task.get())).await;
+        gateway.metric("pollgate_upstream_up ").await == 0.0
+    })
+    .await;
+    upstream.now(|_| Reply::json(row("SUCCESS")));
+    eventually("it is up again", async || {
+        gateway.get("/v1/videos/t").await;
+        gateway.metric("pollgate_upstream_up ").await == 1.0
+    })
+    .await;
+}
+
 /// The identity of each series: name and labels.
 async fn series(gateway: &Gateway) -> BTreeSet<String> {
     let metrics = get(gateway.admin, "/metrics").await;

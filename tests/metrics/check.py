@@ -30,6 +30,8 @@ METRICS = {
     "pollgate_upstream_requests": "counter",
     "pollgate_upstream_duration_seconds": "histogram",
     "pollgate_upstream_polls_avoided": "counter",
+    "pollgate_upstream_up": "gauge",
+    "pollgate_upstream_paused": "gauge",
     "pollgate_cache_entries": "gauge",
     "pollgate_cache_bytes": "gauge",
     "pollgate_cache_evictions": "counter",
@@ -38,6 +40,13 @@ METRICS = {
     "pollgate_connections": "gauge",
     "pollgate_log_lines_dropped": "counter",
     "pollgate_build_info": "gauge",
+    "process_cpu_seconds": "counter",
+    "process_open_fds": "gauge",
+    "process_max_fds": "gauge",
+    "process_virtual_memory_bytes": "gauge",
+    "process_resident_memory_bytes": "gauge",
+    "process_threads": "gauge",
+    "process_start_time_seconds": "gauge",
 }
 
 

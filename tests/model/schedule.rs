@@ -445,6 +445,7 @@ fn begin(
         at: Instant::now(),
         deadline,
         wait: None,
+        asked: pollgate::request::query::AskedUpstream::default(),
     };
     (poll, query)
 }

@@ -172,6 +172,7 @@ impl Gateway {
             at: now,
             deadline: now + self.timeout,
             wait: None,
+            asked: pollgate::request::query::AskedUpstream::default(),
         }
     }
 

@@ -63,7 +63,7 @@ fn the_commands_about_configuration_run_as_they_stand() {
     let checks = commands()
         .into_iter()
         .filter(|command| command.contains("pollgate check"));
-    assert_eq!(checks.filter(|command| runs(command)).count(), 2);
+    assert_eq!(checks.filter(|command| runs(command)).count(), 3);
 }
 
 #[test]

@@ -332,7 +332,7 @@ const FIGURES: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "cli/health",
-        "PATIENCE: Duration = Duration::from_secs(2);",
+        "TIMEOUT: Duration = Duration::from_secs(2);",
         "docs/operations",
         "up to two seconds for each step",
     ),

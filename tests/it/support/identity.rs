@@ -80,6 +80,6 @@ pub(crate) fn trusting(certificates: Vec<CertificateDer<'static>>) -> ClientConf
         .with_no_client_auth()
 }
 
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+pub(crate) fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }

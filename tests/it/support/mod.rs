@@ -10,7 +10,7 @@ mod wire;
 
 pub(crate) use client::{Answer, Client, get};
 pub(crate) use gateway::{Gateway, Reading, binary};
-pub(crate) use identity::{Identity, trusting};
+pub(crate) use identity::{Identity, provider, trusting};
 pub(crate) use upstream::{Reply, Upstream};
 pub(crate) use wire::{Raw, Wire};
 
