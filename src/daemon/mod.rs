@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::Admin;
 use crate::config::Config;
 use crate::gateway::{Gateway, Problem};
-use crate::server::{self, Keeping, TlsIdentity};
+use crate::server::{self, ServerOptions, TlsIdentity};
 use crate::telemetry::{self, Exposition};
 
 pub use self::problem::StartProblem;
@@ -33,7 +33,7 @@ pub struct Bound {
     gateway: Gateway,
     clients: Door,
     admin: Option<Door>,
-    keeping: Keeping,
+    options: ServerOptions,
     config: Config,
 }
 
@@ -70,7 +70,7 @@ impl Bound {
     /// As with [`Bound::new`], or a socket that was passed in cannot be used.
     pub async fn with_sockets(config: Config, passed: Passed) -> Result<Self, StartProblem> {
         let (gateway, tls) = Self::examine(&config)?;
-        let keeping = Keeping {
+        let options = ServerOptions {
             max_connections: config.limits.max_connections.get(),
             header_timeout: config.limits.header_timeout,
             idle_timeout: config.limits.idle_timeout,
@@ -84,7 +84,7 @@ impl Bound {
             gateway,
             clients,
             admin,
-            keeping,
+            options,
             config,
         })
     }
@@ -118,7 +118,7 @@ impl Bound {
     pub fn reloader(&self) -> io::Result<Reloader> {
         Ok(Reloader {
             gateway: self.gateway.clone(),
-            tls: self.keeping.tls.clone(),
+            tls: self.options.tls.clone(),
             started: self.config.clone(),
             last: self.config.clone(),
             status: self.status()?,
@@ -144,7 +144,7 @@ impl Bound {
             gateway,
             clients,
             admin,
-            keeping,
+            options,
             config,
         } = self;
         let proxy = config.upstream.proxy.as_ref();
@@ -163,18 +163,18 @@ impl Bound {
             Some(door) => {
                 let address = door.listener.local_addr()?;
                 tracing::info!("admin listening on {address}{}", door.note("listen.admin"));
-                let keeping = Keeping {
+                let options = ServerOptions {
                     max_connections: 64,
                     drain: Duration::from_secs(1),
                     tls: None,
                     gauge: None,
-                    ..keeping.clone()
+                    ..options.clone()
                 };
                 let service = Admin::new(gateway.clone(), stop.clone(), address);
                 // It outlives the clients' listener, so that readiness can be seen while draining; but on a socket that
                 // was passed in, the next process is the one to ask.
                 let until = if door.passed { &stop } else { &drained };
-                let serving = server::serve(door.listener, service, keeping, until.clone());
+                let serving = server::serve(door.listener, service, options, until.clone());
                 Some(tokio::spawn(serving))
             }
             None => None,
@@ -192,7 +192,7 @@ impl Bound {
         notify::ready(&status);
         // Joined, for it is said even where nothing is under way and the end comes at once.
         let (served, ()) = tokio::join!(
-            server::serve(clients.listener, gateway.clone(), keeping, stop.clone()),
+            server::serve(clients.listener, gateway.clone(), options, stop.clone()),
             begin_to_drain(stop, &gateway, config.limits.drain),
         );
         drained.cancel();

@@ -19,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use super::activity::Due;
-use super::conversation::Conversation;
-use super::line::{Event, Line};
-use super::watched::Watched;
-use super::{Keeping, TlsIdentity};
+use super::io::GuardedIo;
+use super::on_demand::{Event, OnDemand};
+use super::service::ConnectionService;
+use super::{ServerOptions, TlsIdentity};
 use crate::message::body::Body;
 use crate::request::inbound::{Inbound, Peer};
 
@@ -39,7 +39,7 @@ pub(super) fn run<S>(
     stream: TcpStream,
     address: SocketAddr,
     service: S,
-    keeping: Arc<Keeping>,
+    options: Arc<ServerOptions>,
     stop: CancellationToken,
     place: OwnedSemaphorePermit,
 ) -> impl Future<Output = ()> + Send + use<S>
@@ -48,26 +48,26 @@ where
         + Send
         + 'static,
 {
-    let counted = keeping.gauge.as_ref().map(crate::telemetry::Gauge::up);
+    let counted = options.gauge.as_ref().map(crate::telemetry::Gauge::up);
     // Answers are small and whole: waiting to fill a packet only costs the client 40 ms.
     let _ = stream.set_nodelay(true);
-    let tls = keeping.tls.clone();
+    let tls = options.tls.clone();
     let peer = Peer {
         address,
         tls: tls.is_some(),
     };
-    let conversation = Conversation::new(service, peer, keeping, (place, counted));
+    let connection = ConnectionService::new(service, peer, options, (place, counted));
     match tls {
-        None => Either::Left(converse(stream, conversation, stop)),
+        None => Either::Left(drive(stream, connection, stop)),
         // Boxed: a TLS session is large, and connections without one should not pay for it.
-        Some(tls) => Either::Right(Box::pin(converse_tls(stream, tls, conversation, stop))),
+        Some(tls) => Either::Right(Box::pin(drive_tls(stream, tls, connection, stop))),
     }
 }
 
-async fn converse_tls<S>(
+async fn drive_tls<S>(
     stream: TcpStream,
     tls: TlsIdentity,
-    conversation: Arc<Conversation<S>>,
+    connection: Arc<ConnectionService<S>>,
     stop: CancellationToken,
 ) where
     S: Service<Inbound, Response = Response<Body>, Error = Infallible, Future: Send>
@@ -75,45 +75,46 @@ async fn converse_tls<S>(
         + 'static,
 {
     let handshake = tls.acceptor().accept(stream);
-    match timeout(conversation.keeping.header_timeout, handshake).await {
-        Ok(Ok(stream)) => converse(stream, conversation, stop).await,
+    match timeout(connection.options.header_timeout, handshake).await {
+        Ok(Ok(stream)) => drive(stream, connection, stop).await,
         Ok(Err(error)) => tracing::debug!("TLS handshake failed: {error}"),
         Err(_) => tracing::debug!("TLS handshake took longer than limits.header_timeout"),
     }
 }
 
-async fn converse<T, S>(stream: T, conversation: Arc<Conversation<S>>, stop: CancellationToken)
+async fn drive<T, S>(stream: T, connection: Arc<ConnectionService<S>>, stop: CancellationToken)
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     S: Service<Inbound, Response = Response<Body>, Error = Infallible, Future: Send>
         + Send
         + 'static,
 {
-    let keeping = &conversation.keeping;
-    let idle_timeout = keeping.idle_timeout;
+    let options = &connection.options;
+    let idle_timeout = options.idle_timeout;
     let handle = {
-        let conversation = Arc::clone(&conversation);
-        service_fn(move |request| Arc::clone(&conversation).answer(request))
+        let connection = Arc::clone(&connection);
+        service_fn(move |request| Arc::clone(&connection).answer(request))
     };
-    let activity = &conversation.activity;
-    let io = Watched::new(stream, Arc::clone(activity), keeping.header_timeout);
-    let mut line = Line::new(io, handle, Arc::clone(activity));
+    let activity = &connection.activity;
+    let io = GuardedIo::new(stream, Arc::clone(activity), options.header_timeout);
+    let mut on_demand = OnDemand::new(io, handle, Arc::clone(activity));
 
     let mut patience = idle_timeout;
     let mut check = pin!(sleep_until(Instant::now() + patience));
     let (mut stopping, mut closing) = (None, false);
     loop {
         tokio::select! {
-            event = poll_fn(|cx| line.poll(cx)) => match event {
-                Event::Hurry(look) => {
-                    let look = look.min(check.deadline());
-                    check.as_mut().reset(look);
+            event = poll_fn(|cx| on_demand.poll(cx)) => match event {
+                Event::KeepAliveHot(recheck) => {
+                    let recheck = recheck.min(check.deadline());
+                    check.as_mut().reset(recheck);
+
                 }
                 Event::Over(ended) => {
                     if let Err(error) = ended {
                         tracing::debug!("a client connection broke: {error}");
                     }
-                    if let Some(body) = conversation.afterwards() {
+                    if let Some(body) = connection.afterwards() {
                         let _ = body.collect().await;
                     }
                     return;
@@ -121,10 +122,10 @@ where
             },
             () = check.as_mut() => match activity.due(idle_timeout, patience, stopping) {
                 Due::Later(next) => {
-                    if stopping.is_some() && conversation.speaks_http_2() {
-                        line.close();
+                    if stopping.is_some() && connection.speaks_http_2() {
+                        on_demand.close();
                     }
-                    check.as_mut().reset(line.look(next));
+                    check.as_mut().reset(on_demand.recheck_at(next));
                 }
                 Due::Stalled => {
                     tracing::debug!("a client took nothing for limits.idle_timeout, and is cut off");
@@ -134,19 +135,19 @@ where
                 Due::Idle if closing => return,
                 Due::Idle => {
                     closing = true;
-                    line.close();
+                    on_demand.close();
                     check.as_mut().reset(Instant::now() + FAREWELL);
                 }
             },
             () = stop.cancelled(), if stopping.is_none() => {
                 let now = Instant::now();
                 stopping = Some(now);
-                conversation.stop();
+                connection.stop();
                 // GOAWAY names the last request that is answered: nobody has to guess.
-                if conversation.speaks_http_2() {
-                    line.close();
+                if connection.speaks_http_2() {
+                    on_demand.close();
                 }
-                patience = patience.min(LAST_CALL).min(keeping.drain / 2);
+                patience = patience.min(LAST_CALL).min(options.drain / 2);
                 check.as_mut().reset(now + patience);
             }
         }
@@ -167,7 +168,7 @@ mod tests {
     /// The client's end of a connection, on which every request is answered at once.
     fn client(stop: &CancellationToken) -> DuplexStream {
         let (client, server) = duplex(4096);
-        let keeping = Keeping {
+        let options = ServerOptions {
             max_connections: 1,
             header_timeout: HEADER,
             idle_timeout: IDLE,
@@ -181,13 +182,13 @@ mod tests {
             address: ([127, 0, 0, 1], 1).into(),
             tls: false,
         };
-        let conversation = Conversation::new(
+        let connection = ConnectionService::new(
             tower::service_fn(answer),
             peer,
-            Arc::new(keeping),
+            Arc::new(options),
             (place.expect("is free"), None),
         );
-        tokio::spawn(converse(server, conversation, stop.clone()));
+        tokio::spawn(drive(server, connection, stop.clone()));
         client
     }
 

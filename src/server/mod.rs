@@ -4,14 +4,15 @@
 mod activity;
 mod bodies;
 mod connection;
-mod conversation;
+
 mod guard;
-mod line;
+mod io;
+mod on_demand;
+mod service;
 mod tls;
-mod watched;
 
 use std::convert::Infallible;
-use std::io;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,7 +49,7 @@ static LINGERING: Semaphore = Semaphore::const_new(256);
 
 /// How connections are kept.
 #[derive(Debug, Clone)]
-pub struct Keeping {
+pub struct ServerOptions {
     /// How many at once; one more is told so and closed.
     pub max_connections: usize,
     /// How long a request's head may take to arrive, and a TLS handshake to finish.
@@ -63,16 +64,16 @@ pub struct Keeping {
     pub gauge: Option<Gauge>,
 }
 
-/// Serves until `stop` is cancelled, then waits for what is under way, at most `keeping.drain`.
+/// Serves until `stop` is cancelled, then waits for what is under way, at most `options.drain`.
 ///
 /// # Errors
 /// The listener itself broke.
 pub async fn serve<S>(
     listener: TcpListener,
     service: S,
-    keeping: Keeping,
+    options: ServerOptions,
     stop: CancellationToken,
-) -> io::Result<()>
+) -> std::io::Result<()>
 where
     S: Service<Inbound, Response = Response<Body>, Error = Infallible, Future: Send>
         + Clone
@@ -88,8 +89,8 @@ where
         tracing::debug!("connections go without TCP keepalive: {error}");
     }
     let mut connections = JoinSet::new();
-    let places = Arc::new(Semaphore::new(keeping.max_connections));
-    let keeping = Arc::new(keeping);
+    let places = Arc::new(Semaphore::new(options.max_connections));
+    let options = Arc::new(options);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -114,14 +115,14 @@ where
             stream,
             address,
             service.clone(),
-            Arc::clone(&keeping),
+            Arc::clone(&options),
             stop.clone(),
             place,
         ));
     }
     drop(listener);
     let ended = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(keeping.drain, ended).await.is_err() {
+    if tokio::time::timeout(options.drain, ended).await.is_err() {
         tracing::warn!(
             "{} connections were still busy after limits.drain, and are closed now",
             connections.len()
@@ -132,12 +133,12 @@ where
 }
 
 /// The client went away between its connection and our accepting it.
-fn is_about_one_connection(error: &io::Error) -> bool {
+fn is_about_one_connection(error: &std::io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
+        std::io::ErrorKind::ConnectionRefused
+            | std::io::ErrorKind::ConnectionAborted
+            | std::io::ErrorKind::ConnectionReset
     )
 }
 

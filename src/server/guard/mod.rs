@@ -40,11 +40,11 @@ enum At {
     /// In a body of chunks.
     Chunked(Chunks),
     /// Behind a request to switch protocols that has no answer yet.
-    Undecided,
+    AwaitingSwitch,
     /// In something that is not HTTP/1.
-    Free,
+    Opaque,
     /// Behind what was not passed on.
-    Over,
+    Closed,
 }
 
 /// What is to become of bytes.
@@ -53,12 +53,12 @@ pub(super) struct Decision {
     /// So many of them may be passed on.
     pub(super) passed: usize,
     /// What the rest is.
-    pub(super) rest: Rest,
+    pub(super) remainder: Remainder,
 }
 
 /// What the bytes are that are not passed on.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Rest {
+pub(super) enum Remainder {
     /// None, or not enough to decide: to be shown again, with more behind.
     Awaited,
     /// A head that is refused.
@@ -95,38 +95,38 @@ impl Guard {
 
     /// Whether nothing is passed on before a request to switch protocols is answered.
     pub(super) fn awaits_switch(&self) -> bool {
-        matches!(self.at, At::Undecided)
+        matches!(self.at, At::AwaitingSwitch)
     }
 
     /// Whether the client may still be sending what nobody is going to read.
     pub(super) fn is_within_request(&self) -> bool {
-        matches!(self.at, At::Sized(_) | At::Chunked(_) | At::Over)
+        matches!(self.at, At::Sized(_) | At::Chunked(_) | At::Closed)
     }
 
     /// The request to switch protocols was answered.
     pub(super) fn switched(&mut self, yes: bool) {
-        self.at = if yes { At::Free } else { At::Head };
+        self.at = if yes { At::Opaque } else { At::Head };
     }
 
     /// Whether all is passed on.
-    pub(super) fn is_free(&self) -> bool {
-        matches!(self.at, At::Free)
+    pub(super) fn is_opaque(&self) -> bool {
+        matches!(self.at, At::Opaque)
     }
 
     /// Whether nothing more is passed on.
-    pub(super) fn is_over(&self) -> bool {
-        matches!(self.at, At::Over)
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(self.at, At::Closed)
     }
 
     /// Nothing more is passed on.
-    pub(super) fn end(&mut self) {
-        self.at = At::Over;
+    pub(super) fn close(&mut self) {
+        self.at = At::Closed;
     }
 
     /// Decides about bytes that follow those that were passed on.
     pub(super) fn decide(&mut self, bytes: &[u8]) -> Decision {
         let mut passed = 0;
-        let mut rest = Rest::Awaited;
+        let mut remainder = Remainder::Awaited;
         while let Some(left) = bytes.get(passed..).filter(|left| !left.is_empty()) {
             let count = match &mut self.at {
                 At::Preface => {
@@ -136,7 +136,7 @@ impl Guard {
                         continue;
                     }
                     if length == PREFACE.len() {
-                        self.at = At::Free;
+                        self.at = At::Opaque;
                         continue;
                     }
                     0
@@ -144,8 +144,8 @@ impl Guard {
                 At::Head => match self.read_head(left) {
                     Ok(count) => count,
                     Err(refused) => {
-                        self.at = At::Over;
-                        rest = Rest::Refused(refused);
+                        self.at = At::Closed;
+                        remainder = Remainder::Refused(refused);
                         0
                     }
                 },
@@ -167,20 +167,20 @@ impl Guard {
                     }
                     Err((count, why)) => {
                         passed += count;
-                        self.at = At::Over;
-                        rest = Rest::Broken(Error::BadRequest(why));
+                        self.at = At::Closed;
+                        remainder = Remainder::Broken(Error::BadRequest(why));
                         0
                     }
                 },
-                At::Free => left.len(),
-                At::Undecided | At::Over => 0,
+                At::Opaque => left.len(),
+                At::AwaitingSwitch | At::Closed => 0,
             };
             if count == 0 {
                 break;
             }
             passed += count;
         }
-        Decision { passed, rest }
+        Decision { passed, remainder }
     }
 
     /// The length of the head that is there; 0 while it is not whole.
@@ -212,7 +212,7 @@ impl Guard {
 
     fn end_of_message(&mut self) {
         self.at = if self.upgrade {
-            At::Undecided
+            At::AwaitingSwitch
         } else {
             At::Head
         };
@@ -239,9 +239,9 @@ mod tests {
             let decision = guard.decide(&held);
             passed += decision.passed;
             held.drain(..decision.passed);
-            match decision.rest {
-                Rest::Awaited => {}
-                Rest::Refused(Refused { why, .. }) | Rest::Broken(why) => {
+            match decision.remainder {
+                Remainder::Awaited => {}
+                Remainder::Refused(Refused { why, .. }) | Remainder::Broken(why) => {
                     return (passed, Some(why), guard.heads());
                 }
             }
@@ -285,7 +285,7 @@ mod tests {
             guard.switched(yes);
             let decision = guard.decide(more);
             assert_eq!(decision.passed, if yes { more.len() } else { 0 });
-            assert_eq!(decision.rest == Rest::Awaited, yes);
+            assert_eq!(decision.remainder == Remainder::Awaited, yes);
         }
     }
 

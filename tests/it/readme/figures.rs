@@ -271,8 +271,8 @@ const FIGURES: &[(&str, &str, &str, &str)] = &[
         "An index of 64 parts",
     ),
     (
-        "server/line",
-        "const QUIET: Duration = Duration::from_secs(1);",
+        "server/on_demand",
+        "const BUSY_WINDOW: Duration = Duration::from_secs(1);",
         "docs/performance",
         "that ask again within a second",
     ),

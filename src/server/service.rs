@@ -14,7 +14,7 @@ use tower::Service;
 
 use super::activity::Activity;
 use super::bodies::{Download, Upload};
-use super::{Keeping, guard};
+use super::{ServerOptions, guard};
 use crate::error::Error;
 use crate::message::body::Body;
 use crate::request::inbound::{Inbound, Interim, Peer};
@@ -22,33 +22,33 @@ use crate::sync::lock;
 use crate::telemetry::Counted;
 
 /// See the module.
-pub(super) struct Conversation<S> {
+pub(super) struct ConnectionService<S> {
     pub(super) activity: Arc<Activity>,
     /// This connection's own: what it counts on is hot in the cache of the core that serves the connection.
     service: Mutex<S>,
     peer: Peer,
-    pub(super) keeping: Arc<Keeping>,
+    pub(super) options: Arc<ServerOptions>,
     speaks_http_2: AtomicBool,
     /// Whether the next answer is the last one.
     stopping: AtomicBool,
-    /// See [`Conversation::afterwards`].
+    /// See [`ConnectionService::afterwards`].
     afterwards: Mutex<Option<Body>>,
     _admission: (OwnedSemaphorePermit, Option<Counted>),
 }
 
-impl<S> Conversation<S> {
+impl<S> ConnectionService<S> {
     /// With the connection's `admission`: its place among the connections, and its part in their number.
     pub(super) fn new(
         service: S,
         peer: Peer,
-        keeping: Arc<Keeping>,
+        options: Arc<ServerOptions>,
         admission: (OwnedSemaphorePermit, Option<Counted>),
     ) -> Arc<Self> {
         Arc::new(Self {
             activity: Activity::new(),
             service: Mutex::new(service),
             peer,
-            keeping,
+            options,
             speaks_http_2: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             afterwards: Mutex::new(None),
@@ -71,7 +71,7 @@ impl<S> Conversation<S> {
     }
 }
 
-impl<S> Conversation<S>
+impl<S> ConnectionService<S>
 where
     S: Service<Inbound, Response = Response<Body>, Error = Infallible>,
 {
@@ -90,7 +90,7 @@ where
             tracing::debug!("a client's request is refused: {why}");
         }
         let request =
-            request.map(|body| Upload::watch(body, &self.activity, self.keeping.idle_timeout));
+            request.map(|body| Upload::watch(body, &self.activity, self.options.idle_timeout));
         let speaks_http_11 = request.version() == Version::HTTP_11;
         let mut inbound = Inbound::new(request, self.peer);
         inbound.refusal = refusal;

@@ -3,7 +3,7 @@
 //!
 //! hyper's part of a connection is 16 KiB of buffers and its state. A client that polls every few seconds needs them
 //! for some microseconds each time: they are set up when a head is there, and given back with its answer. A client
-//! that asks again at once keeps them until it is quiet for [`QUIET`], so that nobody in a hurry pays for this.
+//! that asks again at once keeps them until it is quiet for [`BUSY_WINDOW`], so that nobody in a hurry pays for this.
 
 use std::convert::Infallible;
 use std::mem;
@@ -22,14 +22,14 @@ use tokio::time::Instant;
 use tower::BoxError;
 
 use super::activity::Activity;
-use super::watched::Watched;
+use super::io::GuardedIo;
 use crate::message::body::Body;
 
 /// How soon a client is in a hurry that asks again, and how long it may then be quiet before it no longer is.
-const QUIET: Duration = Duration::from_secs(1);
+const BUSY_WINDOW: Duration = Duration::from_secs(1);
 
 /// How often a client in a hurry is looked at while it has a request under way.
-const LOOK: Duration = Duration::from_secs(5);
+const RECHECK: Duration = Duration::from_secs(5);
 
 /// The most that is kept of a head, or of a body on its way, in bytes; a client that does not read costs a few of these.
 const BUFFER: usize = 64 << 10;
@@ -45,12 +45,12 @@ const MAX_HEADER_LIST: u32 = 64 * 1024;
 const MAX_SEND_BUFFER: usize = 128 * 1024;
 
 /// See the module. `H` answers the requests.
-pub(super) struct Line<T, H: Answers> {
-    speaker: Speaker<T, H>,
+pub(super) struct OnDemand<T, H: Answers> {
+    protocol: Protocol<T, H>,
     handle: H,
     activity: Arc<Activity>,
     /// Whether hyper's part stays when a request is answered.
-    hurried: bool,
+    busy: bool,
     closing: bool,
 }
 
@@ -76,38 +76,38 @@ impl<H> Answers for H where
 }
 
 /// As hyper sees it.
-type Io<T> = TokioIo<Box<Watched<T>>>;
+type Io<T> = TokioIo<Box<GuardedIo<T>>>;
 
-enum Speaker<T, H: Answers> {
+enum Protocol<T, H: Answers> {
     /// Nobody, until a request's head is there, or the end.
-    None(Box<Watched<T>>),
+    None(Box<GuardedIo<T>>),
     Http1(Box<http1::UpgradeableConnection<Io<T>, H>>),
     Http2(Box<http2::Connection<Io<T>, H, TokioExecutor>>),
     /// Nobody any more.
-    Closing(Box<Watched<T>>),
+    Closing(Box<GuardedIo<T>>),
     Over,
 }
 
 /// What happens on a line.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// Its client is in a hurry: it is to be [looked](Line::look) at when [`Event::Hurry`] is that old.
-    Hurry(Instant),
+    /// Its client is in a hurry: it is to be [looked](OnDemand::recheck_at) at when [`Event::KeepAliveHot`] is that old.
+    KeepAliveHot(Instant),
     /// It has ended.
     Over(Result<(), BoxError>),
 }
 
-impl<T, H> Line<T, H>
+impl<T, H> OnDemand<T, H>
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     H: Answers,
 {
-    pub(super) fn new(io: Watched<T>, handle: H, activity: Arc<Activity>) -> Self {
+    pub(super) fn new(io: GuardedIo<T>, handle: H, activity: Arc<Activity>) -> Self {
         Self {
-            speaker: Speaker::None(Box::new(io)),
+            protocol: Protocol::None(Box::new(io)),
             handle,
             activity,
-            hurried: false,
+            busy: false,
             closing: false,
         }
     }
@@ -115,8 +115,8 @@ where
     /// Goes on with whatever there is to do.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         loop {
-            let ended = match &mut self.speaker {
-                Speaker::None(io) => {
+            let ended = match &mut self.protocol {
+                Protocol::None(io) => {
                     if let Err(error) = ready!(io.poll_begun(cx)) {
                         return Poll::Ready(Event::Over(Err(error.into())));
                     }
@@ -124,84 +124,82 @@ where
                         self.close();
                         continue;
                     }
-                    self.speak();
-                    if self.hurried {
-                        return Poll::Ready(Event::Hurry(Instant::now() + QUIET));
+                    self.unpark();
+                    if self.busy {
+                        return Poll::Ready(Event::KeepAliveHot(Instant::now() + BUSY_WINDOW));
                     }
                     continue;
                 }
-                Speaker::Http1(connection) => match Pin::new(&mut **connection).poll(cx) {
-                    Poll::Pending
-                        if !self.hurried && !self.closing && self.activity.is_at_rest() =>
-                    {
-                        self.rest();
+                Protocol::Http1(connection) => match Pin::new(&mut **connection).poll(cx) {
+                    Poll::Pending if !self.busy && !self.closing && self.activity.is_at_rest() => {
+                        self.park();
                         continue;
                     }
                     ended => ready!(ended).map_err(Into::into),
                 },
-                Speaker::Http2(connection) => {
+                Protocol::Http2(connection) => {
                     ready!(Pin::new(&mut **connection).poll(cx)).map_err(Into::into)
                 }
-                Speaker::Closing(io) => ready!(Pin::new(io).poll_shutdown(cx)).map_err(Into::into),
-                Speaker::Over => Ok(()),
+                Protocol::Closing(io) => ready!(Pin::new(io).poll_shutdown(cx)).map_err(Into::into),
+                Protocol::Over => Ok(()),
             };
             return Poll::Ready(Event::Over(ended));
         }
     }
 
     /// When to look next at a connection that is left alone until then.
-    pub(super) fn look(&mut self, then: Instant) -> Instant {
-        if !self.hurried {
+    pub(super) fn recheck_at(&mut self, then: Instant) -> Instant {
+        if !self.busy {
             return then;
         }
         let now = Instant::now();
-        let quiet = self.activity.idle_since().map(|since| since + QUIET);
-        self.hurried = quiet.is_none_or(|quiet| quiet > now);
+        let quiet = self.activity.idle_since().map(|since| since + BUSY_WINDOW);
+        self.busy = quiet.is_none_or(|quiet| quiet > now);
         match quiet {
             Some(quiet) if quiet <= now => then,
             Some(quiet) => then.min(quiet),
-            None => then.min(now + LOOK),
+            None => then.min(now + RECHECK),
         }
     }
 
     /// Says goodbye as the protocol has it; a request that is under way is still answered.
     pub(super) fn close(&mut self) {
         self.closing = true;
-        match &mut self.speaker {
-            Speaker::Http1(connection) => Pin::new(&mut **connection).graceful_shutdown(),
-            Speaker::Http2(connection) => Pin::new(&mut **connection).graceful_shutdown(),
-            Speaker::None(_) => {
-                if let Speaker::None(io) = mem::replace(&mut self.speaker, Speaker::Over) {
-                    self.speaker = Speaker::Closing(io);
+        match &mut self.protocol {
+            Protocol::Http1(connection) => Pin::new(&mut **connection).graceful_shutdown(),
+            Protocol::Http2(connection) => Pin::new(&mut **connection).graceful_shutdown(),
+            Protocol::None(_) => {
+                if let Protocol::None(io) = mem::replace(&mut self.protocol, Protocol::Over) {
+                    self.protocol = Protocol::Closing(io);
                 }
             }
-            Speaker::Closing(_) | Speaker::Over => {}
+            Protocol::Closing(_) | Protocol::Over => {}
         }
     }
 
-    fn speak(&mut self) {
-        let Speaker::None(io) = mem::replace(&mut self.speaker, Speaker::Over) else {
+    fn unpark(&mut self) {
+        let Protocol::None(io) = mem::replace(&mut self.protocol, Protocol::Over) else {
             return;
         };
         let handle = self.handle.clone();
-        self.hurried = self.activity.rested_less_than(QUIET);
-        self.speaker = if io.speaks_http_2() {
-            Speaker::Http2(Box::new(http2().serve_connection(TokioIo::new(io), handle)))
+        self.busy = self.activity.rested_less_than(BUSY_WINDOW);
+        self.protocol = if io.speaks_http_2() {
+            Protocol::Http2(Box::new(http2().serve_connection(TokioIo::new(io), handle)))
         } else {
             let connection = http1().serve_connection(TokioIo::new(io), handle);
-            Speaker::Http1(Box::new(connection.with_upgrades()))
+            Protocol::Http1(Box::new(connection.with_upgrades()))
         };
     }
 
     /// hyper has nothing: no byte that is not answered, and no byte of an answer.
-    fn rest(&mut self) {
-        let Speaker::Http1(connection) = mem::replace(&mut self.speaker, Speaker::Over) else {
+    fn park(&mut self) {
+        let Protocol::Http1(connection) = mem::replace(&mut self.protocol, Protocol::Over) else {
             return;
         };
         // None where another protocol has it, which is no rest.
         if let Some(parts) = connection.into_parts() {
             debug_assert!(parts.read_buf.is_empty(), "not at rest");
-            self.speaker = Speaker::None(parts.io.into_inner());
+            self.protocol = Protocol::None(parts.io.into_inner());
         }
     }
 }
@@ -243,14 +241,14 @@ mod tests {
 
     /// A client, and the line it is on. Each answer waits for the gate, then has this many bytes; `reads` is whether
     /// requests' bodies are read before.
-    fn line(
+    fn connect(
         gate: &'static Semaphore,
         size: usize,
         reads: bool,
-    ) -> (DuplexStream, Line<DuplexStream, impl Answers>) {
+    ) -> (DuplexStream, OnDemand<DuplexStream, impl Answers>) {
         let (client, server) = duplex(4096);
         let activity = Activity::new();
-        let watched = Watched::new(server, Arc::clone(&activity), PATIENCE);
+        let io = GuardedIo::new(server, Arc::clone(&activity), PATIENCE);
         let on_it = Arc::clone(&activity);
         let handle = service_fn(move |request: Request<Incoming>| {
             let activity = Arc::clone(&on_it);
@@ -269,14 +267,14 @@ mod tests {
                 Ok(Response::new(Body::full(vec![b'.'; size])))
             }
         });
-        (client, Line::new(watched, handle, activity))
+        (client, OnDemand::new(io, handle, activity))
     }
 
     fn open_gate() -> &'static Semaphore {
         Box::leak(Box::new(Semaphore::new(1000)))
     }
 
-    impl<H: Answers> Line<DuplexStream, H> {
+    impl<H: Answers> OnDemand<DuplexStream, H> {
         /// Goes on until there is nothing left to do; says what has happened.
         async fn settle(&mut self) -> Option<Event> {
             timeout(Duration::from_millis(1), poll_fn(|cx| self.poll(cx)))
@@ -284,8 +282,8 @@ mod tests {
                 .ok()
         }
 
-        fn rests(&self) -> bool {
-            matches!(self.speaker, Speaker::None(_))
+        fn is_parked(&self) -> bool {
+            matches!(self.protocol, Protocol::None(_))
         }
     }
 
@@ -304,58 +302,69 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn hyper_comes_with_a_head_and_goes_with_its_answer() {
-        let (mut client, mut line) = line(open_gate(), 3, true);
-        assert!(line.settle().await.is_none() && line.rests(), "before");
+        let (mut client, mut connection) = connect(open_gate(), 3, true);
+        assert!(
+            connection.settle().await.is_none() && connection.is_parked(),
+            "before"
+        );
         let upload = "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc";
         let chunks =
             "POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n";
         for asked in [ASK, upload, chunks, ASK] {
-            advance(2 * QUIET).await;
+            advance(2 * BUSY_WINDOW).await;
             let (half, rest) = asked.split_at(15);
             write(&mut client, half).await;
-            assert!(line.settle().await.is_none() && line.rests(), "half a head");
+            assert!(
+                connection.settle().await.is_none() && connection.is_parked(),
+                "half a head"
+            );
             write(&mut client, rest).await;
-            assert!(line.settle().await.is_none());
-            assert!(line.rests(), "{asked}");
+            assert!(connection.settle().await.is_none());
+            assert!(connection.is_parked(), "{asked}");
             assert_eq!(answers(&mut client).await, 1);
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_client_in_a_hurry_keeps_it_until_it_is_quiet() {
-        let (mut client, mut line) = line(open_gate(), 3, true);
+        let (mut client, mut connection) = connect(open_gate(), 3, true);
         write(&mut client, ASK).await;
-        assert!(line.settle().await.is_none() && line.rests(), "the first");
-        advance(QUIET / 2).await;
+        assert!(
+            connection.settle().await.is_none() && connection.is_parked(),
+            "the first"
+        );
+        advance(BUSY_WINDOW / 2).await;
         write(&mut client, ASK).await;
-        let due = Instant::now() + QUIET;
-        assert!(matches!(line.settle().await, Some(Event::Hurry(look)) if look == due));
+        let due = Instant::now() + BUSY_WINDOW;
+        assert!(
+            matches!(connection.settle().await, Some(Event::KeepAliveHot(recheck)) if recheck == due)
+        );
         for _ in 0..5 {
-            assert!(line.settle().await.is_none() && !line.rests());
-            advance(QUIET / 2).await;
+            assert!(connection.settle().await.is_none() && !connection.is_parked());
+            advance(BUSY_WINDOW / 2).await;
             let later = Instant::now() + PATIENCE;
-            let next = line.look(later);
+            let next = connection.recheck_at(later);
             assert!(next > Instant::now() && next < later, "is not yet quiet");
             write(&mut client, ASK).await;
         }
-        assert!(line.settle().await.is_none());
-        advance(QUIET).await;
+        assert!(connection.settle().await.is_none());
+        advance(BUSY_WINDOW).await;
         let later = Instant::now() + PATIENCE;
-        assert_eq!(line.look(later), later);
-        assert!(line.settle().await.is_none() && line.rests());
+        assert_eq!(connection.recheck_at(later), later);
+        assert!(connection.settle().await.is_none() && connection.is_parked());
         assert_eq!(answers(&mut client).await, 7);
     }
 
     #[tokio::test(start_paused = true)]
     async fn pipelined_requests_are_all_answered_before_it_rests() {
         for count in [2, 40] {
-            let (mut client, mut line) = line(open_gate(), 3, true);
+            let (mut client, mut connection) = connect(open_gate(), 3, true);
             let (half, rest) = ASK.split_at(15);
             write(&mut client, &(ASK.repeat(count) + half)).await;
-            assert!(line.settle().await.is_none());
-            assert!(!line.rests(), "hyper has asked for the half one");
+            assert!(connection.settle().await.is_none());
+            assert!(!connection.is_parked(), "hyper has asked for the half one");
             write(&mut client, rest).await;
-            assert!(line.settle().await.is_none() && line.rests());
+            assert!(connection.settle().await.is_none() && connection.is_parked());
             assert_eq!(answers(&mut client).await, count + 1);
         }
     }
@@ -364,64 +373,67 @@ mod tests {
     async fn nothing_under_way_is_left() {
         // No answer yet.
         let gate = Box::leak(Box::new(Semaphore::new(0)));
-        let (mut client, mut line) = line(gate, 100_000, true);
+        let (mut client, mut connection) = connect(gate, 100_000, true);
         write(&mut client, ASK).await;
-        assert!(line.settle().await.is_none() && !line.rests());
+        assert!(connection.settle().await.is_none() && !connection.is_parked());
         // One that the client takes its time with.
         gate.add_permits(1);
-        assert!(line.settle().await.is_none() && !line.rests());
+        assert!(connection.settle().await.is_none() && !connection.is_parked());
         let mut all = Vec::new();
         while !all.ends_with(&vec![b'.'; 100_000]) {
             let read = client.read_buf(&mut all).await.expect("reads");
-            assert!(read > 0 && line.settle().await.is_none());
+            assert!(read > 0 && connection.settle().await.is_none());
         }
-        assert!(line.rests());
+        assert!(connection.is_parked());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_was_not_read_to_its_end_is_no_rest() {
-        let (mut client, mut line) = line(open_gate(), 3, false);
+        let (mut client, mut connection) = connect(open_gate(), 3, false);
         let upload = "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc";
         write(&mut client, upload).await;
-        assert!(line.settle().await.is_none() && !line.rests());
+        assert!(connection.settle().await.is_none() && !connection.is_parked());
         write(&mut client, ASK).await;
-        assert!(line.settle().await.is_none() && line.rests());
+        assert!(connection.settle().await.is_none() && connection.is_parked());
         assert_eq!(answers(&mut client).await, 2);
     }
 
     #[tokio::test(start_paused = true)]
     async fn either_end_may_close_it_at_rest() {
         for closes in [true, false] {
-            let (mut client, mut line) = line(open_gate(), 3, true);
+            let (mut client, mut connection) = connect(open_gate(), 3, true);
             write(&mut client, ASK).await;
-            assert!(line.settle().await.is_none() && line.rests());
+            assert!(connection.settle().await.is_none() && connection.is_parked());
             assert_eq!(answers(&mut client).await, 1);
             if closes {
                 client.shutdown().await.expect("closes");
             } else {
-                line.close();
+                connection.close();
             }
-            assert!(matches!(line.settle().await, Some(Event::Over(Ok(())))));
-            drop(line);
+            assert!(matches!(
+                connection.settle().await,
+                Some(Event::Over(Ok(())))
+            ));
+            drop(connection);
             assert_eq!(client.read(&mut [0]).await.expect("is no reset"), 0);
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn http_2_stays_what_it_is() {
-        let (mut client, mut line) = line(open_gate(), 3, true);
+        let (mut client, mut connection) = connect(open_gate(), 3, true);
         for part in [
             "PRI * HT",
             "TP/2.0\r\n\r\nSM\r\n\r\n",
             "\0\0\0\x04\0\0\0\0\0",
         ] {
             write(&mut client, part).await;
-            assert!(line.settle().await.is_none());
+            assert!(connection.settle().await.is_none());
         }
-        advance(2 * QUIET).await;
+        advance(2 * BUSY_WINDOW).await;
         let later = Instant::now() + PATIENCE;
-        assert_eq!(line.look(later), later);
-        assert!(line.settle().await.is_none());
-        assert!(matches!(line.speaker, Speaker::Http2(_)));
+        assert_eq!(connection.recheck_at(later), later);
+        assert!(connection.settle().await.is_none());
+        assert!(matches!(connection.protocol, Protocol::Http2(_)));
     }
 }

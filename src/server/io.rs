@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use super::activity::Activity;
-use super::guard::{Guard, Refused, Rest};
+use super::guard::{Guard, Refused, Remainder};
 use super::{LINGER, MAX_LEFTOVERS};
 use crate::error::Error;
 use crate::message::flatten;
@@ -32,7 +32,7 @@ const PIECE: usize = 4096;
 const EARLY: usize = 16 * 1024;
 
 /// See the module.
-pub(super) struct Watched<T> {
+pub(super) struct GuardedIo<T> {
     io: T,
     activity: Arc<Activity>,
     header_timeout: Duration,
@@ -55,7 +55,7 @@ pub(super) struct Watched<T> {
     linger: Option<Pin<Box<Sleep>>>,
 }
 
-impl<T> Watched<T> {
+impl<T> GuardedIo<T> {
     pub(super) fn new(io: T, activity: Arc<Activity>, header_timeout: Duration) -> Self {
         Self {
             io,
@@ -76,7 +76,7 @@ impl<T> Watched<T> {
 
     /// Whether the client began with HTTP/2.
     pub(super) fn speaks_http_2(&self) -> bool {
-        self.guard.is_free() && self.guard.heads() == 0
+        self.guard.is_opaque() && self.guard.heads() == 0
     }
 
     /// Whether nothing is left of what the client sent, and nothing more comes.
@@ -104,14 +104,14 @@ impl<T> Watched<T> {
     fn decide_held(&mut self) {
         let decision = self.guard.decide(&self.held);
         self.passable = decision.passed;
-        self.settle(decision.rest);
+        self.settle(decision.remainder);
     }
 
-    fn settle(&mut self, rest: Rest) {
-        match rest {
-            Rest::Awaited => {}
-            Rest::Refused(refused) => self.refuse(&refused),
-            Rest::Broken(why) => {
+    fn settle(&mut self, remainder: Remainder) {
+        match remainder {
+            Remainder::Awaited => {}
+            Remainder::Refused(refused) => self.refuse(&refused),
+            Remainder::Broken(why) => {
                 self.held.truncate(self.passable);
                 self.activity.break_body(why);
             }
@@ -120,7 +120,7 @@ impl<T> Watched<T> {
 
     /// Puts a head of our own in the place of what is not passed on.
     fn refuse(&mut self, refused: &Refused) {
-        self.guard.end();
+        self.guard.close();
         self.overdue = None;
         self.held.truncate(self.passable);
         self.held.extend_from_slice(stand_in(refused));
@@ -186,7 +186,7 @@ fn stand_in(refused: &Refused) -> &'static [u8] {
     }
 }
 
-impl<T: AsyncRead + Unpin> Watched<T> {
+impl<T: AsyncRead + Unpin> GuardedIo<T> {
     /// Ready when there is something for whoever speaks HTTP here: a head, or the end. Until then nobody has to.
     pub(super) fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.passable == 0 && !self.ended {
@@ -236,7 +236,7 @@ impl<T: AsyncRead + Unpin> Watched<T> {
         let decision = self.guard.decide(bytes);
         if let Some(rest) = bytes.get(decision.passed..).filter(|rest| !rest.is_empty()) {
             self.held.extend_from_slice(rest);
-            self.settle(decision.rest);
+            self.settle(decision.remainder);
             buf.set_filled(before + decision.passed);
         }
         Poll::Ready(Ok(()))
@@ -250,7 +250,7 @@ impl<T: AsyncRead + Unpin> Watched<T> {
             if this.pass(buf) || buf.filled().len() > before || buf.remaining() == 0 {
                 return Poll::Ready(Ok(()));
             }
-            if this.guard.is_over() {
+            if this.guard.is_closed() {
                 if let Some(why) = this.activity.broken() {
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
                 }
@@ -273,16 +273,16 @@ impl<T: AsyncRead + Unpin> Watched<T> {
             if this.ended {
                 return Poll::Ready(Ok(()));
             }
-            let read = if this.held.is_empty() && (this.guard.is_free() || buf.remaining() >= PIECE)
-            {
-                this.poll_direct(cx, buf)
-            } else {
-                this.poll_hold(cx).map_ok(|()| {
-                    if !this.guard.awaits_switch() {
-                        this.decide_held();
-                    }
-                })
-            };
+            let read =
+                if this.held.is_empty() && (this.guard.is_opaque() || buf.remaining() >= PIECE) {
+                    this.poll_direct(cx, buf)
+                } else {
+                    this.poll_hold(cx).map_ok(|()| {
+                        if !this.guard.awaits_switch() {
+                            this.decide_held();
+                        }
+                    })
+                };
             match read {
                 Poll::Ready(read) => read?,
                 Poll::Pending => ready!(this.poll_overdue(cx)),
@@ -291,7 +291,7 @@ impl<T: AsyncRead + Unpin> Watched<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for GuardedIo<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -303,7 +303,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> Watched<T> {
+impl<T: AsyncWrite + Unpin> GuardedIo<T> {
     /// Writes what is left of interim answers.
     fn poll_hints(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.hints.is_empty() {
@@ -317,7 +317,7 @@ impl<T: AsyncWrite + Unpin> Watched<T> {
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedIo<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -392,17 +392,17 @@ mod tests {
 
     const TIMEOUT: Duration = Duration::from_secs(10);
 
-    fn watched() -> (DuplexStream, Watched<DuplexStream>, Arc<Activity>) {
+    fn connect() -> (DuplexStream, GuardedIo<DuplexStream>, Arc<Activity>) {
         let (client, server) = duplex(4096);
         let activity = Activity::new();
-        let watched = Watched::new(server, Arc::clone(&activity), TIMEOUT);
-        (client, watched, activity)
+        let io = GuardedIo::new(server, Arc::clone(&activity), TIMEOUT);
+        (client, io, activity)
     }
 
     /// What is read next, if anything is within three times the timeout.
-    async fn read(watched: &mut Watched<DuplexStream>) -> Option<String> {
+    async fn read(io: &mut GuardedIo<DuplexStream>) -> Option<String> {
         let mut bytes = vec![0; 8192];
-        let read = timeout(3 * TIMEOUT, watched.read(&mut bytes)).await.ok()?;
+        let read = timeout(3 * TIMEOUT, io.read(&mut bytes)).await.ok()?;
         bytes.truncate(read.expect("reads"));
         Some(String::from_utf8(bytes).expect("text"))
     }
@@ -410,10 +410,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_head_that_stops_half_way_is_refused_after_its_time() {
         for begun in ["GET / HT", "PRI * HT", "PRIVET / HTTP/1.1\r\n"] {
-            let (mut client, mut watched, activity) = watched();
+            let (mut client, mut io, activity) = connect();
             client.write_all(begun.as_bytes()).await.expect("is taken");
             let started = Instant::now();
-            let head = read(&mut watched).await.expect("a head of ours");
+            let head = read(&mut io).await.expect("a head of ours");
             assert!(head.starts_with("GET / HTTP/1.1\r\n"), "{head}");
             assert_eq!(started.elapsed(), TIMEOUT);
             let (_busy, refused) = activity.request();
@@ -423,42 +423,42 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn silence_before_and_between_requests_is_not_a_slow_head() {
-        let (mut client, mut watched, activity) = watched();
-        assert_eq!(read(&mut watched).await, None, "before");
+        let (mut client, mut io, activity) = connect();
+        assert_eq!(read(&mut io).await, None, "before");
         let request = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
         client
             .write_all(request.as_bytes())
             .await
             .expect("is taken");
-        assert_eq!(read(&mut watched).await.as_deref(), Some(request));
+        assert_eq!(read(&mut io).await.as_deref(), Some(request));
         drop(activity.request());
-        assert_eq!(read(&mut watched).await, None, "between");
+        assert_eq!(read(&mut io).await, None, "between");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_body_may_take_longer_than_a_head() {
-        let (mut client, mut watched, activity) = watched();
+        let (mut client, mut io, activity) = connect();
         let head = "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n";
         client.write_all(head.as_bytes()).await.expect("is taken");
-        assert_eq!(read(&mut watched).await.as_deref(), Some(head));
+        assert_eq!(read(&mut io).await.as_deref(), Some(head));
         let _busy = activity.request();
         for _ in 0..9 {
             client.write_all(b"x").await.expect("is taken");
-            assert_eq!(read(&mut watched).await.as_deref(), Some("x"));
-            assert_eq!(read(&mut watched).await, None, "is no slow head");
+            assert_eq!(read(&mut io).await.as_deref(), Some("x"));
+            assert_eq!(read(&mut io).await, None, "is no slow head");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn http_2_is_watched_for_idleness_only() {
-        let (mut client, mut watched, _) = watched();
+        let (mut client, mut io, _) = connect();
         let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0";
         client
             .write_all(preface.as_bytes())
             .await
             .expect("is taken");
-        assert_eq!(read(&mut watched).await.as_deref(), Some(preface));
-        assert_eq!(read(&mut watched).await, None);
+        assert_eq!(read(&mut io).await.as_deref(), Some(preface));
+        assert_eq!(read(&mut io).await, None);
     }
 
     #[tokio::test(start_paused = true)]
@@ -466,13 +466,13 @@ mod tests {
         let ask = "GET / HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\n\r\n";
         let next = "GET /next HTTP/1.1\r\nhost: x\r\n\r\n";
         for (switched, more) in [(false, next), (true, "\0\r\n any bytes")] {
-            let (mut client, mut watched, activity) = watched();
+            let (mut client, mut io, activity) = connect();
             let both = format!("{ask}{more}");
             client.write_all(both.as_bytes()).await.expect("is taken");
-            assert_eq!(read(&mut watched).await.as_deref(), Some(ask));
+            assert_eq!(read(&mut io).await.as_deref(), Some(ask));
             let _busy = activity.request();
-            assert_eq!(read(&mut watched).await, None, "is not answered yet");
-            let reader = tokio::spawn(async move { read(&mut watched).await });
+            assert_eq!(read(&mut io).await, None, "is not answered yet");
+            let reader = tokio::spawn(async move { read(&mut io).await });
             tokio::task::yield_now().await;
             activity.answered(switched);
             let read = timeout(TIMEOUT, reader).await.expect("is woken");
@@ -482,15 +482,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_last_answer_has_time_to_be_read_and_no_more() {
-        let (mut client, mut watched, _) = watched();
+        let (mut client, mut io, _) = connect();
         client
             .write_all(b"GET / HTTP/1.1\r\n\r\n")
             .await
             .expect("is taken");
-        assert!(read(&mut watched).await.is_some());
-        watched.write_all(b"refused").await.expect("is taken");
+        assert!(read(&mut io).await.is_some());
+        io.write_all(b"refused").await.expect("is taken");
         let started = Instant::now();
-        let closing = tokio::spawn(async move { watched.shutdown().await });
+        let closing = tokio::spawn(async move { io.shutdown().await });
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.expect("ends");
         assert_eq!(answer, "refused");
