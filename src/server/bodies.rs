@@ -32,7 +32,7 @@ impl Upload {
         if body.is_end_stream() {
             return Body::from(body);
         }
-        activity.unread(true);
+        activity.requests.body_begun();
         Body::boxed(Self {
             body,
             activity: Arc::clone(activity),
@@ -65,7 +65,7 @@ impl http_body::Body for Upload {
         let this = &mut *self;
         match Pin::new(&mut this.body).poll_frame(cx) {
             Poll::Ready(Some(Err(_))) => {
-                let why = this.activity.broken();
+                let why = this.activity.refusal.broken_body().cloned();
                 Poll::Ready(Some(Err(why.unwrap_or(Error::BadRequest(
                     "the request's body broke off before its end",
                 )))))
@@ -73,7 +73,7 @@ impl http_body::Body for Upload {
             Poll::Ready(frame) => {
                 this.moved = true;
                 if frame.is_none() || this.body.is_end_stream() {
-                    this.activity.unread(false);
+                    this.activity.requests.body_ended();
                 }
                 Poll::Ready(frame.and_then(Result::ok).map(Ok))
             }
@@ -137,7 +137,7 @@ impl Download {
     /// Asked for more, the client's side has made room for what there was.
     fn note_taken(&mut self) {
         if std::mem::take(&mut self.offered) {
-            self.activity.taken();
+            self.activity.stall.taken();
         }
     }
 }
@@ -154,7 +154,7 @@ impl http_body::Body for Download {
         let frame = self.poll_portion(cx);
         if let Poll::Ready(Some(Ok(_))) = frame {
             self.offered = true;
-            self.activity.offer();
+            self.activity.stall.offered();
         }
         frame
     }

@@ -19,11 +19,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use super::activity::Activity;
-use super::guard::{Guard, Refused, Remainder};
+use super::guard::{Guard, Remainder, stand_in};
 use super::{LINGER, MAX_LEFTOVERS};
 use crate::error::Error;
 use crate::message::flatten;
-use crate::task::Dialect;
 
 /// How much is read at once of what may have to be held back.
 const PIECE: usize = 4096;
@@ -110,79 +109,70 @@ impl<T> GuardedIo<T> {
     fn settle(&mut self, remainder: Remainder) {
         match remainder {
             Remainder::Awaited => {}
-            Remainder::Refused(refused) => self.refuse(&refused),
+            Remainder::Refused(why) => self.refuse(why),
             Remainder::Broken(why) => {
                 self.held.truncate(self.passable);
-                self.activity.break_body(why);
+                self.activity.refusal.break_body(why);
             }
         }
     }
 
-    /// Puts a head of our own in the place of what is not passed on.
-    fn refuse(&mut self, refused: &Refused) {
+    /// Puts a stand-in in the place of the head that is held back.
+    fn refuse(&mut self, why: Error) {
         self.guard.close();
         self.overdue = None;
+        let head = stand_in(self.held.get(self.passable..).unwrap_or_default());
         self.held.truncate(self.passable);
-        self.held.extend_from_slice(stand_in(refused));
+        self.held.extend_from_slice(&head);
         self.passable = self.held.len();
-        let number = self.guard.heads() + 1;
-        self.activity.refuse(number, refused.why.clone());
+        self.activity.refusal.refuse(self.guard.heads() + 1, why);
     }
 
-    /// Lets the line know whether its bytes are at rest.
-    fn tell_settled(&self) {
+    /// Notes whether the connection's bytes are at rest.
+    fn note_settled(&self) {
         let is_settled = !self.unflushed
             && !self.ended
             && self.held.is_empty()
             && self.guard.is_between_requests();
-        self.activity
-            .settled(is_settled.then(|| self.guard.heads()));
-    }
-
-    fn watch_write(&mut self) {
-        if !self.unflushed {
-            self.unflushed = true;
-            self.tell_settled();
+        if is_settled {
+            self.activity.requests.bytes_settled(self.guard.heads());
+        } else {
+            self.activity.requests.bytes_moving();
         }
     }
 
-    fn watch_full(&mut self, full: bool) {
-        if self.full != full {
-            self.full = full;
-            self.activity.takes(!full);
+    fn note_write(&mut self) {
+        if !self.unflushed {
+            self.unflushed = true;
+            self.note_settled();
+        }
+    }
+
+    /// Notes whether the socket took what was written last.
+    fn note_taken(&mut self, full: bool) {
+        if self.full == full {
+            return;
+        }
+        self.full = full;
+        if full {
+            self.activity.stall.blocked();
+        } else {
+            self.activity.stall.unblocked();
         }
     }
 
     /// A head that is not whole has its time, and then is refused.
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let begun = self.guard.awaits_head() && !self.held.is_empty();
-        if !begun || self.activity.idle_since().is_none() {
+        if !begun || self.activity.requests.idle_since().is_none() {
             self.overdue = None;
             return Poll::Pending;
         }
         let timeout = self.header_timeout;
         let timer = self.overdue.get_or_insert_with(|| Box::pin(sleep(timeout)));
         ready!(timer.as_mut().poll(cx));
-        self.refuse(&Refused {
-            why: Error::RequestTimeout,
-            dialect: Dialect::OpenAi,
-            bodiless: false,
-        });
+        self.refuse(Error::RequestTimeout);
         Poll::Ready(())
-    }
-}
-
-/// A request whose answer is worded as that of the refused one would be. It goes nowhere.
-fn stand_in(refused: &Refused) -> &'static [u8] {
-    match (refused.dialect, refused.bodiless) {
-        (Dialect::OpenAi, false) => b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
-        (Dialect::OpenAi, true) => b"HEAD / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
-        (Dialect::Unified, false) => {
-            b"GET /v1/video/generations HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
-        }
-        (Dialect::Unified, true) => {
-            b"HEAD /v1/video/generations HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
-        }
     }
 }
 
@@ -251,8 +241,9 @@ impl<T: AsyncRead + Unpin> GuardedIo<T> {
                 return Poll::Ready(Ok(()));
             }
             if this.guard.is_closed() {
-                if let Some(why) = this.activity.broken() {
-                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
+                if let Some(why) = this.activity.refusal.broken_body() {
+                    let why = io::Error::new(io::ErrorKind::InvalidData, why.clone());
+                    return Poll::Ready(Err(why));
                 }
                 // Those before it are given up when their client is; the refusal itself goes out at once.
                 return if this.activity.is_refusing() {
@@ -262,7 +253,8 @@ impl<T: AsyncRead + Unpin> GuardedIo<T> {
                 };
             }
             if this.guard.awaits_switch() {
-                if this.activity.settle_switch(&mut this.guard, cx.waker()) {
+                if let Poll::Ready(switch) = this.activity.poll_switch(this.guard.heads(), cx) {
+                    this.guard.resolve_switch(switch);
                     this.decide_held();
                     continue;
                 }
@@ -298,7 +290,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for GuardedIo<T> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let read = self.poll_pass(cx, buf);
-        self.tell_settled();
+        self.note_settled();
         read
     }
 }
@@ -323,30 +315,30 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedIo<T> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.watch_write();
+        self.note_write();
         ready!(self.poll_hints(cx))?;
         let written = Pin::new(&mut self.io).poll_write(cx, buf);
-        self.watch_full(written.is_pending());
+        self.note_taken(written.is_pending());
         written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // hyper flushes when it has written all it has: only here a hint cannot end up in the middle of an answer.
         if self.hints.is_empty() {
-            self.hints = self.activity.hints();
+            self.hints = self.activity.take_interim();
         }
         ready!(self.poll_hints(cx))?;
         ready!(Pin::new(&mut self.io).poll_flush(cx))?;
         if self.unflushed {
             self.unflushed = false;
-            self.tell_settled();
+            self.note_settled();
         }
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        this.activity.settled(None);
+        this.activity.requests.bytes_moving();
         let linger = match &mut this.linger {
             Some(linger) => linger,
             linger => {
@@ -371,10 +363,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedIo<T> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.watch_write();
+        self.note_write();
         ready!(self.poll_hints(cx))?;
         let written = flatten::poll_write(Pin::new(&mut self.io), cx, bufs);
-        self.watch_full(written.is_pending());
+        self.note_taken(written.is_pending());
         written
     }
 
@@ -409,14 +401,19 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_head_that_stops_half_way_is_refused_after_its_time() {
-        for begun in ["GET / HT", "PRI * HT", "PRIVET / HTTP/1.1\r\n"] {
+        for (begun, kept) in [
+            ("GET / HT", "GET / HTTP/1.1\r\n"),
+            ("GET /v1/vi", "GET /v1/vi HTTP/1.1\r\n"),
+            ("PRI * HT", "PRI / HTTP/1.1\r\n"),
+            ("PRIVET / HTTP/1.1\r\n", "PRIVET / HTTP/1.1\r\n"),
+        ] {
             let (mut client, mut io, activity) = connect();
             client.write_all(begun.as_bytes()).await.expect("is taken");
             let started = Instant::now();
-            let head = read(&mut io).await.expect("a head of ours");
-            assert!(head.starts_with("GET / HTTP/1.1\r\n"), "{head}");
+            let head = read(&mut io).await.expect("a stand-in");
+            assert!(head.starts_with(kept), "{head}");
             assert_eq!(started.elapsed(), TIMEOUT);
-            let (_busy, refused) = activity.request();
+            let (_busy, refused) = activity.begin_request();
             assert_eq!(refused, Some(Error::RequestTimeout));
         }
     }
@@ -431,7 +428,7 @@ mod tests {
             .await
             .expect("is taken");
         assert_eq!(read(&mut io).await.as_deref(), Some(request));
-        drop(activity.request());
+        drop(activity.begin_request());
         assert_eq!(read(&mut io).await, None, "between");
     }
 
@@ -441,7 +438,7 @@ mod tests {
         let head = "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n";
         client.write_all(head.as_bytes()).await.expect("is taken");
         assert_eq!(read(&mut io).await.as_deref(), Some(head));
-        let _busy = activity.request();
+        let _busy = activity.begin_request();
         for _ in 0..9 {
             client.write_all(b"x").await.expect("is taken");
             assert_eq!(read(&mut io).await.as_deref(), Some("x"));
@@ -470,11 +467,15 @@ mod tests {
             let both = format!("{ask}{more}");
             client.write_all(both.as_bytes()).await.expect("is taken");
             assert_eq!(read(&mut io).await.as_deref(), Some(ask));
-            let _busy = activity.request();
+            let _busy = activity.begin_request();
             assert_eq!(read(&mut io).await, None, "is not answered yet");
             let reader = tokio::spawn(async move { read(&mut io).await });
             tokio::task::yield_now().await;
-            activity.answered(switched);
+            if switched {
+                activity.answered_with_switch();
+            } else {
+                activity.answered();
+            }
             let read = timeout(TIMEOUT, reader).await.expect("is woken");
             assert_eq!(read.expect("reads").as_deref(), Some(more));
         }

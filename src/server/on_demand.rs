@@ -131,7 +131,9 @@ where
                     continue;
                 }
                 Protocol::Http1(connection) => match Pin::new(&mut **connection).poll(cx) {
-                    Poll::Pending if !self.busy && !self.closing && self.activity.is_at_rest() => {
+                    Poll::Pending
+                        if !self.busy && !self.closing && self.activity.requests.are_settled() =>
+                    {
                         self.park();
                         continue;
                     }
@@ -153,7 +155,11 @@ where
             return then;
         }
         let now = Instant::now();
-        let quiet = self.activity.idle_since().map(|since| since + BUSY_WINDOW);
+        let quiet = self
+            .activity
+            .requests
+            .idle_since()
+            .map(|since| since + BUSY_WINDOW);
         self.busy = quiet.is_none_or(|quiet| quiet > now);
         match quiet {
             Some(quiet) if quiet <= now => then,
@@ -182,7 +188,7 @@ where
             return;
         };
         let handle = self.handle.clone();
-        self.busy = self.activity.rested_less_than(BUSY_WINDOW);
+        self.busy = self.activity.requests.ended_within(BUSY_WINDOW);
         self.protocol = if io.speaks_http_2() {
             Protocol::Http2(Box::new(http2().serve_connection(TokioIo::new(io), handle)))
         } else {
@@ -252,7 +258,7 @@ mod tests {
         let on_it = Arc::clone(&activity);
         let handle = service_fn(move |request: Request<Incoming>| {
             let activity = Arc::clone(&on_it);
-            let (busy, _) = activity.request();
+            let (busy, _) = activity.begin_request();
             let body = Upload::watch(request.into_body(), &activity, PATIENCE);
             async move {
                 let kept = if reads {
@@ -262,7 +268,7 @@ mod tests {
                     Some(body)
                 };
                 gate.acquire().await.expect("is open").forget();
-                activity.answered(false);
+                activity.answered();
                 drop((busy, kept));
                 Ok(Response::new(Body::full(vec![b'.'; size])))
             }

@@ -81,7 +81,7 @@ where
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<Body>, Infallible>> + use<S> {
         let is_http_2 = request.version() == Version::HTTP_2;
-        let (busy, refused) = self.activity.request();
+        let (busy, refused) = self.activity.begin_request();
         if is_http_2 {
             self.speaks_http_2.store(true, Ordering::Relaxed);
         }
@@ -102,7 +102,11 @@ where
         answer.map(move |answer| {
             let mut response = answer?;
             let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-            self.activity.answered(switches);
+            if switches {
+                self.activity.answered_with_switch();
+            } else {
+                self.activity.answered();
+            }
             if self.stopping.load(Ordering::Relaxed) && !is_http_2 && !switches {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(CONNECTION, close);

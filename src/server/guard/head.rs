@@ -2,12 +2,10 @@
 
 use std::mem::MaybeUninit;
 
-use http::{Method, Uri};
+use http::Uri;
 use httparse::Status;
 
 use crate::error::Error;
-use crate::request::route::Route;
-use crate::task::Dialect;
 
 /// Bytes that a head may have.
 pub(super) const MAX_HEAD: usize = 64 * 1024;
@@ -38,31 +36,17 @@ pub(super) enum Framing {
     Chunked,
 }
 
-/// A head that is not passed on.
-#[derive(Debug, PartialEq, Eq)]
-pub(in crate::server) struct Refused {
-    /// Why.
-    pub(in crate::server) why: Error,
-    /// Whose errors its client understands.
-    pub(in crate::server) dialect: Dialect,
-    /// Whether its answer has no body.
-    pub(in crate::server) bodiless: bool,
-}
-
 /// Reads the head at the beginning of these bytes; `None` while it is not whole.
-pub(super) fn read(bytes: &[u8]) -> Result<Option<Head>, Refused> {
+pub(super) fn read(bytes: &[u8]) -> Result<Option<Head>, Error> {
     // One or two before a request are overlooked (RFC 9112 §2.2).
     if bytes.starts_with(b"\r\n\r\n\r\n") {
-        return Err(Refused {
-            why: Error::BadRequest("there are empty lines where a request would be"),
-            dialect: Dialect::OpenAi,
-            bodiless: false,
-        });
+        return Err(Error::BadRequest(
+            "there are empty lines where a request would be",
+        ));
     }
     let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut []);
-    let parsed = request.parse_with_uninit_headers(bytes, &mut headers);
-    match parsed {
+    match request.parse_with_uninit_headers(bytes, &mut headers) {
         Ok(Status::Complete(length)) => check(bytes, length, &request).map(Some),
         Ok(Status::Partial) if is_long_target(&request, bytes) => Err(Error::UriTooLong),
         Ok(Status::Partial) if bytes.len() >= MAX_HEAD => Err(Error::HeadTooLarge),
@@ -70,13 +54,6 @@ pub(super) fn read(bytes: &[u8]) -> Result<Option<Head>, Refused> {
         Err(httparse::Error::TooManyHeaders) => Err(Error::HeadTooLarge),
         Err(error) => Err(Error::BadRequest(describe(error))),
     }
-    .map_err(|why| Refused {
-        why,
-        dialect: request.path.map_or(Dialect::OpenAi, |path| {
-            Route::read(&Method::GET, path).dialect()
-        }),
-        bodiless: request.method == Some("HEAD"),
-    })
 }
 
 /// While the target is not whole, `bytes` end in it.

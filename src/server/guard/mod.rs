@@ -7,10 +7,12 @@
 
 mod chunks;
 mod head;
+mod stand_in;
 
 use self::chunks::Chunks;
 use self::head::Framing;
-pub(super) use self::head::{Refused, is_misleading};
+pub(super) use self::head::is_misleading;
+pub(super) use self::stand_in::stand_in;
 use crate::error::Error;
 
 /// What an HTTP/2 connection begins with (RFC 9113 §3.4).
@@ -47,6 +49,15 @@ enum At {
     Closed,
 }
 
+/// How a request to switch protocols was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Switch {
+    /// With a 101: another protocol follows.
+    Accepted,
+    /// With anything else: HTTP/1.1 goes on.
+    Declined,
+}
+
 /// What is to become of bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Decision {
@@ -62,7 +73,7 @@ pub(super) enum Remainder {
     /// None, or not enough to decide: to be shown again, with more behind.
     Awaited,
     /// A head that is refused.
-    Refused(Refused),
+    Refused(Error),
     /// A body that is not what its head said.
     Broken(Error),
 }
@@ -103,9 +114,12 @@ impl Guard {
         matches!(self.at, At::Sized(_) | At::Chunked(_) | At::Closed)
     }
 
-    /// The request to switch protocols was answered.
-    pub(super) fn switched(&mut self, yes: bool) {
-        self.at = if yes { At::Opaque } else { At::Head };
+    /// Goes on after the answer to a request to switch protocols.
+    pub(super) fn resolve_switch(&mut self, switch: Switch) {
+        self.at = match switch {
+            Switch::Accepted => At::Opaque,
+            Switch::Declined => At::Head,
+        };
     }
 
     /// Whether all is passed on.
@@ -143,9 +157,9 @@ impl Guard {
                 }
                 At::Head => match self.read_head(left) {
                     Ok(count) => count,
-                    Err(refused) => {
+                    Err(why) => {
                         self.at = At::Closed;
-                        remainder = Remainder::Refused(refused);
+                        remainder = Remainder::Refused(why);
                         0
                     }
                 },
@@ -184,7 +198,7 @@ impl Guard {
     }
 
     /// The length of the head that is there; 0 while it is not whole.
-    fn read_head(&mut self, bytes: &[u8]) -> Result<usize, Refused> {
+    fn read_head(&mut self, bytes: &[u8]) -> Result<usize, Error> {
         // However slowly it drips, no byte of it is looked at more than a few times: a head is parsed when it has
         // doubled, and when it may be whole.
         let unsearched = bytes
@@ -241,7 +255,7 @@ mod tests {
             held.drain(..decision.passed);
             match decision.remainder {
                 Remainder::Awaited => {}
-                Remainder::Refused(Refused { why, .. }) | Remainder::Broken(why) => {
+                Remainder::Refused(why) | Remainder::Broken(why) => {
                     return (passed, Some(why), guard.heads());
                 }
             }
@@ -277,15 +291,16 @@ mod tests {
     fn another_protocol_begins_only_when_it_was_agreed_to() {
         let ask = b"GET / HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n";
         let more = b"GET / HTTP/1.1\r\n\r\n";
-        for yes in [false, true] {
+        for switch in [Switch::Declined, Switch::Accepted] {
             let mut guard = Guard::new();
             let both = [&ask[..], more].concat();
             assert_eq!(guard.decide(&both).passed, ask.len());
             assert!(guard.awaits_switch());
-            guard.switched(yes);
+            guard.resolve_switch(switch);
             let decision = guard.decide(more);
-            assert_eq!(decision.passed, if yes { more.len() } else { 0 });
-            assert_eq!(decision.remainder == Remainder::Awaited, yes);
+            let is_accepted = switch == Switch::Accepted;
+            assert_eq!(decision.passed, if is_accepted { more.len() } else { 0 });
+            assert_eq!(decision.remainder == Remainder::Awaited, is_accepted);
         }
     }
 
