@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::Admin;
+use crate::admin::{self, Admin};
 use crate::config::Config;
 use crate::gateway::{Gateway, Problem};
 use crate::server::{self, ServerOptions, TlsIdentity};
+use crate::stack;
 use crate::telemetry::{self, Exposition};
 
 pub use self::problem::StartProblem;
@@ -77,6 +78,7 @@ impl Bound {
             drain: config.limits.drain,
             tls,
             gauge: Some(gateway.metrics().connections()),
+            refuse: stack::refuse,
         };
         let clients = sockets::clients(&config.listen, passed.clients).await?;
         let admin = sockets::admin(&config.listen, passed.admin).await?;
@@ -168,6 +170,7 @@ impl Bound {
                     drain: Duration::from_secs(1),
                     tls: None,
                     gauge: None,
+                    refuse: admin::refuse,
                     ..options.clone()
                 };
                 let service = Admin::new(gateway.clone(), stop.clone(), address);

@@ -175,6 +175,7 @@ mod tests {
             drain: IDLE,
             tls: None,
             gauge: None,
+            refuse: |_| Response::new(Body::empty()),
         };
         let place = Arc::new(Semaphore::new(1)).try_acquire_owned();
         let answer = |_| async { Ok(Response::new(Body::full("."))) };

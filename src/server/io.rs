@@ -20,7 +20,7 @@ use tokio::time::{Sleep, sleep};
 
 use super::activity::Activity;
 use super::guard::{Guard, Remainder, stand_in};
-use super::{LINGER, MAX_LEFTOVERS};
+use super::{LINGER, MAX_DISCARDED};
 use crate::error::Error;
 use crate::message::flatten;
 
@@ -68,7 +68,7 @@ impl<T> GuardedIo<T> {
             full: false,
             unflushed: false,
             hints: BytesMut::new(),
-            leftovers: MAX_LEFTOVERS,
+            leftovers: MAX_DISCARDED,
             linger: None,
         }
     }
@@ -347,7 +347,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedIo<T> {
                 if this.ended || !is_sending {
                     return Poll::Ready(Ok(()));
                 }
-                this.leftovers = MAX_LEFTOVERS;
+                this.leftovers = MAX_DISCARDED;
                 linger.insert(Box::pin(sleep(LINGER)))
             }
         };

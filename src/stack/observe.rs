@@ -132,7 +132,7 @@ where
 }
 
 /// Adds `via` (RFC 9110 §7.6.3) and `x-request-id`: upstream's own where it gave one, else the client's, else ours.
-fn sign(headers: &mut HeaderMap, client_id: Option<HeaderValue>) {
+pub(super) fn sign(headers: &mut HeaderMap, client_id: Option<HeaderValue>) {
     append_via(headers);
     if let Some(id) = headers.get(UPSTREAM_REQUEST_ID).cloned() {
         headers.insert(REQUEST_ID, id);

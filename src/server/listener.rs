@@ -1,0 +1,112 @@
+//! Accepts connections until the stop, and then waits for those that are busy.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Response;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tower::Service;
+
+use super::turn_away::turn_away;
+use super::{ServerOptions, connection};
+use crate::error::Error;
+use crate::message::body::Body;
+use crate::request::inbound::Inbound;
+
+/// After how much silence the system probes whether the client still exists, and how often then. Nine probes without an
+/// answer end the connection.
+const KEEPALIVE_AFTER: Duration = Duration::from_mins(1);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
+
+/// How long accepting pauses after an error that is not about one connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves until `stop` is cancelled, then waits for requests in progress, at most `options.drain`.
+///
+/// # Errors
+/// The listener itself broke.
+pub async fn serve<S>(
+    listener: TcpListener,
+    service: S,
+    options: ServerOptions,
+    stop: CancellationToken,
+) -> io::Result<()>
+where
+    S: Service<Inbound, Response = Response<Body>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+{
+    probe_silent_clients(&listener);
+    let mut connections = JoinSet::new();
+    let permits = Arc::new(Semaphore::new(options.max_connections));
+    let options = Arc::new(options);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
+            () = stop.cancelled() => break,
+        };
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) if is_about_one_connection(&error) => continue,
+            Err(error) => {
+                // Most likely there is no free file descriptor: connections that end will free some.
+                tracing::warn!("cannot accept connections: {error}");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
+            let why = Error::Overloaded("connections (limits.max_connections)");
+            connections.spawn(turn_away(stream, (options.refuse)(&why)));
+            continue;
+        };
+        connections.spawn(connection::run(
+            stream,
+            address,
+            service.clone(),
+            Arc::clone(&options),
+            stop.clone(),
+            permit,
+        ));
+    }
+    drop(listener);
+    let ended = async { while connections.join_next().await.is_some() {} };
+    if timeout(options.drain, ended).await.is_err() {
+        tracing::warn!(
+            "closing {} connections that are still busy after limits.drain",
+            connections.len()
+        );
+        connections.shutdown().await;
+    }
+    Ok(())
+}
+
+/// A client that vanished never says so. Accepted sockets inherit the setting from their listener.
+fn probe_silent_clients(listener: &TcpListener) {
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_AFTER)
+        .with_interval(KEEPALIVE_EVERY);
+    if let Err(error) = SockRef::from(listener).set_tcp_keepalive(&keepalive) {
+        tracing::debug!("no TCP keepalive on client connections: {error}");
+    }
+}
+
+/// Whether the client went away before its connection was accepted.
+fn is_about_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+    )
+}
