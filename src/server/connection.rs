@@ -1,4 +1,4 @@
-//! One client connection, from the handshake to its end.
+//! One client connection, from the TLS handshake to its end.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -25,38 +25,54 @@ use super::service::ConnectionService;
 use super::{ServerOptions, TlsIdentity};
 use crate::message::body::Body;
 use crate::request::inbound::{Inbound, Peer};
+use crate::telemetry::{Counted, Gauge};
 
-/// How long an idle connection has to close in an orderly way.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// How long a connection that was told to close may take to do so.
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
-/// How long an idle connection is kept after the stop. HTTP/1.1 has no way to say goodbye but on an answer: a client that
-/// is about to ask once more gets its answer, with `connection: close` on it, in place of a closed door.
+/// How long an idle connection is kept after the stop. HTTP/1.1 can announce the end on an answer only: a client that is
+/// about to ask once more gets its answer, with `connection: close` on it, instead of a closed socket.
 const LAST_CALL: Duration = Duration::from_secs(1);
 
-/// Serves one connection until it ends, stands idle for too long, or `stop` is cancelled and what is under way is done.
-/// `place` is given back then.
+/// A connection's permit, and its part in the gauge. Both are given back when this is dropped.
+#[derive(Debug)]
+pub(super) struct Admission {
+    _permit: OwnedSemaphorePermit,
+    _counted: Option<Counted>,
+}
+
+impl Admission {
+    pub(super) fn new(permit: OwnedSemaphorePermit, gauge: Option<&Gauge>) -> Self {
+        Self {
+            _permit: permit,
+            _counted: gauge.map(Gauge::up),
+        }
+    }
+}
+
+/// Serves one connection until it ends, is idle or stalled for too long, or `stop` is cancelled and its requests in
+/// progress are answered.
 pub(super) fn run<S>(
     stream: TcpStream,
     address: SocketAddr,
     service: S,
     options: Arc<ServerOptions>,
     stop: CancellationToken,
-    place: OwnedSemaphorePermit,
+    admission: Admission,
 ) -> impl Future<Output = ()> + Send + use<S>
 where
     S: Service<Inbound, Response = Response<Body>, Error = Infallible, Future: Send>
         + Send
         + 'static,
 {
-    let counted = options.gauge.as_ref().map(crate::telemetry::Gauge::up);
-    // Answers are small and whole: waiting to fill a packet only costs the client 40 ms.
+    // Answers are small and whole: waiting to fill a packet would cost the client 40 ms.
     let _ = stream.set_nodelay(true);
     let tls = options.tls.clone();
     let peer = Peer {
         address,
         tls: tls.is_some(),
     };
-    let connection = ConnectionService::new(service, peer, options, (place, counted));
+    let connection = ConnectionService::new(service, peer, options, admission);
     match tls {
         None => Either::Left(drive(stream, connection, stop)),
         // Boxed: a TLS session is large, and connections without one should not pay for it.
@@ -90,65 +106,64 @@ where
         + 'static,
 {
     let options = &connection.options;
-    let idle_timeout = options.idle_timeout;
-    let handle = {
+    let service = {
         let connection = Arc::clone(&connection);
         service_fn(move |request| Arc::clone(&connection).answer(request))
     };
     let activity = &connection.activity;
     let io = GuardedIo::new(stream, Arc::clone(activity), options.header_timeout);
-    let mut on_demand = OnDemand::new(io, handle, Arc::clone(activity));
+    let mut on_demand = OnDemand::new(io, service, Arc::clone(activity));
 
-    let mut patience = idle_timeout;
-    let mut check = pin!(sleep_until(Instant::now() + patience));
-    let (mut stopping, mut closing) = (None, false);
+    let mut idle_timeout = options.idle_timeout;
+    let mut check = pin!(sleep_until(Instant::now() + idle_timeout));
+    let (mut stopped_at, mut is_closing) = (None, false);
     loop {
         tokio::select! {
             event = poll_fn(|cx| on_demand.poll(cx)) => match event {
                 Event::KeepAliveHot(recheck) => {
                     let recheck = recheck.min(check.deadline());
                     check.as_mut().reset(recheck);
-
                 }
-                Event::Over(ended) => {
+                Event::Ended(ended) => {
                     if let Err(error) = ended {
                         tracing::debug!("a client connection broke: {error}");
                     }
-                    if let Some(body) = connection.afterwards() {
-                        let _ = body.collect().await;
+                    if let Some(tunnel) = connection.take_tunnel() {
+                        let _ = tunnel.collect().await;
                     }
                     return;
                 }
             },
-            () = check.as_mut() => match activity.due(idle_timeout, patience, stopping) {
+            () = check.as_mut() => match activity.due(options.idle_timeout, idle_timeout, stopped_at) {
                 Due::Later(next) => {
-                    if stopping.is_some() && connection.speaks_http_2() {
+                    // HTTP/2 may have begun after the stop.
+                    if stopped_at.is_some() && connection.speaks_http_2() {
                         on_demand.close();
                     }
                     check.as_mut().reset(on_demand.recheck_at(next));
                 }
                 Due::Stalled => {
-                    tracing::debug!("a client took nothing for limits.idle_timeout, and is cut off");
+                    tracing::debug!("cutting off a client that has read nothing for limits.idle_timeout");
                     return;
                 }
-                // Said goodbye to already, and still there: half a head, most likely.
-                Due::Idle if closing => return,
+                // Told to close, and still there: most likely half a head.
+                Due::Idle if is_closing => return,
                 Due::Idle => {
-                    closing = true;
+                    is_closing = true;
                     on_demand.close();
-                    check.as_mut().reset(Instant::now() + FAREWELL);
+                    check.as_mut().reset(Instant::now() + CLOSE_WITHIN);
                 }
             },
-            () = stop.cancelled(), if stopping.is_none() => {
+            () = stop.cancelled(), if stopped_at.is_none() => {
                 let now = Instant::now();
-                stopping = Some(now);
+                stopped_at = Some(now);
                 connection.stop();
-                // GOAWAY names the last request that is answered: nobody has to guess.
+                // GOAWAY names the last request that is answered, so the client need not guess.
                 if connection.speaks_http_2() {
                     on_demand.close();
                 }
-                patience = patience.min(LAST_CALL).min(options.drain / 2);
-                check.as_mut().reset(now + patience);
+                idle_timeout = idle_timeout.min(LAST_CALL).min(options.drain / 2);
+                check.as_mut().reset(now + idle_timeout);
             }
         }
     }
@@ -165,7 +180,7 @@ mod tests {
     const IDLE: Duration = Duration::from_secs(75);
     const HEADER: Duration = Duration::from_secs(10);
 
-    /// The client's end of a connection, on which every request is answered at once.
+    /// The client's end of a connection whose requests are all answered at once.
     fn client(stop: &CancellationToken) -> DuplexStream {
         let (client, server) = duplex(4096);
         let options = ServerOptions {
@@ -177,7 +192,7 @@ mod tests {
             gauge: None,
             refuse: |_| Response::new(Body::empty()),
         };
-        let place = Arc::new(Semaphore::new(1)).try_acquire_owned();
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned();
         let answer = |_| async { Ok(Response::new(Body::full("."))) };
         let peer = Peer {
             address: ([127, 0, 0, 1], 1).into(),
@@ -187,7 +202,7 @@ mod tests {
             tower::service_fn(answer),
             peer,
             Arc::new(options),
-            (place.expect("is free"), None),
+            Admission::new(permit.expect("is free"), None),
         );
         tokio::spawn(drive(server, connection, stop.clone()));
         client
@@ -204,7 +219,7 @@ mod tests {
         String::from_utf8(answer).expect("text")
     }
 
-    /// How long the connection is kept from now on, and what is said at the end.
+    /// How long the connection is kept from now on, and what is written on it until then.
     async fn end(client: &mut DuplexStream) -> (Duration, String) {
         let started = Instant::now();
         let mut said = String::new();
@@ -235,9 +250,12 @@ mod tests {
         sleep(IDLE / 2).await;
         client.write_all(b"GET / HT").await.expect("is taken");
         let (kept, said) = end(&mut client).await;
-        // The refusal is the service's to word.
+        // The service words the refusal.
         assert!(said.starts_with("HTTP/1.1 200"), "{said}");
-        assert!(kept >= HEADER && kept < HEADER + 2 * FAREWELL, "{kept:?}");
+        assert!(
+            kept >= HEADER && kept < HEADER + 2 * CLOSE_WITHIN,
+            "{kept:?}"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,8 +14,9 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
+use super::ServerOptions;
+use super::connection::{self, Admission};
 use super::turn_away::turn_away;
-use super::{ServerOptions, connection};
 use crate::error::Error;
 use crate::message::body::Body;
 use crate::request::inbound::Inbound;
@@ -76,7 +77,7 @@ where
             service.clone(),
             Arc::clone(&options),
             stop.clone(),
-            permit,
+            Admission::new(permit, options.gauge.as_ref()),
         ));
     }
     drop(listener);

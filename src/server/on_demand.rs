@@ -1,9 +1,9 @@
-//! What speaks HTTP on one connection, and only while there is something to say: between two requests nothing is kept
-//! but the connection itself.
+//! hyper, kept only while a connection has something to do: between two requests nothing is held but the connection
+//! itself.
 //!
-//! hyper's part of a connection is 16 KiB of buffers and its state. A client that polls every few seconds needs them
-//! for some microseconds each time: they are set up when a head is there, and given back with its answer. A client
-//! that asks again at once keeps them until it is quiet for [`BUSY_WINDOW`], so that nobody in a hurry pays for this.
+//! hyper's part of a connection is 16 KiB of buffers and its state. A client that polls every few seconds needs them for
+//! some microseconds each time: they are set up when a head is there, and dropped after its answer. A busy client, which
+//! asks again within [`BUSY_WINDOW`], keeps them until it is quiet for as long, so that it does not pay for this.
 
 use std::convert::Infallible;
 use std::mem;
@@ -25,36 +25,36 @@ use super::activity::Activity;
 use super::io::GuardedIo;
 use crate::message::body::Body;
 
-/// How soon a client is in a hurry that asks again, and how long it may then be quiet before it no longer is.
+/// A client that asks again within this window is busy, and stays so until it is quiet for as long.
 const BUSY_WINDOW: Duration = Duration::from_secs(1);
 
-/// How often a client in a hurry is looked at while it has a request under way.
-const RECHECK: Duration = Duration::from_secs(5);
+/// How often a busy connection is rechecked while it has a request in progress.
+const RECHECK_EVERY: Duration = Duration::from_secs(5);
 
-/// The most that is kept of a head, or of a body on its way, in bytes; a client that does not read costs a few of these.
+/// Bytes that hyper buffers of a head or of a body at most. A client that does not read costs a few of these.
 const BUFFER: usize = 64 << 10;
 
-/// How often an HTTP/2 client is asked whether it is there, and how long it may take to say so.
+/// How often an HTTP/2 client is pinged, and how long it may take to answer.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PONG_WITHIN: Duration = Duration::from_secs(20);
 
-/// Bytes that the headers of an HTTP/2 request may have: as many as an HTTP/1.1 head.
+/// The most bytes of headers in an HTTP/2 request: as many as in an HTTP/1.1 head.
 const MAX_HEADER_LIST: u32 = 64 * 1024;
 
-/// Bytes that wait for room on one HTTP/2 stream.
+/// Bytes that are buffered for one HTTP/2 stream until its window opens.
 const MAX_SEND_BUFFER: usize = 128 * 1024;
 
-/// See the module. `H` answers the requests.
+/// See the module. `H` answers requests.
 pub(super) struct OnDemand<T, H: Answers> {
     protocol: Protocol<T, H>,
     handle: H,
     activity: Arc<Activity>,
-    /// Whether hyper's part stays when a request is answered.
-    busy: bool,
-    closing: bool,
+    /// Whether hyper is kept when a request is answered.
+    is_busy: bool,
+    is_closing: bool,
 }
 
-/// Answers a connection's requests.
+/// Answers the requests of a connection.
 pub(super) trait Answers:
     Service<
         Request<Incoming>,
@@ -75,26 +75,27 @@ impl<H> Answers for H where
 {
 }
 
-/// As hyper sees it.
+/// The connection as hyper sees it.
 type Io<T> = TokioIo<Box<GuardedIo<T>>>;
 
 enum Protocol<T, H: Answers> {
-    /// Nobody, until a request's head is there, or the end.
-    None(Box<GuardedIo<T>>),
+    /// None before the head of a request, or the end, is there.
+    Parked(Box<GuardedIo<T>>),
     Http1(Box<http1::UpgradeableConnection<Io<T>, H>>),
     Http2(Box<http2::Connection<Io<T>, H, TokioExecutor>>),
-    /// Nobody any more.
+    /// None any more: the socket is being closed.
     Closing(Box<GuardedIo<T>>),
-    Over,
+    /// None any more.
+    Ended,
 }
 
-/// What happens on a line.
+/// What the driver of a connection has to know.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// Its client is in a hurry: it is to be [looked](OnDemand::recheck_at) at when [`Event::KeepAliveHot`] is that old.
+    /// The client is busy, so hyper is kept: [`OnDemand::recheck_at`] has to be asked at this instant.
     KeepAliveHot(Instant),
-    /// It has ended.
-    Over(Result<(), BoxError>),
+    /// The connection has ended.
+    Ended(Result<(), BoxError>),
 }
 
 impl<T, H> OnDemand<T, H>
@@ -104,35 +105,37 @@ where
 {
     pub(super) fn new(io: GuardedIo<T>, handle: H, activity: Arc<Activity>) -> Self {
         Self {
-            protocol: Protocol::None(Box::new(io)),
+            protocol: Protocol::Parked(Box::new(io)),
             handle,
             activity,
-            busy: false,
-            closing: false,
+            is_busy: false,
+            is_closing: false,
         }
     }
 
-    /// Goes on with whatever there is to do.
+    /// Does whatever can be done now.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         loop {
             let ended = match &mut self.protocol {
-                Protocol::None(io) => {
+                Protocol::Parked(io) => {
                     if let Err(error) = ready!(io.poll_begun(cx)) {
-                        return Poll::Ready(Event::Over(Err(error.into())));
+                        return Poll::Ready(Event::Ended(Err(error.into())));
                     }
                     if io.has_ended() {
                         self.close();
                         continue;
                     }
                     self.unpark();
-                    if self.busy {
+                    if self.is_busy {
                         return Poll::Ready(Event::KeepAliveHot(Instant::now() + BUSY_WINDOW));
                     }
                     continue;
                 }
                 Protocol::Http1(connection) => match Pin::new(&mut **connection).poll(cx) {
                     Poll::Pending
-                        if !self.busy && !self.closing && self.activity.requests.are_settled() =>
+                        if !self.is_busy
+                            && !self.is_closing
+                            && self.activity.requests.are_settled() =>
                     {
                         self.park();
                         continue;
@@ -143,15 +146,16 @@ where
                     ready!(Pin::new(&mut **connection).poll(cx)).map_err(Into::into)
                 }
                 Protocol::Closing(io) => ready!(Pin::new(io).poll_shutdown(cx)).map_err(Into::into),
-                Protocol::Over => Ok(()),
+                Protocol::Ended => Ok(()),
             };
-            return Poll::Ready(Event::Over(ended));
+            return Poll::Ready(Event::Ended(ended));
         }
     }
 
-    /// When to look next at a connection that is left alone until then.
+    /// When to poll a connection again that has nothing to do before `then`: sooner where its client was busy and may have
+    /// become quiet.
     pub(super) fn recheck_at(&mut self, then: Instant) -> Instant {
-        if !self.busy {
+        if !self.is_busy {
             return then;
         }
         let now = Instant::now();
@@ -160,35 +164,36 @@ where
             .requests
             .idle_since()
             .map(|since| since + BUSY_WINDOW);
-        self.busy = quiet.is_none_or(|quiet| quiet > now);
+        self.is_busy = quiet.is_none_or(|quiet| quiet > now);
         match quiet {
             Some(quiet) if quiet <= now => then,
             Some(quiet) => then.min(quiet),
-            None => then.min(now + RECHECK),
+            None => then.min(now + RECHECK_EVERY),
         }
     }
 
-    /// Says goodbye as the protocol has it; a request that is under way is still answered.
+    /// Closes the connection as its protocol does. A request in progress is still answered.
     pub(super) fn close(&mut self) {
-        self.closing = true;
+        self.is_closing = true;
         match &mut self.protocol {
             Protocol::Http1(connection) => Pin::new(&mut **connection).graceful_shutdown(),
             Protocol::Http2(connection) => Pin::new(&mut **connection).graceful_shutdown(),
-            Protocol::None(_) => {
-                if let Protocol::None(io) = mem::replace(&mut self.protocol, Protocol::Over) {
+            Protocol::Parked(_) => {
+                if let Protocol::Parked(io) = mem::replace(&mut self.protocol, Protocol::Ended) {
                     self.protocol = Protocol::Closing(io);
                 }
             }
-            Protocol::Closing(_) | Protocol::Over => {}
+            Protocol::Closing(_) | Protocol::Ended => {}
         }
     }
 
+    /// Sets hyper up.
     fn unpark(&mut self) {
-        let Protocol::None(io) = mem::replace(&mut self.protocol, Protocol::Over) else {
+        let Protocol::Parked(io) = mem::replace(&mut self.protocol, Protocol::Ended) else {
             return;
         };
         let handle = self.handle.clone();
-        self.busy = self.activity.requests.ended_within(BUSY_WINDOW);
+        self.is_busy = self.activity.requests.ended_within(BUSY_WINDOW);
         self.protocol = if io.speaks_http_2() {
             Protocol::Http2(Box::new(http2().serve_connection(TokioIo::new(io), handle)))
         } else {
@@ -197,15 +202,15 @@ where
         };
     }
 
-    /// hyper has nothing: no byte that is not answered, and no byte of an answer.
+    /// Drops hyper, which holds no byte of a request or of an answer.
     fn park(&mut self) {
-        let Protocol::Http1(connection) = mem::replace(&mut self.protocol, Protocol::Over) else {
+        let Protocol::Http1(connection) = mem::replace(&mut self.protocol, Protocol::Ended) else {
             return;
         };
-        // None where another protocol has it, which is no rest.
+        // There are none after a switch to another protocol, which is never parked.
         if let Some(parts) = connection.into_parts() {
-            debug_assert!(parts.read_buf.is_empty(), "not at rest");
-            self.protocol = Protocol::None(parts.io.into_inner());
+            debug_assert!(parts.read_buf.is_empty(), "bytes of a request are left");
+            self.protocol = Protocol::Parked(parts.io.into_inner());
         }
     }
 }
@@ -223,7 +228,7 @@ fn http2() -> http2::Builder<TokioExecutor> {
         .max_concurrent_streams(250)
         .max_header_list_size(MAX_HEADER_LIST)
         .max_send_buf_size(MAX_SEND_BUFFER)
-        // A client that is gone says nothing; one that waits for an event answers.
+        // A client that is gone stays silent; one that only waits for an event answers.
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PONG_WITHIN);
     builder
@@ -245,8 +250,8 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(10);
     const ASK: &str = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 
-    /// A client, and the line it is on. Each answer waits for the gate, then has this many bytes; `reads` is whether
-    /// requests' bodies are read before.
+    /// A client, and its connection. Each answer waits for the gate, and has `size` bytes; `reads` is whether the bodies of
+    /// requests are read first.
     fn connect(
         gate: &'static Semaphore,
         size: usize,
@@ -258,7 +263,7 @@ mod tests {
         let on_it = Arc::clone(&activity);
         let handle = service_fn(move |request: Request<Incoming>| {
             let activity = Arc::clone(&on_it);
-            let (busy, _) = activity.begin_request();
+            let (in_progress, _) = activity.begin_request();
             let body = Upload::watch(request.into_body(), &activity, PATIENCE);
             async move {
                 let kept = if reads {
@@ -269,7 +274,7 @@ mod tests {
                 };
                 gate.acquire().await.expect("is open").forget();
                 activity.answered();
-                drop((busy, kept));
+                drop((in_progress, kept));
                 Ok(Response::new(Body::full(vec![b'.'; size])))
             }
         });
@@ -281,7 +286,7 @@ mod tests {
     }
 
     impl<H: Answers> OnDemand<DuplexStream, H> {
-        /// Goes on until there is nothing left to do; says what has happened.
+        /// Polls until nothing is left to do, and returns what happened.
         async fn settle(&mut self) -> Option<Event> {
             timeout(Duration::from_millis(1), poll_fn(|cx| self.poll(cx)))
                 .await
@@ -289,11 +294,11 @@ mod tests {
         }
 
         fn is_parked(&self) -> bool {
-            matches!(self.protocol, Protocol::None(_))
+            matches!(self.protocol, Protocol::Parked(_))
         }
     }
 
-    /// What has come for the client.
+    /// Counts the answers that the client got.
     async fn answers(client: &mut DuplexStream) -> usize {
         let mut all = Vec::new();
         let read = async { while client.read_buf(&mut all).await.expect("reads") > 0 {} };
@@ -332,7 +337,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_in_a_hurry_keeps_it_until_it_is_quiet() {
+    async fn a_busy_client_keeps_it_until_it_is_quiet() {
         let (mut client, mut connection) = connect(open_gate(), 3, true);
         write(&mut client, ASK).await;
         assert!(
@@ -362,7 +367,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pipelined_requests_are_all_answered_before_it_rests() {
+    async fn pipelined_requests_are_all_answered_before_it_is_parked() {
         for count in [2, 40] {
             let (mut client, mut connection) = connect(open_gate(), 3, true);
             let (half, rest) = ASK.split_at(15);
@@ -376,7 +381,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nothing_under_way_is_left() {
+    async fn nothing_in_progress_is_dropped() {
         // No answer yet.
         let gate = Box::leak(Box::new(Semaphore::new(0)));
         let (mut client, mut connection) = connect(gate, 100_000, true);
@@ -394,7 +399,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_that_was_not_read_to_its_end_is_no_rest() {
+    async fn it_is_not_parked_before_a_body_is_read_to_its_end() {
         let (mut client, mut connection) = connect(open_gate(), 3, false);
         let upload = "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc";
         write(&mut client, upload).await;
@@ -405,7 +410,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn either_end_may_close_it_at_rest() {
+    async fn either_end_may_close_it_while_it_is_parked() {
         for closes in [true, false] {
             let (mut client, mut connection) = connect(open_gate(), 3, true);
             write(&mut client, ASK).await;
@@ -418,7 +423,7 @@ mod tests {
             }
             assert!(matches!(
                 connection.settle().await,
-                Some(Event::Over(Ok(())))
+                Some(Event::Ended(Ok(())))
             ));
             drop(connection);
             assert_eq!(client.read(&mut [0]).await.expect("is no reset"), 0);
@@ -426,7 +431,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn http_2_stays_what_it_is() {
+    async fn http_2_is_never_parked() {
         let (mut client, mut connection) = connect(open_gate(), 3, true);
         for part in [
             "PRI * HT",

@@ -1,4 +1,4 @@
-//! What the requests of one connection have in common, and how each of them is answered.
+//! The service of one connection: refuses a request or hands it to the stack, and notes when it is answered.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,49 +9,47 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HOST};
 use http::uri::Authority;
 use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use tokio::sync::OwnedSemaphorePermit;
 use tower::Service;
 
 use super::activity::Activity;
 use super::bodies::{Download, Upload};
+use super::connection::Admission;
 use super::{ServerOptions, guard};
 use crate::error::Error;
 use crate::message::body::Body;
 use crate::request::inbound::{Inbound, Interim, Peer};
 use crate::sync::lock;
-use crate::telemetry::Counted;
 
 /// See the module.
 pub(super) struct ConnectionService<S> {
     pub(super) activity: Arc<Activity>,
-    /// This connection's own: what it counts on is hot in the cache of the core that serves the connection.
-    service: Mutex<S>,
+    /// This connection's own copy: its counters stay in the cache of the core that serves the connection.
+    inner: Mutex<S>,
     peer: Peer,
     pub(super) options: Arc<ServerOptions>,
     speaks_http_2: AtomicBool,
     /// Whether the next answer is the last one.
-    stopping: AtomicBool,
-    /// See [`ConnectionService::afterwards`].
-    afterwards: Mutex<Option<Body>>,
-    _admission: (OwnedSemaphorePermit, Option<Counted>),
+    is_stopping: AtomicBool,
+    /// Carries the bytes of the protocol that the connection has switched to.
+    tunnel: Mutex<Option<Body>>,
+    _admission: Admission,
 }
 
 impl<S> ConnectionService<S> {
-    /// With the connection's `admission`: its place among the connections, and its part in their number.
     pub(super) fn new(
-        service: S,
+        inner: S,
         peer: Peer,
         options: Arc<ServerOptions>,
-        admission: (OwnedSemaphorePermit, Option<Counted>),
+        admission: Admission,
     ) -> Arc<Self> {
         Arc::new(Self {
             activity: Activity::new(),
-            service: Mutex::new(service),
+            inner: Mutex::new(inner),
             peer,
             options,
             speaks_http_2: AtomicBool::new(false),
-            stopping: AtomicBool::new(false),
-            afterwards: Mutex::new(None),
+            is_stopping: AtomicBool::new(false),
+            tunnel: Mutex::new(None),
             _admission: admission,
         })
     }
@@ -60,14 +58,14 @@ impl<S> ConnectionService<S> {
         self.speaks_http_2.load(Ordering::Relaxed)
     }
 
-    /// The next answer is the last one.
+    /// Makes the next answer the last one.
     pub(super) fn stop(&self) {
-        self.stopping.store(true, Ordering::Relaxed);
+        self.is_stopping.store(true, Ordering::Relaxed);
     }
 
-    /// What follows the connection's HTTP, where it has switched to another protocol.
-    pub(super) fn afterwards(&self) -> Option<Body> {
-        lock(&self.afterwards).take()
+    /// Takes what has to run on after the connection's HTTP: a tunnel, once it has switched to another protocol.
+    pub(super) fn take_tunnel(&self) -> Option<Body> {
+        lock(&self.tunnel).take()
     }
 }
 
@@ -75,30 +73,30 @@ impl<S> ConnectionService<S>
 where
     S: Service<Inbound, Response = Response<Body>, Error = Infallible>,
 {
-    /// Answers one request, or says why it is refused.
+    /// Answers one request. A refused one goes through the stack too, with its error.
     pub(super) fn answer(
         self: Arc<Self>,
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<Body>, Infallible>> + use<S> {
         let is_http_2 = request.version() == Version::HTTP_2;
-        let (busy, refused) = self.activity.begin_request();
+        let (in_progress, refusal) = self.activity.begin_request();
         if is_http_2 {
             self.speaks_http_2.store(true, Ordering::Relaxed);
         }
-        let refusal = refused.or_else(|| refuse_http_2(&request));
+        let refusal = refusal.or_else(|| refuse_http_2(&request));
         if let Some(why) = &refusal {
-            tracing::debug!("a client's request is refused: {why}");
+            tracing::debug!("refusing a request: {why}");
         }
         let request =
             request.map(|body| Upload::watch(body, &self.activity, self.options.idle_timeout));
-        let speaks_http_11 = request.version() == Version::HTTP_11;
+        let takes_interim = request.version() == Version::HTTP_11;
         let mut inbound = Inbound::new(request, self.peer);
         inbound.refusal = refusal;
-        if speaks_http_11 {
+        if takes_interim {
             inbound.interim = Some(Interim(Arc::clone(&self.activity) as _));
         }
-        let answer = lock(&self.service).call(inbound);
-        // No `async` block: it would have room for the future twice.
+        let answer = lock(&self.inner).call(inbound);
+        // Not an `async` block, which would have room for the future twice.
         answer.map(move |answer| {
             let mut response = answer?;
             let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -107,18 +105,18 @@ where
             } else {
                 self.activity.answered();
             }
-            if self.stopping.load(Ordering::Relaxed) && !is_http_2 && !switches {
+            if self.is_stopping.load(Ordering::Relaxed) && !is_http_2 && !switches {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(CONNECTION, close);
             }
             if response.body().is_buffered() {
                 return Ok(response);
             }
-            // A streamed answer keeps the connection busy until its end.
+            // A streamed answer keeps its request in progress until its end.
             let (head, body) = response.into_parts();
-            let body = body.guarded(busy);
+            let body = body.guarded(in_progress);
             let body = if switches {
-                *lock(&self.afterwards) = Some(body);
+                *lock(&self.tunnel) = Some(body);
                 Body::empty()
             } else if is_http_2 {
                 Download::watch(body, &self.activity)
@@ -130,7 +128,7 @@ where
     }
 }
 
-/// What HTTP/2's own framing leaves open: two hosts (RFC 9113 §8.3.1), two lengths, a user in the target.
+/// What HTTP/2's own framing leaves ambiguous: two hosts (RFC 9113 §8.3.1), two lengths, a user in the target.
 fn refuse_http_2(request: &Request<Incoming>) -> Option<Error> {
     if request.version() != Version::HTTP_2 {
         return None;
