@@ -1,11 +1,11 @@
-//! The bytes of one connection, between the socket and hyper: guarded on their way in, watched on their way out, and
-//! ended in an orderly way.
+//! The bytes of one connection between the socket and hyper: guarded on their way in, timed on their way out, and closed
+//! in an orderly way.
 //!
-//! A refused head never reaches hyper. In its place hyper reads one of our own making, which the service answers with
-//! the refusal: in its turn behind pipelined requests, worded, signed and counted like every other answer.
+//! A refused head never reaches hyper, which reads a stand-in instead. The service answers that with the refusal: in its
+//! turn behind pipelined requests, and worded, signed and counted like every other answer.
 //!
-//! hyper's own `header_read_timeout` also runs while a connection waits for its next request, and so cannot tell a
-//! slow client from an idle one.
+//! hyper's own `header_read_timeout` also runs while a connection waits for its next request, and so cannot tell a slow
+//! client from an idle one.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -24,11 +24,11 @@ use super::{LINGER, MAX_DISCARDED};
 use crate::error::Error;
 use crate::message::flatten;
 
-/// How much is read at once of what may have to be held back.
+/// Bytes that are read at once where they may have to be held back.
 const PIECE: usize = 4096;
 
-/// How much is held back of what follows a request to switch protocols.
-const EARLY: usize = 16 * 1024;
+/// The most bytes held back behind a request to switch protocols, until it is answered.
+const MAX_EARLY: usize = 16 * 1024;
 
 /// See the module.
 pub(super) struct GuardedIo<T> {
@@ -36,21 +36,22 @@ pub(super) struct GuardedIo<T> {
     activity: Arc<Activity>,
     header_timeout: Duration,
     guard: Guard,
-    /// What was read and not passed on: first what may be, then what the guard must see more of.
+    /// Bytes that were read and not passed on: first those that may be, then those that the guard must see more of.
     held: BytesMut,
-    /// How much of `held` may be passed on.
+    /// How many bytes of `held` may be passed on.
     passable: usize,
-    /// Runs while a head is not whole and no request is under way.
+    /// Runs while a head is not whole and no request is in progress.
     overdue: Option<Pin<Box<Sleep>>>,
     /// Whether the client has closed its half.
     ended: bool,
-    /// Whether what was written last has not been taken yet.
+    /// Whether the socket refused what was written last.
     full: bool,
     /// Whether something was written since the last flush.
     unflushed: bool,
-    /// Interim answers on their way out.
-    hints: BytesMut,
-    leftovers: u64,
+    /// Interim responses on their way out.
+    interim: BytesMut,
+    /// How many more bytes are read and thrown away.
+    discardable: u64,
     linger: Option<Pin<Box<Sleep>>>,
 }
 
@@ -67,23 +68,23 @@ impl<T> GuardedIo<T> {
             ended: false,
             full: false,
             unflushed: false,
-            hints: BytesMut::new(),
-            leftovers: MAX_DISCARDED,
+            interim: BytesMut::new(),
+            discardable: MAX_DISCARDED,
             linger: None,
         }
     }
 
-    /// Whether the client began with HTTP/2.
+    /// Whether the connection began with the HTTP/2 preface.
     pub(super) fn speaks_http_2(&self) -> bool {
         self.guard.is_opaque() && self.guard.heads() == 0
     }
 
-    /// Whether nothing is left of what the client sent, and nothing more comes.
+    /// Whether the client has closed its half, and all that it sent was passed on.
     pub(super) fn has_ended(&self) -> bool {
         self.ended && self.passable == 0
     }
 
-    /// Passes on what may be.
+    /// Copies what may be passed on to the reader; `false` where that is nothing.
     fn pass(&mut self, buf: &mut ReadBuf<'_>) -> bool {
         let count = self.passable.min(buf.remaining());
         let Some(bytes) = self.held.get(..count).filter(|bytes| !bytes.is_empty()) else {
@@ -99,7 +100,7 @@ impl<T> GuardedIo<T> {
         true
     }
 
-    /// Decides about all that is held back.
+    /// Shows the guard all that is held back.
     fn decide_held(&mut self) {
         let decision = self.guard.decide(&self.held);
         self.passable = decision.passed;
@@ -161,7 +162,7 @@ impl<T> GuardedIo<T> {
         }
     }
 
-    /// A head that is not whole has its time, and then is refused.
+    /// Ready once a head has taken longer than its timeout, and is refused.
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let begun = self.guard.awaits_head() && !self.held.is_empty();
         if !begun || self.activity.requests.idle_since().is_none() {
@@ -177,7 +178,7 @@ impl<T> GuardedIo<T> {
 }
 
 impl<T: AsyncRead + Unpin> GuardedIo<T> {
-    /// Ready when there is something for whoever speaks HTTP here: a head, or the end. Until then nobody has to.
+    /// Ready once hyper has something to do: there is a head, or the end.
     pub(super) fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.passable == 0 && !self.ended {
             match self.poll_hold(cx) {
@@ -191,14 +192,14 @@ impl<T: AsyncRead + Unpin> GuardedIo<T> {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads what nobody wants, to see the client's end of the connection.
+    /// Reads and throws away, until the client has closed its half.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut space = [MaybeUninit::uninit(); PIECE];
-        while !self.ended && self.leftovers > 0 {
+        while !self.ended && self.discardable > 0 {
             let mut buf = ReadBuf::uninit(&mut space);
             ready!(Pin::new(&mut self.io).poll_read(cx, &mut buf))?;
             self.ended = buf.filled().is_empty();
-            self.leftovers = self.leftovers.saturating_sub(buf.filled().len() as u64);
+            self.discardable = self.discardable.saturating_sub(buf.filled().len() as u64);
         }
         if self.ended {
             Poll::Ready(Ok(()))
@@ -207,7 +208,7 @@ impl<T: AsyncRead + Unpin> GuardedIo<T> {
         }
     }
 
-    /// Reads behind what is held back.
+    /// Reads, and holds back what comes.
     fn poll_hold(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut space = [MaybeUninit::uninit(); PIECE];
         let mut buf = ReadBuf::uninit(&mut space);
@@ -217,7 +218,7 @@ impl<T: AsyncRead + Unpin> GuardedIo<T> {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads into the reader's own memory, which nothing has to leave when all of it is passed on.
+    /// Reads into the reader's own buffer: bytes that may be passed on are not copied.
     fn poll_direct(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
@@ -245,7 +246,8 @@ impl<T: AsyncRead + Unpin> GuardedIo<T> {
                     let why = io::Error::new(io::ErrorKind::InvalidData, why.clone());
                     return Poll::Ready(Err(why));
                 }
-                // Those before it are given up when their client is; the refusal itself goes out at once.
+                // Requests before the refused one are given up when their client goes away, which takes reading to notice;
+                // the refusal itself is written at once.
                 return if this.activity.is_refusing() {
                     Poll::Pending
                 } else {
@@ -258,7 +260,7 @@ impl<T: AsyncRead + Unpin> GuardedIo<T> {
                     this.decide_held();
                     continue;
                 }
-                if this.held.len() >= EARLY {
+                if this.held.len() >= MAX_EARLY {
                     return Poll::Pending;
                 }
             }
@@ -296,14 +298,14 @@ impl<T: AsyncRead + Unpin> AsyncRead for GuardedIo<T> {
 }
 
 impl<T: AsyncWrite + Unpin> GuardedIo<T> {
-    /// Writes what is left of interim answers.
-    fn poll_hints(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.hints.is_empty() {
-            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.hints))?;
+    /// Writes what is left of interim responses.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.interim.is_empty() {
+            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.interim))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.hints.advance(written);
+            self.interim.advance(written);
         }
         Poll::Ready(Ok(()))
     }
@@ -316,18 +318,18 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedIo<T> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.note_write();
-        ready!(self.poll_hints(cx))?;
+        ready!(self.poll_interim(cx))?;
         let written = Pin::new(&mut self.io).poll_write(cx, buf);
         self.note_taken(written.is_pending());
         written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // hyper flushes when it has written all it has: only here a hint cannot end up in the middle of an answer.
-        if self.hints.is_empty() {
-            self.hints = self.activity.take_interim();
+        // hyper flushes when it has written all it has: only here an interim response cannot land inside an answer.
+        if self.interim.is_empty() {
+            self.interim = self.activity.take_interim();
         }
-        ready!(self.poll_hints(cx))?;
+        ready!(self.poll_interim(cx))?;
         ready!(Pin::new(&mut self.io).poll_flush(cx))?;
         if self.unflushed {
             self.unflushed = false;
@@ -347,14 +349,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedIo<T> {
                 if this.ended || !is_sending {
                     return Poll::Ready(Ok(()));
                 }
-                this.leftovers = MAX_DISCARDED;
+                this.discardable = MAX_DISCARDED;
                 linger.insert(Box::pin(sleep(LINGER)))
             }
         };
         if linger.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Ok(()));
         }
-        // What comes of it does not matter any more.
+        // The connection is over either way.
         this.poll_discard(cx).map(|_| Ok(()))
     }
 
@@ -364,7 +366,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedIo<T> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.note_write();
-        ready!(self.poll_hints(cx))?;
+        ready!(self.poll_interim(cx))?;
         let written = flatten::poll_write(Pin::new(&mut self.io), cx, bufs);
         self.note_taken(written.is_pending());
         written
@@ -391,7 +393,7 @@ mod tests {
         (client, io, activity)
     }
 
-    /// What is read next, if anything is within three times the timeout.
+    /// What is read next, if anything comes within three times the timeout.
     async fn read(io: &mut GuardedIo<DuplexStream>) -> Option<String> {
         let mut bytes = vec![0; 8192];
         let read = timeout(3 * TIMEOUT, io.read(&mut bytes)).await.ok()?;
@@ -447,7 +449,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn http_2_is_watched_for_idleness_only() {
+    async fn http_2_has_no_header_timeout() {
         let (mut client, mut io, _) = connect();
         let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0";
         client

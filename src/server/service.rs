@@ -139,7 +139,7 @@ fn refuse_http_2(request: &Request<Incoming>) -> Option<Error> {
     let why = if hosts.next().is_some() {
         "the request has more than one host"
     } else if authority.is_none() && host.is_none() {
-        "the request has no host; HTTP/2 takes an authority"
+        "the request has no host; HTTP/2 needs an authority"
     } else if authority.is_some_and(|authority| authority.contains('@')) {
         "the request's authority names a user; credentials have their own header"
     } else if let (Some(authority), Some(host)) = (authority, host)
@@ -147,13 +147,13 @@ fn refuse_http_2(request: &Request<Incoming>) -> Option<Error> {
     {
         "the request's authority and its host header name two hosts"
     } else if request.headers().get_all(CONTENT_LENGTH).iter().count() > 1 {
-        "the request has more than one length"
+        "the request has more than one content-length"
     } else if request
         .headers()
         .keys()
         .any(|name| guard::is_misleading(name.as_str()))
     {
-        "a header's name is all but content-length or transfer-encoding"
+        "a header's name looks like content-length or transfer-encoding"
     } else {
         return None;
     };

@@ -1,9 +1,9 @@
-//! Stands before the HTTP/1 parser and follows the framing of all that comes in: a head is passed on only when there
-//! is just one way to read it and what follows it. Knows no sockets: bytes in, a decision out.
+//! Guards hyper's HTTP/1 parser against request smuggling. It follows the framing of everything that comes in, and passes
+//! a head on only when there is just one way to read it and what follows it. It knows no sockets: bytes in, a decision out.
 //!
 //! Two servers that read one stream of bytes differently see different requests in it, and one client's bytes become
-//! another one's request. The parser behind is lenient where the RFC lets it be, drops a length beside a
-//! transfer-encoding, and answers nothing that a client could read.
+//! another client's request. hyper is lenient where the RFC allows it, drops a length beside a transfer-encoding, and
+//! writes nothing that a client could read.
 
 mod chunks;
 mod head;
@@ -15,37 +15,37 @@ pub(super) use self::head::is_misleading;
 pub(super) use self::stand_in::stand_in;
 use crate::error::Error;
 
-/// What an HTTP/2 connection begins with (RFC 9113 §3.4).
+/// The first bytes of an HTTP/2 connection (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Follows one connection's bytes.
+/// Follows the bytes of one connection.
 #[derive(Debug)]
 pub(super) struct Guard {
     at: At,
-    /// Whether another protocol may follow the request that is being read.
+    /// Whether another protocol may follow the request in progress.
     upgrade: bool,
     /// How many heads were passed on.
     heads: u64,
-    /// How much of a head that is not whole was parsed, and how much was searched for its end.
+    /// How many bytes of a head that is not whole were parsed, and how many searched for its end.
     parsed: usize,
     searched: usize,
 }
 
 #[derive(Debug)]
 enum At {
-    /// The first byte: HTTP/2 may begin.
+    /// At the first byte, where HTTP/2 may begin.
     Preface,
     /// Between two requests, or in a head.
     Head,
-    /// In a body, with so many bytes left.
+    /// In a body with this many bytes left.
     Sized(u64),
-    /// In a body of chunks.
+    /// In a chunked body.
     Chunked(Chunks),
-    /// Behind a request to switch protocols that has no answer yet.
+    /// Behind a request to switch protocols that is not answered yet.
     AwaitingSwitch,
-    /// In something that is not HTTP/1.
+    /// In a protocol that is not HTTP/1: everything is passed on.
     Opaque,
-    /// Behind what was not passed on.
+    /// Behind bytes that were refused: nothing is passed on.
     Closed,
 }
 
@@ -58,23 +58,23 @@ pub(super) enum Switch {
     Declined,
 }
 
-/// What is to become of bytes.
+/// What to do with bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Decision {
-    /// So many of them may be passed on.
+    /// How many of them may be passed on.
     pub(super) passed: usize,
-    /// What the rest is.
+    /// What the others are.
     pub(super) remainder: Remainder,
 }
 
-/// What the bytes are that are not passed on.
+/// Bytes that are not passed on.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Remainder {
-    /// None, or not enough to decide: to be shown again, with more behind.
+    /// None, or too few to decide: to be shown again with more behind them.
     Awaited,
     /// A head that is refused.
     Refused(Error),
-    /// A body that is not what its head said.
+    /// A body that contradicts its head, or its own framing.
     Broken(Error),
 }
 
@@ -99,17 +99,17 @@ impl Guard {
         matches!(self.at, At::Preface | At::Head)
     }
 
-    /// Whether all that was passed on are whole requests.
+    /// Whether only whole requests were passed on.
     pub(super) fn is_between_requests(&self) -> bool {
         matches!(self.at, At::Head)
     }
 
-    /// Whether nothing is passed on before a request to switch protocols is answered.
+    /// Whether a request to switch protocols has to be answered first.
     pub(super) fn awaits_switch(&self) -> bool {
         matches!(self.at, At::AwaitingSwitch)
     }
 
-    /// Whether the client may still be sending what nobody is going to read.
+    /// Whether the client may still be sending bytes that are not going to be read.
     pub(super) fn is_within_request(&self) -> bool {
         matches!(self.at, At::Sized(_) | At::Chunked(_) | At::Closed)
     }
@@ -122,7 +122,7 @@ impl Guard {
         };
     }
 
-    /// Whether all is passed on.
+    /// Whether everything is passed on.
     pub(super) fn is_opaque(&self) -> bool {
         matches!(self.at, At::Opaque)
     }
@@ -132,12 +132,12 @@ impl Guard {
         matches!(self.at, At::Closed)
     }
 
-    /// Nothing more is passed on.
+    /// Passes nothing more on.
     pub(super) fn close(&mut self) {
         self.at = At::Closed;
     }
 
-    /// Decides about bytes that follow those that were passed on.
+    /// Decides about the bytes behind those that were passed on.
     pub(super) fn decide(&mut self, bytes: &[u8]) -> Decision {
         let mut passed = 0;
         let mut remainder = Remainder::Awaited;
@@ -197,10 +197,10 @@ impl Guard {
         Decision { passed, remainder }
     }
 
-    /// The length of the head that is there; 0 while it is not whole.
+    /// The length of the head; 0 while it is not whole.
     fn read_head(&mut self, bytes: &[u8]) -> Result<usize, Error> {
-        // However slowly it drips, no byte of it is looked at more than a few times: a head is parsed when it has
-        // doubled, and when it may be whole.
+        // A head is parsed when it may be whole, and when it has doubled: however slowly it drips in, each byte is looked
+        // at a few times only.
         let unsearched = bytes
             .get(self.searched.saturating_sub(3)..)
             .unwrap_or_default();
@@ -244,7 +244,7 @@ mod tests {
 
     use super::*;
 
-    /// What is passed on of a stream that comes in pieces of this size.
+    /// What is passed on of a stream that comes in pieces of this size, the refusal, and the number of heads.
     fn pass(stream: &[u8], piece: usize) -> (usize, Option<Error>, u64) {
         let mut guard = Guard::new();
         let (mut passed, mut held) = (0, Vec::new());
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn too_much_is_told_apart_from_what_is_wrong() {
+    fn what_is_too_large_is_told_apart_from_what_is_wrong() {
         let line = "GET / HTTP/1.1\r\nhost: x\r\n";
         let long = |count: usize| "a".repeat(count);
         for (stream, why) in [
@@ -354,7 +354,7 @@ mod tests {
     }
 
     proptest! {
-        /// The parser behind the guard has a say too, but nothing to say any more.
+        /// The parser behind the guard agrees with it.
         #[test]
         fn a_target_that_passes_is_read_as_it_is(target in "(/|[a-z]{0,5}(://)?)[ -~é]{0,24}") {
             let stream = format!("GET {target} HTTP/1.1\r\nhost: x\r\n\r\n");
