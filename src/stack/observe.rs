@@ -28,6 +28,10 @@ use crate::telemetry::{Metrics, RequestLine};
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const UPSTREAM_REQUEST_ID: HeaderName = HeaderName::from_static("x-oneapi-request-id");
 
+/// Bytes of a client's request id that are echoed and logged. A client that reads nothing keeps its answers in memory, so
+/// it does not choose how large they are.
+const MAX_REQUEST_ID: usize = 128;
+
 /// nginx's status for a client that went away before its answer was ready.
 const CLIENT_GONE: u16 = 499;
 
@@ -65,7 +69,7 @@ where
 
     fn call(&mut self, inbound: Inbound) -> Self::Future {
         let headers = inbound.request.headers();
-        let (trace, request_id) = (Trace::read(headers), headers.get(REQUEST_ID).cloned());
+        let (trace, request_id) = (Trace::read(headers), headers.get(REQUEST_ID).map(cut));
         let started = inbound.received_at;
         let routed = Routed::read(inbound, &self.caller_key);
         let watch = Watch {
@@ -141,6 +145,15 @@ pub(super) fn sign(headers: &mut HeaderMap, client_id: Option<HeaderValue>) {
             .entry(REQUEST_ID)
             .or_insert_with(|| client_id.unwrap_or_else(request_id::make));
     }
+}
+
+/// A client's request id, cut to [`MAX_REQUEST_ID`].
+fn cut(id: &HeaderValue) -> HeaderValue {
+    if id.len() <= MAX_REQUEST_ID {
+        return id.clone();
+    }
+    let start = id.as_bytes().get(..MAX_REQUEST_ID).unwrap_or_default();
+    HeaderValue::from_bytes(start).unwrap_or_else(|_| request_id::make())
 }
 
 /// One request in progress; counts and logs it when dropped.

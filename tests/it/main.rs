@@ -33,6 +33,7 @@ mod paths;
 mod proxied;
 mod readme;
 mod remembering;
+mod request_ids;
 mod restarting;
 mod resting;
 mod service_manager;

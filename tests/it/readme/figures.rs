@@ -241,6 +241,12 @@ const FIGURES: &[(&str, &str, &str, &str)] = &[
         "100 headers with 431",
     ),
     (
+        "stack/observe",
+        "const MAX_REQUEST_ID: usize = 128;",
+        "docs/reference",
+        "the client's, cut to 128 bytes",
+    ),
+    (
         "admin/live",
         "const WATCHERS: usize = 16;",
         "docs/observing",
