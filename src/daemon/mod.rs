@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::{self, Admin};
 use crate::config::Config;
 use crate::gateway::{Gateway, Problem};
-use crate::server::{self, ServerOptions, TlsIdentity};
+use crate::server::{self, ServerOptions, TlsIdentity, WhenFull};
 use crate::stack;
 use crate::telemetry::{self, Exposition};
 
@@ -27,6 +27,10 @@ pub use self::sockets::Passed;
 
 /// How often what is of no use any more is let go: remembered answers are gone so long after their time at the latest.
 const RECLAIM: Duration = Duration::from_secs(5);
+
+/// The most connections of the admin listener. A new one takes the place of an idle one, so that whatever keeps
+/// connections open keeps no probe out.
+const ADMIN_CONNECTIONS: usize = 64;
 
 /// A gateway with its ports bound, ready to run.
 #[derive(Debug)]
@@ -73,6 +77,7 @@ impl Bound {
         let (gateway, tls) = Self::examine(&config)?;
         let options = ServerOptions {
             max_connections: config.limits.max_connections.get(),
+            when_full: WhenFull::TurnAway,
             header_timeout: config.limits.header_timeout,
             idle_timeout: config.limits.idle_timeout,
             drain: config.limits.drain,
@@ -166,7 +171,8 @@ impl Bound {
                 let address = door.listener.local_addr()?;
                 tracing::info!("admin listening on {address}{}", door.note("listen.admin"));
                 let options = ServerOptions {
-                    max_connections: 64,
+                    max_connections: ADMIN_CONNECTIONS,
+                    when_full: WhenFull::CloseIdlest,
                     drain: Duration::from_secs(1),
                     tls: None,
                     gauge: None,

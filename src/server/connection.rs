@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
-use super::activity::Due;
+use super::activity::{Activity, Due};
 use super::io::GuardedIo;
 use super::on_demand::{Event, OnDemand};
 use super::service::ConnectionService;
@@ -59,6 +59,7 @@ pub(super) fn run<S>(
     options: Arc<ServerOptions>,
     stop: CancellationToken,
     admission: Admission,
+    activity: Arc<Activity>,
 ) -> impl Future<Output = ()> + Send + use<S>
 where
     S: Service<Inbound, Response = Response<Body>, Error = Infallible, Future: Send>
@@ -72,7 +73,7 @@ where
         address,
         tls: tls.is_some(),
     };
-    let connection = ConnectionService::new(service, peer, options, admission);
+    let connection = ConnectionService::new(service, peer, options, admission, activity);
     match tls {
         None => Either::Left(drive(stream, connection, stop)),
         // Boxed: a TLS session is large, and connections without one should not pay for it.
@@ -176,6 +177,7 @@ mod tests {
     use tokio::time::sleep;
 
     use super::*;
+    use crate::server::WhenFull;
 
     const IDLE: Duration = Duration::from_secs(75);
     const HEADER: Duration = Duration::from_secs(10);
@@ -185,6 +187,7 @@ mod tests {
         let (client, server) = duplex(4096);
         let options = ServerOptions {
             max_connections: 1,
+            when_full: WhenFull::TurnAway,
             header_timeout: HEADER,
             idle_timeout: IDLE,
             drain: IDLE,
@@ -203,6 +206,7 @@ mod tests {
             peer,
             Arc::new(options),
             Admission::new(permit.expect("is free"), None),
+            Activity::new(),
         );
         tokio::spawn(drive(server, connection, stop.clone()));
         client

@@ -8,15 +8,19 @@ use std::time::Duration;
 use http::Response;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
-use super::ServerOptions;
+use super::activity::Activity;
 use super::connection::{self, Admission};
+use super::idlest::Closable;
+use super::reserve::{Reserve, accept};
+use super::throttle::Throttle;
 use super::turn_away::turn_away;
+use super::{ServerOptions, WhenFull};
 use crate::error::Error;
 use crate::message::body::Body;
 use crate::request::inbound::Inbound;
@@ -26,7 +30,8 @@ use crate::request::inbound::Inbound;
 const KEEPALIVE_AFTER: Duration = Duration::from_mins(1);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
 
-/// How long accepting pauses after an error that is not about one connection.
+/// How long accepting pauses after an error that is not about one connection, and the longest wait for the permit of a
+/// connection that is closed for a new one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until `stop` is cancelled, then waits for requests in progress, at most `options.drain`.
@@ -50,9 +55,13 @@ where
     let mut connections = JoinSet::new();
     let permits = Arc::new(Semaphore::new(options.max_connections));
     let options = Arc::new(options);
+    let mut closable = Closable::default();
+    let (mut reserve, mut failures) = (Reserve::new(), Throttle::default());
     loop {
+        // Before anything else is accepted: a descriptor that became free is the reserve's first.
+        reserve.refill();
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = accept(&listener) => accepted,
             Some(_) = connections.join_next() => continue,
             () = stop.cancelled() => break,
         };
@@ -61,24 +70,43 @@ where
             Err(error) if is_about_one_connection(&error) => continue,
             Err(error) => {
                 // Most likely there is no free file descriptor: connections that end will free some.
-                tracing::warn!("cannot accept connections: {error}");
-                sleep(ACCEPT_PAUSE).await;
+                if let Some(count) = failures.note() {
+                    tracing::warn!("cannot accept connections ({count} failures): {error}");
+                }
+                let refusal = || {
+                    let why = Error::Overloaded("open files of this process (LimitNOFILE)");
+                    (options.refuse)(&why)
+                };
+                if !reserve.turn_away(&listener, refusal) {
+                    sleep(ACCEPT_PAUSE).await;
+                }
                 continue;
             }
         };
-        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
+        let permit = match Arc::clone(&permits).try_acquire_owned() {
+            Err(_) if options.when_full == WhenFull::CloseIdlest => {
+                replace_idlest(&mut closable, &permits).await
+            }
+            permit => permit.ok(),
+        };
+        let Some(permit) = permit else {
             let why = Error::Overloaded("connections (limits.max_connections)");
             connections.spawn(turn_away(stream, (options.refuse)(&why)));
             continue;
         };
-        connections.spawn(connection::run(
+        let activity = Activity::new();
+        let task = connections.spawn(connection::run(
             stream,
             address,
             service.clone(),
             Arc::clone(&options),
             stop.clone(),
             Admission::new(permit, options.gauge.as_ref()),
+            Arc::clone(&activity),
         ));
+        if options.when_full == WhenFull::CloseIdlest {
+            closable.add(task, &activity);
+        }
     }
     drop(listener);
     let ended = async { while connections.join_next().await.is_some() {} };
@@ -90,6 +118,18 @@ where
         connections.shutdown().await;
     }
     Ok(())
+}
+
+/// Closes the connection that has been idle for the longest time, and takes its permit.
+async fn replace_idlest(
+    closable: &mut Closable,
+    permits: &Arc<Semaphore>,
+) -> Option<OwnedSemaphorePermit> {
+    if !closable.close_idlest() {
+        return None;
+    }
+    let freed = Arc::clone(permits).acquire_owned();
+    timeout(ACCEPT_PAUSE, freed).await.ok()?.ok()
 }
 
 /// A client that vanished never says so. Accepted sockets inherit the setting from their listener.

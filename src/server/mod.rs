@@ -4,7 +4,10 @@
 //! | file | holds |
 //! |---|---|
 //! | `listener` | accepting, `limits.max_connections`, the drain |
+//! | `idlest` | which connection a new one replaces |
+//! | `reserve` | a file descriptor for clients that have to be turned away |
 //! | `turn_away` | the answer to a connection that is not served |
+//! | `throttle` | one warning for many events |
 //! | `connection` | one connection: the TLS handshake, its timeouts, the stop |
 //! | `on_demand` | hyper, kept only while there is something to do |
 //! | `io` | the bytes between the socket and hyper |
@@ -16,7 +19,7 @@
 //!
 //! # The life of a connection
 //!
-//! 1. `listener` accepts it and takes a permit for it; without one, `turn_away` writes a 503.
+//! 1. `listener` accepts it and takes a permit for it; without a permit, or a file descriptor, `turn_away` writes a 503.
 //! 2. `connection` makes the TLS handshake where there is TLS, and then drives the connection to its end.
 //! 3. `io` reads bytes. `guard` passes a head on once it is whole and can be read in one way only.
 //! 4. With the first byte that may be passed on, `on_demand` sets hyper up: HTTP/1.1, or HTTP/2 after its preface.
@@ -32,10 +35,13 @@ mod activity;
 mod bodies;
 mod connection;
 mod guard;
+mod idlest;
 mod io;
 mod listener;
 mod on_demand;
+mod reserve;
 mod service;
+mod throttle;
 mod tls;
 mod turn_away;
 
@@ -57,11 +63,23 @@ const LINGER: Duration = Duration::from_secs(1);
 /// How many bytes are read and thrown away meanwhile.
 const MAX_DISCARDED: u64 = 1 << 20;
 
+/// What becomes of a new connection where there are as many as there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenFull {
+    /// It is turned away.
+    TurnAway,
+    /// It takes the place of the connection that has been idle for the longest time, and is turned away where a request is
+    /// in progress on every one.
+    CloseIdlest,
+}
+
 /// How a listener treats its connections.
 #[derive(Debug, Clone)]
 pub struct ServerOptions {
-    /// The most connections at once. One more is turned away.
+    /// The most connections at once.
     pub max_connections: usize,
+    /// What becomes of one more.
+    pub when_full: WhenFull,
     /// How long the head of a request may take to arrive, and a TLS handshake to finish.
     pub header_timeout: Duration,
     /// How long a connection may be idle between requests.

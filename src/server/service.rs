@@ -41,9 +41,10 @@ impl<S> ConnectionService<S> {
         peer: Peer,
         options: Arc<ServerOptions>,
         admission: Admission,
+        activity: Arc<Activity>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            activity: Activity::new(),
+            activity,
             inner: Mutex::new(inner),
             peer,
             options,

@@ -1,5 +1,9 @@
 //! The answer to a connection that is not served. hyper has no part in it: it takes one write.
 
+use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
+
+use futures_util::FutureExt as _;
 use http::Response;
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -15,7 +19,7 @@ static LINGERING: Semaphore = Semaphore::const_new(256);
 
 /// Writes `refusal`, in the time that a write into an empty socket takes, and closes the connection.
 pub(super) async fn turn_away(mut stream: TcpStream, refusal: Response<Body>) {
-    let Some(bytes) = serialize(refusal).await else {
+    let Some(bytes) = serialize(refusal) else {
         return;
     };
     if stream.writable().await.is_ok() {
@@ -29,10 +33,28 @@ pub(super) async fn turn_away(mut stream: TcpStream, refusal: Response<Body>) {
     let _ = timeout(LINGER, tokio::io::copy(&mut discarded, &mut sink)).await;
 }
 
-/// The response as HTTP/1.1, the last one of its connection.
-async fn serialize(response: Response<Body>) -> Option<Vec<u8>> {
+/// The same within one call, whether the client has read the answer or not: the connection has the last descriptor.
+pub(super) fn turn_away_at_once(stream: TcpStream, refusal: Response<Body>) {
+    let (Some(bytes), Ok(mut stream)) = (serialize(refusal), stream.into_std()) else {
+        return;
+    };
+    let _ = stream.write(&bytes);
+    let _ = stream.shutdown(Shutdown::Write);
+    // Bytes that are left unread when the socket closes would reset the connection, and take the answer away.
+    let mut buffer = [0; 4096];
+    let mut discarded = 0;
+    while let Ok(count @ 1..) = stream.read(&mut buffer) {
+        discarded += count as u64;
+        if discarded >= MAX_DISCARDED {
+            break;
+        }
+    }
+}
+
+/// The buffered response as HTTP/1.1, the last one of its connection.
+fn serialize(response: Response<Body>) -> Option<Vec<u8>> {
     let (head, body) = response.into_parts();
-    let body = body.collect().await.ok()?.to_bytes();
+    let body = body.collect().now_or_never()?.ok()?.to_bytes();
     let reason = head.status.canonical_reason().unwrap_or_default();
     let mut bytes = format!("HTTP/1.1 {} {reason}\r\n", head.status.as_str()).into_bytes();
     for (name, value) in &head.headers {
@@ -57,14 +79,14 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
-    async fn a_refusal_is_a_whole_http_1_1_response() {
+    #[test]
+    fn a_refusal_is_a_whole_http_1_1_response() {
         let response = Response::builder()
             .status(StatusCode::SERVICE_UNAVAILABLE)
             .header(CONTENT_TYPE, "text/plain")
             .body(Body::full("later"))
             .expect("is valid");
-        let bytes = serialize(response).await.expect("is buffered");
+        let bytes = serialize(response).expect("is buffered");
         assert_eq!(
             String::from_utf8(bytes).expect("text"),
             "HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain\r\ncontent-length: 5\r\n\
