@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use futures_util::FutureExt as _;
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST};
-use http::uri::Authority;
-use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use tower::Service;
 
@@ -80,6 +81,8 @@ where
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<Body>, Infallible>> + use<S> {
         let is_http_2 = request.version() == Version::HTTP_2;
+        // hyper would send the body of an error, which fails the stream for its client (RFC 9110 §9.3.2).
+        let is_http_2_head = is_http_2 && request.method() == Method::HEAD;
         let (in_progress, refusal) = self.activity.begin_request();
         if is_http_2 {
             self.speaks_http_2.store(true, Ordering::Relaxed);
@@ -111,6 +114,9 @@ where
                 response.headers_mut().insert(CONNECTION, close);
             }
             if response.body().is_buffered() {
+                if is_http_2_head {
+                    *response.body_mut() = Body::empty();
+                }
                 return Ok(response);
             }
             // A streamed answer keeps its request in progress until its end.
@@ -129,7 +135,8 @@ where
     }
 }
 
-/// What HTTP/2's own framing leaves ambiguous: two hosts (RFC 9113 §8.3.1), two lengths, a user in the target.
+/// What HTTP/2's own framing leaves ambiguous: two hosts (RFC 9113 §8.3.1), two lengths, a user in the target. And what
+/// HTTP/1.1 refuses: a target that is no path, a GET with a body of unknown length.
 fn refuse_http_2(request: &Request<Incoming>) -> Option<Error> {
     if request.version() != Version::HTTP_2 {
         return None;
@@ -147,6 +154,14 @@ fn refuse_http_2(request: &Request<Incoming>) -> Option<Error> {
         && !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes())
     {
         "the request's authority and its host header name two hosts"
+    } else if !is_target(request) {
+        "the request's target is not valid"
+    } else if matches!(*request.method(), Method::GET | Method::HEAD)
+        && !request.body().is_end_stream()
+        && !request.headers().contains_key(CONTENT_LENGTH)
+    {
+        // As in HTTP/1.1: hyper would not send it upstream.
+        "a GET or HEAD request has a body without a content-length"
     } else if request.headers().get_all(CONTENT_LENGTH).iter().count() > 1 {
         "the request has more than one content-length"
     } else if request
@@ -159,4 +174,19 @@ fn refuse_http_2(request: &Request<Incoming>) -> Option<Error> {
         return None;
     };
     Some(Error::BadRequest(why))
+}
+
+/// Whether an HTTP/2 target begins with its path, or is the `*` of OPTIONS. `http` takes a query without a path, and
+/// nothing before a fragment, for `/`.
+fn is_target(request: &Request<Incoming>) -> bool {
+    const ROOT: PathAndQuery = PathAndQuery::from_static("/");
+    // Only CONNECT has no path, which the stack refuses.
+    request.uri().path_and_query().is_none_or(|target| {
+        match target.as_str() {
+            // What was empty is written like this too, but is not equal to it.
+            "/" => *target == ROOT,
+            "*" => *request.method() == Method::OPTIONS,
+            target => target.starts_with('/'),
+        }
+    })
 }

@@ -23,6 +23,7 @@ mod faltering;
 mod figures;
 mod forwarding;
 mod fuzz;
+mod http_2_requests;
 mod hygiene;
 mod idle_admin;
 mod isolation;
