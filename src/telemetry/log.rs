@@ -8,6 +8,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, Registry, reload};
 
+use super::escape_c1::EscapeC1;
 use super::non_blocking::{NonBlocking, WorkerGuard};
 use super::prometheus_format::PrometheusFormat;
 use super::targets::{DROPS, REQUESTS, SNAPSHOTS};
@@ -51,13 +52,18 @@ impl Reload {
 pub fn start(log: &config::Log) -> LogGuard {
     let (writer, guard) = NonBlocking::start(stdout());
     let (filter, level) = reload::Layer::new(targets(log.level));
-    let layer = tracing_subscriber::fmt::layer()
-        .with_writer(writer)
-        .with_ansi(false);
+    let layer = tracing_subscriber::fmt::layer().with_ansi(false);
     let layer = match log.format {
-        LogFormat::Prometheus => layer.event_format(PrometheusFormat::default()).boxed(),
-        LogFormat::Json => layer.json().flatten_event(true).boxed(),
-        LogFormat::Text => layer.compact().boxed(),
+        LogFormat::Prometheus => layer
+            .event_format(PrometheusFormat::default())
+            .with_writer(writer)
+            .boxed(),
+        LogFormat::Json => layer
+            .json()
+            .flatten_event(true)
+            .with_writer(EscapeC1(writer))
+            .boxed(),
+        LogFormat::Text => layer.compact().with_writer(writer).boxed(),
     };
     // A second start in one process (tests) keeps the first.
     let _ = tracing_subscriber::registry()

@@ -1,5 +1,6 @@
 //! What pollgate tells of itself: metrics, and log lines in the same spirit.
 
+mod escape_c1;
 mod exemplars;
 mod exposition;
 mod log;

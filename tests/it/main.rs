@@ -30,6 +30,7 @@ mod isolation;
 mod leaks;
 mod lifecycle;
 mod limits;
+mod log_floods;
 mod logs;
 mod metrics;
 mod paths;
