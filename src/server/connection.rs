@@ -1,10 +1,12 @@
 //! One client connection, from the TLS handshake to its end.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::future::poll_fn;
+use std::iter;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::Either;
@@ -22,9 +24,11 @@ use super::activity::{Activity, Due};
 use super::io::GuardedIo;
 use super::on_demand::{Event, OnDemand};
 use super::service::ConnectionService;
+use super::throttle::Throttle;
 use super::{ServerOptions, TlsIdentity};
 use crate::message::body::Body;
 use crate::request::inbound::{Inbound, Peer};
+use crate::sync::lock;
 use crate::telemetry::{Counted, Gauge};
 
 /// How long a connection that was told to close may take to do so.
@@ -128,6 +132,7 @@ where
                 Event::Ended(ended) => {
                     if let Err(error) = ended {
                         tracing::debug!("a client connection broke: {error}");
+                        warn_of_protocol_errors(&*error);
                     }
                     if let Some(tunnel) = connection.take_tunnel() {
                         let _ = tunnel.collect().await;
@@ -167,6 +172,18 @@ where
                 check.as_mut().reset(now + idle_timeout);
             }
         }
+    }
+}
+
+/// Counts clients that broke HTTP/2's rules, and warns of them now and then: an attack may open thousands of connections.
+fn warn_of_protocol_errors(error: &(dyn Error + 'static)) {
+    static THROTTLE: Mutex<Throttle> = Mutex::new(Throttle::new());
+    let mut causes = iter::successors(Some(error), |&error| error.source());
+    let is_protocol_error = causes
+        .find_map(|error| error.downcast_ref::<h2::Error>())
+        .is_some_and(|error| error.is_go_away() && error.is_library());
+    if is_protocol_error && let Some(count) = lock(&THROTTLE).note() {
+        tracing::warn!("closed {count} HTTP/2 connections whose clients broke the protocol");
     }
 }
 

@@ -56,7 +56,7 @@ where
     let permits = Arc::new(Semaphore::new(options.max_connections));
     let options = Arc::new(options);
     let mut closable = Closable::default();
-    let (mut reserve, mut failures) = (Reserve::new(), Throttle::default());
+    let (mut reserve, mut failures) = (Reserve::new(), Throttle::new());
     loop {
         // Before anything else is accepted: a descriptor that became free is the reserve's first.
         reserve.refill();

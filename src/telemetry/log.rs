@@ -87,6 +87,8 @@ fn targets(level: LogLevel) -> Targets {
     Targets::new()
         .with_default(level.min(LevelFilter::WARN))
         .with_target("pollgate", level)
+        // It warns of every client that breaks the protocol; the server counts those and warns now and then.
+        .with_target("h2", LevelFilter::ERROR)
         // Which requests get a line is for `log.requests` to say, and a gap is never kept silent.
         .with_targets([REQUESTS, SNAPSHOTS, DROPS].map(|always| (always, LevelFilter::INFO)))
 }

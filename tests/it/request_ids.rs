@@ -37,14 +37,14 @@ async fn a_long_request_id_is_passed_on_whole() {
 }
 
 /// One frame (RFC 9113 §4.1).
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
     [&head, payload].concat()
 }
 
 /// A poll with this request id, as a block of header fields (RFC 7541).
-fn poll(id: &str) -> Vec<u8> {
+pub(crate) fn poll(id: &str) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in [
         (":method", "GET"),
