@@ -40,6 +40,7 @@ use tower::Service;
 
 use self::live::{Live, PATH as LIVE};
 use self::lookup::Wanted;
+use crate::error::{Error, retry_after_seconds};
 use crate::gateway::Gateway;
 use crate::message::body::Body;
 use crate::request::inbound::Inbound;
@@ -88,7 +89,7 @@ impl Admin {
 
     async fn answer(self, inbound: Inbound) -> Response<Body> {
         if let Some(why) = &inbound.refusal {
-            return respond(why.status(), TEXT, format!("{why}\n"));
+            return refuse(why);
         }
         let (head, _) = inbound.request.into_parts();
         if let Err(refusal) = same_origin::examine(&head, self.bound) {
@@ -200,6 +201,17 @@ impl Service<Inbound> for Admin {
         let answer = self.clone().answer(inbound);
         Box::pin(async move { Ok(answer.await) })
     }
+}
+
+/// The answer to a request that is not read any further.
+#[must_use]
+pub fn refuse(error: &Error) -> Response<Body> {
+    let mut response = respond(error.status(), TEXT, format!("{error}\n"));
+    if let Some(pause) = error.retry_after() {
+        let seconds = HeaderValue::from(retry_after_seconds(pause));
+        response.headers_mut().insert(RETRY_AFTER, seconds);
+    }
+    response
 }
 
 fn text(status: StatusCode, text: &'static str) -> Response<Body> {

@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::Admin;
+use crate::admin::{self, Admin};
 use crate::config::Config;
 use crate::gateway::{Gateway, Problem};
-use crate::server::{self, Keeping, TlsIdentity};
+use crate::server::{self, ServerOptions, TlsIdentity, WhenFull};
+use crate::stack;
 use crate::telemetry::{self, Exposition};
 
 pub use self::problem::StartProblem;
@@ -28,13 +29,17 @@ pub use self::sockets::Passed;
 /// How often expired entries are reclaimed; none outlives its expiry by more than this.
 const RECLAIM: Duration = Duration::from_secs(5);
 
+/// The most connections of the admin listener. A new one takes the place of an idle one, so that whatever keeps
+/// connections open keeps no probe out.
+const ADMIN_CONNECTIONS: usize = 64;
+
 /// A gateway with its ports bound, ready to run.
 #[derive(Debug)]
 pub struct Bound {
     gateway: Gateway,
     clients: Listener,
     admin: Option<Listener>,
-    keeping: Keeping,
+    options: ServerOptions,
     config: Config,
     /// What the log says at the start, behind the addresses.
     about: Option<String>,
@@ -74,13 +79,15 @@ impl Bound {
     /// As for [`Bound::new`], or a passed socket cannot be used.
     pub async fn with_sockets(config: Config, passed: Passed) -> Result<Self, StartProblem> {
         let (gateway, tls) = Self::examine(&config)?;
-        let keeping = Keeping {
+        let options = ServerOptions {
             max_connections: config.limits.max_connections.get(),
+            when_full: WhenFull::TurnAway,
             header_timeout: config.limits.header_timeout,
             idle_timeout: config.limits.idle_timeout,
             drain: config.limits.drain,
             tls,
             gauge: Some(gateway.metrics().connections()),
+            refuse: stack::refuse,
         };
         let clients = sockets::clients(&config.listen, passed.clients).await?;
         let admin = sockets::admin(&config.listen, passed.admin).await?;
@@ -88,7 +95,7 @@ impl Bound {
             gateway,
             clients,
             admin,
-            keeping,
+            options,
             config,
             about: None,
             warnings: Vec::new(),
@@ -132,7 +139,7 @@ impl Bound {
     pub fn reloader(&self) -> io::Result<Reloader> {
         Ok(Reloader {
             gateway: self.gateway.clone(),
-            tls: self.keeping.tls.clone(),
+            tls: self.options.tls.clone(),
             started: self.config.clone(),
             last: self.config.clone(),
             status: self.status()?,
@@ -158,7 +165,7 @@ impl Bound {
             gateway,
             clients,
             admin,
-            keeping,
+            options,
             config,
             about,
             warnings,
@@ -182,18 +189,20 @@ impl Bound {
                     "admin listening on {address}{}",
                     listener.note("listen.admin")
                 );
-                let keeping = Keeping {
-                    max_connections: 64,
+                let options = ServerOptions {
+                    max_connections: ADMIN_CONNECTIONS,
+                    when_full: WhenFull::CloseIdlest,
                     drain: Duration::from_secs(1),
                     tls: None,
                     gauge: None,
-                    ..keeping.clone()
+                    refuse: admin::refuse,
+                    ..options.clone()
                 };
                 let service = Admin::new(gateway.clone(), stop.clone(), address);
                 // It outlives the clients' listener, so that `/readyz` answers while draining. A passed socket is left to
                 // the next process at once.
                 let until = if listener.passed { &stop } else { &drained };
-                let serving = server::serve(listener.socket, service, keeping, until.clone());
+                let serving = server::serve(listener.socket, service, options, until.clone());
                 Some(tokio::spawn(serving))
             }
             None => None,
@@ -217,7 +226,7 @@ impl Bound {
         notify::ready(&status);
         // Joined, so that the drain is logged even if nothing is in progress.
         let (served, ()) = tokio::join!(
-            server::serve(clients.socket, gateway.clone(), keeping, stop.clone()),
+            server::serve(clients.socket, gateway.clone(), options, stop.clone()),
             start_draining(stop, &gateway, config.limits.drain),
         );
         drained.cancel();

@@ -1,4 +1,4 @@
-//! The one body type of the stack: buffered, passed through, or watched until it ends.
+//! The body type of requests and responses: buffered, streamed, or wrapped to be watched.
 
 use std::future::{Future, ready};
 use std::pin::Pin;
@@ -9,14 +9,14 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::once;
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
 use tower::BoxError;
 
-/// A request's or a response's body.
+/// The body of a request or a response.
 pub struct Body(Kind);
 
 enum Kind {
@@ -26,19 +26,19 @@ enum Kind {
 }
 
 impl Body {
-    /// No bytes.
+    /// An empty body.
     #[must_use]
     pub fn empty() -> Self {
         Self::full(Bytes::new())
     }
 
-    /// These bytes.
+    /// A buffered body.
     #[must_use]
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         Self(Kind::Full(Full::new(bytes.into())))
     }
 
-    /// Any other body.
+    /// A streamed body.
     #[must_use]
     pub fn boxed<B>(body: B) -> Self
     where
@@ -47,46 +47,48 @@ impl Body {
         Self(Kind::Boxed(body.map_err(Into::into).boxed_unsync()))
     }
 
-    /// Whether all of it is here already, so that there is nothing to wait for.
+    /// Whether it is buffered, so that reading it never waits.
     #[must_use]
     pub fn is_buffered(&self) -> bool {
         matches!(self.0, Kind::Full(_))
     }
 
-    /// The same body, which breaks off with an error when it has been waited for, and nothing of it came, for `idle`. A
-    /// reader that takes its time does not count as waiting.
+    /// Breaks the body off with an error when nothing of it has come for `idle` while it was polled. A slow reader does not
+    /// count as waiting.
     #[must_use]
     pub fn never_silent_for(self, idle: Duration) -> Self {
-        Self::boxed(Awaited {
+        Self::boxed(Wrapped {
             body: self,
-            idle,
-            timer: Box::pin(sleep(idle)),
-            waiting: false,
+            frames: Awaited {
+                idle,
+                timer: Box::pin(sleep(idle)),
+                is_waiting: false,
+            },
         })
     }
 
-    /// The same body, once it is permitted; an error where it is not.
+    /// Holds the body back until `permitted` resolves; an error where it resolves with `false`.
     #[must_use]
     pub fn once(self, permitted: impl Future<Output = bool> + Send + 'static) -> Self {
-        Self::boxed(Permitted {
+        Self::boxed(Wrapped {
             body: self,
-            permitted: Some(Box::pin(permitted)),
+            frames: Permitted(Some(Box::pin(permitted))),
         })
     }
 
-    /// A body of no bytes that ends when the future is done.
+    /// An empty body that ends with the future.
     #[must_use]
     pub fn lasting(future: impl Future<Output = ()> + Send + 'static) -> Self {
         let nothing = once(future).filter_map(|()| ready(None::<Result<Frame<Bytes>, BoxError>>));
         Self::boxed(StreamBody::new(nothing))
     }
 
-    /// The same body, with `guard` dropped when it has ended or was given up.
+    /// Drops `guard` when the body has ended, failed or been given up.
     #[must_use]
     pub fn guarded(self, guard: impl Send + Unpin + 'static) -> Self {
-        Self::boxed(Guarded {
+        Self::boxed(Wrapped {
             body: self,
-            guard: Some(guard),
+            frames: Guarded(Some(guard)),
         })
     }
 }
@@ -137,24 +139,37 @@ impl std::fmt::Debug for Body {
     }
 }
 
-struct Guarded<G> {
-    body: Body,
-    guard: Option<G>,
+/// A body whose frames are polled in another way. Its length stays what it is.
+pub(crate) struct Wrapped<B, F> {
+    pub(crate) body: B,
+    pub(crate) frames: F,
 }
 
-impl<G: Unpin> http_body::Body for Guarded<G> {
+/// How the frames of a [`Wrapped`] body are polled.
+pub(crate) trait PollFrame<B> {
+    type Error;
+
+    fn poll_frame(
+        &mut self,
+        body: Pin<&mut B>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>>;
+}
+
+impl<B, F> http_body::Body for Wrapped<B, F>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+    F: PollFrame<B> + Unpin,
+{
     type Data = Bytes;
-    type Error = BoxError;
+    type Error = F::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if let Poll::Ready(None | Some(Err(_))) = frame {
-            self.guard = None;
-        }
-        frame
+    ) -> Poll<Option<Result<Frame<Bytes>, F::Error>>> {
+        let this = &mut *self;
+        this.frames.poll_frame(Pin::new(&mut this.body), cx)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -163,78 +178,76 @@ impl<G: Unpin> http_body::Body for Guarded<G> {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+/// See [`Body::guarded`].
+struct Guarded<G>(Option<G>);
+
+impl<G> PollFrame<Body> for Guarded<G> {
+    type Error = BoxError;
+
+    fn poll_frame(
+        &mut self,
+        body: Pin<&mut Body>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = body.poll_frame(cx);
+        if let Poll::Ready(None | Some(Err(_))) = frame {
+            self.0 = None;
+        }
+        frame
     }
 }
 
 /// See [`Body::never_silent_for`].
 struct Awaited {
-    body: Body,
     idle: Duration,
     timer: Pin<Box<Sleep>>,
-    waiting: bool,
+    is_waiting: bool,
 }
 
-impl http_body::Body for Awaited {
-    type Data = Bytes;
+impl PollFrame<Body> for Awaited {
     type Error = BoxError;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        &mut self,
+        body: Pin<&mut Body>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let this = &mut *self;
-        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
-            this.waiting = false;
+        if let Poll::Ready(frame) = body.poll_frame(cx) {
+            self.is_waiting = false;
             return Poll::Ready(frame);
         }
-        if !this.waiting {
-            this.waiting = true;
-            this.timer.as_mut().reset(Instant::now() + this.idle);
+        if !self.is_waiting {
+            self.is_waiting = true;
+            self.timer.as_mut().reset(Instant::now() + self.idle);
         }
-        task::ready!(this.timer.as_mut().poll(cx));
+        task::ready!(self.timer.as_mut().poll(cx));
         Poll::Ready(Some(Err(
             "the other end has been silent for limits.idle_timeout".into(),
         )))
     }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }
 
 /// See [`Body::once`].
-struct Permitted {
-    body: Body,
-    permitted: Option<BoxFuture<'static, bool>>,
-}
+struct Permitted(Option<BoxFuture<'static, bool>>);
 
-impl http_body::Body for Permitted {
-    type Data = Bytes;
+impl PollFrame<Body> for Permitted {
     type Error = BoxError;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        &mut self,
+        body: Pin<&mut Body>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if let Some(permitted) = &mut self.permitted {
+        if let Some(permitted) = &mut self.0 {
             if !task::ready!(permitted.as_mut().poll(cx)) {
                 return Poll::Ready(Some(Err("the body was not wanted".into())));
             }
-            self.permitted = None;
+            self.0 = None;
         }
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        body.poll_frame(cx)
     }
 }
 
@@ -274,7 +287,7 @@ mod tests {
     async fn a_slow_reader_is_not_taken_for_a_silent_source() {
         let (feed, mut body) = fed();
         for _ in 0..3 {
-            // The reader looks, finds nothing, and is then busy for long; meanwhile something comes.
+            // The reader polls in vain and is then busy for a long time, in which something comes.
             assert!(body.frame().now_or_never().is_none());
             feed.send("a").await.expect("is taken");
             sleep(3 * IDLE).await;

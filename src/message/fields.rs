@@ -5,14 +5,14 @@ use std::time::{Duration, SystemTime};
 use http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER, VIA};
 use http::{HeaderMap, HeaderValue};
 
-/// The type of every status answer: some SDKs take JSON without it for a text.
+/// The type of every status answer. Some SDKs take JSON without it for text.
 pub const JSON: (HeaderName, HeaderValue) =
     (CONTENT_TYPE, HeaderValue::from_static("application/json"));
 
-/// The milliseconds of `retry-after`, which OpenAI's SDKs read first.
+/// `retry-after` in milliseconds, which OpenAI's SDKs read first.
 pub const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
-/// The members of a comma-separated field, over all its lines (RFC 9110 §5.6.1); empty ones are none.
+/// The members of a comma-separated field over all its lines (RFC 9110 §5.6.1), without empty ones.
 pub fn list<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {
     headers
         .get_all(name)
@@ -23,13 +23,12 @@ pub fn list<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item
         .filter(|member| !member.is_empty())
 }
 
-/// Adds pollgate to the list of those that passed the message on (RFC 9110 §7.6.3).
+/// Adds pollgate to the proxies that the message has passed (RFC 9110 §7.6.3).
 pub fn append_via(headers: &mut HeaderMap) {
     headers.append(VIA, HeaderValue::from_static("1.1 pollgate"));
 }
 
-/// How long the sender asks to be left alone: `retry-after-ms`, or `retry-after` in seconds or as a date (RFC 9110
-/// §10.2.3).
+/// The pause that the sender asks for: `retry-after-ms`, or `retry-after` in seconds or as a date (RFC 9110 §10.2.3).
 #[must_use]
 pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: &HeaderName| headers.get(name)?.to_str().ok();

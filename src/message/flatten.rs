@@ -1,5 +1,5 @@
-//! Small pieces leave in one plain write. Copying an answer's head and document together costs less than the system takes
-//! to go through a list of two pieces: 0.2 µs less of the 3.7 that such a write takes on Linux.
+//! Writes small pieces together. Copying the head of an answer and its document into one buffer costs less than a vectored
+//! write of two pieces: it saves 0.2 µs of the 3.7 that such a write takes on Linux.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -8,10 +8,10 @@ use std::task::{Context, Poll};
 use arrayvec::ArrayVec;
 use tokio::io::AsyncWrite;
 
-/// How many bytes are worth copying; with twice as many nothing is gained.
+/// The most bytes that are worth copying; with twice as many nothing is gained.
 const SMALL: usize = 4096;
 
-/// Writes the pieces, all at once where they are small.
+/// Writes the pieces, in one plain write where they are small.
 ///
 /// # Errors
 /// Those of `to`.

@@ -1,5 +1,5 @@
-//! HTTP messages, as both sides of the gateway need them: bodies, header fields, trace context and request ids. Knows
-//! no task.
+//! HTTP messages as both sides of the gateway need them: bodies, header fields, trace context and request ids. It knows
+//! no tasks.
 
 pub mod body;
 pub mod fields;

@@ -1,4 +1,4 @@
-//! Names for requests that nobody named.
+//! Request ids for requests that come without one.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +8,7 @@ use http::HeaderValue;
 /// `pg-`, 16 digits for the process, a dash, and up to 16 for the request.
 const LONGEST: usize = 36;
 
-/// A name that no other request of this or another process has: where the process began, and a count.
+/// Makes an id that is unique across processes: random digits drawn once per process, and a count.
 #[must_use]
 pub fn make() -> HeaderValue {
     static PROCESS: LazyLock<[u8; LONGEST]> = LazyLock::new(|| {

@@ -1,7 +1,7 @@
-//! The trace that a request belongs to (W3C Trace Context): passed on where there is one, begun where there is none, and
-//! told in the log and by exemplars.
+//! The trace of a request (W3C Trace Context): passed on where there is one, begun where there is none, and shown in the
+//! log and by exemplars.
 //!
-//! pollgate records no spans, so a valid `traceparent` passes unchanged, and one begun here says "not sampled".
+//! pollgate records no spans, so it passes a valid `traceparent` on unchanged, and begins one as "not sampled".
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// A trace's id, and whether someone records it (W3C Trace Context §3.2).
+/// The id of a trace, and whether its client records it (W3C Trace Context §3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Trace {
     id: u128,
@@ -18,7 +18,7 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// From `traceparent`; `None` where there is none, or none that counts.
+    /// Reads `traceparent`; `None` where there is none, or no valid one.
     #[must_use]
     pub fn read(headers: &HeaderMap) -> Option<Self> {
         let mut parents = headers.get_all(&TRACEPARENT).iter();
@@ -32,7 +32,7 @@ impl Trace {
         let id = hex(fields.next()?, 32)?;
         let span = hex(fields.next()?, 16)?;
         let flags = hex(fields.next()?, 2)?;
-        // §3.2.2: later versions may append fields, this one may not; 255 is forbidden, and so are ids of zeroes.
+        // §3.2.2: only later versions may append fields; 255 is forbidden, and so are ids of zeroes.
         let ends_well = more.is_empty() || (version != 0 && more.starts_with('-'));
         let valid = ends_well && version != 0xff && id != 0 && span != 0;
         valid.then_some(Self {
@@ -41,14 +41,14 @@ impl Trace {
         })
     }
 
-    /// Whether the client says that someone records it.
+    /// Whether the client says that it records the trace.
     #[must_use]
     pub fn is_sampled(self) -> bool {
         self.sampled
     }
 }
 
-/// Exactly so many lower-case digits.
+/// A number of exactly this many lower-case hexadecimal digits.
 fn hex(text: &str, digits: usize) -> Option<u128> {
     let lower = |digit: u8| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
     (text.len() == digits && text.bytes().all(lower))
@@ -63,8 +63,8 @@ impl fmt::Display for Trace {
     }
 }
 
-/// Sees to it that the request belongs to a trace. A `traceparent` that is no valid one is replaced, and `tracestate`,
-/// which would belong to it, dropped (Trace Context §3.2, §4.3).
+/// Begins a trace unless the request belongs to one. An invalid `traceparent` is replaced, and the `tracestate` that
+/// belongs to it is dropped (Trace Context §3.2, §4.3).
 pub fn continue_or_begin(headers: &mut HeaderMap) {
     if Trace::read(headers).is_none() {
         headers.remove(&TRACESTATE);

@@ -1,5 +1,5 @@
-//! Bodies, with an eye on the client: one that sends its request's body must keep sending, one that gets an answer
-//! must keep taking it.
+//! Bodies timed by their client's part: a client that sends a body must keep sending, and one that gets an answer must
+//! keep reading.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,16 +13,15 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::activity::Activity;
 use crate::error::Error;
-use crate::message::body::Body;
+use crate::message::body::{Body, PollFrame, Wrapped};
 
-/// A request's body, whose errors say what the client did wrong.
+/// The body of a request. Its errors say what the client did wrong.
 pub(super) struct Upload {
-    body: Incoming,
     activity: Arc<Activity>,
     patience: Duration,
     /// Runs while more is awaited; kept from one wait to the next.
     overdue: Option<Pin<Box<Sleep>>>,
-    /// Whether there was something since it was set.
+    /// Whether anything came since the timer was set.
     moved: bool,
 }
 
@@ -32,13 +31,15 @@ impl Upload {
         if body.is_end_stream() {
             return Body::from(body);
         }
-        activity.unread(true);
-        Body::boxed(Self {
+        activity.requests.body_begun();
+        Body::boxed(Wrapped {
             body,
-            activity: Arc::clone(activity),
-            patience,
-            overdue: None,
-            moved: false,
+            frames: Self {
+                activity: Arc::clone(activity),
+                patience,
+                overdue: None,
+                moved: false,
+            },
         })
     }
 
@@ -54,53 +55,45 @@ impl Upload {
     }
 }
 
-impl http_body::Body for Upload {
-    type Data = Bytes;
+impl PollFrame<Incoming> for Upload {
     type Error = Error;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        &mut self,
+        mut body: Pin<&mut Incoming>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let this = &mut *self;
-        match Pin::new(&mut this.body).poll_frame(cx) {
+        match body.as_mut().poll_frame(cx) {
             Poll::Ready(Some(Err(_))) => {
-                let why = this.activity.broken();
+                let why = self.activity.refusal.broken_body().cloned();
                 Poll::Ready(Some(Err(why.unwrap_or(Error::BadRequest(
                     "the request's body broke off before its end",
                 )))))
             }
             Poll::Ready(frame) => {
-                this.moved = true;
-                if frame.is_none() || this.body.is_end_stream() {
-                    this.activity.unread(false);
+                self.moved = true;
+                if frame.is_none() || body.is_end_stream() {
+                    self.activity.requests.body_ended();
                 }
                 Poll::Ready(frame.and_then(Result::ok).map(Ok))
             }
             Poll::Pending => {
-                ready!(this.poll_overdue(cx));
+                ready!(self.poll_overdue(cx));
                 Poll::Ready(Some(Err(Error::RequestTimeout)))
             }
         }
     }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }
 
-/// How much of an answer a client must have made room for before it is offered more: what it has to take in its
-/// time, however much comes from upstream at once.
+/// The most bytes of an answer that are offered at once: what a client has to take in time, however much comes from
+/// upstream together.
 const PORTION: usize = 16 * 1024;
 
-/// An answer streamed over HTTP/2, where a client that takes nothing still leaves the socket free for others.
+/// An answer streamed over HTTP/2, where a client that stops reading one answer leaves the socket free for others. It is
+/// not [`Wrapped`], since the part that it holds back counts towards its length.
 pub(super) struct Download {
     body: Body,
-    /// What is left of the last frame.
+    /// The rest of the last frame.
     left: Bytes,
     activity: Arc<Activity>,
     offered: bool,
@@ -134,10 +127,10 @@ impl Download {
         Poll::Ready(Some(Ok(Frame::data(portion))))
     }
 
-    /// Asked for more, the client's side has made room for what there was.
+    /// Notes that the client took the part before: only then is more asked for.
     fn note_taken(&mut self) {
         if std::mem::take(&mut self.offered) {
-            self.activity.taken();
+            self.activity.stall.taken();
         }
     }
 }
@@ -154,7 +147,7 @@ impl http_body::Body for Download {
         let frame = self.poll_portion(cx);
         if let Poll::Ready(Some(Ok(_))) = frame {
             self.offered = true;
-            self.activity.offer();
+            self.activity.stall.offered();
         }
         frame
     }

@@ -1,10 +1,12 @@
-//! One client connection, from the handshake to its end.
+//! One client connection, from the TLS handshake to its end.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::future::poll_fn;
+use std::iter;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::Either;
@@ -18,56 +20,75 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
-use super::activity::Due;
-use super::conversation::Conversation;
-use super::line::{Event, Line};
-use super::watched::Watched;
-use super::{Keeping, TlsIdentity};
+use super::activity::{Activity, Due};
+use super::io::GuardedIo;
+use super::on_demand::{Event, OnDemand};
+use super::service::ConnectionService;
+use super::throttle::Throttle;
+use super::{ServerOptions, TlsIdentity};
 use crate::message::body::Body;
 use crate::request::inbound::{Inbound, Peer};
+use crate::sync::lock;
+use crate::telemetry::{Counted, Gauge};
 
-/// How long an idle connection has to close in an orderly way.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// How long a connection that was told to close may take to do so.
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
-/// How long an idle connection is kept after the stop. HTTP/1.1 has no way to say goodbye but on an answer: a client that
-/// is about to ask once more gets its answer, with `connection: close` on it, in place of a closed door.
+/// How long an idle connection is kept after the stop. HTTP/1.1 can announce the end on an answer only: a client that is
+/// about to ask once more gets its answer, with `connection: close` on it, instead of a closed socket.
 const LAST_CALL: Duration = Duration::from_secs(1);
 
-/// Serves one connection until it ends, stands idle for too long, or `stop` is cancelled and what is under way is done.
-/// `place` is given back then.
+/// A connection's permit, and its part in the gauge. Both are given back when this is dropped.
+#[derive(Debug)]
+pub(super) struct Admission {
+    _permit: OwnedSemaphorePermit,
+    _counted: Option<Counted>,
+}
+
+impl Admission {
+    pub(super) fn new(permit: OwnedSemaphorePermit, gauge: Option<&Gauge>) -> Self {
+        Self {
+            _permit: permit,
+            _counted: gauge.map(Gauge::up),
+        }
+    }
+}
+
+/// Serves one connection until it ends, is idle or stalled for too long, or `stop` is cancelled and its requests in
+/// progress are answered.
 pub(super) fn run<S>(
     stream: TcpStream,
     address: SocketAddr,
     service: S,
-    keeping: Arc<Keeping>,
+    options: Arc<ServerOptions>,
     stop: CancellationToken,
-    place: OwnedSemaphorePermit,
+    admission: Admission,
+    activity: Arc<Activity>,
 ) -> impl Future<Output = ()> + Send + use<S>
 where
     S: Service<Inbound, Response = Response<Body>, Error = Infallible, Future: Send>
         + Send
         + 'static,
 {
-    let counted = keeping.gauge.as_ref().map(crate::telemetry::Gauge::up);
-    // Answers are small and whole: waiting to fill a packet only costs the client 40 ms.
+    // Answers are small and whole: waiting to fill a packet would cost the client 40 ms.
     let _ = stream.set_nodelay(true);
-    let tls = keeping.tls.clone();
+    let tls = options.tls.clone();
     let peer = Peer {
         address,
         tls: tls.is_some(),
     };
-    let conversation = Conversation::new(service, peer, keeping, (place, counted));
+    let connection = ConnectionService::new(service, peer, options, admission, activity);
     match tls {
-        None => Either::Left(converse(stream, conversation, stop)),
+        None => Either::Left(drive(stream, connection, stop)),
         // Boxed: a TLS session is large, and connections without one should not pay for it.
-        Some(tls) => Either::Right(Box::pin(converse_tls(stream, tls, conversation, stop))),
+        Some(tls) => Either::Right(Box::pin(drive_tls(stream, tls, connection, stop))),
     }
 }
 
-async fn converse_tls<S>(
+async fn drive_tls<S>(
     stream: TcpStream,
     tls: TlsIdentity,
-    conversation: Arc<Conversation<S>>,
+    connection: Arc<ConnectionService<S>>,
     stop: CancellationToken,
 ) where
     S: Service<Inbound, Response = Response<Body>, Error = Infallible, Future: Send>
@@ -75,81 +96,94 @@ async fn converse_tls<S>(
         + 'static,
 {
     let handshake = tls.acceptor().accept(stream);
-    match timeout(conversation.keeping.header_timeout, handshake).await {
-        Ok(Ok(stream)) => converse(stream, conversation, stop).await,
+    match timeout(connection.options.header_timeout, handshake).await {
+        Ok(Ok(stream)) => drive(stream, connection, stop).await,
         Ok(Err(error)) => tracing::debug!("TLS handshake failed: {error}"),
         Err(_) => tracing::debug!("TLS handshake took longer than limits.header_timeout"),
     }
 }
 
-async fn converse<T, S>(stream: T, conversation: Arc<Conversation<S>>, stop: CancellationToken)
+async fn drive<T, S>(stream: T, connection: Arc<ConnectionService<S>>, stop: CancellationToken)
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     S: Service<Inbound, Response = Response<Body>, Error = Infallible, Future: Send>
         + Send
         + 'static,
 {
-    let keeping = &conversation.keeping;
-    let idle_timeout = keeping.idle_timeout;
-    let handle = {
-        let conversation = Arc::clone(&conversation);
-        service_fn(move |request| Arc::clone(&conversation).answer(request))
+    let options = &connection.options;
+    let service = {
+        let connection = Arc::clone(&connection);
+        service_fn(move |request| Arc::clone(&connection).answer(request))
     };
-    let activity = &conversation.activity;
-    let io = Watched::new(stream, Arc::clone(activity), keeping.header_timeout);
-    let mut line = Line::new(io, handle, Arc::clone(activity));
+    let activity = &connection.activity;
+    let io = GuardedIo::new(stream, Arc::clone(activity), options.header_timeout);
+    let mut on_demand = OnDemand::new(io, service, Arc::clone(activity));
 
-    let mut patience = idle_timeout;
-    let mut check = pin!(sleep_until(Instant::now() + patience));
-    let (mut stopping, mut closing) = (None, false);
+    let mut idle_timeout = options.idle_timeout;
+    let mut check = pin!(sleep_until(Instant::now() + idle_timeout));
+    let (mut stopped_at, mut is_closing) = (None, false);
     loop {
         tokio::select! {
-            event = poll_fn(|cx| line.poll(cx)) => match event {
-                Event::Hurry(look) => {
-                    let look = look.min(check.deadline());
-                    check.as_mut().reset(look);
+            event = poll_fn(|cx| on_demand.poll(cx)) => match event {
+                Event::KeepAliveHot(recheck) => {
+                    let recheck = recheck.min(check.deadline());
+                    check.as_mut().reset(recheck);
                 }
-                Event::Over(ended) => {
+                Event::Ended(ended) => {
                     if let Err(error) = ended {
                         tracing::debug!("a client connection broke: {error}");
+                        warn_of_protocol_errors(&*error);
                     }
-                    if let Some(body) = conversation.afterwards() {
-                        let _ = body.collect().await;
+                    if let Some(tunnel) = connection.take_tunnel() {
+                        let _ = tunnel.collect().await;
                     }
                     return;
                 }
             },
-            () = check.as_mut() => match activity.due(idle_timeout, patience, stopping) {
+            () = check.as_mut() => match activity.due(options.idle_timeout, idle_timeout, stopped_at) {
                 Due::Later(next) => {
-                    if stopping.is_some() && conversation.speaks_http_2() {
-                        line.close();
+                    // HTTP/2 may have begun after the stop.
+                    if stopped_at.is_some() && connection.speaks_http_2() {
+                        on_demand.close();
                     }
-                    check.as_mut().reset(line.look(next));
+                    check.as_mut().reset(on_demand.recheck_at(next));
                 }
                 Due::Stalled => {
-                    tracing::debug!("a client took nothing for limits.idle_timeout, and is cut off");
+                    tracing::debug!("cutting off a client that has read nothing for limits.idle_timeout");
                     return;
                 }
-                // Said goodbye to already, and still there: half a head, most likely.
-                Due::Idle if closing => return,
+                // Told to close, and still there: most likely half a head.
+                Due::Idle if is_closing => return,
                 Due::Idle => {
-                    closing = true;
-                    line.close();
-                    check.as_mut().reset(Instant::now() + FAREWELL);
+                    is_closing = true;
+                    on_demand.close();
+                    check.as_mut().reset(Instant::now() + CLOSE_WITHIN);
                 }
             },
-            () = stop.cancelled(), if stopping.is_none() => {
+            () = stop.cancelled(), if stopped_at.is_none() => {
                 let now = Instant::now();
-                stopping = Some(now);
-                conversation.stop();
-                // GOAWAY names the last request that is answered: nobody has to guess.
-                if conversation.speaks_http_2() {
-                    line.close();
+                stopped_at = Some(now);
+                connection.stop();
+                // GOAWAY names the last request that is answered, so the client need not guess.
+                if connection.speaks_http_2() {
+                    on_demand.close();
                 }
-                patience = patience.min(LAST_CALL).min(keeping.drain / 2);
-                check.as_mut().reset(now + patience);
+                idle_timeout = idle_timeout.min(LAST_CALL).min(options.drain / 2);
+                check.as_mut().reset(now + idle_timeout);
             }
         }
+    }
+}
+
+/// Counts clients that broke HTTP/2's rules, and warns of them now and then: an attack may open thousands of connections.
+fn warn_of_protocol_errors(error: &(dyn Error + 'static)) {
+    static THROTTLE: Mutex<Throttle> = Mutex::new(Throttle::new());
+    let mut causes = iter::successors(Some(error), |&error| error.source());
+    let is_protocol_error = causes
+        .find_map(|error| error.downcast_ref::<h2::Error>())
+        .is_some_and(|error| error.is_go_away() && error.is_library());
+    if is_protocol_error && let Some(count) = lock(&THROTTLE).note() {
+        tracing::warn!("closed {count} HTTP/2 connections whose clients broke the protocol");
     }
 }
 
@@ -160,34 +194,38 @@ mod tests {
     use tokio::time::sleep;
 
     use super::*;
+    use crate::server::WhenFull;
 
     const IDLE: Duration = Duration::from_secs(75);
     const HEADER: Duration = Duration::from_secs(10);
 
-    /// The client's end of a connection, on which every request is answered at once.
+    /// The client's end of a connection whose requests are all answered at once.
     fn client(stop: &CancellationToken) -> DuplexStream {
         let (client, server) = duplex(4096);
-        let keeping = Keeping {
+        let options = ServerOptions {
             max_connections: 1,
+            when_full: WhenFull::TurnAway,
             header_timeout: HEADER,
             idle_timeout: IDLE,
             drain: IDLE,
             tls: None,
             gauge: None,
+            refuse: |_| Response::new(Body::empty()),
         };
-        let place = Arc::new(Semaphore::new(1)).try_acquire_owned();
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned();
         let answer = |_| async { Ok(Response::new(Body::full("."))) };
         let peer = Peer {
             address: ([127, 0, 0, 1], 1).into(),
             tls: false,
         };
-        let conversation = Conversation::new(
+        let connection = ConnectionService::new(
             tower::service_fn(answer),
             peer,
-            Arc::new(keeping),
-            (place.expect("is free"), None),
+            Arc::new(options),
+            Admission::new(permit.expect("is free"), None),
+            Activity::new(),
         );
-        tokio::spawn(converse(server, conversation, stop.clone()));
+        tokio::spawn(drive(server, connection, stop.clone()));
         client
     }
 
@@ -202,7 +240,7 @@ mod tests {
         String::from_utf8(answer).expect("text")
     }
 
-    /// How long the connection is kept from now on, and what is said at the end.
+    /// How long the connection is kept from now on, and what is written on it until then.
     async fn end(client: &mut DuplexStream) -> (Duration, String) {
         let started = Instant::now();
         let mut said = String::new();
@@ -233,9 +271,12 @@ mod tests {
         sleep(IDLE / 2).await;
         client.write_all(b"GET / HT").await.expect("is taken");
         let (kept, said) = end(&mut client).await;
-        // The refusal is the service's to word.
+        // The service words the refusal.
         assert!(said.starts_with("HTTP/1.1 200"), "{said}");
-        assert!(kept >= HEADER && kept < HEADER + 2 * FAREWELL, "{kept:?}");
+        assert!(
+            kept >= HEADER && kept < HEADER + 2 * CLOSE_WITHIN,
+            "{kept:?}"
+        );
     }
 
     #[tokio::test(start_paused = true)]

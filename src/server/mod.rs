@@ -1,168 +1,95 @@
-//! Listens, and serves connections until told to stop; then lets what is under way finish. It knows HTTP and
-//! sockets, and nothing of what its service does.
+//! The listening side: accepts connections, speaks HTTP/1.1 or HTTP/2 on each, and drains on a stop. It knows sockets and
+//! HTTP, but neither routes nor dialects: every request goes to the service, refused ones too.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `listener` | accepting, `limits.max_connections`, the drain |
+//! | `idlest` | which connection a new one replaces |
+//! | `reserve` | a file descriptor for clients that have to be turned away |
+//! | `turn_away` | the answer to a connection that is not served |
+//! | `throttle` | one warning for many events |
+//! | `connection` | one connection: the TLS handshake, its timeouts, the stop |
+//! | `on_demand` | hyper, kept only while there is something to do |
+//! | `io` | the bytes between the socket and hyper |
+//! | `guard` | which of those bytes hyper may read: no request smuggling |
+//! | `service` | one request: refused or answered |
+//! | `bodies` | request and response bodies, timed |
+//! | `activity` | what the parts above tell each other |
+//! | `tls` | the certificate for HTTPS |
+//!
+//! # The life of a connection
+//!
+//! 1. `listener` accepts it and takes a permit for it; without a permit, or a file descriptor, `turn_away` writes a 503.
+//! 2. `connection` makes the TLS handshake where there is TLS, and then drives the connection to its end.
+//! 3. `io` reads bytes. `guard` passes a head on once it is whole and can be read in one way only.
+//! 4. With the first byte that may be passed on, `on_demand` sets hyper up: HTTP/1.1, or HTTP/2 after its preface.
+//! 5. hyper parses the request, and `service` hands it to the stack with what it knows of the connection.
+//! 6. A head that is refused never reaches hyper. A stand-in takes its place, and `service` passes it on with the error,
+//!    so that the refusal is answered in order, and is worded and counted by the stack like every other answer.
+//! 7. The answer goes out through `io`. A client that stops reading, or sending, is cut off after `limits.idle_timeout`.
+//! 8. When all is answered and written, `on_demand` drops hyper and its buffers, unless the client asks again at once.
+//! 9. After `limits.idle_timeout` without a request, or on a stop once its requests are answered, it is closed.
+//! 10. `io` gives the client a second to read the last answer before the socket closes; then the permit is free again.
 
 mod activity;
 mod bodies;
 mod connection;
-mod conversation;
 mod guard;
-mod line;
+mod idlest;
+mod io;
+mod listener;
+mod on_demand;
+mod reserve;
+mod service;
+mod throttle;
 mod tls;
-mod watched;
+mod turn_away;
 
-use std::convert::Infallible;
-use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::Response;
-use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
-use tower::Service;
 
+use crate::error::Error;
 use crate::message::body::Body;
-use crate::message::request_id;
-use crate::request::inbound::Inbound;
 use crate::telemetry::Gauge;
 
-pub use tls::{TlsIdentity, TlsProblem};
+pub use self::listener::serve;
+pub use self::tls::{TlsIdentity, TlsProblem};
 
-/// How long a connection may be silent before the system asks its client for a sign of life, and how often then; nine
-/// unanswered ones end it.
-const PROBE_AFTER: Duration = Duration::from_mins(1);
-const PROBE_EVERY: Duration = Duration::from_secs(10);
-
-/// How long a client that is still sending may take to read our last answer. Closed at once, its next bytes would
-/// meet a closed socket, and the reset that follows takes the answer away from it (RFC 9112 §9.6).
+/// How long a client that is still sending may take to read the last answer. If the socket were closed at once, its next
+/// bytes would be answered with a reset, which takes the answer away from it (RFC 9112 §9.6).
 const LINGER: Duration = Duration::from_secs(1);
 
-/// How much of what nobody wants is read meanwhile, in bytes.
-const MAX_LEFTOVERS: u64 = 1 << 20;
+/// How many bytes are read and thrown away meanwhile.
+const MAX_DISCARDED: u64 = 1 << 20;
 
-/// How many clients turned away may take that time at once.
-static LINGERING: Semaphore = Semaphore::const_new(256);
+/// What becomes of a new connection where there are as many as there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenFull {
+    /// It is turned away.
+    TurnAway,
+    /// It takes the place of the connection that has been idle for the longest time, and is turned away where a request is
+    /// in progress on every one.
+    CloseIdlest,
+}
 
-/// How connections are kept.
+/// How a listener treats its connections.
 #[derive(Debug, Clone)]
-pub struct Keeping {
-    /// How many at once; one more is told so and closed.
+pub struct ServerOptions {
+    /// The most connections at once.
     pub max_connections: usize,
-    /// How long a request's head may take to arrive, and a TLS handshake to finish.
+    /// What becomes of one more.
+    pub when_full: WhenFull,
+    /// How long the head of a request may take to arrive, and a TLS handshake to finish.
     pub header_timeout: Duration,
-    /// How long a connection may stand idle between requests.
+    /// How long a connection may be idle between requests.
     pub idle_timeout: Duration,
-    /// How long requests under way may take to finish after the stop.
+    /// How long requests in progress may take to finish after the stop.
     pub drain: Duration,
-    /// HTTPS, where set.
+    /// The certificate, for HTTPS.
     pub tls: Option<TlsIdentity>,
-    /// Counts the connections, where they count.
+    /// Counts open connections.
     pub gauge: Option<Gauge>,
-}
-
-/// Serves until `stop` is cancelled, then waits for what is under way, at most `keeping.drain`.
-///
-/// # Errors
-/// The listener itself broke.
-pub async fn serve<S>(
-    listener: TcpListener,
-    service: S,
-    keeping: Keeping,
-    stop: CancellationToken,
-) -> io::Result<()>
-where
-    S: Service<Inbound, Response = Response<Body>, Error = Infallible, Future: Send>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-{
-    // A client that vanished never says so; accepted sockets take this over from their listener.
-    let keepalive = TcpKeepalive::new()
-        .with_time(PROBE_AFTER)
-        .with_interval(PROBE_EVERY);
-    if let Err(error) = SockRef::from(&listener).set_tcp_keepalive(&keepalive) {
-        tracing::debug!("connections go without TCP keepalive: {error}");
-    }
-    let mut connections = JoinSet::new();
-    let places = Arc::new(Semaphore::new(keeping.max_connections));
-    let keeping = Arc::new(keeping);
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            Some(_) = connections.join_next() => continue,
-            () = stop.cancelled() => break,
-        };
-        let (stream, address) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) if is_about_one_connection(&error) => continue,
-            Err(error) => {
-                // Out of file descriptors, most likely: those under way will give some back.
-                tracing::warn!("cannot accept connections: {error}");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            connections.spawn(turn_away(stream));
-            continue;
-        };
-        connections.spawn(connection::run(
-            stream,
-            address,
-            service.clone(),
-            Arc::clone(&keeping),
-            stop.clone(),
-            place,
-        ));
-    }
-    drop(listener);
-    let ended = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(keeping.drain, ended).await.is_err() {
-        tracing::warn!(
-            "{} connections were still busy after limits.drain, and are closed now",
-            connections.len()
-        );
-        connections.shutdown().await;
-    }
-    Ok(())
-}
-
-/// The client went away between its connection and our accepting it.
-fn is_about_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-    )
-}
-
-/// Tells one client too many so, in the time that a write into an empty socket takes.
-async fn turn_away(mut stream: TcpStream) {
-    let body = concat!(
-        r#"{"error":{"message":"too many connections here (limits.max_connections); ask again shortly","#,
-        r#""type":"api_error","param":null,"code":"overloaded"}}"#,
-    );
-    let head = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
-        retry-after-ms: 1000\r\nconnection: close\r\nvia: 1.1 pollgate";
-    let id = request_id::make();
-    let id = id.to_str().unwrap_or_default();
-    let refusal = format!(
-        "{head}\r\nx-request-id: {id}\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    if stream.writable().await.is_ok() {
-        let _ = stream.try_write(refusal.as_bytes());
-    }
-    // Closed at once, a client that has sent its request already would read a reset instead.
-    if let Ok(_place) = LINGERING.try_acquire() {
-        let _ = stream.shutdown().await;
-        let (mut rest, mut nowhere) = (stream.take(MAX_LEFTOVERS), tokio::io::sink());
-        let reading = tokio::io::copy(&mut rest, &mut nowhere);
-        let _ = tokio::time::timeout(LINGER, reading).await;
-    }
+    /// Words the answer to a connection that is not served.
+    pub refuse: fn(&Error) -> Response<Body>,
 }

@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::config;
 
-/// Who pollgate is to clients over HTTPS. Clones are one identity.
+/// The certificate and key that clients see. Clones are one identity.
 #[derive(Clone)]
 pub struct TlsIdentity(Arc<ArcSwap<ServerConfig>>);
 
@@ -29,7 +29,7 @@ impl TlsIdentity {
         Ok(Self(Arc::new(ArcSwap::from_pointee(read(tls)?))))
     }
 
-    /// Reads both files anew: handshakes from now on get what is in them. Connections that stand keep what they have.
+    /// Reads both files again, for handshakes from now on. Open connections keep what they have.
     ///
     /// # Errors
     /// As with [`TlsIdentity::read`]; nothing has changed then.
@@ -38,7 +38,7 @@ impl TlsIdentity {
         Ok(())
     }
 
-    /// Accepts with what was read last.
+    /// An acceptor with what was read last.
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(self.0.load_full())
     }

@@ -18,12 +18,15 @@ mod status;
 
 use std::sync::Arc;
 
+use http::Response;
 use tower::{Service, ServiceBuilder};
 
 use crate::answer::reply::Reply;
 use crate::config::Config;
 use crate::error::Error;
+use crate::message::body::Body;
 use crate::request::query::TaskFetch;
+use crate::task::Dialect;
 
 use self::breaker::Breaker;
 use self::coalesce::Coalesce;
@@ -67,6 +70,14 @@ pub fn assemble(resources: &Resources, config: &Config) -> Stack {
         // Beyond the limit a request is refused at once instead of waiting for its turn.
         .layer_fn(|inner| Shed::new(inner, resources))
         .service(Dispatch::new(status, forward))
+}
+
+/// The answer to a client whose request is not even read, as the stack would word and sign it.
+#[must_use]
+pub fn refuse(error: &Error) -> Response<Body> {
+    let mut response = rescue::respond(error, Dialect::OpenAi);
+    observe::sign(response.headers_mut(), None);
+    response
 }
 
 /// Assembles the inner half, on top of `fetch`.

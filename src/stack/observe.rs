@@ -29,6 +29,10 @@ use crate::telemetry::{Metrics, RequestLine};
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const UPSTREAM_REQUEST_ID: HeaderName = HeaderName::from_static("x-oneapi-request-id");
 
+/// Bytes of a client's request id that are echoed and logged. A client that reads nothing keeps its answers in memory, so
+/// it does not choose how large they are.
+const MAX_REQUEST_ID: usize = 128;
+
 /// nginx's status for a client that went away before its answer was ready.
 const CLIENT_GONE: u16 = 499;
 
@@ -79,7 +83,7 @@ where
 
     fn call(&mut self, inbound: Inbound) -> Self::Future {
         let headers = inbound.request.headers();
-        let (trace, request_id) = (Trace::read(headers), headers.get(REQUEST_ID).cloned());
+        let (trace, request_id) = (Trace::read(headers), headers.get(REQUEST_ID).map(cut));
         let started = inbound.received_at;
         let mut routed = Routed::read(inbound, &self.caller_key);
         let asked = match &mut routed.kind {
@@ -156,7 +160,7 @@ where
 }
 
 /// Adds `via` (RFC 9110 §7.6.3) and `x-request-id`: upstream's own where it gave one, else the client's, else ours.
-fn sign(headers: &mut HeaderMap, client_id: Option<HeaderValue>) {
+pub(super) fn sign(headers: &mut HeaderMap, client_id: Option<HeaderValue>) {
     append_via(headers);
     if let Some(id) = headers.get(UPSTREAM_REQUEST_ID).cloned() {
         headers.insert(REQUEST_ID, id);
@@ -165,6 +169,15 @@ fn sign(headers: &mut HeaderMap, client_id: Option<HeaderValue>) {
             .entry(REQUEST_ID)
             .or_insert_with(|| client_id.unwrap_or_else(request_id::make));
     }
+}
+
+/// A client's request id, cut to [`MAX_REQUEST_ID`].
+fn cut(id: &HeaderValue) -> HeaderValue {
+    if id.len() <= MAX_REQUEST_ID {
+        return id.clone();
+    }
+    let start = id.as_bytes().get(..MAX_REQUEST_ID).unwrap_or_default();
+    HeaderValue::from_bytes(start).unwrap_or_else(|_| request_id::make())
 }
 
 /// One request in progress; counts and logs it when dropped.

@@ -8,6 +8,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, Registry, reload};
 
+use super::escape_c1::EscapeC1;
 use super::journal::{self, WithPriority};
 use super::non_blocking::{NonBlocking, WorkerGuard};
 use super::prometheus_format::PrometheusFormat;
@@ -52,23 +53,34 @@ impl Reload {
 pub fn start(log: &config::Log) -> LogGuard {
     let (writer, guard) = NonBlocking::start(stdout());
     let (filter, level) = reload::Layer::new(targets(log.level));
-    let layer = tracing_subscriber::fmt::layer()
-        .with_writer(writer)
-        .with_ansi(false);
+    let layer = tracing_subscriber::fmt::layer().with_ansi(false);
     let layer = match (log.format, journal::reads_standard_output()) {
-        (LogFormat::Prometheus, false) => layer.event_format(PrometheusFormat::default()).boxed(),
-        (LogFormat::Json, false) => layer.json().flatten_event(true).boxed(),
-        (LogFormat::Text, false) => layer.compact().boxed(),
+        (LogFormat::Prometheus, false) => layer
+            .event_format(PrometheusFormat::default())
+            .with_writer(writer)
+            .boxed(),
+        (LogFormat::Json, false) => layer
+            .json()
+            .flatten_event(true)
+            .with_writer(EscapeC1(writer))
+            .boxed(),
+        (LogFormat::Text, false) => layer.compact().with_writer(writer).boxed(),
         (LogFormat::Prometheus, true) => layer
             .event_format(PrometheusFormat::default())
             .map_event_format(WithPriority)
+            .with_writer(writer)
             .boxed(),
         (LogFormat::Json, true) => layer
             .json()
             .flatten_event(true)
             .map_event_format(WithPriority)
+            .with_writer(EscapeC1(writer))
             .boxed(),
-        (LogFormat::Text, true) => layer.compact().map_event_format(WithPriority).boxed(),
+        (LogFormat::Text, true) => layer
+            .compact()
+            .map_event_format(WithPriority)
+            .with_writer(writer)
+            .boxed(),
     };
     // Fails if there is a log already, as in tests that start two in one process; the first is kept.
     let _ = tracing_subscriber::registry()
@@ -92,6 +104,8 @@ fn targets(level: LogLevel) -> Targets {
     Targets::new()
         .with_default(level.min(LevelFilter::WARN))
         .with_target("pollgate", level)
+        // h2 warns of every client that breaks the protocol; the server counts those and warns now and then.
+        .with_target("h2", LevelFilter::ERROR)
         // `log.requests` selects the requests that are logged, and gaps are always reported.
         .with_targets([REQUESTS, SNAPSHOTS, DROPS].map(|always| (always, LevelFilter::INFO)))
 }

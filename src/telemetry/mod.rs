@@ -1,6 +1,7 @@
 //! Metrics and the log.
 
 mod demand;
+mod escape_c1;
 mod exemplars;
 mod exposition;
 mod journal;

@@ -1,8 +1,8 @@
 //! The requests that upstream gets: a status poll made here, or a client's request passed on.
 
-use http::header::{ACCEPT, ACCEPT_ENCODING, HOST, USER_AGENT};
+use http::header::{ACCEPT, ACCEPT_ENCODING, COOKIE, HOST, USER_AGENT};
 use http::uri::{self, PathAndQuery};
-use http::{HeaderValue, Method, Request, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 
 use super::headers::{append_forwarded, strip_request};
 use super::http1::NoBody;
@@ -106,6 +106,7 @@ pub fn forward_request(
     let upgrades = strip_request(&mut parts.headers, parts.version);
     append_forwarded(&mut parts.headers, peer, &parts.uri, forwarded);
     append_via(&mut parts.headers);
+    join_cookies(&mut parts.headers);
     trace::continue_or_begin(&mut parts.headers);
     // The client library sets upstream's.
     parts.headers.remove(HOST);
@@ -121,6 +122,23 @@ pub fn forward_request(
 /// What pollgate calls itself where the client does not say who it is.
 const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("pollgate/", env!("CARGO_PKG_VERSION")));
+
+/// Joins cookies that HTTP/2 has split for its compression, which HTTP/1.1 must not see (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(COOKIE).iter();
+    let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) else {
+        return;
+    };
+    let mut joined = first.as_bytes().to_vec();
+    for crumb in std::iter::once(second).chain(crumbs) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(crumb.as_bytes());
+    }
+    if let Ok(mut cookies) = HeaderValue::from_bytes(&joined) {
+        cookies.set_sensitive(true);
+        headers.insert(COOKIE, cookies);
+    }
+}
 
 const NOT_VALID: Error = Error::BadRequest("the request's target is not valid");
 

@@ -122,6 +122,9 @@ async fn ambiguous_http_2_requests_are_refused() {
         (&[(":path", "a"), X], "", End::Error),
         (&[(":path", ""), X], "", End::Error),
         (&[X], "", End::Error),
+        (&[(":path", "#y"), X], "", End::Status(400)),
+        (&[(":path", "?a"), X], "", End::Status(400)),
+        (&[(":path", "*"), X], "", End::Status(400)),
     ] {
         assert_eq!(send(&gateway, fields, body).await, end, "{fields:?}");
         assert_eq!(upstream.requests(), Vec::<Vec<u8>>::new(), "{fields:?}");

@@ -1,19 +1,19 @@
 //! Where a chunked body ends (RFC 9112 §7.1), read as strictly as the grammar allows.
 
-/// Bytes of chunk extensions that one body may have; nobody needs any.
+/// The most bytes of chunk extensions in one body. No client needs any.
 const EXTENSIONS: u32 = 4096;
 
-/// Bytes of trailers that one body may have.
+/// The most bytes of trailers in one body.
 const TRAILERS: u32 = 8192;
 
-/// Fits any body, and no number that another reader's integer might not.
+/// The most digits of a chunk's size: enough for any body, and few enough for every reader's integers.
 const SIZE_DIGITS: u32 = 15;
 
-/// A chunked body, as far as it was read.
+/// How far a chunked body was read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Chunks {
     at: At,
-    /// Of the chunk: the size so far, then what is left of its data.
+    /// The chunk's size as far as it was read, then the bytes that are left of its data.
     size: u64,
     digits: u32,
     extensions: u32,
@@ -28,7 +28,7 @@ enum At {
     Data,
     DataCr,
     DataLf,
-    /// At the first byte of a line behind the last chunk.
+    /// At the first byte of a line after the last chunk.
     Line,
     Trailer,
     TrailerLf,
@@ -47,12 +47,12 @@ impl Chunks {
         }
     }
 
-    /// Whether all of the body was read.
+    /// Whether the body was read to its end.
     pub(super) fn is_over(&self) -> bool {
         self.at == At::End
     }
 
-    /// Reads on; says how many of these bytes are the body's, or how many were before it broke, and why.
+    /// Reads on. Returns how many of these bytes belong to the body; on an error, how many came before it, and why.
     pub(super) fn read(&mut self, bytes: &[u8]) -> Result<usize, (usize, &'static str)> {
         let mut read = 0;
         while let Some(&byte) = bytes.get(read) {
@@ -118,7 +118,7 @@ impl Chunks {
             (At::EndLf, b'\n') => At::End,
             _ => {
                 return Err(
-                    "a line of the chunked body is not ended by CR LF, or has a control byte",
+                    "a line of the chunked body does not end with CR LF, or has a control character",
                 );
             }
         };
@@ -130,7 +130,7 @@ impl Chunks {
 mod tests {
     use super::*;
 
-    /// What is read of a body, all at once and byte by byte alike.
+    /// Reads a body at once and byte by byte, which has to come to the same.
     fn read(body: &[u8]) -> Result<(usize, bool), &'static str> {
         let mut whole = Chunks::new();
         let at_once = whole.read(body);

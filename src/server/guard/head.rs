@@ -1,68 +1,52 @@
-//! One request's head: whether there is just one way to read it, and how its body is framed (RFC 9112).
+//! The head of a request: whether it can be read in one way only, and how its body is framed (RFC 9112).
 
 use std::mem::MaybeUninit;
 
-use http::{Method, Uri};
+use http::Uri;
 use httparse::Status;
 
 use crate::error::Error;
-use crate::request::route::Route;
-use crate::task::Dialect;
 
-/// Bytes that a head may have.
+/// The most bytes in a head.
 pub(super) const MAX_HEAD: usize = 64 * 1024;
 
-/// Bytes that a target may have; signed queries and ids are some thousand at most.
+/// The most bytes in a target. Signed queries and ids take a few thousand at most.
 const MAX_TARGET: usize = 16 * 1024;
 
-/// Headers that a head may have.
+/// The most headers in a head.
 const MAX_HEADERS: usize = 100;
 
-/// A head that is as it should be.
+/// A head that may be passed on.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Head {
-    /// How many bytes it has.
+    /// Its number of bytes.
     pub(super) length: usize,
     /// How its body is framed.
     pub(super) framing: Framing,
-    /// Whether another protocol may follow instead of requests.
+    /// Whether the client asks to switch protocols.
     pub(super) upgrade: bool,
 }
 
-/// How long a body is.
+/// Where a body ends.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// So many bytes.
+    /// After this many bytes.
     Sized(u64),
-    /// Until its last chunk.
+    /// After its last chunk.
     Chunked,
 }
 
-/// A head that is not passed on.
-#[derive(Debug, PartialEq, Eq)]
-pub(in crate::server) struct Refused {
-    /// Why.
-    pub(in crate::server) why: Error,
-    /// Whose errors its client understands.
-    pub(in crate::server) dialect: Dialect,
-    /// Whether its answer has no body.
-    pub(in crate::server) bodiless: bool,
-}
-
 /// Reads the head at the beginning of these bytes; `None` while it is not whole.
-pub(super) fn read(bytes: &[u8]) -> Result<Option<Head>, Refused> {
-    // One or two before a request are overlooked (RFC 9112 §2.2).
+pub(super) fn read(bytes: &[u8]) -> Result<Option<Head>, Error> {
+    // One or two empty lines before a request are skipped (RFC 9112 §2.2).
     if bytes.starts_with(b"\r\n\r\n\r\n") {
-        return Err(Refused {
-            why: Error::BadRequest("there are empty lines where a request would be"),
-            dialect: Dialect::OpenAi,
-            bodiless: false,
-        });
+        return Err(Error::BadRequest(
+            "there are empty lines where a request should begin",
+        ));
     }
     let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut []);
-    let parsed = request.parse_with_uninit_headers(bytes, &mut headers);
-    match parsed {
+    match request.parse_with_uninit_headers(bytes, &mut headers) {
         Ok(Status::Complete(length)) => check(bytes, length, &request).map(Some),
         Ok(Status::Partial) if is_long_target(&request, bytes) => Err(Error::UriTooLong),
         Ok(Status::Partial) if bytes.len() >= MAX_HEAD => Err(Error::HeadTooLarge),
@@ -70,16 +54,9 @@ pub(super) fn read(bytes: &[u8]) -> Result<Option<Head>, Refused> {
         Err(httparse::Error::TooManyHeaders) => Err(Error::HeadTooLarge),
         Err(error) => Err(Error::BadRequest(describe(error))),
     }
-    .map_err(|why| Refused {
-        why,
-        dialect: request.path.map_or(Dialect::OpenAi, |path| {
-            Route::read(&Method::GET, path).dialect()
-        }),
-        bodiless: request.method == Some("HEAD"),
-    })
 }
 
-/// While the target is not whole, `bytes` end in it.
+/// Whether the target is too long. While it is not whole, `bytes` end in it.
 fn is_long_target(request: &httparse::Request<'_, '_>, bytes: &[u8]) -> bool {
     request
         .path
@@ -99,14 +76,14 @@ fn check(bytes: &[u8], length: usize, request: &httparse::Request<'_, '_>) -> Re
     }
     if !lines_end_in_crlf(bytes.get(..length).unwrap_or_default(), method, request) {
         return Err(Error::BadRequest(
-            "a line of the request's head is not ended by CR LF",
+            "a line of the request's head does not end with CR LF",
         ));
     }
     let is_http_11 = request.version == Some(1);
     let (mut hosts, mut host, mut sizes, mut size) = (0, None, 0, 0);
     let (mut chunked, mut upgrade) = (false, false);
     for header in request.headers.iter() {
-        // Looked at by length first: nearly all of them are others.
+        // By length first: nearly all headers are none of these.
         let is = |name: &str| header.name.eq_ignore_ascii_case(name);
         match header.name.len() {
             4 if is("host") => {
@@ -121,14 +98,14 @@ fn check(bytes: &[u8], length: usize, request: &httparse::Request<'_, '_>) -> Re
             17 if is("transfer-encoding") => {
                 if chunked || !is_http_11 || !header.value.eq_ignore_ascii_case(b"chunked") {
                     return Err(Error::BadRequest(
-                        "the request's transfer-encoding is not chunked, and nothing but chunked",
+                        "the request's transfer-encoding is not just chunked",
                     ));
                 }
                 chunked = true;
             }
             13.. if is_misleading(header.name) => {
                 return Err(Error::BadRequest(
-                    "a header's name is all but content-length or transfer-encoding",
+                    "a header's name looks like content-length or transfer-encoding",
                 ));
             }
             _ => {}
@@ -138,14 +115,16 @@ fn check(bytes: &[u8], length: usize, request: &httparse::Request<'_, '_>) -> Re
         return Err(Error::BadRequest("the request has more than one host"));
     }
     if sizes > 1 {
-        return Err(Error::BadRequest("the request has more than one length"));
+        return Err(Error::BadRequest(
+            "the request has more than one content-length",
+        ));
     }
     if chunked && sizes > 0 {
         return Err(Error::BadRequest(
-            "the request has a length and a transfer-encoding",
+            "the request has a content-length and a transfer-encoding",
         ));
     }
-    // It has no meaning there (RFC 9110 §9.3.1), and is dropped on the way without its length.
+    // A body has no meaning there (RFC 9110 §9.3.1), and hyper would not send one without a length upstream.
     if chunked && matches!(method, "GET" | "HEAD") {
         return Err(Error::BadRequest(
             "a GET or HEAD request has a transfer-encoding",
@@ -153,11 +132,11 @@ fn check(bytes: &[u8], length: usize, request: &httparse::Request<'_, '_>) -> Re
     }
     if is_http_11 && host.is_none() {
         return Err(Error::BadRequest(
-            "the request has no host; HTTP/1.1 takes one",
+            "the request has no host; HTTP/1.1 needs one",
         ));
     }
     if !host.is_none_or(is_host) {
-        return Err(Error::BadRequest("the request's host is not one"));
+        return Err(Error::BadRequest("the request's host is not valid"));
     }
     check_target(method, target, host)?;
     Ok(Head {
@@ -171,7 +150,7 @@ fn check(bytes: &[u8], length: usize, request: &httparse::Request<'_, '_>) -> Re
     })
 }
 
-/// A server may take a single LF for the end of a line (RFC 9112 §2.2); two that differ in it read two requests.
+/// A server may take a bare LF for the end of a line (RFC 9112 §2.2). Two that differ in this read different requests.
 fn lines_end_in_crlf(head: &[u8], method: &str, request: &httparse::Request<'_, '_>) -> bool {
     let offset = |text: &str| (text.as_ptr() as usize).wrapping_sub(head.as_ptr() as usize);
     let before = head.get(..offset(method)).unwrap_or(b"x");
@@ -183,7 +162,7 @@ fn lines_end_in_crlf(head: &[u8], method: &str, request: &httparse::Request<'_, 
         })
 }
 
-/// Whether upstream, or what stands before it, may take this name for one that frames a body.
+/// Whether upstream, or a proxy before it, may take this name for one that frames a body.
 pub(in crate::server) fn is_misleading(name: &str) -> bool {
     let letters = || {
         name.bytes()
@@ -194,7 +173,7 @@ pub(in crate::server) fn is_misleading(name: &str) -> bool {
         || (letters().eq(*b"transferencoding") && !name.eq_ignore_ascii_case("transfer-encoding"))
 }
 
-/// Digits and nothing else, few enough for everyone's integers (RFC 9110 §8.6).
+/// Digits only, and few enough for every reader's integers (RFC 9110 §8.6).
 fn read_size(value: &[u8]) -> Result<u64, Error> {
     const WRONG: Error = Error::BadRequest("the request's content-length is not a number");
     if value.is_empty() || value.len() > 18 {
@@ -206,13 +185,13 @@ fn read_size(value: &[u8]) -> Result<u64, Error> {
     })
 }
 
-/// A name or an address, and perhaps a port (RFC 3986 §3.2.2), but for the comma, with which lists are made.
+/// A name or an address, and perhaps a port (RFC 3986 §3.2.2). No comma, which would make it a list.
 fn is_host(value: &[u8]) -> bool {
     static HOST: [bool; 256] = table(b"-._~:[]%!$&'()*+;=");
     value.iter().all(|byte| HOST[usize::from(*byte)])
 }
 
-/// Letters, digits, and these.
+/// The table of ASCII letters, digits and `others`.
 const fn table(others: &[u8]) -> [bool; 256] {
     let mut table = [false; 256];
     let mut byte = 0_u8;
@@ -228,7 +207,7 @@ const fn table(others: &[u8]) -> [bool; 256] {
     table
 }
 
-/// One of the four forms of RFC 9112 §3.2, each where it may stand.
+/// Takes the four forms of RFC 9112 §3.2, each with the methods that it is for.
 fn check_target(method: &str, target: &str, host: Option<&[u8]>) -> Result<(), Error> {
     const WRONG: Error = Error::BadRequest("the request's target is not valid");
     if target.starts_with('/') {
@@ -270,8 +249,7 @@ fn check_target(method: &str, target: &str, host: Option<&[u8]>) -> Result<(), E
     }
 }
 
-/// What hyper takes (UTF-8 as it is, too), without the fragment that it would cut off: nothing that comes in may go out
-/// as something else.
+/// What hyper takes, raw UTF-8 included, but no fragment, which it would cut off: a target goes out as it came in.
 fn is_path_and_query(target: &str) -> bool {
     static PATH: [bool; 256] = and_utf_8(table(b"!\"$%&'()*+,-./:;=@[\\]^_{|}~"));
     static QUERY: [bool; 256] = and_utf_8(table(b"!$%&'()*+,-./:;=?@[\\]^_`{|}~"));
@@ -280,7 +258,7 @@ fn is_path_and_query(target: &str) -> bool {
         && query.bytes().all(|byte| QUERY[usize::from(byte)])
 }
 
-/// And every byte beyond ASCII.
+/// Adds every byte beyond ASCII.
 const fn and_utf_8(mut table: [bool; 256]) -> [bool; 256] {
     let mut byte = 128;
     while byte < table.len() {
@@ -293,10 +271,10 @@ const fn and_utf_8(mut table: [bool; 256]) -> [bool; 256] {
 fn describe(error: httparse::Error) -> &'static str {
     match error {
         httparse::Error::HeaderName => {
-            "a header's name is not one; folded lines and spaces before the colon included"
+            "a header's name is not valid; folded lines and spaces before the colon are refused as well"
         }
-        httparse::Error::HeaderValue => "a header's value has a control byte",
-        httparse::Error::NewLine => "a line of the request's head is not ended by CR LF",
+        httparse::Error::HeaderValue => "a header's value has a control character",
+        httparse::Error::NewLine => "a line of the request's head does not end with CR LF",
         httparse::Error::Version => "the request's version is not HTTP/1.1 or HTTP/1.0",
         _ => "the request's first line is not a method, a target and a version",
     }

@@ -1,69 +1,80 @@
-//! Stands before the HTTP/1 parser and follows the framing of all that comes in: a head is passed on only when there
-//! is just one way to read it and what follows it. Knows no sockets: bytes in, a decision out.
+//! Guards hyper's HTTP/1 parser against request smuggling. It follows the framing of everything that comes in, and passes
+//! a head on only when there is just one way to read it and what follows it. It knows no sockets: bytes in, a decision out.
 //!
 //! Two servers that read one stream of bytes differently see different requests in it, and one client's bytes become
-//! another one's request. The parser behind is lenient where the RFC lets it be, drops a length beside a
-//! transfer-encoding, and answers nothing that a client could read.
+//! another client's request. hyper is lenient where the RFC allows it, drops a length beside a transfer-encoding, and
+//! writes nothing that a client could read.
 
 mod chunks;
 mod head;
+mod stand_in;
 
 use self::chunks::Chunks;
 use self::head::Framing;
-pub(super) use self::head::{Refused, is_misleading};
+pub(super) use self::head::is_misleading;
+pub(super) use self::stand_in::stand_in;
 use crate::error::Error;
 
-/// What an HTTP/2 connection begins with (RFC 9113 §3.4).
+/// The first bytes of an HTTP/2 connection (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Follows one connection's bytes.
+/// Follows the bytes of one connection.
 #[derive(Debug)]
 pub(super) struct Guard {
     at: At,
-    /// Whether another protocol may follow the request that is being read.
+    /// Whether another protocol may follow the request in progress.
     upgrade: bool,
     /// How many heads were passed on.
     heads: u64,
-    /// How much of a head that is not whole was parsed, and how much was searched for its end.
+    /// How many bytes of a head that is not whole were parsed, and how many searched for its end.
     parsed: usize,
     searched: usize,
 }
 
 #[derive(Debug)]
 enum At {
-    /// The first byte: HTTP/2 may begin.
+    /// At the first byte, where HTTP/2 may begin.
     Preface,
     /// Between two requests, or in a head.
     Head,
-    /// In a body, with so many bytes left.
+    /// In a body with this many bytes left.
     Sized(u64),
-    /// In a body of chunks.
+    /// In a chunked body.
     Chunked(Chunks),
-    /// Behind a request to switch protocols that has no answer yet.
-    Undecided,
-    /// In something that is not HTTP/1.
-    Free,
-    /// Behind what was not passed on.
-    Over,
+    /// Behind a request to switch protocols that is not answered yet.
+    AwaitingSwitch,
+    /// In a protocol that is not HTTP/1: everything is passed on.
+    Opaque,
+    /// Behind bytes that were refused: nothing is passed on.
+    Closed,
 }
 
-/// What is to become of bytes.
+/// How a request to switch protocols was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Switch {
+    /// With a 101: another protocol follows.
+    Accepted,
+    /// With anything else: HTTP/1.1 goes on.
+    Declined,
+}
+
+/// What to do with bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Decision {
-    /// So many of them may be passed on.
+    /// How many of them may be passed on.
     pub(super) passed: usize,
-    /// What the rest is.
-    pub(super) rest: Rest,
+    /// What the others are.
+    pub(super) remainder: Remainder,
 }
 
-/// What the bytes are that are not passed on.
+/// Bytes that are not passed on.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Rest {
-    /// None, or not enough to decide: to be shown again, with more behind.
+pub(super) enum Remainder {
+    /// None, or too few to decide: to be shown again with more behind them.
     Awaited,
     /// A head that is refused.
-    Refused(Refused),
-    /// A body that is not what its head said.
+    Refused(Error),
+    /// A body that contradicts its head, or its own framing.
     Broken(Error),
 }
 
@@ -88,45 +99,48 @@ impl Guard {
         matches!(self.at, At::Preface | At::Head)
     }
 
-    /// Whether all that was passed on are whole requests.
+    /// Whether only whole requests were passed on.
     pub(super) fn is_between_requests(&self) -> bool {
         matches!(self.at, At::Head)
     }
 
-    /// Whether nothing is passed on before a request to switch protocols is answered.
+    /// Whether a request to switch protocols has to be answered first.
     pub(super) fn awaits_switch(&self) -> bool {
-        matches!(self.at, At::Undecided)
+        matches!(self.at, At::AwaitingSwitch)
     }
 
-    /// Whether the client may still be sending what nobody is going to read.
+    /// Whether the client may still be sending bytes that are not going to be read.
     pub(super) fn is_within_request(&self) -> bool {
-        matches!(self.at, At::Sized(_) | At::Chunked(_) | At::Over)
+        matches!(self.at, At::Sized(_) | At::Chunked(_) | At::Closed)
     }
 
-    /// The request to switch protocols was answered.
-    pub(super) fn switched(&mut self, yes: bool) {
-        self.at = if yes { At::Free } else { At::Head };
+    /// Goes on after the answer to a request to switch protocols.
+    pub(super) fn resolve_switch(&mut self, switch: Switch) {
+        self.at = match switch {
+            Switch::Accepted => At::Opaque,
+            Switch::Declined => At::Head,
+        };
     }
 
-    /// Whether all is passed on.
-    pub(super) fn is_free(&self) -> bool {
-        matches!(self.at, At::Free)
+    /// Whether everything is passed on.
+    pub(super) fn is_opaque(&self) -> bool {
+        matches!(self.at, At::Opaque)
     }
 
     /// Whether nothing more is passed on.
-    pub(super) fn is_over(&self) -> bool {
-        matches!(self.at, At::Over)
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(self.at, At::Closed)
     }
 
-    /// Nothing more is passed on.
-    pub(super) fn end(&mut self) {
-        self.at = At::Over;
+    /// Passes nothing more on.
+    pub(super) fn close(&mut self) {
+        self.at = At::Closed;
     }
 
-    /// Decides about bytes that follow those that were passed on.
+    /// Decides about the bytes behind those that were passed on.
     pub(super) fn decide(&mut self, bytes: &[u8]) -> Decision {
         let mut passed = 0;
-        let mut rest = Rest::Awaited;
+        let mut remainder = Remainder::Awaited;
         while let Some(left) = bytes.get(passed..).filter(|left| !left.is_empty()) {
             let count = match &mut self.at {
                 At::Preface => {
@@ -136,16 +150,16 @@ impl Guard {
                         continue;
                     }
                     if length == PREFACE.len() {
-                        self.at = At::Free;
+                        self.at = At::Opaque;
                         continue;
                     }
                     0
                 }
                 At::Head => match self.read_head(left) {
                     Ok(count) => count,
-                    Err(refused) => {
-                        self.at = At::Over;
-                        rest = Rest::Refused(refused);
+                    Err(why) => {
+                        self.at = At::Closed;
+                        remainder = Remainder::Refused(why);
                         0
                     }
                 },
@@ -167,26 +181,26 @@ impl Guard {
                     }
                     Err((count, why)) => {
                         passed += count;
-                        self.at = At::Over;
-                        rest = Rest::Broken(Error::BadRequest(why));
+                        self.at = At::Closed;
+                        remainder = Remainder::Broken(Error::BadRequest(why));
                         0
                     }
                 },
-                At::Free => left.len(),
-                At::Undecided | At::Over => 0,
+                At::Opaque => left.len(),
+                At::AwaitingSwitch | At::Closed => 0,
             };
             if count == 0 {
                 break;
             }
             passed += count;
         }
-        Decision { passed, rest }
+        Decision { passed, remainder }
     }
 
-    /// The length of the head that is there; 0 while it is not whole.
-    fn read_head(&mut self, bytes: &[u8]) -> Result<usize, Refused> {
-        // However slowly it drips, no byte of it is looked at more than a few times: a head is parsed when it has
-        // doubled, and when it may be whole.
+    /// The length of the head; 0 while it is not whole.
+    fn read_head(&mut self, bytes: &[u8]) -> Result<usize, Error> {
+        // A head is parsed when it may be whole, and when it has doubled: however slowly it drips in, each byte is looked
+        // at a few times only.
         let unsearched = bytes
             .get(self.searched.saturating_sub(3)..)
             .unwrap_or_default();
@@ -212,7 +226,7 @@ impl Guard {
 
     fn end_of_message(&mut self) {
         self.at = if self.upgrade {
-            At::Undecided
+            At::AwaitingSwitch
         } else {
             At::Head
         };
@@ -230,7 +244,7 @@ mod tests {
 
     use super::*;
 
-    /// What is passed on of a stream that comes in pieces of this size.
+    /// What is passed on of a stream that comes in pieces of this size, the refusal, and the number of heads.
     fn pass(stream: &[u8], piece: usize) -> (usize, Option<Error>, u64) {
         let mut guard = Guard::new();
         let (mut passed, mut held) = (0, Vec::new());
@@ -239,9 +253,9 @@ mod tests {
             let decision = guard.decide(&held);
             passed += decision.passed;
             held.drain(..decision.passed);
-            match decision.rest {
-                Rest::Awaited => {}
-                Rest::Refused(Refused { why, .. }) | Rest::Broken(why) => {
+            match decision.remainder {
+                Remainder::Awaited => {}
+                Remainder::Refused(why) | Remainder::Broken(why) => {
                     return (passed, Some(why), guard.heads());
                 }
             }
@@ -277,15 +291,16 @@ mod tests {
     fn another_protocol_begins_only_when_it_was_agreed_to() {
         let ask = b"GET / HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n";
         let more = b"GET / HTTP/1.1\r\n\r\n";
-        for yes in [false, true] {
+        for switch in [Switch::Declined, Switch::Accepted] {
             let mut guard = Guard::new();
             let both = [&ask[..], more].concat();
             assert_eq!(guard.decide(&both).passed, ask.len());
             assert!(guard.awaits_switch());
-            guard.switched(yes);
+            guard.resolve_switch(switch);
             let decision = guard.decide(more);
-            assert_eq!(decision.passed, if yes { more.len() } else { 0 });
-            assert_eq!(decision.rest == Rest::Awaited, yes);
+            let is_accepted = switch == Switch::Accepted;
+            assert_eq!(decision.passed, if is_accepted { more.len() } else { 0 });
+            assert_eq!(decision.remainder == Remainder::Awaited, is_accepted);
         }
     }
 
@@ -305,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn too_much_is_told_apart_from_what_is_wrong() {
+    fn what_is_too_large_is_told_apart_from_what_is_wrong() {
         let line = "GET / HTTP/1.1\r\nhost: x\r\n";
         let long = |count: usize| "a".repeat(count);
         for (stream, why) in [
@@ -339,7 +354,7 @@ mod tests {
     }
 
     proptest! {
-        /// The parser behind the guard has a say too, but nothing to say any more.
+        /// The parser behind the guard agrees with it.
         #[test]
         fn a_target_that_passes_is_read_as_it_is(target in "(/|[a-z]{0,5}(://)?)[ -~é]{0,24}") {
             let stream = format!("GET {target} HTTP/1.1\r\nhost: x\r\n\r\n");

@@ -277,6 +277,12 @@ const FIGURES: &[(&str, &str, &str, &str)] = &[
         "100 headers with 431",
     ),
     (
+        "stack/observe",
+        "const MAX_REQUEST_ID: usize = 128;",
+        "docs/reference",
+        "the client's, cut to 128 bytes",
+    ),
+    (
         "admin/live",
         "const WATCHERS: usize = 16;",
         "docs/observing",
@@ -325,8 +331,8 @@ const FIGURES: &[(&str, &str, &str, &str)] = &[
         "An index of 64 parts",
     ),
     (
-        "server/line",
-        "const QUIET: Duration = Duration::from_secs(1);",
+        "server/on_demand",
+        "const BUSY_WINDOW: Duration = Duration::from_secs(1);",
         "docs/performance",
         "that ask again within a second",
     ),

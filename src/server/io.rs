@@ -1,11 +1,11 @@
-//! The bytes of one connection, between the socket and hyper: guarded on their way in, watched on their way out, and
-//! ended in an orderly way.
+//! The bytes of one connection between the socket and hyper: guarded on their way in, timed on their way out, and closed
+//! in an orderly way.
 //!
-//! A refused head never reaches hyper. In its place hyper reads one of our own making, which the service answers with
-//! the refusal: in its turn behind pipelined requests, worded, signed and counted like every other answer.
+//! A refused head never reaches hyper, which reads a stand-in instead. The service answers that with the refusal: in its
+//! turn behind pipelined requests, and worded, signed and counted like every other answer.
 //!
-//! hyper's own `header_read_timeout` also runs while a connection waits for its next request, and so cannot tell a
-//! slow client from an idle one.
+//! hyper's own `header_read_timeout` also runs while a connection waits for its next request, and so cannot tell a slow
+//! client from an idle one.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -19,43 +19,43 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use super::activity::Activity;
-use super::guard::{Guard, Refused, Rest};
-use super::{LINGER, MAX_LEFTOVERS};
+use super::guard::{Guard, Remainder, stand_in};
+use super::{LINGER, MAX_DISCARDED};
 use crate::error::Error;
 use crate::message::flatten;
-use crate::task::Dialect;
 
-/// How much is read at once of what may have to be held back.
+/// Bytes that are read at once where they may have to be held back.
 const PIECE: usize = 4096;
 
-/// How much is held back of what follows a request to switch protocols.
-const EARLY: usize = 16 * 1024;
+/// The most bytes held back behind a request to switch protocols, until it is answered.
+const MAX_EARLY: usize = 16 * 1024;
 
 /// See the module.
-pub(super) struct Watched<T> {
+pub(super) struct GuardedIo<T> {
     io: T,
     activity: Arc<Activity>,
     header_timeout: Duration,
     guard: Guard,
-    /// What was read and not passed on: first what may be, then what the guard must see more of.
+    /// Bytes that were read and not passed on: first those that may be, then those that the guard must see more of.
     held: BytesMut,
-    /// How much of `held` may be passed on.
+    /// How many bytes of `held` may be passed on.
     passable: usize,
-    /// Runs while a head is not whole and no request is under way.
+    /// Runs while a head is not whole and no request is in progress.
     overdue: Option<Pin<Box<Sleep>>>,
     /// Whether the client has closed its half.
     ended: bool,
-    /// Whether what was written last has not been taken yet.
+    /// Whether the socket refused what was written last.
     full: bool,
     /// Whether something was written since the last flush.
     unflushed: bool,
-    /// Interim answers on their way out.
-    hints: BytesMut,
-    leftovers: u64,
+    /// Interim responses on their way out.
+    interim: BytesMut,
+    /// How many more bytes are read and thrown away.
+    discardable: u64,
     linger: Option<Pin<Box<Sleep>>>,
 }
 
-impl<T> Watched<T> {
+impl<T> GuardedIo<T> {
     pub(super) fn new(io: T, activity: Arc<Activity>, header_timeout: Duration) -> Self {
         Self {
             io,
@@ -68,23 +68,23 @@ impl<T> Watched<T> {
             ended: false,
             full: false,
             unflushed: false,
-            hints: BytesMut::new(),
-            leftovers: MAX_LEFTOVERS,
+            interim: BytesMut::new(),
+            discardable: MAX_DISCARDED,
             linger: None,
         }
     }
 
-    /// Whether the client began with HTTP/2.
+    /// Whether the connection began with the HTTP/2 preface.
     pub(super) fn speaks_http_2(&self) -> bool {
-        self.guard.is_free() && self.guard.heads() == 0
+        self.guard.is_opaque() && self.guard.heads() == 0
     }
 
-    /// Whether nothing is left of what the client sent, and nothing more comes.
+    /// Whether the client has closed its half, and all that it sent was passed on.
     pub(super) fn has_ended(&self) -> bool {
         self.ended && self.passable == 0
     }
 
-    /// Passes on what may be.
+    /// Copies what may be passed on to the reader; `false` where that is nothing.
     fn pass(&mut self, buf: &mut ReadBuf<'_>) -> bool {
         let count = self.passable.min(buf.remaining());
         let Some(bytes) = self.held.get(..count).filter(|bytes| !bytes.is_empty()) else {
@@ -100,94 +100,85 @@ impl<T> Watched<T> {
         true
     }
 
-    /// Decides about all that is held back.
+    /// Shows the guard all that is held back.
     fn decide_held(&mut self) {
         let decision = self.guard.decide(&self.held);
         self.passable = decision.passed;
-        self.settle(decision.rest);
+        self.settle(decision.remainder);
     }
 
-    fn settle(&mut self, rest: Rest) {
-        match rest {
-            Rest::Awaited => {}
-            Rest::Refused(refused) => self.refuse(&refused),
-            Rest::Broken(why) => {
+    fn settle(&mut self, remainder: Remainder) {
+        match remainder {
+            Remainder::Awaited => {}
+            Remainder::Refused(why) => self.refuse(why),
+            Remainder::Broken(why) => {
                 self.held.truncate(self.passable);
-                self.activity.break_body(why);
+                self.activity.refusal.break_body(why);
             }
         }
     }
 
-    /// Puts a head of our own in the place of what is not passed on.
-    fn refuse(&mut self, refused: &Refused) {
-        self.guard.end();
+    /// Puts a stand-in in the place of the head that is held back.
+    fn refuse(&mut self, why: Error) {
+        self.guard.close();
         self.overdue = None;
+        let head = stand_in(self.held.get(self.passable..).unwrap_or_default());
         self.held.truncate(self.passable);
-        self.held.extend_from_slice(stand_in(refused));
+        self.held.extend_from_slice(&head);
         self.passable = self.held.len();
-        let number = self.guard.heads() + 1;
-        self.activity.refuse(number, refused.why.clone());
+        self.activity.refusal.refuse(self.guard.heads() + 1, why);
     }
 
-    /// Lets the line know whether its bytes are at rest.
-    fn tell_settled(&self) {
+    /// Notes whether the connection's bytes are at rest.
+    fn note_settled(&self) {
         let is_settled = !self.unflushed
             && !self.ended
             && self.held.is_empty()
             && self.guard.is_between_requests();
-        self.activity
-            .settled(is_settled.then(|| self.guard.heads()));
+        if is_settled {
+            self.activity.requests.bytes_settled(self.guard.heads());
+        } else {
+            self.activity.requests.bytes_moving();
+        }
     }
 
-    fn watch_write(&mut self) {
+    fn note_write(&mut self) {
         if !self.unflushed {
             self.unflushed = true;
-            self.tell_settled();
+            self.note_settled();
         }
     }
 
-    fn watch_full(&mut self, full: bool) {
-        if self.full != full {
-            self.full = full;
-            self.activity.takes(!full);
+    /// Notes whether the socket took what was written last.
+    fn note_taken(&mut self, full: bool) {
+        if self.full == full {
+            return;
+        }
+        self.full = full;
+        if full {
+            self.activity.stall.blocked();
+        } else {
+            self.activity.stall.unblocked();
         }
     }
 
-    /// A head that is not whole has its time, and then is refused.
+    /// Ready once a head has taken longer than its timeout, and is refused.
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let begun = self.guard.awaits_head() && !self.held.is_empty();
-        if !begun || self.activity.idle_since().is_none() {
+        if !begun || self.activity.requests.idle_since().is_none() {
             self.overdue = None;
             return Poll::Pending;
         }
         let timeout = self.header_timeout;
         let timer = self.overdue.get_or_insert_with(|| Box::pin(sleep(timeout)));
         ready!(timer.as_mut().poll(cx));
-        self.refuse(&Refused {
-            why: Error::RequestTimeout,
-            dialect: Dialect::OpenAi,
-            bodiless: false,
-        });
+        self.refuse(Error::RequestTimeout);
         Poll::Ready(())
     }
 }
 
-/// A request whose answer is worded as that of the refused one would be. It goes nowhere.
-fn stand_in(refused: &Refused) -> &'static [u8] {
-    match (refused.dialect, refused.bodiless) {
-        (Dialect::OpenAi, false) => b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
-        (Dialect::OpenAi, true) => b"HEAD / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
-        (Dialect::Unified, false) => {
-            b"GET /v1/video/generations HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
-        }
-        (Dialect::Unified, true) => {
-            b"HEAD /v1/video/generations HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
-        }
-    }
-}
-
-impl<T: AsyncRead + Unpin> Watched<T> {
-    /// Ready when there is something for whoever speaks HTTP here: a head, or the end. Until then nobody has to.
+impl<T: AsyncRead + Unpin> GuardedIo<T> {
+    /// Ready once hyper has something to do: there is a head, or the end.
     pub(super) fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.passable == 0 && !self.ended {
             match self.poll_hold(cx) {
@@ -201,14 +192,14 @@ impl<T: AsyncRead + Unpin> Watched<T> {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads what nobody wants, to see the client's end of the connection.
+    /// Reads and throws away, until the client has closed its half.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut space = [MaybeUninit::uninit(); PIECE];
-        while !self.ended && self.leftovers > 0 {
+        while !self.ended && self.discardable > 0 {
             let mut buf = ReadBuf::uninit(&mut space);
             ready!(Pin::new(&mut self.io).poll_read(cx, &mut buf))?;
             self.ended = buf.filled().is_empty();
-            self.leftovers = self.leftovers.saturating_sub(buf.filled().len() as u64);
+            self.discardable = self.discardable.saturating_sub(buf.filled().len() as u64);
         }
         if self.ended {
             Poll::Ready(Ok(()))
@@ -217,7 +208,7 @@ impl<T: AsyncRead + Unpin> Watched<T> {
         }
     }
 
-    /// Reads behind what is held back.
+    /// Reads, and holds back what comes.
     fn poll_hold(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut space = [MaybeUninit::uninit(); PIECE];
         let mut buf = ReadBuf::uninit(&mut space);
@@ -227,7 +218,7 @@ impl<T: AsyncRead + Unpin> Watched<T> {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads into the reader's own memory, which nothing has to leave when all of it is passed on.
+    /// Reads into the reader's own buffer: bytes that may be passed on are not copied.
     fn poll_direct(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
@@ -236,7 +227,7 @@ impl<T: AsyncRead + Unpin> Watched<T> {
         let decision = self.guard.decide(bytes);
         if let Some(rest) = bytes.get(decision.passed..).filter(|rest| !rest.is_empty()) {
             self.held.extend_from_slice(rest);
-            self.settle(decision.rest);
+            self.settle(decision.remainder);
             buf.set_filled(before + decision.passed);
         }
         Poll::Ready(Ok(()))
@@ -250,11 +241,13 @@ impl<T: AsyncRead + Unpin> Watched<T> {
             if this.pass(buf) || buf.filled().len() > before || buf.remaining() == 0 {
                 return Poll::Ready(Ok(()));
             }
-            if this.guard.is_over() {
-                if let Some(why) = this.activity.broken() {
-                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
+            if this.guard.is_closed() {
+                if let Some(why) = this.activity.refusal.broken_body() {
+                    let why = io::Error::new(io::ErrorKind::InvalidData, why.clone());
+                    return Poll::Ready(Err(why));
                 }
-                // Those before it are given up when their client is; the refusal itself goes out at once.
+                // Requests before the refused one are given up when their client goes away, which takes reading to notice;
+                // the refusal itself is written at once.
                 return if this.activity.is_refusing() {
                     Poll::Pending
                 } else {
@@ -262,27 +255,28 @@ impl<T: AsyncRead + Unpin> Watched<T> {
                 };
             }
             if this.guard.awaits_switch() {
-                if this.activity.settle_switch(&mut this.guard, cx.waker()) {
+                if let Poll::Ready(switch) = this.activity.poll_switch(this.guard.heads(), cx) {
+                    this.guard.resolve_switch(switch);
                     this.decide_held();
                     continue;
                 }
-                if this.held.len() >= EARLY {
+                if this.held.len() >= MAX_EARLY {
                     return Poll::Pending;
                 }
             }
             if this.ended {
                 return Poll::Ready(Ok(()));
             }
-            let read = if this.held.is_empty() && (this.guard.is_free() || buf.remaining() >= PIECE)
-            {
-                this.poll_direct(cx, buf)
-            } else {
-                this.poll_hold(cx).map_ok(|()| {
-                    if !this.guard.awaits_switch() {
-                        this.decide_held();
-                    }
-                })
-            };
+            let read =
+                if this.held.is_empty() && (this.guard.is_opaque() || buf.remaining() >= PIECE) {
+                    this.poll_direct(cx, buf)
+                } else {
+                    this.poll_hold(cx).map_ok(|()| {
+                        if !this.guard.awaits_switch() {
+                            this.decide_held();
+                        }
+                    })
+                };
             match read {
                 Poll::Ready(read) => read?,
                 Poll::Pending => ready!(this.poll_overdue(cx)),
@@ -291,62 +285,62 @@ impl<T: AsyncRead + Unpin> Watched<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for GuardedIo<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let read = self.poll_pass(cx, buf);
-        self.tell_settled();
+        self.note_settled();
         read
     }
 }
 
-impl<T: AsyncWrite + Unpin> Watched<T> {
-    /// Writes what is left of interim answers.
-    fn poll_hints(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.hints.is_empty() {
-            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.hints))?;
+impl<T: AsyncWrite + Unpin> GuardedIo<T> {
+    /// Writes what is left of interim responses.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.interim.is_empty() {
+            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.interim))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.hints.advance(written);
+            self.interim.advance(written);
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedIo<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.watch_write();
-        ready!(self.poll_hints(cx))?;
+        self.note_write();
+        ready!(self.poll_interim(cx))?;
         let written = Pin::new(&mut self.io).poll_write(cx, buf);
-        self.watch_full(written.is_pending());
+        self.note_taken(written.is_pending());
         written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // hyper flushes when it has written all it has: only here a hint cannot end up in the middle of an answer.
-        if self.hints.is_empty() {
-            self.hints = self.activity.hints();
+        // hyper flushes when it has written all it has: only here an interim response cannot land inside an answer.
+        if self.interim.is_empty() {
+            self.interim = self.activity.take_interim();
         }
-        ready!(self.poll_hints(cx))?;
+        ready!(self.poll_interim(cx))?;
         ready!(Pin::new(&mut self.io).poll_flush(cx))?;
         if self.unflushed {
             self.unflushed = false;
-            self.tell_settled();
+            self.note_settled();
         }
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        this.activity.settled(None);
+        this.activity.requests.bytes_moving();
         let linger = match &mut this.linger {
             Some(linger) => linger,
             linger => {
@@ -355,14 +349,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
                 if this.ended || !is_sending {
                     return Poll::Ready(Ok(()));
                 }
-                this.leftovers = MAX_LEFTOVERS;
+                this.discardable = MAX_DISCARDED;
                 linger.insert(Box::pin(sleep(LINGER)))
             }
         };
         if linger.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Ok(()));
         }
-        // What comes of it does not matter any more.
+        // The connection is over either way.
         this.poll_discard(cx).map(|_| Ok(()))
     }
 
@@ -371,10 +365,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.watch_write();
-        ready!(self.poll_hints(cx))?;
+        self.note_write();
+        ready!(self.poll_interim(cx))?;
         let written = flatten::poll_write(Pin::new(&mut self.io), cx, bufs);
-        self.watch_full(written.is_pending());
+        self.note_taken(written.is_pending());
         written
     }
 
@@ -392,73 +386,78 @@ mod tests {
 
     const TIMEOUT: Duration = Duration::from_secs(10);
 
-    fn watched() -> (DuplexStream, Watched<DuplexStream>, Arc<Activity>) {
+    fn connect() -> (DuplexStream, GuardedIo<DuplexStream>, Arc<Activity>) {
         let (client, server) = duplex(4096);
         let activity = Activity::new();
-        let watched = Watched::new(server, Arc::clone(&activity), TIMEOUT);
-        (client, watched, activity)
+        let io = GuardedIo::new(server, Arc::clone(&activity), TIMEOUT);
+        (client, io, activity)
     }
 
-    /// What is read next, if anything is within three times the timeout.
-    async fn read(watched: &mut Watched<DuplexStream>) -> Option<String> {
+    /// What is read next, if anything comes within three times the timeout.
+    async fn read(io: &mut GuardedIo<DuplexStream>) -> Option<String> {
         let mut bytes = vec![0; 8192];
-        let read = timeout(3 * TIMEOUT, watched.read(&mut bytes)).await.ok()?;
+        let read = timeout(3 * TIMEOUT, io.read(&mut bytes)).await.ok()?;
         bytes.truncate(read.expect("reads"));
         Some(String::from_utf8(bytes).expect("text"))
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_head_that_stops_half_way_is_refused_after_its_time() {
-        for begun in ["GET / HT", "PRI * HT", "PRIVET / HTTP/1.1\r\n"] {
-            let (mut client, mut watched, activity) = watched();
+        for (begun, kept) in [
+            ("GET / HT", "GET / HTTP/1.1\r\n"),
+            ("GET /v1/vi", "GET /v1/vi HTTP/1.1\r\n"),
+            ("PRI * HT", "PRI / HTTP/1.1\r\n"),
+            ("PRIVET / HTTP/1.1\r\n", "PRIVET / HTTP/1.1\r\n"),
+        ] {
+            let (mut client, mut io, activity) = connect();
             client.write_all(begun.as_bytes()).await.expect("is taken");
             let started = Instant::now();
-            let head = read(&mut watched).await.expect("a head of ours");
-            assert!(head.starts_with("GET / HTTP/1.1\r\n"), "{head}");
+            let head = read(&mut io).await.expect("a stand-in");
+            assert!(head.starts_with(kept), "{head}");
             assert_eq!(started.elapsed(), TIMEOUT);
-            let (_busy, refused) = activity.request();
+            let (_busy, refused) = activity.begin_request();
             assert_eq!(refused, Some(Error::RequestTimeout));
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn silence_before_and_between_requests_is_not_a_slow_head() {
-        let (mut client, mut watched, activity) = watched();
-        assert_eq!(read(&mut watched).await, None, "before");
+        let (mut client, mut io, activity) = connect();
+        assert_eq!(read(&mut io).await, None, "before");
         let request = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
         client
             .write_all(request.as_bytes())
             .await
             .expect("is taken");
-        assert_eq!(read(&mut watched).await.as_deref(), Some(request));
-        drop(activity.request());
-        assert_eq!(read(&mut watched).await, None, "between");
+        assert_eq!(read(&mut io).await.as_deref(), Some(request));
+        drop(activity.begin_request());
+        assert_eq!(read(&mut io).await, None, "between");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_body_may_take_longer_than_a_head() {
-        let (mut client, mut watched, activity) = watched();
+        let (mut client, mut io, activity) = connect();
         let head = "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n";
         client.write_all(head.as_bytes()).await.expect("is taken");
-        assert_eq!(read(&mut watched).await.as_deref(), Some(head));
-        let _busy = activity.request();
+        assert_eq!(read(&mut io).await.as_deref(), Some(head));
+        let _busy = activity.begin_request();
         for _ in 0..9 {
             client.write_all(b"x").await.expect("is taken");
-            assert_eq!(read(&mut watched).await.as_deref(), Some("x"));
-            assert_eq!(read(&mut watched).await, None, "is no slow head");
+            assert_eq!(read(&mut io).await.as_deref(), Some("x"));
+            assert_eq!(read(&mut io).await, None, "is no slow head");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn http_2_is_watched_for_idleness_only() {
-        let (mut client, mut watched, _) = watched();
+    async fn http_2_has_no_header_timeout() {
+        let (mut client, mut io, _) = connect();
         let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0";
         client
             .write_all(preface.as_bytes())
             .await
             .expect("is taken");
-        assert_eq!(read(&mut watched).await.as_deref(), Some(preface));
-        assert_eq!(read(&mut watched).await, None);
+        assert_eq!(read(&mut io).await.as_deref(), Some(preface));
+        assert_eq!(read(&mut io).await, None);
     }
 
     #[tokio::test(start_paused = true)]
@@ -466,15 +465,19 @@ mod tests {
         let ask = "GET / HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\n\r\n";
         let next = "GET /next HTTP/1.1\r\nhost: x\r\n\r\n";
         for (switched, more) in [(false, next), (true, "\0\r\n any bytes")] {
-            let (mut client, mut watched, activity) = watched();
+            let (mut client, mut io, activity) = connect();
             let both = format!("{ask}{more}");
             client.write_all(both.as_bytes()).await.expect("is taken");
-            assert_eq!(read(&mut watched).await.as_deref(), Some(ask));
-            let _busy = activity.request();
-            assert_eq!(read(&mut watched).await, None, "is not answered yet");
-            let reader = tokio::spawn(async move { read(&mut watched).await });
+            assert_eq!(read(&mut io).await.as_deref(), Some(ask));
+            let _busy = activity.begin_request();
+            assert_eq!(read(&mut io).await, None, "is not answered yet");
+            let reader = tokio::spawn(async move { read(&mut io).await });
             tokio::task::yield_now().await;
-            activity.answered(switched);
+            if switched {
+                activity.answered_with_switch();
+            } else {
+                activity.answered();
+            }
             let read = timeout(TIMEOUT, reader).await.expect("is woken");
             assert_eq!(read.expect("reads").as_deref(), Some(more));
         }
@@ -482,15 +485,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_last_answer_has_time_to_be_read_and_no_more() {
-        let (mut client, mut watched, _) = watched();
+        let (mut client, mut io, _) = connect();
         client
             .write_all(b"GET / HTTP/1.1\r\n\r\n")
             .await
             .expect("is taken");
-        assert!(read(&mut watched).await.is_some());
-        watched.write_all(b"refused").await.expect("is taken");
+        assert!(read(&mut io).await.is_some());
+        io.write_all(b"refused").await.expect("is taken");
         let started = Instant::now();
-        let closing = tokio::spawn(async move { watched.shutdown().await });
+        let closing = tokio::spawn(async move { io.shutdown().await });
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.expect("ends");
         assert_eq!(answer, "refused");
