@@ -177,7 +177,7 @@ def check_images():
     if label not in (DEPLOY / "Dockerfile").read_text():
         sys.exit(f"deploy: Dockerfile has no {label}")
     for file in ("Dockerfile", "README.md"):
-        named = set(re.findall(r"(?<![\w/])pollgate:[\w.]+", (DEPLOY / file).read_text()))
+        named = set(re.findall(r"(?<![\w/])pollgate:\d[\w.]*", (DEPLOY / file).read_text()))
         if named != {IMAGE}:
             sys.exit(f"deploy: {file} names {', '.join(sorted(named))} in place of {IMAGE}")
 
