@@ -1,5 +1,5 @@
 """Holds deploy/ against the binary: every metric that a query names is one that it has, every configuration is one that it
-takes, and Debian's Prometheus, where it is installed, scrapes it and evaluates every rule."""
+takes, every image is this version's, and Debian's Prometheus, where it is installed, scrapes it and evaluates every rule."""
 
 import json
 import os
@@ -21,6 +21,8 @@ import yaml
 BINARY = os.environ["POLLGATE_BIN"]
 DEPLOY = Path("deploy")
 PATIENCE = 30
+VERSION = tomllib.loads(Path("Cargo.toml").read_text())["package"]["version"]
+IMAGE = f"pollgate:{VERSION}"
 # What Prometheus itself has.
 BUILT_IN = {"up", "ALERTS"}
 
@@ -61,9 +63,8 @@ def address_in(log, phrase):
 def metric_names(expression):
     """The metrics that a query asks for."""
     tree = promql_parser.parse(expression)
-    names = set(re.findall(r"(?<![\w\"~=:])(?:pollgate[\w:]*|up|ALERTS)(?=\s*[{\[)]|\s|$)", str(tree.prettify())))
-    if not names:
-        sys.exit(f"deploy: no metric in {expression}")
+    name = r"(?<![\w\"~=:])(?:pollgate[\w:]*|process_\w+|up|ALERTS)(?=\s*[{\[)]|\s|$)"
+    names = set(re.findall(name, str(tree.prettify())))
     return names
 
 
@@ -82,8 +83,12 @@ def queries():
         for rule in group["rules"]:
             name = rule.get("alert") or rule["record"]
             yield name, rule["expr"]
-            if "alert" in rule and not (rule["annotations"].get("summary") and rule["annotations"].get("runbook")):
+            if "alert" not in rule:
+                continue
+            if not (rule["annotations"].get("summary") and rule["annotations"].get("runbook")):
                 sys.exit(f"deploy: {name} has no runbook")
+            for quoted in re.findall(r'printf "([^"]*)"', rule["annotations"].get("description", "")):
+                yield f"description of {name}", quoted.replace("%s", "any")
     dashboard = json.loads((DEPLOY / "grafana/pollgate.json").read_text())
     panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
     if len({panel["id"] for panel in dashboard["panels"]}) != len(dashboard["panels"]):
@@ -112,21 +117,69 @@ def check_queries(exposed):
     print(f"deploy: {len(used)} metrics named in rules and panels, all of them there")
 
 
-def check_configurations(scratch):
-    """Every pollgate.toml in a manifest loads; the sidecar's is the example's."""
-    for manifest in sorted((DEPLOY / "kubernetes").glob("*.yaml")):
-        for document in yaml.safe_load_all(manifest.read_text()):
-            if document["kind"] != "ConfigMap":
-                continue
-            text = document["data"]["pollgate.toml"]
-            file = scratch / "pollgate.toml"
-            file.write_text(text)
-            subprocess.run([BINARY, "check", "--config", file], check=True, stdout=subprocess.DEVNULL)
-            if manifest.name == "sidecar.yaml":
-                example = tomllib.loads(Path("config/sidecar.toml").read_text())
-                if tomllib.loads(text) != {section: keys for section, keys in example.items() if keys}:
-                    sys.exit("deploy: kubernetes/sidecar.yaml and config/sidecar.toml differ")
-    print("deploy: the manifests' configurations load")
+def selector(expression):
+    """How a query picks the requests that it counts as errors."""
+    return re.search(r"pollgate_requests_total\{(code=[^,}]*)", expression)[1]
+
+
+def check_client_errors():
+    """The panel counts what clients see as errors as the alert does."""
+    told = dict(queries())
+    alert = selector(told["pollgate:client_errors:ratio_rate5m"])
+    panel = selector(told["panel 'Errors that clients see'"])
+    if alert != panel:
+        sys.exit(f"deploy: the alert counts {alert}, the panel {panel}")
+
+
+def documents(rendered, kind):
+    return [document for document in rendered if document["kind"] == kind]
+
+
+def containers(rendered):
+    for deployment in documents(rendered, "Deployment"):
+        pod = deployment["spec"]["template"]["spec"]
+        yield from (one for one in pod.get("initContainers", []) + pod["containers"] if one["name"] == "pollgate")
+
+
+def check_kubernetes(scratch, manifests):
+    """The binary takes the file and the environment that each pod gets; every pod runs this version's image."""
+    for manifest in manifests:
+        rendered = list(yaml.safe_load_all(manifest.read_text()))
+        data = {}
+        for config in documents(rendered, "ConfigMap"):
+            data |= config["data"]
+        file = scratch / "pollgate.toml"
+        file.write_text(data["pollgate.toml"])
+        environment = {name: value for name, value in data.items() if name.startswith("POLLGATE_")}
+        environment["POLLGATE_CONFIG"] = str(file)
+        answer = subprocess.run([BINARY, "check"], env=environment, check=True, stdout=subprocess.PIPE, text=True)
+        in_force = tomllib.loads(answer.stdout)
+        image = [one["image"] for one in containers(rendered)]
+        if image != [IMAGE]:
+            sys.exit(f"deploy: {manifest.name}: {image} in place of {IMAGE}")
+        # Beyond loopback only together with a policy.
+        beyond = not in_force["listen"]["admin"].startswith("127.")
+        if beyond != bool(documents(rendered, "NetworkPolicy")):
+            sys.exit(f"deploy: {manifest.name}: listen.admin is {in_force['listen']['admin']}, and the policy does not fit")
+    text, example = Path(DEPLOY / "kubernetes/sidecar/settings/pollgate.toml"), Path("config/sidecar.toml")
+    said = {section: keys for section, keys in tomllib.loads(example.read_text()).items() if keys}
+    if tomllib.loads(text.read_text()) != said:
+        sys.exit(f"deploy: {text} and {example} differ")
+    print(f"deploy: the configurations of {len(manifests)} Kubernetes manifests load")
+
+
+def check_images():
+    """One name, with this version, wherever the image is named."""
+    compose = yaml.safe_load((DEPLOY / "compose/compose.yaml").read_text())
+    if compose["services"]["pollgate"]["image"] != IMAGE:
+        sys.exit("deploy: compose/compose.yaml names another image")
+    label = f'org.opencontainers.image.version="{VERSION}"'
+    if label not in (DEPLOY / "Dockerfile").read_text():
+        sys.exit(f"deploy: Dockerfile has no {label}")
+    for file in ("Dockerfile", "README.md"):
+        named = set(re.findall(r"(?<![\w/])pollgate:\d[\w.]*", (DEPLOY / file).read_text()))
+        if named != {IMAGE}:
+            sys.exit(f"deploy: {file} names {', '.join(sorted(named))} in place of {IMAGE}")
 
 
 def check_prometheus(scratch, processes, admin):
@@ -161,10 +214,12 @@ def check_prometheus(scratch, processes, admin):
 
 def main():
     processes = []
+    check_images()
+    check_client_errors()
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         try:
-            check_configurations(scratch)
+            check_kubernetes(scratch, [Path(name) for name in sys.argv[1:]])
             log = scratch / "simulator.log"
             start(processes, log, BINARY, "simulate", "--listen", "127.0.0.1:0")
             upstream = eventually("the simulator", address_in(log, "on"))
