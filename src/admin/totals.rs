@@ -77,9 +77,9 @@ impl Totals {
             "pollgate_requests_total" => {
                 if let Some(index) = outcome() {
                     self.requests[index] += value;
-                    if Outcome::ALL[index].is_error(sample.status()) {
-                        self.errors += value;
-                    }
+                }
+                if sample.status() / 100 == 5 {
+                    self.errors += value;
                 }
                 if sample.label("route") != "forward" {
                     self.client_polls += value;
@@ -262,7 +262,7 @@ pollgate_flights 2
     async fn what_is_counted_is_read_back() {
         let totals = Totals::read(TEXT, Instant::now());
         assert_eq!(totals.requests, [2.0, 4.0, 2.0, 0.0, 17.0, 0.0, 9.0]);
-        assert_eq!((totals.errors, totals.upstream_failed), (7.0, 1.0));
+        assert_eq!((totals.errors, totals.upstream_failed), (23.0, 1.0));
         let polls = (totals.client_polls, totals.avoided, totals.upstream_polls);
         assert_eq!(polls, (17.0, 2.0, 2.0));
         let codes: Vec<_> = totals.upstream_codes.clone().into_iter().collect();

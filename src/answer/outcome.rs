@@ -50,11 +50,4 @@ impl Outcome {
     pub const fn is_stale(self) -> bool {
         matches!(self, Self::Stale)
     }
-
-    /// Whether an answer with this status counts as an error that a client saw: a 5xx made here, or passed on from a
-    /// poll. A forwarded 5xx does not, since it is between upstream and the client.
-    #[must_use]
-    pub const fn is_error(self, code: u16) -> bool {
-        code / 100 == 5 && !matches!(self, Self::Forwarded)
-    }
 }

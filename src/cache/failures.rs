@@ -10,6 +10,7 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tokio::time::Instant;
 
+use super::freshness::Fault;
 use super::lease::Lease;
 use crate::answer::Landed;
 use crate::error::Error;
@@ -44,6 +45,7 @@ struct Record {
     key: TaskKey,
     times: u32,
     until: Instant,
+    fault: Fault,
     /// What must not have changed since the task was asked for.
     lease: Lease,
     failure: Failure,
@@ -68,21 +70,22 @@ impl Failures {
         (now < record.until).then(|| (record.lease.clone(), record.failure.clone()))
     }
 
-    /// How often upstream failed on a task in a row.
-    pub(super) fn times(&self, key: &TaskKey) -> u32 {
-        self.get(key).map_or(0, |record| record.times)
+    /// The fault of a task when it was last asked for, if it was one.
+    pub(super) fn last_fault(&self, key: &TaskKey) -> Option<Fault> {
+        Some(self.get(key)?.fault)
     }
 
     /// Records a failure; returns how long the task is left alone: `pause`, doubled each time.
     pub(super) fn record(
         &self,
         key: &TaskKey,
+        fault: Fault,
         failure: Failure,
         lease: &Lease,
         now: Instant,
         pause: Duration,
     ) -> Duration {
-        let times = self.times(key).saturating_add(1);
+        let times = self.get(key).map_or(1, |last| last.times.saturating_add(1));
         let pause = pause
             .saturating_mul(1 << (times - 1).min(16))
             .min(LONGEST.max(pause));
@@ -95,6 +98,7 @@ impl Failures {
                 key: key.clone(),
                 times,
                 until: now + pause,
+                fault,
                 lease: lease.clone(),
                 failure,
             };
@@ -177,7 +181,7 @@ mod tests {
     async fn a_failing_task_is_left_alone_for_longer_each_time_until_it_succeeds() {
         let (failures, key, now) = (Failures::new(), key("t"), Instant::now());
         for seconds in [2, 4, 8, 16, 30, 30] {
-            let pause = failures.record(&key, failure(), &lease(), now, 2 * SECOND);
+            let pause = failures.record(&key, Fault::Own, failure(), &lease(), now, 2 * SECOND);
             assert_eq!(pause, seconds * SECOND);
             assert!(
                 failures
@@ -188,7 +192,7 @@ mod tests {
         }
         failures.clear(&key);
         assert_eq!(
-            failures.record(&key, failure(), &lease(), now, 2 * SECOND),
+            failures.record(&key, Fault::Own, failure(), &lease(), now, 2 * SECOND),
             2 * SECOND
         );
     }
@@ -198,7 +202,7 @@ mod tests {
         let (failures, key, now) = (Failures::new(), key("t"), Instant::now());
         for _ in 0..3 {
             assert_eq!(
-                failures.record(&key, failure(), &lease(), now, Duration::ZERO),
+                failures.record(&key, Fault::Own, failure(), &lease(), now, Duration::ZERO),
                 Duration::ZERO
             );
             assert!(failures.current(&key, now).is_none());
@@ -210,7 +214,7 @@ mod tests {
         let (failures, one, other, now) =
             (Failures::new(), key("one"), key("other"), Instant::now());
         for key in [&one, &other] {
-            failures.record(key, failure(), &lease(), now, SECOND);
+            failures.record(key, Fault::Own, failure(), &lease(), now, SECOND);
         }
         failures.clear_task("one");
         assert!(failures.current(&one, now).is_none());

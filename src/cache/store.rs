@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::credential::{Acceptance, CredentialState};
 use super::entry::{Entry, Looked, Use};
 use super::failures::{Failure, Failures};
-use super::freshness::{CredentialVerdict, Decision, Rule};
+use super::freshness::{CredentialVerdict, Decision, Fault, Rule};
 use super::index::Index;
 use super::lease::Lease;
 use crate::answer::reply::{Headers, Reply, SharedReply};
@@ -292,22 +292,23 @@ impl Store {
         self.is_valid(key, &lease).then_some(failure)
     }
 
-    /// Whether upstream failed on this task when it was last asked.
+    /// The fault of a task when upstream was last asked for it, if it was one of the task's own.
     #[must_use]
-    pub fn is_failing(&self, key: &TaskKey) -> bool {
-        self.failures.times(key) > 0
+    pub fn last_fault(&self, key: &TaskKey) -> Option<Fault> {
+        self.failures.last_fault(key)
     }
 
     /// Records that upstream itself failed on a task, which is left alone for `pause`, and longer each time.
     pub fn fail(
         &self,
         key: &TaskKey,
+        fault: Fault,
         failure: Failure,
         lease: &Lease,
         now: Instant,
         pause: Duration,
     ) {
-        let pause = self.failures.record(key, failure, lease, now, pause);
+        let pause = self.failures.record(key, fault, failure, lease, now, pause);
         self.back_off(key, now, pause);
     }
 

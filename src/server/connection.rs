@@ -15,7 +15,6 @@ use http_body_util::BodyExt as _;
 use hyper::service::service_fn;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
@@ -23,13 +22,12 @@ use tower::Service;
 use super::activity::{Activity, Due};
 use super::io::GuardedIo;
 use super::on_demand::{Event, OnDemand};
-use super::service::ConnectionService;
+use super::service::{Admission, ConnectionService};
 use super::throttle::Throttle;
 use super::{ServerOptions, TlsIdentity};
 use crate::message::body::Body;
 use crate::request::inbound::{Inbound, Peer};
 use crate::sync::lock;
-use crate::telemetry::{Counted, Gauge};
 
 /// How long a connection that was told to close may take to do so.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
@@ -37,22 +35,6 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 /// How long an idle connection is kept after the stop. HTTP/1.1 can announce the end on an answer only: a client that is
 /// about to ask once more gets its answer, with `connection: close` on it, instead of a closed socket.
 const LAST_CALL: Duration = Duration::from_secs(1);
-
-/// A connection's permit, and its part in the gauge. Both are given back when this is dropped.
-#[derive(Debug)]
-pub(super) struct Admission {
-    _permit: OwnedSemaphorePermit,
-    _counted: Option<Counted>,
-}
-
-impl Admission {
-    pub(super) fn new(permit: OwnedSemaphorePermit, gauge: Option<&Gauge>) -> Self {
-        Self {
-            _permit: permit,
-            _counted: gauge.map(Gauge::up),
-        }
-    }
-}
 
 /// Serves one connection until it ends, is idle or stalled for too long, or `stop` is cancelled and its requests in
 /// progress are answered.

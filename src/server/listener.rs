@@ -15,9 +15,10 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use super::activity::Activity;
-use super::connection::{self, Admission};
+use super::connection;
 use super::idlest::Closable;
 use super::reserve::{Reserve, accept};
+use super::service::Admission;
 use super::throttle::Throttle;
 use super::turn_away::turn_away;
 use super::{ServerOptions, WhenFull};

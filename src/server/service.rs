@@ -10,16 +10,33 @@ use http::uri::{Authority, PathAndQuery};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use tokio::sync::OwnedSemaphorePermit;
 use tower::Service;
 
 use super::activity::Activity;
 use super::bodies::{Download, Upload};
-use super::connection::Admission;
 use super::{ServerOptions, guard};
 use crate::error::Error;
 use crate::message::body::Body;
 use crate::request::inbound::{Inbound, Interim, Peer};
 use crate::sync::lock;
+use crate::telemetry::{Counted, Gauge};
+
+/// A connection's permit, and its part in the gauge. Both are given back when this is dropped.
+#[derive(Debug)]
+pub(super) struct Admission {
+    _permit: OwnedSemaphorePermit,
+    _counted: Option<Counted>,
+}
+
+impl Admission {
+    pub(super) fn new(permit: OwnedSemaphorePermit, gauge: Option<&Gauge>) -> Self {
+        Self {
+            _permit: permit,
+            _counted: gauge.map(Gauge::up),
+        }
+    }
+}
 
 /// See the module.
 pub(super) struct ConnectionService<S> {

@@ -223,7 +223,7 @@ impl Drop for Watch {
             .request(self.subject.route, outcome, self.code, seconds, self.trace);
         if let (Some(caller), Some(task)) = (self.subject.caller, &self.subject.task) {
             let demand = self.metrics.demand();
-            demand.record(caller, task.as_str(), self.facts.state, outcome, self.code);
+            demand.record(caller, task.as_str(), self.facts.state, self.code);
         }
         if self.asked.as_ref().is_some_and(|asked| !asked.get()) {
             self.metrics.poll_avoided();

@@ -137,8 +137,10 @@ where
             let known = known.as_deref().map(|entry| Known {
                 reply: &entry.reply,
                 age: entry.task_age(),
-                // After a write, too, a task that does not exist is believed at once.
-                may_vanish: !is_shown || store.is_failing(&key) || !store.is_valid(&key, &lease),
+                // Said twice in a row, or after a write, it is believed that the task does not exist.
+                may_vanish: !is_shown
+                    || store.last_fault(&key) == Some(Fault::EarlyMissing)
+                    || !store.is_valid(&key, &lease),
             });
             let decision = freshness::decide(&reply, known, unix_now(), cache, cadence);
             if let Some(end) = &decision.ended {
@@ -166,10 +168,12 @@ where
             match decision.fault {
                 None => {}
                 Some(Fault::Way) => store.back_off(&key, received, pause),
-                Some(Fault::Own) => store.fail(&key, Ok(landed.clone()), &lease, received, pause),
-                Some(Fault::EarlyMissing) => {
+                Some(fault @ Fault::Own) => {
+                    store.fail(&key, fault, Ok(landed.clone()), &lease, received, pause);
+                }
+                Some(fault @ Fault::EarlyMissing) => {
                     let error = Error::NotATask(EARLY_MISSING.into());
-                    store.fail(&key, Err(error.clone()), &lease, received, pause);
+                    store.fail(&key, fault, Err(error.clone()), &lease, received, pause);
                     return Err(error);
                 }
             }
@@ -185,9 +189,11 @@ impl Config {
         if *error == Error::TooLarge {
             // What was known before must not come back as the last known state: upstream has gone beyond it.
             self.store.purge_for(key);
-            self.store.fail(key, Err(error.clone()), lease, now, pause);
+            self.store
+                .fail(key, Fault::Own, Err(error.clone()), lease, now, pause);
         } else if error.is_own_fault() {
-            self.store.fail(key, Err(error.clone()), lease, now, pause);
+            self.store
+                .fail(key, Fault::Own, Err(error.clone()), lease, now, pause);
         } else if error.is_way_failure() {
             self.store.back_off(key, now, pause);
         }

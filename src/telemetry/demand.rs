@@ -5,7 +5,6 @@ use std::cmp::Reverse;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use crate::answer::outcome::Outcome;
 use crate::request::key::Caller;
 use crate::sync::lock;
 use crate::task::State;
@@ -115,18 +114,11 @@ impl Default for Demand {
 
 impl Demand {
     /// Counts a poll that has been answered.
-    pub fn record(
-        &self,
-        caller: Caller,
-        task: &str,
-        state: Option<State>,
-        outcome: Outcome,
-        code: u16,
-    ) {
+    pub fn record(&self, caller: Caller, task: &str, state: Option<State>, code: u16) {
         let slot = self.slot(caller.short());
         let number = slot.polls.fetch_add(1, Relaxed);
         if code >= 400 {
-            slot.count_error(outcome, code);
+            slot.count_error(code);
         }
         let threshold = self.threshold.load(Relaxed);
         if number.wrapping_mul(SPREAD) <= threshold && threshold > 0 {
@@ -261,10 +253,10 @@ impl Demand {
 
 impl Slot {
     #[cold]
-    fn count_error(&self, outcome: Outcome, code: u16) {
-        if outcome.is_error(code) {
+    fn count_error(&self, code: u16) {
+        if code >= 500 {
             self.errors.fetch_add(1, Relaxed);
-        } else if code < 500 {
+        } else {
             self.rejected.fetch_add(1, Relaxed);
         }
     }
@@ -322,12 +314,7 @@ mod tests {
     }
 
     fn poll(demand: &Demand, number: u32, task: &str, state: State, code: u16) {
-        let outcome = if code < 400 {
-            Outcome::Hit
-        } else {
-            Outcome::Failed
-        };
-        demand.record(caller(number), task, Some(state), outcome, code);
+        demand.record(caller(number), task, Some(state), code);
     }
 
     #[test]

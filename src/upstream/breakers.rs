@@ -194,13 +194,13 @@ impl CircuitBreakers {
                     reason,
                     counts: self.failing.count(key) <= TASK_COUNTS,
                 };
-                let own = self.callers.get_with(caller, Arc::default);
+                let own = self.own(caller);
                 let own = lock(&own).fail(failure.clone(), true, now, chance);
                 (own, lock(&self.everyone).fail(failure, false, now, chance))
             }
             // A pause of one caller shows that the way works.
             Observation::Paused(asked) => {
-                let own = self.callers.get_with(caller, Arc::default);
+                let own = self.own(caller);
                 let own = lock(&own).pause(asked, now, chance);
                 (own, lock(&self.everyone).pass(admission, now))
             }
@@ -211,6 +211,14 @@ impl CircuitBreakers {
         } else if let Some(change) = own {
             self.log(&change, Some(caller), now);
         }
+    }
+
+    /// The circuit of a caller. A new one starts with the polls of everyone that passed: which of them were this caller's
+    /// is not known, and one that starts from nothing would open sooner than the circuit of everyone.
+    fn own(&self, caller: Caller) -> Arc<Mutex<Circuit>> {
+        self.callers.get_with(caller, || {
+            Arc::new(Mutex::new(lock(&self.everyone).passes()))
+        })
     }
 
     /// Reports a change, once for each.
@@ -381,6 +389,15 @@ mod tests {
         );
         scene.record(scene.one, 0, Observation::Answered);
         assert_eq!(scene.admit(scene.other), Ok(Admission::Normal));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_only_caller_is_not_refused_before_upstream_is_seen_to_be_down() {
+        let scene = Scene::new();
+        scene.record(scene.one, 100, Observation::Answered);
+        scene.fail(scene.one, Scope::Channel);
+        assert!(!scene.is_open(), "one poll in nine passed");
+        assert_eq!(scene.admit(scene.one), Ok(Admission::Normal));
     }
 
     #[tokio::test(start_paused = true)]

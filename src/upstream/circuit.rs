@@ -233,6 +233,14 @@ impl Circuit {
         }
     }
 
+    /// A closed circuit that knows of the polls that passed here, and of no failure.
+    pub(super) fn passes(&self) -> Self {
+        match self {
+            Self::Closed(window) => Self::Closed(Box::new(window.passes())),
+            Self::Open { .. } | Self::Paused { .. } => Self::default(),
+        }
+    }
+
     /// Upstream answered. An answer that was in progress when a pause began says nothing about its end.
     pub(super) fn pass(&mut self, admission: Admission, now: Instant) -> Option<Change> {
         match self {
@@ -346,6 +354,18 @@ impl Window {
     fn suspicious() -> Self {
         Self {
             suspicious: true,
+            ..Self::default()
+        }
+    }
+
+    fn passes(&self) -> Self {
+        Self {
+            seconds: self.seconds.map(|second| Second {
+                failed: 0,
+                on_the_way: 0,
+                ..second
+            }),
+            start: self.start,
             ..Self::default()
         }
     }

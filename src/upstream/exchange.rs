@@ -4,7 +4,7 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use http::{Response, StatusCode};
+use http::{Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::mpsc;
 
@@ -45,6 +45,8 @@ impl Upstream {
         let mut response = pass_on(hints, client_interim, answer).await?;
         let status = response.status();
         strip_response(response.headers_mut(), status);
+        // An HTTP/1.0 response would end with the client's connection, whether it is complete or broke off.
+        *response.version_mut() = Version::HTTP_11;
         if status == StatusCode::SWITCHING_PROTOCOLS {
             if !upgrades {
                 return Err(Error::UpstreamInvalid("a 101 that nobody asked for".into()));

@@ -1,8 +1,8 @@
 //! What a proxy owes both sides in headers (RFC 9110 §7.6).
 
 use http::header::{
-    CONNECTION, FORWARDED, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
-    TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, HeaderName, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, Version};
 
@@ -56,8 +56,10 @@ pub(super) fn strip_request(headers: &mut HeaderMap, version: Version) -> bool {
     protocols.is_some_and(|protocols| headers.insert(UPGRADE, protocols).is_none())
 }
 
-/// Drops what is for one connection from an answer, but for the protocol that a 101 switches to.
+/// Removes the fields of the connection from a response, except for the protocol that a 101 switches to, and leaves at
+/// most one way to tell where its body ends.
 pub(super) fn strip_response(headers: &mut HeaderMap, status: StatusCode) {
+    keep_one_length(headers);
     let protocol = headers
         .get(UPGRADE)
         .filter(|_| status == StatusCode::SWITCHING_PROTOCOLS)
@@ -67,6 +69,27 @@ pub(super) fn strip_response(headers: &mut HeaderMap, status: StatusCode) {
         headers.insert(UPGRADE, protocol);
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     }
+}
+
+/// Removes a length beside `Transfer-Encoding`, which overrides it (RFC 9112 §6.3), and writes one that is repeated only
+/// once (RFC 9110 §8.6). The HTTP library has rejected lengths that differ.
+fn keep_one_length(headers: &mut HeaderMap) {
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+        return;
+    }
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(first) = lengths.next() else { return };
+    if lengths.next().is_none() && first.as_bytes().iter().all(u8::is_ascii_digit) {
+        return;
+    }
+    let once = list(headers, &CONTENT_LENGTH)
+        .next()
+        .and_then(|length| length.parse::<u64>().ok());
+    match once {
+        Some(length) => headers.insert(CONTENT_LENGTH, length.into()),
+        None => headers.remove(CONTENT_LENGTH),
+    };
 }
 
 /// The protocols in `Upgrade`, where `Connection` says that it is meant (only in HTTP/1.1, RFC 9110 §7.8). Never `h2c`:

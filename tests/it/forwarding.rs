@@ -351,6 +351,65 @@ async fn an_upstream_that_dies_mid_body_ends_the_answer_visibly() {
     assert!(body.collect().await.is_err());
 }
 
+/// What a client gets on the wire when upstream answers with these bytes and then closes, or resets, the connection.
+async fn relayed(answer: &'static [u8], reset: bool) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gateway = Gateway::start(&format!("http://{}", listener.local_addr().unwrap()), &[]).await;
+    let mut client = TcpStream::connect(gateway.address).await.unwrap();
+    client
+        .write_all(b"GET /v1/models HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let (mut upstream, _) = listener.accept().await.unwrap();
+    let mut head = [0; 4096];
+    assert!(upstream.read(&mut head).await.unwrap() > 0);
+    upstream.write_all(answer).await.unwrap();
+    let mut text = Vec::new();
+    if reset {
+        let mut part = [0; 4096];
+        while !text.ends_with(b"half") && !text.ends_with(b"half\r\n") {
+            let length = client.read(&mut part).await.unwrap();
+            assert!(length > 0, "the first half is passed on");
+            text.extend_from_slice(&part[..length]);
+        }
+        upstream.set_zero_linger().unwrap();
+    }
+    drop(upstream);
+    // A connection that is reset has been read as far as it goes.
+    let _ = client.read_to_end(&mut text).await;
+    String::from_utf8_lossy(&text).to_ascii_lowercase()
+}
+
+#[tokio::test]
+async fn an_answer_has_one_length_on_the_wire() {
+    let both: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n\
+        5\r\nhello\r\n0\r\n\r\n";
+    let text = relayed(both, false).await;
+    assert!(!text.contains("content-length"), "{text}");
+    assert!(text.contains("transfer-encoding: chunked"), "{text}");
+    assert!(text.ends_with("5\r\nhello\r\n0\r\n\r\n"), "{text}");
+    for twice in [
+        b"HTTP/1.1 200 OK\r\ncontent-length: 5, 5\r\n\r\nhello".as_slice(),
+        b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 5\r\n\r\nhello",
+    ] {
+        let text = relayed(twice, false).await;
+        assert_eq!(text.matches("content-length").count(), 1, "{text}");
+        assert!(text.contains("\r\ncontent-length: 5\r\n"), "{text}");
+        assert!(text.ends_with("\r\n\r\nhello"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn an_http_1_0_answer_that_is_reset_looks_cut_and_one_that_is_closed_does_not() {
+    let answer: &[u8] = b"HTTP/1.0 200 OK\r\n\r\nhalf";
+    let cut = relayed(answer, true).await;
+    assert!(cut.starts_with("http/1.1 200"), "{cut}");
+    assert!(cut.contains("half"), "{cut}");
+    assert!(!cut.ends_with("0\r\n\r\n"), "{cut}");
+    let whole = relayed(answer, false).await;
+    assert!(whole.ends_with("4\r\nhalf\r\n0\r\n\r\n"), "{whole}");
+}
+
 #[tokio::test]
 async fn a_client_that_disconnects_ends_its_upstream_request() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -9,12 +9,6 @@ import { gzipSync } from 'node:zlib';
 const HTML = 'text/html; charset=UTF-8';
 const JSON_TYPE = 'application/json';
 
-/** What pollgate does not bear yet: news among it is told in plain words, all else is left out. */
-const NOT_BORNE_YET = [
-  'queueing', 'progress as a text', 'seconds as a number', 'a fraction of a second', 'a byte order mark', 'all of it is loose',
-  'a running task is said not to exist after a failure', 'a preflight before each poll',
-];
-
 // pollgate tries three times where that can help: only after as many of them is the fault not hidden by a retry.
 const TRIES = 3;
 
@@ -37,7 +31,6 @@ const news = (name, progress, members = {}, { status = 'in_progress', code = 200
   name,
   times: 1,
   shows: { status, progress },
-  plain: () => news(`${name}: not yet`, progress, { status }, { status }),
   answer: (task) => ({
     code,
     headers: { 'content-type': JSON_TYPE, ...headers },
@@ -83,7 +76,7 @@ const SCRIPT = [
   fault('the database fails again', 500, JSON_TYPE, taskError('get_task_failed')),
   news('the end', 100, { status: 'completed', completed_at: 1_786_000_060, video_url: 'https://v.example.com/1.mp4' },
     { status: 'completed' }),
-].flatMap((step) => (NOT_BORNE_YET.includes(step.name) ? (step.plain?.() ?? []) : step));
+];
 
 /** One step for each poll, the last one for ever. */
 const POLLS = SCRIPT.flatMap((step) => Array(step.times).fill(step));
@@ -104,7 +97,7 @@ function preflight(request) {
   const allowed = {
     'access-control-allow-methods': 'GET, POST, DELETE, OPTIONS',
     'access-control-allow-headers': asked['access-control-request-headers'] ?? '',
-    'access-control-max-age': NOT_BORNE_YET.includes('a preflight before each poll') ? '600' : '0',
+    'access-control-max-age': '0',
   };
   return { code: 204, headers: allowed, fromUpstream: true };
 }
