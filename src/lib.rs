@@ -1,62 +1,63 @@
 //! pollgate is a caching gateway for video-task status polls. It stands in front of OctopusX (an API of the new-api
 //! family) as a sidecar; clients reach it by changing their base URL, nothing else.
 //!
-//! # Three journeys
+//! # The path of a request
 //!
 //! ```text
 //! server      a connection, its timeouts, HTTP/1.1 or HTTP/2          src/server/mod.rs
-//!   │  Inbound: the request, and why the server refuses it, if so     src/request/inbound.rs
+//!   │  Inbound: the request, and the reason if it is to be refused    src/request/inbound.rs
 //!   ▼
-//! Observe     reads the route; counts, logs and signs                 src/stack/observe.rs, src/request/routed.rs
+//! Observe     reads the route; metrics, log line, request id          src/stack/observe.rs, src/request/routed.rs
 //! Rescue      errors become responses in the dialect of the path      src/stack/rescue.rs
-//! Shed        a permit for each request, or a refusal at once         src/stack/shed.rs
-//! Dispatch ─┬─ Forward   passes all other requests on, streamed       src/stack/forward.rs
+//! Shed        load shedding: a permit, or a refusal at once           src/stack/shed.rs
+//! Dispatch ─┬─ Forward   streams every other request to upstream      src/stack/forward.rs
 //!           └─ Status    request → TaskQuery, Answer → response       src/stack/status.rs
-//!               │  the narrow waist: plain values from here on        src/request/query.rs, src/answer/mod.rs
+//!               │  plain values, no HTTP, from here on                src/request/query.rs, src/answer/mod.rs
 //!               ▼
-//!             Hold       waits for news by asking again               src/stack/hold.rs
-//!             Recall     from memory while fresh, or while upstream fails  src/stack/recall.rs
-//!             Coalesce   one flight for all waiters                   src/stack/coalesce.rs
-//!             Remember   decides how long the answer is kept, and keeps it  src/stack/remember.rs
-//!             Retry      tries again where that can help              src/stack/retry.rs
-//!             Breaker    leaves a failing upstream alone              src/stack/breaker.rs
-//!             Fetch      asks upstream, within limits                 src/stack/fetch.rs
+//!             Hold       long polls: asks again until a change        src/stack/hold.rs
+//!             Recall     cache hits, and stale answers on errors      src/stack/recall.rs
+//!             Coalesce   one flight for a leader and its followers    src/stack/coalesce.rs
+//!             Remember   stores answers as `cache::freshness` decides   src/stack/remember.rs
+//!             Retry      retries what a second try may solve          src/stack/retry.rs
+//!             Breaker    circuit breaker: does not ask while down     src/stack/breaker.rs
+//!             Fetch      one upstream request, within limits          src/stack/fetch.rs
 //! ```
 //!
 //! - **A hit** ends at Recall: [`cache`] finds the entry, [`answer`] writes the response.
-//! - **A miss** goes all the way down. Coalesce starts a flight ([`sync`]`::flights`) or joins the one in progress; a flight
-//!   is a task of its own, so a client that hangs up changes nothing for its followers. What becomes of the reply, and how
-//!   long it is kept, is decided by one pure function, `cache::freshness::decide`.
-//! - **Everything else** is forwarded ([`upstream`]`::exchange`), streamed both ways and unread; a write to a task
-//!   invalidates what is remembered of it.
+//! - **A miss** reaches Fetch. Coalesce starts a flight ([`sync`]`::flights`) or joins the one in progress. A flight is a
+//!   tokio task of its own: if the leader's client hangs up, its followers still get the answer; it is aborted when
+//!   the last of them has left. How long a reply is kept is decided by one pure function, `cache::freshness::decide`.
+//! - **Everything else** is forwarded ([`upstream`]`::exchange`), streamed in both directions and unread; a write to a
+//!   task invalidates its cached answers.
 //!
-//! What a status route is, and which task a path names, is decided in `request/route.rs`. The stack is assembled in
-//! `stack/mod.rs`, and put together anew when the settings change ([`gateway`]).
+//! Status routes are defined in `request/route.rs`, which also reads the task id from the path. A third one needs a path
+//! there, its document shape in `task/dialect.rs`, and a writer beside `task/openai.rs`. The stack is assembled in
+//! `stack/mod.rs`, and rebuilt when the configuration is reloaded ([`gateway`]).
 //!
-//! # The rooms
+//! # The modules
 //!
-//! From the ground up; a room imports only from those above it in this table, which a test checks.
+//! In order of dependency: a module imports only from those above it in this table, which a test checks.
 //!
-//! | room | holds |
+//! | module | holds |
 //! |---|---|
 //! | [`task`] | task documents and the two dialects: pure, no HTTP, no clock |
-//! | [`error`] | everything that can go wrong with a request |
+//! | [`error`] | the errors that a client can get |
 //! | [`message`] | HTTP messages: bodies, fields, trace context, request ids |
 //! | [`sync`] | flights, permits, locks: no HTTP, no tasks |
 //! | [`config`] | the settings: defaults, file, environment, flags |
-//! | [`request`] | what came in: route, caller, preferences, query |
-//! | [`answer`] | what goes out: reply, outcome, response, events |
-//! | [`cache`] | what is remembered, for whom, and for how long |
+//! | [`request`] | what is read from a request: route, caller, preferences, query |
+//! | [`answer`] | what an answer is made of: reply, outcome, response, events |
+//! | [`cache`] | cached answers: their keys, freshness and eviction |
 //! | [`telemetry`] | metrics and log lines |
-//! | [`upstream`] | sockets out: connections, requests, circuit breakers |
-//! | [`server`] | sockets in: connections, the guard against request smuggling, TLS |
-//! | [`stack`] | the middleware, one layer a file |
+//! | [`upstream`] | the client side: connections, requests, circuit breakers |
+//! | [`server`] | the server side: connections, the guard against request smuggling, TLS |
+//! | [`stack`] | the middleware, one layer per file |
 //! | [`gateway`] | shared state, and the stack in front of it |
 //! | [`admin`] | the page, metrics, health, purging |
 //! | [`daemon`] | the process: ports, passed sockets, signals, reload |
 //! | [`simulator`] | an upstream that shares no code with the rest |
-//! | [`demo`] | a crowd, a referee and a picture |
-//! | [`cli`] | what can be typed |
+//! | [`demo`] | `pollgate demo`: simulated clients, their checks, the terminal display |
+//! | [`cli`] | the command line |
 
 pub mod admin;
 pub mod answer;

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use self::outcome::Outcome;
 use self::reply::{Headers, SharedReply};
 
-/// The answer to one client's query: the way out of the narrow waist.
+/// The answer to one client's query, as plain values.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// What upstream said.

@@ -113,9 +113,9 @@ impl Responder {
         if ok {
             headers.insert(ETAG, rendition.etag);
             insert(headers, CACHE_CONTROL, &cache_control(answer, now));
-            if let Some(vary) = self.vary {
-                headers.insert(VARY, vary);
-            }
+        }
+        if let Some(vary) = self.vary {
+            headers.insert(VARY, vary);
         }
         if ok && facts.state.is_some_and(|state| !state.is_terminal()) {
             headers.insert(POLL_AFTER, self.poll_after_ms);

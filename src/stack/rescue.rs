@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::header::{CONNECTION, RETRY_AFTER};
+use http::header::{CONNECTION, RETRY_AFTER, VARY};
 use http::{HeaderValue, Response};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
@@ -101,7 +101,9 @@ where
                         .caller
                         .and_then(|caller| this.store.cors(caller));
                     if let Some(cors) = cors {
-                        handled.response.headers_mut().extend((*cors).clone());
+                        let headers = handled.response.headers_mut();
+                        headers.extend((*cors).clone());
+                        headers.append(VARY, HeaderValue::from_static("origin"));
                     }
                     handled
                 }

@@ -1,4 +1,5 @@
-//! The status endpoint, and the narrow waist: turns a status poll into a [`TaskQuery`], and an [`Answer`] into a response.
+//! The status endpoint, the border between HTTP and plain values: turns a status poll into a [`TaskQuery`], and an
+//! [`Answer`] into a response.
 //! Nothing below looks at an HTTP request. It also chooses the dialect in which upstream is asked: above everything that
 //! is remembered or shared, so that where one dialect is always asked, the clients of both paths share what is known.
 

@@ -419,6 +419,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn tasks_that_go_on_failing_show_an_outage_once_no_poll_has_passed_for_three_seconds() {
+        let mut scene = Scene::new();
+        for task in 0..10 {
+            scene.record(scene.one, task, Observation::Answered);
+        }
+        for second in 0..4 {
+            assert!(!scene.is_open(), "after {second} s");
+            for task in 0..10 {
+                scene.record(scene.one, task, failed(Scope::Channel));
+            }
+            scene.now += SECOND;
+        }
+        assert!(scene.is_open());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn while_one_poll_in_twenty_gets_through_upstream_is_not_down() {
         let scene = Scene::new();
         for task in 0..1000 {

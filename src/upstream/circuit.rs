@@ -20,7 +20,13 @@ const SECONDS: usize = 10;
 /// The fewest failures within the window that open a circuit. A task counts twice at most, so these are four tasks.
 pub(super) const FEWEST_FAILURES: u32 = 8;
 
-/// The circuit stays closed while at least one poll in this many succeeds.
+/// The window in which polls that passed are counted, in seconds: an outage is noticed after this time at the latest.
+const LATELY: u64 = 3;
+
+/// The same where no failure can be due to a channel: nobody can connect.
+const LATELY_ON_THE_WAY: u64 = 2;
+
+/// The circuit stays closed while at least one poll in this many passes.
 const ONE_IN: u32 = 20;
 
 /// The time between two probes of an upstream that is down; up to twice that, at random, so that many gateways do not
@@ -380,17 +386,22 @@ impl Window {
         if self.suspicious {
             return true;
         }
-        if !failure.counts {
-            return false;
+        if failure.counts {
+            match &mut self.failing {
+                Some((caller, at)) if *caller == failure.caller => *at = now,
+                failing => self.another = failing.replace((failure.caller, now)),
+            }
+            let second = self.second(now);
+            second.failed += 1;
+            second.on_the_way += u32::from(failure.scope == Scope::Way);
         }
-        match &mut self.failing {
-            Some((caller, at)) if *caller == failure.caller => *at = now,
-            failing => self.another = failing.replace((failure.caller, now)),
-        }
-        let second = self.second(now);
-        second.failed += 1;
-        second.on_the_way += u32::from(failure.scope == Scope::Way);
-        let (failed, passed) = self.counts(now);
+        let (failed, on_the_way) = self.failures(now);
+        let lately = if on_the_way == failed {
+            LATELY_ON_THE_WAY
+        } else {
+            LATELY
+        };
+        let passed: u32 = self.within(lately, now).map(|second| second.passed).sum();
         failed >= FEWEST_FAILURES && passed.saturating_mul(ONE_IN) < failed.saturating_add(passed)
     }
 
@@ -398,24 +409,31 @@ impl Window {
     fn only(&self, caller: Caller, now: Instant) -> Option<Caller> {
         let recent = |at: &Instant| now.saturating_duration_since(*at).as_secs() < WINDOW;
         let is_shared = self.another.as_ref().is_some_and(|(_, at)| recent(at));
-        let (failed, on_the_way) = self.within(now).fold((0, 0), |(failed, way), second| {
-            (failed + second.failed, way + second.on_the_way)
-        });
+        let (failed, on_the_way) = self.failures(now);
         (!is_shared && on_the_way * 2 < failed).then_some(caller)
+    }
+
+    /// The failures that count, and those of them that are of [`Scope::Way`].
+    fn failures(&self, now: Instant) -> (u32, u32) {
+        self.within(WINDOW, now)
+            .fold((0, 0), |(failed, way), second| {
+                (failed + second.failed, way + second.on_the_way)
+            })
     }
 
     /// The failures that count, and the polls that passed.
     fn counts(&self, now: Instant) -> (u32, u32) {
-        self.within(now).fold((0, 0), |(failed, passed), second| {
-            (failed + second.failed, passed + second.passed)
-        })
+        self.within(WINDOW, now)
+            .fold((0, 0), |(failed, passed), second| {
+                (failed + second.failed, passed + second.passed)
+            })
     }
 
-    fn within(&self, now: Instant) -> impl Iterator<Item = &Second> {
+    fn within(&self, seconds: u64, now: Instant) -> impl Iterator<Item = &Second> {
         let number = self.number(now);
         self.seconds
             .iter()
-            .filter(move |second| second.number + WINDOW > number)
+            .filter(move |second| second.number + seconds > number)
     }
 
     fn second(&mut self, now: Instant) -> &mut Second {

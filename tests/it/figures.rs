@@ -235,7 +235,7 @@ async fn two_million_tasks_through_64_mib_stay_under_120_mib_resident() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes a minute and a half"]
-async fn a_minute_without_upstream_fails_no_poll_costs_60_probes_and_is_over_3_seconds_after_its_end()
+async fn a_minute_without_upstream_fails_no_poll_costs_150_polls_and_is_over_3_seconds_after_its_end()
  {
     let body = row("IN_PROGRESS");
     let mut upstream = Some(Cheap::start(None, body.clone()).await);
@@ -298,7 +298,7 @@ async fn a_minute_without_upstream_fails_no_poll_costs_60_probes_and_is_over_3_s
     println!(
         "{count} polls, none failed; {probes} upstream requests in the outage; all fresh {last:?} after its end"
     );
-    assert!(probes <= 60.0 && last <= Duration::from_secs(3));
+    assert!(probes <= 150.0 && last <= Duration::from_secs(3));
 }
 
 #[tokio::test(flavor = "multi_thread")]

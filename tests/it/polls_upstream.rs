@@ -157,5 +157,17 @@ async fn cors_headers_come_back_on_fetched_remembered_stale_and_error_answers() 
     })
     .await;
     let error = poll(one, "unknown").await;
-    assert_eq!(error.status, 503);
+    assert_eq!(
+        (error.status.as_u16(), error.header("vary")),
+        (503, "authorization, origin")
+    );
+    upstream.now(move |asked| {
+        let error = Reply::new(400, "application/json", r#"{"error":{"message":"no"}}"#);
+        cors(error, asked.header("origin"))
+    });
+    eventually("upstream's own error", async || {
+        let error = poll(one, "another").await;
+        error.status == 400 && error.header("vary") == "authorization, origin"
+    })
+    .await;
 }

@@ -284,6 +284,7 @@ async fn an_open_circuit_probes_at_a_slow_pace_and_closes_within_one_probe_of_re
     for task in tasks {
         gateway.poll(task).await.expect("an answer");
     }
+    sleep(2 * SECOND).await;
     gateway.upstream.now(|_| (AT_ONCE, refused()));
     let before = gateway.upstream.count();
     for round in 0..6000 {
