@@ -15,7 +15,7 @@ pub(super) struct Totals {
     pub requests: [f64; Outcome::ALL.len()],
     /// How long client requests took, by outcome.
     pub latency: [Buckets; Outcome::ALL.len()],
-    /// Errors that clients saw, by [`Outcome::is_error`].
+    /// Answers with a 5xx.
     pub errors: f64,
     /// Status polls of clients.
     pub client_polls: f64,
