@@ -39,6 +39,35 @@ async fn a_poll_carries_the_user_agent_and_the_headers_that_are_named_and_asks_f
 }
 
 #[tokio::test]
+async fn the_credentials_of_cloudflare_access_reach_upstream_and_separate_callers_by_default() {
+    let upstream = Upstream::start(|asked| {
+        let [id, secret] =
+            ["cf-access-client-id", "cf-access-client-secret"].map(|name| asked.header(name));
+        match (id, secret) {
+            ("id1.access", "s1") => Reply::json(row("IN_PROGRESS")),
+            _ => Reply::new(403, "text/html", "<html>forbidden</html>"),
+        }
+    })
+    .await;
+    let gateway = Gateway::start(&upstream.url(), &[]).await;
+    let poll = async |secret: &str| {
+        let headers = [
+            ("cf-access-client-id", "id1.access"),
+            ("cf-access-client-secret", secret),
+        ];
+        let answer = gateway.client.get("/v1/videos/t", "sk-test", &headers);
+        answer.await.status.as_u16()
+    };
+    assert_eq!(poll("s1").await, 200);
+    assert_eq!(
+        poll("s2").await,
+        403,
+        "nothing is shared with another caller"
+    );
+    assert_eq!(upstream.count(), 2);
+}
+
+#[tokio::test]
 async fn headers_that_are_named_are_part_of_the_caller() {
     let upstream = Upstream::start(|asked| {
         let tenant = asked.header("x-tenant");
