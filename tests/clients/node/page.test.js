@@ -39,7 +39,7 @@ const serve = (upstream, admin = '127.0.0.1:0') =>
   );
 
 const demo = () =>
-  start(['demo', '--tasks', '12', '--pollers', '10', '--seconds', '100'], [/admin http:\/\/([0-9.]+:\d+)/]);
+  start(['demo', '--tasks', '12', '--pollers', '10', '--seconds', '100'], [/admin\s+http:\/\/([0-9.]+:\d+)/]);
 
 // A page whose every complaint is an error.
 async function open(address, options = {}) {
