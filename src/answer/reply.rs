@@ -1,4 +1,4 @@
-//! What upstream said, bounded and buffered, and how each kind of client is shown it.
+//! One buffered answer of upstream, and its renderings for each kind of client.
 
 use std::borrow::Cow;
 use std::ops::Deref;
@@ -16,17 +16,17 @@ use crate::message::fields::{RETRY_AFTER_MS, retry_after};
 use crate::request::route::{self, TaskId};
 use crate::task::{self, Dialect, ErrorDocument, Rendering, Source, State, TaskSnapshot};
 
-/// One bounded, buffered answer of upstream, and what was read from it.
+/// One buffered answer of upstream, and what was read from it.
 #[derive(Debug)]
 pub struct Reply {
     /// Upstream's status.
     pub status: StatusCode,
-    /// Upstream's headers that may leave with a status answer: rate limits, request id, version. They go to those who
-    /// waited for it, and are not remembered.
+    /// Upstream's headers that may be sent with a status answer: rate limits, request id, version. Only clients that
+    /// waited for the answer get them; they are not cached.
     pub headers: Headers,
     /// Upstream's bytes.
     pub body: Document,
-    /// When all of it had arrived.
+    /// When the body was complete.
     pub received: Instant,
     task: Option<Task>,
     /// The validator of the body as it is.
@@ -67,7 +67,7 @@ impl std::fmt::Debug for SharedReply {
     }
 }
 
-/// What was written of a reply for one kind of client.
+/// A rendering of the reply for one kind of client.
 #[derive(Debug)]
 struct Written {
     status: StatusCode,
@@ -78,10 +78,10 @@ struct Written {
 /// Upstream's headers, shared by the clients that waited for them; `None` once the reply is stored.
 pub type Headers = Option<Arc<HeaderMap>>;
 
-/// What a reply tells.
+/// What a reply contains.
 #[derive(Debug)]
 enum Task {
-    /// Nothing of a task: something on the way made it, and not upstream.
+    /// A page that something between pollgate and upstream made; it says nothing about a task.
     Page(Sender),
     /// A task, as it was read.
     Read(Box<TaskSnapshot>),
@@ -93,7 +93,7 @@ enum Task {
     },
 }
 
-/// What most likely made a page, told by its headers and its looks.
+/// What most likely made a page, judged by its headers and content.
 #[derive(Debug, Clone, Copy)]
 enum Sender {
     Cloudflare,
@@ -151,7 +151,7 @@ pub struct Rendition {
     pub etag: HeaderValue,
 }
 
-/// Headers of upstream that may leave with a status answer.
+/// Upstream's headers that may be sent with a status answer.
 const ALLOWED: [HeaderName; 5] = [
     RETRY_AFTER,
     RETRY_AFTER_MS,
@@ -160,14 +160,14 @@ const ALLOWED: [HeaderName; 5] = [
     HeaderName::from_static("x-new-api-version"),
 ];
 
-/// How the names of those begin that are more than one.
+/// The prefix of families of such headers.
 const ALLOWED_PREFIXES: [&str; 3] = ["x-ratelimit-", "ratelimit", CORS];
 
-/// How the headers begin by which upstream lets pages of other origins read an answer.
+/// The prefix of the CORS headers, by which upstream lets pages of other origins read an answer.
 pub const CORS: &str = "access-control-";
 
 impl Reply {
-    /// From what upstream sent; of its headers only those stay that may leave with a status answer.
+    /// Creates a reply from what upstream sent. Keeps only headers that may be sent with a status answer.
     #[must_use]
     pub fn new(
         status: StatusCode,
@@ -193,7 +193,7 @@ impl Reply {
         }
     }
 
-    /// What a client of this path is sent. What has to be written for that is written once.
+    /// The rendition for a client of this path. Each rendition is written at most once.
     #[must_use]
     pub fn rendition(&self, dialect: Dialect, rendering: Rendering) -> Rendition {
         if let Some(status) = self.untouched(dialect, rendering) {
@@ -322,21 +322,21 @@ impl Reply {
         self
     }
 
-    /// Whether upstream itself refused the credential: an unknown, spent or banned key. A page that is not JSON is not
-    /// upstream's word.
+    /// Whether upstream itself refused the credential: an unknown, spent or banned key. A page that is not JSON does not
+    /// come from upstream.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         self.status == StatusCode::UNAUTHORIZED && self.is_json()
     }
 
-    /// Whether upstream itself refused this caller this task. It says 403 of model lists and addresses, too, so it says
-    /// nothing about the key.
+    /// Whether upstream itself denied this caller access to this task. It also answers 403 for models and addresses that
+    /// a key may not use, so a 403 says nothing about the key.
     #[must_use]
     pub fn is_forbidden(&self) -> bool {
         self.status == StatusCode::FORBIDDEN && self.is_json()
     }
 
-    /// Whether it is the end of a task.
+    /// Whether the task has ended.
     #[must_use]
     pub fn is_terminal(&self) -> bool {
         self.state().is_some_and(State::is_terminal)
@@ -348,14 +348,14 @@ impl Reply {
         !self.is_task() && task::is_task_not_exist(self.status.as_u16(), &self.body)
     }
 
-    /// Whether upstream says, in any of its words, that there is no such task.
+    /// Whether upstream says, in any of its wordings, that there is no such task.
     #[must_use]
     pub fn is_missing(&self) -> bool {
         let not_found = self.status == StatusCode::NOT_FOUND && self.is_json();
         not_found || self.is_task_not_exist()
     }
 
-    /// Whether upstream is failing, so that the last known state may stand in.
+    /// Whether upstream is failing, so that the last known state may be served instead.
     #[must_use]
     pub fn is_upstream_failing(&self) -> bool {
         self.status == StatusCode::TOO_MANY_REQUESTS
@@ -363,7 +363,7 @@ impl Reply {
             || self.is_page()
     }
 
-    /// Whether upstream itself failed on this task: an error that it tells in JSON. It says nothing about other tasks.
+    /// Whether upstream itself failed on this task, with an error in JSON. That says nothing about other tasks.
     #[must_use]
     pub fn is_own_fault(&self) -> bool {
         self.status.is_server_error()
@@ -371,14 +371,14 @@ impl Reply {
             && self.is_json()
     }
 
-    /// Whether it is an error that something on the way made: its body is not JSON. Load balancers, firewalls and CDNs
-    /// answer with pages, which say nothing about key or task.
+    /// Whether it is an error page of a load balancer, firewall or CDN: its body is not JSON. Such a page says nothing
+    /// about the key or the task.
     #[must_use]
     pub fn is_page(&self) -> bool {
         matches!(self.task, Some(Task::Page(_)))
     }
 
-    /// How long upstream asked to be left alone: `retry-after-ms`, or `retry-after` in seconds or as a date
+    /// The pause that upstream asked for: `retry-after-ms`, or `retry-after` in seconds or as a date
     /// (RFC 9110 §10.2.3).
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
@@ -391,7 +391,7 @@ impl Reply {
         is_json_object(&self.body)
     }
 
-    /// What kind of error it is, in words.
+    /// A short description of the error, in words.
     #[must_use]
     pub fn reason(&self) -> String {
         let status = self.status.as_u16();
@@ -413,7 +413,7 @@ impl Reply {
     /// An estimate of the memory, in bytes, that it takes in storage, once it is rendered for the clients of one path.
     #[must_use]
     pub fn weight(&self) -> usize {
-        // Upstream's own bytes may be served to some.
+        // Some clients may get upstream's own bytes.
         let written = match self.native() {
             Some(_) => 0,
             None => size_of::<[OnceLock<Written>; SLOTS]>() + self.body.len() + 512,
@@ -436,7 +436,7 @@ fn is_json_object(body: &[u8]) -> bool {
         && serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok()
 }
 
-/// Copies those of upstream's headers that may leave with a status answer.
+/// Copies those of upstream's headers that may be sent with a status answer.
 pub fn copy_allowed(from: &HeaderMap, to: &mut HeaderMap) {
     for (name, value) in from.iter().filter(|(name, _)| is_allowed(name)) {
         to.append(name.clone(), value.clone());

@@ -109,7 +109,7 @@ impl Store {
         let mut census = Census::default();
         let mut callers: HashMap<Caller, CallerCount> = HashMap::new();
         for ((caller, _), task) in tasks {
-            let (all, fresh) = &mut census.tasks[place(task.state)];
+            let (all, fresh) = &mut census.tasks[index(task.state)];
             *all += 1;
             *fresh += usize::from(task.fresh);
             let ago = now.saturating_duration_since(task.at);
@@ -143,7 +143,7 @@ struct Heard {
     acceptance: Acceptance,
 }
 
-const fn place(state: Option<State>) -> usize {
+const fn index(state: Option<State>) -> usize {
     match state {
         Some(State::Queued) => 0,
         Some(State::Processing) => 1,

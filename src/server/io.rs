@@ -104,10 +104,10 @@ impl<T> GuardedIo<T> {
     fn decide_held(&mut self) {
         let decision = self.guard.decide(&self.held);
         self.passable = decision.passed;
-        self.settle(decision.remainder);
+        self.apply(decision.remainder);
     }
 
-    fn settle(&mut self, remainder: Remainder) {
+    fn apply(&mut self, remainder: Remainder) {
         match remainder {
             Remainder::Awaited => {}
             Remainder::Refused(why) => self.refuse(why),
@@ -227,7 +227,7 @@ impl<T: AsyncRead + Unpin> GuardedIo<T> {
         let decision = self.guard.decide(bytes);
         if let Some(rest) = bytes.get(decision.passed..).filter(|rest| !rest.is_empty()) {
             self.held.extend_from_slice(rest);
-            self.settle(decision.remainder);
+            self.apply(decision.remainder);
             buf.set_filled(before + decision.passed);
         }
         Poll::Ready(Ok(()))

@@ -1,5 +1,5 @@
-//! Keeps polls from an upstream that asked for a pause or is down, but for a probe now and then. Below Retry, so that every
-//! single try is admitted and recorded: the first few failures are known at once, and a probe that failed is not repeated
+//! Refuses polls while upstream is down or has asked for a pause, except for a probe now and then. It is below Retry, so
+//! that every attempt is admitted and recorded on its own: failures are known at once, and a failed probe is not retried
 //! immediately.
 
 use std::sync::Arc;
@@ -97,8 +97,8 @@ where
     }
 }
 
-/// A poll that upstream has not answered. Abandoned after a while, it counts as silence: clients that give up early must
-/// not hide that upstream says nothing.
+/// A poll that upstream has not answered yet. If it is abandoned after a while, it counts as a failure, since clients
+/// with short timeouts must not hide that upstream is silent.
 struct Silence {
     breakers: Arc<CircuitBreakers>,
     key: Option<TaskKey>,

@@ -1,5 +1,5 @@
-//! Lets concurrent polls of one task share one flight. Below Recall, which answers most polls without one, and above
-//! Remember, whose work is then done once for all waiters.
+//! Lets concurrent polls of one task share one flight. It is below Recall, which answers most polls without one, and
+//! above Remember, so that an answer is stored once for all waiters.
 
 use std::cell::LazyCell;
 use std::num::NonZeroUsize;
@@ -22,7 +22,7 @@ use crate::request::preferences::CacheMode;
 use crate::sync::flights::Role;
 use crate::telemetry::Gauge;
 
-/// How often a poll asks again whose task was written to while it was in progress.
+/// How many times a poll is repeated if its task is written to meanwhile.
 const MOST_AGAIN: u32 = 3;
 
 /// See the module.
@@ -90,7 +90,7 @@ where
         } = miss;
         let Self { inner, shared } = self.clone();
         let (key, cache_mode, deadline) = (query.key.clone(), query.cache_mode, query.deadline);
-        // Only leaders share it with their flight.
+        // Shared with the flight only by its leader.
         let query = LazyCell::new(move || Arc::new(query));
         Box::pin(async move {
             let Config {
@@ -119,18 +119,17 @@ where
                 };
                 let Ok(landed) = landed else {
                     if patient_until.is_some() {
-                        // Its client is answered with what is known; the flight lands for the next poll.
+                        // The client gets the last known state; the flight's answer is for the next poll.
                         flights.detach(&(key, lease), waiter);
                     }
                     return Err(Error::UpstreamTimeout);
                 };
                 let landed = landed.map_err(|_| Error::Panicked)??;
-                // The flight was answered from memory, which is not enough for a client that demands a new answer.
+                // The flight was answered from the cache, but this client demands a new answer.
                 if cache_mode == CacheMode::NoCache && landed.origin == Origin::Memory {
                     continue;
                 }
-                // Written to meanwhile: another poll may have been told the state from before, and the next one of this
-                // client would be. It asks again, so that nobody is told of a state and then of an earlier one.
+                // The task was written to meanwhile. Ask again, so that no client sees a state and then an earlier one.
                 if store.is_overwritten(&key, &lease) && again < MOST_AGAIN {
                     again += 1;
                     continue;

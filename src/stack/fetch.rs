@@ -1,4 +1,4 @@
-//! Asks upstream for a task's status, within the limits of time, size and number. Innermost.
+//! Sends one status poll to upstream, within the limits on time, size and concurrency. The innermost layer.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,14 +25,14 @@ use crate::sync::shares::Shares;
 use crate::task::{NotATask, Source, TaskSnapshot};
 use crate::upstream::{BodyLimit, Received, Upstream, status_request};
 
-/// The part of `limits.max_upstream` that polls of tasks may take which timed out when they were last asked for.
+/// The share of `limits.max_upstream` for tasks whose last poll timed out.
 const HANGING_SHARE: usize = 4;
 
-/// A poll that waited longer than this for its permit has had less time than upstream is due: should it time out, that
-/// says nothing about upstream.
+/// If a poll waited longer than this for its permit and then times out, upstream did not have its full time, so that does
+/// not count against it.
 const NOTICEABLE: Duration = Duration::from_millis(250);
 
-/// What is overloaded where permits run out.
+/// What the error names as overloaded when there is no permit.
 const POLLS: &str = "status polls of the video API";
 
 /// See the module.
@@ -110,7 +110,7 @@ impl Fetch {
             let location = head.headers.get(LOCATION);
             let location = location.map(|location| String::from_utf8_lossy(location.as_bytes()));
             let location = location.unwrap_or("a place that it does not name".into());
-            // Whoever made it may have put anything into it.
+            // A page may contain anything.
             let location: String = location
                 .chars()
                 .filter(|c| !c.is_control())
@@ -136,7 +136,7 @@ impl Fetch {
     }
 }
 
-/// A document that upstream itself could have written says nothing about the way to it; a page or a broken one does.
+/// A JSON document comes from upstream itself, so the way to it works; a page or a broken document does not show that.
 fn not_a_task(why: NotATask) -> Error {
     let reason = why.to_string().into();
     match why {
@@ -159,7 +159,7 @@ impl Service<TaskFetch> for Fetch {
     }
 }
 
-/// Tasks that timed out when they were last asked for: together they take a share of the permits, not all of them.
+/// Tasks whose last poll timed out. Together they get a share of the permits, so that they cannot take all.
 #[derive(Debug)]
 struct Hanging {
     permits: Semaphore,
@@ -167,7 +167,7 @@ struct Hanging {
     len: AtomicUsize,
 }
 
-/// The number of them that are told apart; beyond it all count as well.
+/// How many of them are tracked; beyond that, every task counts as one of them.
 const MOST_HANGING: usize = 4096;
 
 impl Hanging {

@@ -1,5 +1,5 @@
-//! Passes everything that is not a status poll on to upstream, streamed both ways and unread. Beside the task pipeline,
-//! since nothing of it is remembered or shared; but a write to a task invalidates what is remembered of it.
+//! Forwards everything that is not a status poll to upstream, streamed in both directions and unread. Nothing of it is
+//! cached or shared, but a write to a task invalidates the task's cached answers.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -84,9 +84,9 @@ impl Service<Forwardable> for Forward {
     }
 }
 
-/// A write to a task in progress. Its caller's memory of the task is purged when it starts and when it ends, however it
-/// ends (RFC 9111 §4.4), since a poll in between may have seen the state from before. Where upstream accepted it, the task
-/// is invalidated for everyone: what upstream refuses or does not answer changes nothing for others.
+/// A write to a task in progress. The caller's cached answers of the task are purged when it starts and when it ends,
+/// however it ends (RFC 9111 §4.4), since a poll in between may have seen the old state. If upstream accepts the write,
+/// the task is invalidated for all callers; one that upstream rejects or does not answer affects nobody else.
 struct Write {
     store: Arc<Store>,
     task: TaskId,

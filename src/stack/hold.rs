@@ -1,6 +1,6 @@
-//! Holds a poll until there is news (RFC 7240 `wait`, and every event of a stream). Above everything that remembers and
-//! shares: it sleeps until the answer it was given stops being fresh, and asks again like any other client. Waiters of a
-//! task share one upstream poll per freshness period; without waiters there is no polling.
+//! Long polls: holds a poll until its answer changes (RFC 7240 `wait`, and every event of a stream). It is above the
+//! cache: it sleeps until its answer is no longer fresh, then asks again like any other client. All waiters of a task
+//! share one upstream poll per freshness period; without waiters nothing is polled.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -21,10 +21,10 @@ use crate::request::preferences::CacheMode;
 use crate::request::query::{TaskQuery, Wait};
 use crate::telemetry::Gauge;
 
-/// The least time between two looks, where nothing stays fresh.
+/// The minimum time between two polls of an answer that is never fresh.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The same while upstream is failing.
+/// The minimum time between two polls while upstream is failing.
 const STALE_PAUSE: Duration = Duration::from_secs(1);
 
 /// See the module.
@@ -82,7 +82,7 @@ where
             let mut known: Option<Answer> = None;
             loop {
                 let now = Instant::now();
-                // The first look may take as long as any poll; those after it end with the wait.
+                // The first poll may take as long as any other; later ones end with the wait.
                 query.deadline = match known {
                     None => now + timeout,
                     Some(_) => (now + timeout).min(wait.until),
@@ -93,7 +93,7 @@ where
                 let looked = inner.call(query.clone()).await;
                 let over = Instant::now() >= wait.until;
                 let answer = match (known, looked) {
-                    // Cut off by the end of the wait, which says nothing about upstream.
+                    // Cut short by the end of the wait, not by a failing upstream.
                     (Some(known), Err(_)) if over => known,
                     (Some(known), Ok(answer)) if over && answer.received <= known.received => known,
                     (_, looked) => looked?,
@@ -108,7 +108,7 @@ where
                     () = draining.cancelled() => {}
                 }
                 if draining.is_cancelled() || Instant::now() >= wait.until {
-                    // Another client may have learnt more in the meantime.
+                    // Another client's poll may have brought a newer state meanwhile.
                     query.cache_mode = CacheMode::OnlyIfCached;
                     query.at = Instant::now();
                     poll_fn(|cx| inner.poll_ready(cx)).await?;
@@ -135,7 +135,7 @@ fn is_over(wait: &Wait, answer: &Answer) -> bool {
         .is_some_and(|known| !names(known, &rendition.etag))
 }
 
-/// When the answer may have changed: once it is no longer fresh, but not at once where it never was.
+/// When to ask again: once the answer is no longer fresh, but not at once if it never was.
 fn next_look(answer: &Answer, now: Instant) -> Instant {
     let pause = if answer.outcome.is_stale() {
         STALE_PAUSE

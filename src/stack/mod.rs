@@ -1,4 +1,4 @@
-//! The tower stack, assembled in one place, from top to bottom in the order in which a request meets its layers.
+//! The tower stack, assembled in one place. Layers are listed in the order in which a request passes them.
 
 mod breaker;
 mod coalesce;
@@ -48,7 +48,7 @@ pub use self::state::{LeasedQuery, Limits, Miss, PollFlights, PollState, Resourc
 /// error. Cheap to clone; each connection has its own, so that hits on different cores share no reference count.
 pub type Stack = Observe<Rescue<Shed<Dispatch<Status<TaskPipeline<Fetch>>, Forward>>>>;
 
-/// The inner half, which answers status polls: plain values in and out. `F` asks upstream.
+/// The inner half, which answers status polls: plain values in and out. `F` sends polls upstream.
 pub type TaskPipeline<F> = Hold<Recall<Coalesce<Remember<Retry<Breaker<F>>>>>>;
 
 /// Assembles the stack.
@@ -63,16 +63,16 @@ pub fn assemble(resources: &Resources, config: &Config) -> Stack {
     let forward = Forward::new(resources, config);
 
     ServiceBuilder::new()
-        // Outermost: whatever happens below is counted, logged and signed.
+        // Outermost: everything below is counted and logged.
         .layer_fn(|inner| Observe::new(inner, resources, config))
         // Errors become responses here, so that nothing above can fail.
         .layer_fn(|inner| Rescue::new(inner, resources))
-        // Beyond the limit a request is refused at once instead of waiting for its turn.
+        // A request beyond the limits is refused at once instead of queued.
         .layer_fn(|inner| Shed::new(inner, resources))
         .service(Dispatch::new(status, forward))
 }
 
-/// The answer to a client whose request is not even read, as the stack would word and sign it.
+/// The answer to a client whose request is not read, in the form that the stack would give it.
 #[must_use]
 pub fn refuse(error: &Error) -> Response<Body> {
     let mut response = rescue::respond(error, Dialect::OpenAi);
@@ -92,17 +92,17 @@ where
 {
     let cache = Arc::new(config.cache.clone());
     ServiceBuilder::new()
-        // Above all the rest: a held poll only asks again and again.
+        // Above the cache: a held poll asks again like any other client.
         .layer_fn(|inner| Hold::new(inner, state, config))
-        // Outside Coalesce: a hit never touches the flight table, and every waiter of a failed flight can fall back.
+        // Above Coalesce: a hit never touches the flight table, and every waiter of a failed flight can fall back.
         .layer_fn(|inner| Recall::new(inner, state, config))
-        // From here on there is one poll for all waiters.
+        // Below this, there is one poll for all waiters.
         .layer_fn(|inner| Coalesce::new(inner, state, config))
         // Inside the flight: an answer is stored once, before the flight leaves the table.
         .layer_fn(|inner| Remember::new(inner, state, &cache, config))
-        // Below Remember, which sees only the final result; holds nothing of Fetch between two tries.
+        // Below Remember, which sees only the final result, and above Fetch, so that no permit is held between attempts.
         .layer_fn(|inner| Retry::new(inner, state))
-        // Below Retry, so that every single try is admitted and recorded.
+        // Below Retry, so that every attempt is admitted and recorded.
         .layer_fn(|inner| Breaker::new(inner, state))
         .service(fetch)
 }

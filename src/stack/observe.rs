@@ -1,4 +1,5 @@
-//! Counts, logs and signs every request, once its route is read. Outermost, so that nothing below goes unseen.
+//! Reads the route of every request, counts and logs it, and adds `via` and a request id to its response. The outermost
+//! layer, so that it sees everything.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -29,11 +30,11 @@ use crate::telemetry::{Metrics, RequestLine};
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const UPSTREAM_REQUEST_ID: HeaderName = HeaderName::from_static("x-oneapi-request-id");
 
-/// Bytes of a client's request id that are echoed and logged. A client that reads nothing keeps its answers in memory, so
-/// it does not choose how large they are.
+/// The maximum length of a client's request id, in bytes, as it is echoed and logged. The answers of a client that does
+/// not read stay in memory, so it must not choose their size.
 const MAX_REQUEST_ID: usize = 128;
 
-/// nginx's status for a client that went away before its answer was ready.
+/// nginx's status for a client that disconnected before its answer was ready.
 const CLIENT_GONE: u16 = 499;
 
 /// See the module.
@@ -46,8 +47,8 @@ pub struct Observe<S> {
     spare: Spare,
 }
 
-/// The last poll's memory of whether it asked upstream: the next poll of the connection takes it over, so that none of
-/// them allocates. A copy of the stack has one of its own.
+/// The flag by which a poll learns whether it went upstream. The next poll on the connection reuses it, so that none
+/// allocates. Each clone of the stack has its own.
 #[derive(Debug, Default)]
 struct Spare(AskedUpstream);
 
@@ -150,7 +151,7 @@ where
                 watch.request_id = response.headers().get(REQUEST_ID).cloned();
             }
         }
-        // A streamed answer ends with its body: only then is the watch dropped, and reports.
+        // A streamed answer ends with its body; only then is the watch dropped, which reports it.
         Poll::Ready(Ok(if response.body().is_buffered() {
             response
         } else {
@@ -159,7 +160,7 @@ where
     }
 }
 
-/// Adds `via` (RFC 9110 §7.6.3) and `x-request-id`: upstream's own where it gave one, else the client's, else ours.
+/// Adds `via` (RFC 9110 §7.6.3) and `x-request-id`: upstream's if it sent one, else the client's, else a new one.
 pub(super) fn sign(headers: &mut HeaderMap, client_id: Option<HeaderValue>) {
     append_via(headers);
     if let Some(id) = headers.get(UPSTREAM_REQUEST_ID).cloned() {
@@ -187,17 +188,17 @@ struct Watch {
     started: Instant,
     subject: Subject,
     trace: Option<Trace>,
-    /// Whether it asked upstream; of status polls only.
+    /// Whether it went upstream; only for status polls.
     asked: Option<AskedUpstream>,
     facts: Facts,
     code: u16,
-    /// The client's, until the answer has one.
+    /// The client's request id, until the answer has one.
     request_id: Option<HeaderValue>,
     is_detached: bool,
 }
 
 impl Watch {
-    /// Copies what would keep the request's read buffer alive while the request waits.
+    /// Copies what would otherwise keep the request's read buffer alive while the request waits.
     fn detach(&mut self) {
         if !self.is_detached {
             self.is_detached = true;
@@ -205,7 +206,7 @@ impl Watch {
         }
     }
 
-    /// Whether the log gets a line for it.
+    /// Whether it is logged.
     fn is_logged(&self) -> bool {
         match self.log {
             LogRequests::All => true,

@@ -1,5 +1,5 @@
-//! Answers from memory what is fresh, and with the last known state while upstream is failing. Outside Coalesce, so that a
-//! hit never touches the flight table, and so that every waiter of a failed flight can fall back.
+//! Serves fresh answers from the cache, and the last known state while upstream is failing. It is above Coalesce, so that
+//! a hit never touches the flight table, and every waiter of a failed flight can fall back.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -107,7 +107,7 @@ where
 }
 
 impl Config {
-    /// Answers what memory cannot, and falls back on what is known where upstream fails.
+    /// Handles a cache miss: asks upstream, and falls back to the last known state if that fails.
     async fn miss<S>(
         &self,
         inner: Shared<S>,
@@ -121,7 +121,7 @@ impl Config {
         if query.cache_mode == CacheMode::Default
             && let Some(failure) = self.store.failure(&key, query.at)
         {
-            // Upstream itself failed on this task a moment ago: the same again, without asking.
+            // Upstream itself failed on this task a moment ago: repeat that answer without asking again.
             let failed = failure.map(Landed::remembered);
             return match falls_back(&failed).then(|| self.last_known(&key, query.at)) {
                 Some(Some(known)) => Ok(known.answer(Outcome::Stale, None)),
@@ -139,7 +139,7 @@ impl Config {
             patient_until = Some(match self.breakers.outlook(key.caller, query.at) {
                 Outlook::Passes if demands_news => query.deadline,
                 Outlook::Passes => query.at + patience,
-                // The client does not wait for the probe that its poll sets off.
+                // The poll triggers a probe, but its client does not wait for it.
                 Outlook::Probes => query.at,
                 Outlook::Refuses => return Ok(known.answer(Outcome::Stale, None)),
             });
@@ -155,22 +155,22 @@ impl Config {
             && matches!(result, Err(Error::UpstreamTimeout))
             && self.last_known(&key, Instant::now()).is_none()
         {
-            // What was known has been purged meanwhile: it waits for the flight after all.
+            // The last known state has been purged meanwhile: wait for the flight after all.
             result = inner.oneshot(miss(again, None)).await;
         }
         if !falls_back(&result) {
             return result;
         }
         let was_asked = !result.as_ref().is_err_and(Error::is_refusal_to_ask);
-        // Looked up only now: what was known before may have been purged while upstream was asked.
+        // Looked up only now, since it may have been purged while upstream was asked.
         match self.last_known(&key, Instant::now()) {
             Some(entry) => Ok(entry.answer(Outcome::Stale, was_asked.then_some(reason))),
             None => result,
         }
     }
 
-    /// What may be shown while upstream is failing: the last known state of the task, or else the end that it is known to
-    /// have come to on the other path.
+    /// The state that may be served while upstream is failing: the last known state of the task, or its final state if
+    /// that is known from the other path.
     fn last_known(&self, key: &TaskKey, now: Instant) -> Option<Arc<Entry>> {
         let known = |key: &TaskKey| {
             let looked = self.store.look(key, now, self.credential_ttl)?;
@@ -190,7 +190,7 @@ impl Config {
     }
 }
 
-/// Whether the last known state may stand in for a result.
+/// Whether the last known state may be served in place of this result.
 fn falls_back(result: &Result<Answer, Error>) -> bool {
     match result {
         Ok(answer) => answer.reply.is_upstream_failing(),

@@ -1,5 +1,6 @@
-//! Looks again, asks, decides, keeps. Inside Coalesce: an answer is stored once, before its flight leaves the table; and
-//! memory is looked at once more first, for a poll that missed it just before another flight landed.
+//! Looks up the cache again, asks upstream, decides how long the answer is kept, and stores it. It is below Coalesce: an
+//! answer is stored once, before its flight leaves the table. The second look-up is for a poll that missed the cache just
+//! before another flight landed.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -23,8 +24,8 @@ use crate::request::key::TaskKey;
 use crate::request::preferences::CacheMode;
 use crate::request::query::TaskFetch;
 
-/// The share of `upstream.timeout` that a flight has. It has to end before its waiters give up: they would abort it, and
-/// its result would be lost to the circuit breakers.
+/// A flight's share of `upstream.timeout`. It has to end before its waiters give up: they would abort it, and its result
+/// would not reach the circuit breakers.
 const FLIGHT_SHARE: f64 = 0.98;
 
 /// Why a task that was running a moment ago is not shown as missing yet.

@@ -1,6 +1,6 @@
-//! Tries again where that can help, within the poll's deadline and a budget; one try at once is outside the budget. Inside
-//! the flight; above Breaker, which every try has to pass, and above Fetch, so that no permit of `limits.max_upstream` is
-//! held between two tries.
+//! Retries failures that may be transient, within the poll's deadline and a budget; one immediate retry does not count
+//! against the budget. It is above Breaker, which every attempt has to pass, and above Fetch, so that no permit of
+//! `limits.max_upstream` is held between two attempts.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -18,10 +18,10 @@ use crate::error::Error;
 use crate::request::query::TaskFetch;
 use crate::upstream::breakers::is_gateway_failure;
 
-/// The most tries of a poll.
+/// The maximum number of attempts per poll.
 const TRIES: u32 = 3;
 
-/// The pause before the second try, doubled for the third; half of it is random.
+/// The pause before the second attempt, doubled before the third; half of it is random.
 const BACKOFF: Duration = Duration::from_millis(50);
 
 /// See the module.
@@ -71,7 +71,7 @@ where
             budget.deposit();
             let mut last = inner.clone().oneshot(fetch.clone()).await;
             for further in 1..TRIES {
-                // Once at once: most likely the connection had been closed while it was idle.
+                // One immediate retry: most likely the connection was closed while it was idle.
                 let at_once = further == 1
                     && last
                         .as_ref()
@@ -84,7 +84,7 @@ where
                     sleep_until(next).await;
                 }
                 let result = inner.clone().oneshot(fetch.clone()).await;
-                // The breaker has opened meanwhile: the result before says more.
+                // The circuit opened meanwhile: the previous result says more.
                 if result.as_ref().is_err_and(Error::is_refusal_to_ask) {
                     return last;
                 }
@@ -99,8 +99,8 @@ fn backoff(further: u32) -> Duration {
     BACKOFF.mul_f64(f64::from(1 << (further - 1)) * (0.5 + fastrand::f64() / 2.0))
 }
 
-/// Whether the next try may succeed: no connection, a broken one or a broken answer, or a gateway's 502 to 504. Not a
-/// timeout, which has used up the poll's deadline.
+/// Whether another attempt may succeed: after a failed or broken connection, a broken answer, or a 502, 503 or 504 from a
+/// proxy, but not after a timeout, which has used up the poll's deadline.
 fn may_pass(result: &Result<Reply, Error>) -> bool {
     match result {
         Ok(reply) => is_gateway_failure(reply.status),

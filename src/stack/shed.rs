@@ -1,8 +1,8 @@
-//! Sheds load: beyond the limits a request is refused at once instead of waiting for its turn. Between Rescue, which words
-//! the refusal, and everything that costs something.
+//! Sheds load: a request beyond the limits is refused at once instead of queued. It is below Rescue, which turns the
+//! refusal into a response, and above everything that costs anything.
 //!
-//! A poll that is answered at once, from memory, takes no permit: no crowd of waiting clients keeps others from what is
-//! remembered. One that waits takes one of its caller's share.
+//! A poll that is answered at once from the cache takes no permit, so that waiting clients cannot keep others from cached
+//! answers. A poll that waits takes a permit from its caller's share.
 //!
 //! tower's `ConcurrencyLimit` releases its permit with the head of the response. Here a permit is kept until the body has
 //! ended, since an event stream or a download is in progress until then.
@@ -52,7 +52,7 @@ where
     }
 
     fn call(&mut self, kind: Kind) -> Self::Future {
-        let place = match &kind {
+        let permission = match &kind {
             Kind::Poll(poll) => Permission::NotYet(Arc::clone(&self.limits), poll.caller),
             Kind::Forward(_) | Kind::Refused(_) => {
                 match self.limits.forwards.try_acquire(self.limits.each) {
@@ -63,18 +63,18 @@ where
         };
         Either::Left(Admitted {
             inner: self.inner.call(kind),
-            permission: Some(place),
+            permission: Some(permission),
         })
     }
 }
 
 const REFUSED: Error = Error::Overloaded("requests in progress");
 
-/// What lets a request be in progress.
+/// A request's right to be in progress.
 enum Permission {
     /// Nothing yet: it may be answered at once.
     NotYet(Arc<Limits>, Caller),
-    /// A permit of all, and one of its caller's share: held, and not read.
+    /// A permit, and one of the caller's share. Both are only held.
     Granted(
         #[expect(dead_code)] Permit,
         #[expect(dead_code)] Option<Share<Caller>>,
@@ -120,7 +120,7 @@ where
         if is_over {
             return polled;
         }
-        // It goes on for a while: from here on it takes a permit.
+        // Not answered at once: it needs a permit from now on.
         let permission = match this.permission.take().map(Permission::granted) {
             Some(Err(refused)) => return Poll::Ready(Err(refused)),
             Some(Ok(permission)) => Some(permission),

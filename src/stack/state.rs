@@ -1,4 +1,4 @@
-//! What the layers of the stack share, and what they hand to one another.
+//! The state that the layers of the stack share, and the values that they pass to each other.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,28 +22,29 @@ use crate::telemetry::{Gauge, Metrics, RecentErrors};
 use crate::upstream::Upstream;
 use crate::upstream::breakers::CircuitBreakers;
 
-/// What the stack works on. It survives a reload, which assembles the stack anew with other settings.
+/// The long-lived state behind the stack. It survives a reload, which only rebuilds the stack.
 #[derive(Debug, Clone)]
 pub struct Resources {
-    /// Turns credentials into callers.
+    /// Computes callers from credentials.
     pub caller_key: CallerKey,
-    /// What status polls share.
+    /// The state that status polls share.
     pub polls: PollState,
     /// The API behind pollgate.
     pub upstream: Upstream,
-    /// Where requests are counted.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// Permits of client requests in progress.
+    /// Permits for client requests in progress.
     pub limits: Limits,
-    /// Permits of upstream polls in progress: `limits.max_upstream`, and of each caller's.
+    /// Permits for upstream polls in progress: `limits.max_upstream` in all.
     pub upstream_permits: Arc<Semaphore>,
-    /// What each caller may hold of them.
+    /// Each caller's share of them.
     pub upstream_shares: Shares<Caller>,
-    /// Bytes of upstream's documents that may be in memory while they are received.
+    /// The bytes of upstream documents that may be buffered at once.
     pub document_budget: Arc<Semaphore>,
 }
 
-/// Permits of requests in progress. Polls and forwarded requests have their own, so that neither keeps the other out.
+/// Permits for requests in progress. Polls and forwarded requests have separate ones, so that neither can block the
+/// other.
 #[derive(Debug, Clone)]
 pub struct Limits {
     pub(super) each: usize,
@@ -53,7 +54,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The same limit for each of the two; a caller may hold this `share` of those for polls.
+    /// The same limit for both; one caller may hold at most this `share` of the permits for polls.
     #[must_use]
     pub fn new(each: usize, share: Percent) -> Self {
         Self {
@@ -65,20 +66,20 @@ impl Limits {
     }
 }
 
-/// What status polls share.
+/// The state that status polls share.
 #[derive(Debug, Clone)]
 pub struct PollState {
-    /// Remembered answers.
+    /// The cache.
     pub store: Arc<Store>,
-    /// Polls of upstream in progress.
+    /// Upstream polls in progress.
     pub flights: PollFlights,
-    /// When tasks of each model end.
+    /// The ages at which the tasks of each model end.
     pub cadence: Arc<Cadence>,
-    /// Whether upstream may be asked.
+    /// The circuit breakers.
     pub breakers: Arc<CircuitBreakers>,
-    /// The latest errors, for people.
+    /// The latest errors, for the admin page.
     pub recent_errors: Arc<RecentErrors>,
-    /// The budget of retries.
+    /// The retry budget.
     pub retries: Arc<TpsBudget>,
     /// Counts clients waiting for a poll.
     pub waiters: Gauge,
@@ -89,7 +90,7 @@ pub struct PollState {
 }
 
 impl PollState {
-    /// Nothing remembered, nothing in progress; `capacity` in bytes.
+    /// Creates empty state with a cache of `capacity` bytes.
     #[must_use]
     pub fn new(capacity: u64, metrics: &Arc<Metrics>) -> Self {
         let evictions = Arc::clone(metrics);
@@ -108,18 +109,18 @@ impl PollState {
     }
 }
 
-/// The flights of status polls. The lease is part of the key, so that no poll that comes after a write to the task or a
-/// refusal of the caller joins a flight from before it.
+/// The flights of status polls. The lease is part of the key: a poll after a write to the task, or after upstream refused
+/// the caller, never joins an earlier flight.
 pub type PollFlights = Flights<(TaskKey, Lease), Result<Landed, Error>>;
 
-/// A query that memory cannot answer, and why.
+/// A query that the cache cannot answer, and why.
 #[derive(Debug, Clone)]
 pub struct Miss {
     /// The query.
     pub query: TaskQuery,
-    /// Why it goes upstream.
+    /// Why it goes upstream (RFC 9211 `fwd`).
     pub reason: FwdReason,
-    /// When its client is given the last known state instead, while the flight goes on; `None` where there is none.
+    /// When its client gets the last known state instead, while the flight goes on; `None` if there is no such state.
     pub patient_until: Option<Instant>,
 }
 
@@ -128,7 +129,7 @@ pub struct Miss {
 pub struct LeasedQuery {
     /// The query of the client that leads the flight.
     pub query: Arc<TaskQuery>,
-    /// The lease under which it flies, and under which its answer may be stored: taken once, so that there is no gap
+    /// The lease that keys the flight and under which its answer may be stored. It is taken once, so that there is no gap
     /// between the two.
     pub lease: Lease,
 }

@@ -1,7 +1,7 @@
 //! The status endpoint, the border between HTTP and plain values: turns a status poll into a [`TaskQuery`], and an
 //! [`Answer`] into a response.
-//! Nothing below looks at an HTTP request. It also chooses the dialect in which upstream is asked: above everything that
-//! is remembered or shared, so that where one dialect is always asked, the clients of both paths share what is known.
+//! No layer below it sees an HTTP request. It also chooses the dialect for upstream: it is above the cache, so that with
+//! `upstream.dialect` fixed, clients of both paths share the same entries.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ use crate::upstream::{Upstream, document_request};
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
-/// The least that clients are told to wait between two polls.
+/// The minimum interval between polls that clients are told.
 const LEAST_POLL_AFTER: Duration = Duration::from_millis(500);
 
 /// See the module.
@@ -57,7 +57,7 @@ struct Settings {
     poll_after_ms: HeaderValue,
 }
 
-/// A poll that was read.
+/// A parsed status poll.
 struct Reading {
     responder: Responder,
     query: TaskQuery,
@@ -89,8 +89,8 @@ impl<S> Status<S> {
 }
 
 impl Settings {
-    /// How documents are written for a client of this dialect. Upstream's own bytes are of use only to those on whose
-    /// path it is asked.
+    /// How documents are written for a client of this dialect. Upstream's own bytes are only useful to clients on the
+    /// path that upstream is asked on.
     fn rendering(&self, client: Dialect) -> Rendering {
         match self.rendering {
             Rendering::Verbatim if self.dialect.choose(client) != client => Rendering::Faithful,
@@ -98,7 +98,7 @@ impl Settings {
         }
     }
 
-    /// Reads who asks, for what, and how the answer is written.
+    /// Parses the caller, the question and the form of the answer.
     fn read(&self, poll: StatusPoll) -> Reading {
         let StatusPoll {
             dialect,
@@ -111,14 +111,14 @@ impl Settings {
         } = poll;
         let headers = credentials.headers();
         let events = !head && preferences::wants_events(headers);
-        // A client of an event stream knows the event that it saw last.
+        // The client of an event stream sends the id of the last event it saw.
         let name = if events { LAST_EVENT_ID } else { IF_NONE_MATCH };
         let mut known = preferences::validators(headers, &name);
         let cache_mode = preferences::cache_mode(headers);
         let wait = preferences::wait(headers, self.max_wait)
             .filter(|_| !events && cache_mode != CacheMode::OnlyIfCached);
         if events || wait.is_some() {
-            // A poll that waits must not keep the buffer alive that its request was read into.
+            // A waiting poll must not keep the read buffer of its request alive.
             credentials = credentials.detached();
             known = known.as_ref().map(detached);
         }
@@ -177,7 +177,7 @@ where
 
     fn call(&mut self, poll: StatusPoll) -> Self::Future {
         let now = poll.received_at;
-        // Only to be passed through on the path that upstream is asked on.
+        // Passed through only on the path that upstream is asked on.
         let is_own_path = self.settings.dialect.choose(poll.dialect) == poll.dialect;
         let large = is_own_path.then(|| Large {
             passthrough: self.passthrough.clone(),
@@ -220,17 +220,17 @@ pin_project! {
     /// A poll in progress.
     #[project = StatusProjection]
     pub enum StatusFuture<F> {
-        /// The pipeline is asked.
+        /// The layers below are working on it.
         Asking {
             #[pin]
             answer: F,
             responder: Option<Responder>,
             waited: bool,
-            // The time of the request, which still is the time of the answer where it is ready at once.
+            // The time of the request, which is also that of an answer that is ready at once.
             now: Option<Instant>,
             large: Option<Large>,
         },
-        /// The document is too large to be remembered or shared, and is passed through.
+        /// The document is too large to be cached or shared, and is streamed through.
         PassingThrough {
             response: BoxFuture<'static, Result<Handled, Error>>,
         },
@@ -282,14 +282,14 @@ where
     }
 }
 
-/// Sends polls of documents that are too large on, and streams the answers.
+/// Forwards polls whose documents are too large, and streams the answers.
 #[derive(Debug, Clone)]
 struct Passthrough {
     upstream: Upstream,
     idle_timeout: Duration,
 }
 
-/// What it takes to ask for a document once more, should it turn out to be too large.
+/// What is needed to request a document again if it turns out to be too large.
 #[derive(Debug)]
 pub struct Large {
     passthrough: Passthrough,
@@ -300,7 +300,7 @@ pub struct Large {
 }
 
 impl Large {
-    /// Asks upstream once more, and hands its answer on as it arrives: its bytes, unread.
+    /// Asks upstream again and streams its answer, unread.
     async fn pass_through(self) -> Result<Handled, Error> {
         let Passthrough {
             upstream,
