@@ -2,12 +2,13 @@
 //! that every attempt is admitted and recorded on its own: failures are known at once, and a failed probe is not retried
 //! immediately.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-use tokio::time::Instant;
+use futures_util::future::{BoxFuture, Either, select};
+use tokio::time::{Instant, sleep_until};
 use tower::{Service, ServiceExt as _};
 
 use super::shared::Shared;
@@ -82,7 +83,18 @@ where
                 admission,
                 since: now,
             };
-            let result = inner.oneshot(fetch).await;
+            let first = {
+                let asked = pin!(inner.clone().oneshot(fetch.clone()));
+                let outlived = pin!(outlived(&breakers, now));
+                match select(asked, outlived).await {
+                    Either::Left((result, _)) => Some(result),
+                    Either::Right(((), _)) => None,
+                }
+            };
+            let result = match first {
+                Some(result) => result,
+                None => inner.oneshot(fetch).await,
+            };
             if let Some(key) = silence.key.take()
                 && let Some(observation) = Observation::of(&result)
             {
@@ -95,6 +107,13 @@ where
             result
         })
     }
+}
+
+/// Resolves when a poll sent at `since` has outlived an outage in silence: upstream answers others again, and this one
+/// has had its time. It is then sent once more instead of waiting for its timeout.
+async fn outlived(breakers: &CircuitBreakers, since: Instant) {
+    breakers.closed().await;
+    sleep_until(since + SILENT).await;
 }
 
 /// A poll that upstream has not answered yet. If it is abandoned after a while, it counts as a failure, since clients

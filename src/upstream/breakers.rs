@@ -15,6 +15,7 @@ use ahash::{HashMap, RandomState};
 use http::StatusCode;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub use super::circuit::{Admission, CircuitStatus, Outlook, Scope};
@@ -40,6 +41,8 @@ pub struct CircuitBreakers {
     /// Of callers whom upstream asked for a pause, or whose polls fail.
     callers: Cache<Caller, Arc<Mutex<Circuit>>>,
     failing: FailingTasks,
+    /// Notified when the circuit of everyone closes.
+    closed: Notify,
 }
 
 /// What the result of a poll says about upstream.
@@ -107,6 +110,7 @@ impl CircuitBreakers {
                 .eviction_policy(EvictionPolicy::lru())
                 .build(),
             failing: FailingTasks::default(),
+            closed: Notify::new(),
         }
     }
 
@@ -121,6 +125,11 @@ impl CircuitBreakers {
         };
         let everyone = lock(&self.everyone).admit(caller, now, chance)?;
         Ok(own.max(everyone))
+    }
+
+    /// Resolves when the circuit of everyone closes, from this call on: upstream answers again.
+    pub fn closed(&self) -> impl Future<Output = ()> + Send + '_ {
+        self.closed.notified()
     }
 
     /// The state of upstream for everyone; changes nothing.
@@ -206,6 +215,9 @@ impl CircuitBreakers {
             }
             Observation::PausedAll(asked) => (None, lock(&self.everyone).pause(asked, now, chance)),
         };
+        if let Some(Change::Closed(_)) = everyone {
+            self.closed.notify_waiters();
+        }
         if let Some(change) = everyone {
             self.log(&change, None, now);
         } else if let Some(change) = own {
