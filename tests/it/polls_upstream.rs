@@ -199,4 +199,8 @@ async fn cors_headers_come_back_on_fetched_remembered_stale_and_error_answers() 
         error.status == 400 && error.header("vary") == "authorization, origin"
     })
     .await;
+    upstream.now(|_| Reply::json(r#"{"note":"neither id nor status"}"#));
+    let made_here = poll(one, "third").await;
+    assert_eq!(made_here.status, 502);
+    assert_eq!(made_here.header("vary"), "origin");
 }

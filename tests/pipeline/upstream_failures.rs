@@ -387,3 +387,27 @@ async fn with_one_upstream_dialect_both_paths_share_the_cache_and_the_flights() 
         assert_eq!(gateway.upstream.count(), 1);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_running_task_that_is_said_to_be_missing_right_after_another_fault_is_not_lost() {
+    let gateway = Gateway::new(&nothing_fresh(), |fetch| {
+        (AT_ONCE, task(fetch, "processing"))
+    });
+    gateway.poll("t").await.expect("an answer");
+    let stale_after = async |answer: Way, pause: Duration| {
+        gateway.upstream.now(move |_| (AT_ONCE, answer()));
+        let before = gateway.upstream.count();
+        sleep(pause).await;
+        let outcome = gateway.poll("t").await.expect("an answer").outcome;
+        assert_eq!(gateway.upstream.count(), before + 1, "upstream was asked");
+        outcome == Outcome::Stale
+    };
+    let fault = || error(500, &[], r#"{"error":{"message":"no"}}"#);
+    let missing = || {
+        let said = r#"{"code":"task_not_exist","message":"task_not_exist","data":null}"#;
+        error(400, &[], said)
+    };
+    assert!(stale_after(fault, SECOND).await);
+    assert!(stale_after(missing, 5 * SECOND).await);
+    assert!(!stale_after(missing, 10 * SECOND).await, "said twice");
+}
