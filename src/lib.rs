@@ -59,13 +59,13 @@
 //! | [`demo`] | `pollgate demo`: simulated clients, their checks, the terminal display |
 //! | [`cli`] | the command line |
 
-pub mod admin;
+mod admin;
 pub mod answer;
 pub mod cache;
 pub mod cli;
 pub mod config;
-pub mod daemon;
-pub mod demo;
+mod daemon;
+mod demo;
 pub mod error;
 pub mod gateway;
 pub mod message;

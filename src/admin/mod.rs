@@ -50,7 +50,7 @@ use crate::telemetry::Exposition;
 
 /// Serves the admin listener.
 #[derive(Debug, Clone)]
-pub struct Admin {
+pub(crate) struct Admin {
     gateway: Gateway,
     draining: CancellationToken,
     bound: SocketAddr,
@@ -78,7 +78,7 @@ DELETE /cache            removes everything from the cache
 impl Admin {
     /// Creates the service for a listener that is bound to `bound`. Reports "not ready" once `draining` is cancelled.
     #[must_use]
-    pub fn new(gateway: Gateway, draining: CancellationToken, bound: SocketAddr) -> Self {
+    pub(crate) fn new(gateway: Gateway, draining: CancellationToken, bound: SocketAddr) -> Self {
         Self {
             live: Live::new(gateway.clone(), draining.clone()),
             gateway,
@@ -205,7 +205,7 @@ impl Service<Inbound> for Admin {
 
 /// The answer to a request that is not read any further.
 #[must_use]
-pub fn refuse(error: &Error) -> Response<Body> {
+pub(crate) fn refuse(error: &Error) -> Response<Body> {
     let mut response = respond(error.status(), TEXT, format!("{error}\n"));
     if let Some(pause) = error.retry_after() {
         let seconds = HeaderValue::from(retry_after_seconds(pause));

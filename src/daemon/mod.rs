@@ -20,11 +20,11 @@ use crate::server::{self, ServerOptions, TlsIdentity, WhenFull};
 use crate::stack;
 use crate::telemetry::{self, Exposition};
 
-pub use self::problem::StartProblem;
-pub use self::reload::Reloader;
-pub use self::signals::{reload_on_hangup, stop_on_signals};
+pub(crate) use self::problem::StartProblem;
+pub(crate) use self::reload::Reloader;
+pub(crate) use self::signals::{reload_on_hangup, stop_on_signals};
 use self::sockets::Listener;
-pub use self::sockets::Passed;
+pub(crate) use self::sockets::Passed;
 
 /// How often expired entries are reclaimed; none outlives its expiry by more than this.
 const RECLAIM: Duration = Duration::from_secs(5);
@@ -35,7 +35,7 @@ const ADMIN_CONNECTIONS: usize = 64;
 
 /// A gateway with its ports bound, ready to run.
 #[derive(Debug)]
-pub struct Bound {
+pub(crate) struct Bound {
     gateway: Gateway,
     clients: Listener,
     admin: Option<Listener>,
@@ -51,7 +51,7 @@ impl Bound {
     ///
     /// # Errors
     /// A file cannot be used.
-    pub fn examine(config: &Config) -> Result<(Gateway, Option<TlsIdentity>), StartProblem> {
+    pub(crate) fn examine(config: &Config) -> Result<(Gateway, Option<TlsIdentity>), StartProblem> {
         let gateway = Gateway::new(config).map_err(StartProblem::Configuration)?;
         let tls = config
             .listen
@@ -69,7 +69,7 @@ impl Bound {
     ///
     /// # Errors
     /// A file that the configuration names cannot be used, or a port cannot be bound.
-    pub async fn new(config: Config) -> Result<Self, StartProblem> {
+    pub(crate) async fn new(config: Config) -> Result<Self, StartProblem> {
         Self::with_sockets(config, Passed::default()).await
     }
 
@@ -77,7 +77,7 @@ impl Bound {
     ///
     /// # Errors
     /// As for [`Bound::new`], or a passed socket cannot be used.
-    pub async fn with_sockets(config: Config, passed: Passed) -> Result<Self, StartProblem> {
+    pub(crate) async fn with_sockets(config: Config, passed: Passed) -> Result<Self, StartProblem> {
         let (gateway, tls) = Self::examine(&config)?;
         let options = ServerOptions {
             max_connections: config.limits.max_connections.get(),
@@ -104,7 +104,7 @@ impl Bound {
 
     /// Adds what the log says at the start: what is running, and warnings about its configuration.
     #[must_use]
-    pub fn with_remarks(mut self, about: String, warnings: Vec<String>) -> Self {
+    pub(crate) fn with_remarks(mut self, about: String, warnings: Vec<String>) -> Self {
         self.about = Some(about);
         self.warnings = warnings;
         self
@@ -114,13 +114,13 @@ impl Bound {
     ///
     /// # Errors
     /// The system cannot report the address.
-    pub fn address(&self) -> io::Result<SocketAddr> {
+    pub(crate) fn address(&self) -> io::Result<SocketAddr> {
         self.clients.socket.local_addr()
     }
 
     /// The address of the admin listener.
     #[must_use]
-    pub fn admin_address(&self) -> Option<SocketAddr> {
+    pub(crate) fn admin_address(&self) -> Option<SocketAddr> {
         self.admin
             .as_ref()
             .and_then(|admin| admin.socket.local_addr().ok())
@@ -128,7 +128,7 @@ impl Bound {
 
     /// The gateway.
     #[must_use]
-    pub fn gateway(&self) -> &Gateway {
+    pub(crate) fn gateway(&self) -> &Gateway {
         &self.gateway
     }
 
@@ -136,7 +136,7 @@ impl Bound {
     ///
     /// # Errors
     /// The system cannot report the address.
-    pub fn reloader(&self) -> io::Result<Reloader> {
+    pub(crate) fn reloader(&self) -> io::Result<Reloader> {
         Ok(Reloader {
             gateway: self.gateway.clone(),
             tls: self.options.tls.clone(),
@@ -159,7 +159,7 @@ impl Bound {
     ///
     /// # Errors
     /// A listener failed.
-    pub async fn run(self, stop: CancellationToken) -> Result<(), Problem> {
+    pub(crate) async fn run(self, stop: CancellationToken) -> Result<(), Problem> {
         let status = self.status()?;
         let Self {
             gateway,

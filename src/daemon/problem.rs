@@ -8,7 +8,7 @@ use crate::gateway::Problem;
 
 /// Why the gateway cannot start.
 #[derive(Debug)]
-pub enum StartProblem {
+pub(crate) enum StartProblem {
     /// A file that the configuration names cannot be used.
     Configuration(Problem),
     /// A port cannot be bound.

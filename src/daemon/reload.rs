@@ -9,7 +9,7 @@ use super::notify;
 
 /// Reloads one running gateway.
 #[derive(Debug)]
-pub struct Reloader {
+pub(crate) struct Reloader {
     pub(super) gateway: Gateway,
     pub(super) tls: Option<TlsIdentity>,
     /// The configuration at the start.
@@ -22,7 +22,7 @@ pub struct Reloader {
 
 impl Reloader {
     /// Reads the configuration and the files of `listen.tls` again. An error changes nothing.
-    pub fn reload(&mut self, sources: &Sources, log: &telemetry::Reload) {
+    pub(crate) fn reload(&mut self, sources: &Sources, log: &telemetry::Reload) {
         notify::reloading();
         match self.apply(sources, log) {
             Ok(()) => notify::ready(&self.status),

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 ///
 /// # Errors
 /// A signal handler cannot be installed.
-pub fn stop_on_signals(stop: CancellationToken) -> io::Result<()> {
+pub(crate) fn stop_on_signals(stop: CancellationToken) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::spawn(async move {
@@ -31,7 +31,7 @@ pub fn stop_on_signals(stop: CancellationToken) -> io::Result<()> {
 ///
 /// # Errors
 /// A signal handler cannot be installed.
-pub fn reload_on_hangup(mut reload: impl FnMut() + Send + 'static) -> io::Result<()> {
+pub(crate) fn reload_on_hangup(mut reload: impl FnMut() + Send + 'static) -> io::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {

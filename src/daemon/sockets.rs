@@ -15,7 +15,7 @@ use crate::config;
 
 /// Sockets passed in by the supervisor.
 #[derive(Debug, Default)]
-pub struct Passed {
+pub(crate) struct Passed {
     /// Replaces `listen.address`.
     pub clients: Option<TcpListener>,
     /// Replaces `listen.admin`.
@@ -47,7 +47,7 @@ impl Passed {
     ///
     /// # Errors
     /// A name is unknown or repeated, the numbers of sockets and names differ, or a descriptor is not a TCP socket.
-    pub fn from_environment() -> Result<Self, StartProblem> {
+    pub(crate) fn from_environment() -> Result<Self, StartProblem> {
         let names = env::var("LISTEN_FDNAMES").ok();
         let mut sockets = ListenFd::from_env();
         let mut passed = Self::default();

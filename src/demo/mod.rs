@@ -54,7 +54,7 @@ const FAULT_RATE: f64 = 0.01;
 
 /// Options of `pollgate demo`.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// Number of tasks at a time; when one ends, the next is created.
     #[arg(long, value_name = "N", default_value = "20", value_parser = clap::value_parser!(u16).range(1..=1000))]
     tasks: u16,
@@ -90,7 +90,7 @@ fn admin(text: &str) -> Result<Admin, String> {
 ///
 /// # Errors
 /// A port is taken, or the demo's own check failed: a poller got a wrong answer.
-pub async fn run(options: Options, stop: CancellationToken) -> Result<(), Problem> {
+pub(crate) async fn run(options: Options, stop: CancellationToken) -> Result<(), Problem> {
     let (tasks, pollers) = (usize::from(options.tasks), usize::from(options.pollers));
     let simulator = Simulator::new(simulator_settings(tasks));
     let upstream = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
