@@ -16,6 +16,7 @@ use crate::config::{Config, Setting, UpstreamUrl};
 use crate::message::body::Body;
 use crate::request::inbound::Inbound;
 use crate::request::key::CallerKey;
+use crate::route::{Mistake, Routes};
 use crate::stack::{Limits, PollState, Resources, Stack, assemble};
 use crate::sync::shares::Shares;
 use crate::telemetry::{Exposition, Metrics};
@@ -37,11 +38,12 @@ pub struct Gateway {
     stack: Stack,
 }
 
-/// The configuration at start-up, and the current one.
+/// The configuration at start-up, and what is current.
 #[derive(Debug)]
 struct Settings {
     started: Config,
     current: ArcSwap<Config>,
+    routes: ArcSwap<Routes>,
 }
 
 /// Why a gateway could not be created.
@@ -72,13 +74,20 @@ impl Gateway {
             ),
             document_budget: Arc::new(Semaphore::new(DOCUMENT_BUDGET)),
         };
-        let seen = Arc::new(assemble(&resources, config));
+        let routes = Routes::new(&config.routes.presets, &config.route);
+        let in_words = |mistakes: Vec<Mistake>| {
+            let mistakes = mistakes.into_iter().map(|mistake| mistake.what);
+            mistakes.collect::<Vec<_>>().join("; ")
+        };
+        let routes = Arc::new(routes.map_err(in_words)?);
+        let seen = Arc::new(assemble(&resources, config, &routes));
         Ok(Self {
             resources: Arc::new(resources),
             assembled: Arc::new(ArcSwap::new(Arc::clone(&seen))),
             settings: Arc::new(Settings {
                 started: config.clone(),
                 current: ArcSwap::from_pointee(config.clone()),
+                routes: ArcSwap::new(routes),
             }),
             stack: Stack::clone(&seen),
             seen,
@@ -88,9 +97,17 @@ impl Gateway {
     /// Applies new settings to all later requests. Cached entries and flights are kept; settings fixed at start-up
     /// (ports, sizes, the upstream) do not change.
     pub fn reload(&self, config: &Config) {
+        let before = self.routes();
+        // A configuration with mistakes is not loaded.
+        let after = before.followed_by(&config.routes.presets, &config.route);
+        let routes = after.map_or(before, Arc::new);
+        if routes.starts_anew() {
+            self.store().purge_all();
+        }
+        self.settings.routes.store(Arc::clone(&routes));
         self.settings.current.store(Arc::new(config.clone()));
         self.assembled
-            .store(Arc::new(assemble(&self.resources, config)));
+            .store(Arc::new(assemble(&self.resources, config, &routes)));
     }
 
     /// Starts draining: held polls return the latest known state at once.
@@ -131,6 +148,12 @@ impl Gateway {
     #[must_use]
     pub fn config(&self) -> Arc<Config> {
         self.settings.current.load_full()
+    }
+
+    /// The status routes in force.
+    #[must_use]
+    pub fn routes(&self) -> Arc<Routes> {
+        self.settings.routes.load_full()
     }
 
     /// The settings in force.

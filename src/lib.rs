@@ -30,9 +30,10 @@
 //! - **Everything else** is forwarded ([`upstream`]`::exchange`), streamed in both directions and unread; a write to a
 //!   task invalidates its cached answers.
 //!
-//! Status routes are defined in `request/route.rs`, which also reads the task id from the path. A third one needs a path
-//! there, its document shape in `task/dialect.rs`, and a writer beside `task/openai.rs`. The stack is assembled in
-//! `stack/mod.rs`, and rebuilt when the configuration is reloaded ([`gateway`]).
+//! Status routes are rows of a table ([`route`]). Two of them have documents that convert into one another
+//! (`task/dialect.rs`); those of all others are passed on as they come, read by the pointers and words of their row
+//! (`task/reader.rs`), so that a further one takes no code: `route/presets.toml` holds those that are shipped. The stack is
+//! assembled in `stack/mod.rs`, and rebuilt when the configuration is reloaded ([`gateway`]).
 //!
 //! # The modules
 //!
@@ -44,8 +45,9 @@
 //! | [`error`] | the errors that a client can get |
 //! | [`message`] | HTTP messages: bodies, fields, trace context, request ids |
 //! | [`sync`] | flights, permits, locks: no HTTP, no tasks |
+//! | [`route`] | the table of status routes: which requests ask for a task, and how its documents are read |
 //! | [`config`] | the settings: defaults, file, environment, flags |
-//! | [`request`] | what is read from a request: route, caller, preferences, query |
+//! | [`request`] | what is read from a request: kind, caller, preferences, query |
 //! | [`answer`] | what an answer is made of: reply, outcome, response, events |
 //! | [`cache`] | cached answers: their keys, freshness and eviction |
 //! | [`telemetry`] | metrics and log lines |
@@ -70,6 +72,7 @@ pub mod error;
 pub mod gateway;
 pub mod message;
 pub mod request;
+pub mod route;
 pub mod server;
 pub mod simulator;
 pub mod stack;

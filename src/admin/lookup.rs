@@ -2,6 +2,7 @@
 //! no body, no URL and no credential.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::Method;
@@ -15,8 +16,7 @@ use crate::cache::{Acceptance, Remembered, Use};
 use crate::config;
 use crate::gateway::Gateway;
 use crate::request::key::TaskKey;
-use crate::request::route::{self, Route, TaskId};
-use crate::task::Dialect;
+use crate::route::{self, Matched, Routes, TaskId, Template};
 
 /// The most answers that are shown of one task.
 const MOST: usize = 24;
@@ -38,11 +38,12 @@ pub(super) struct Found {
     upstream: UpstreamState,
     cache: config::Cache,
     now: Instant,
+    routes: Arc<Routes>,
 }
 
 impl Wanted {
     /// Reads the parameter `task` of a query string; `None` if it is missing or empty.
-    pub(super) fn read(query: &str) -> Option<Self> {
+    pub(super) fn read(query: &str, routes: &Routes) -> Option<Self> {
         let value = query
             .split('&')
             .find_map(|part| part.strip_prefix("task="))?;
@@ -54,13 +55,10 @@ impl Wanted {
         if typed.is_empty() {
             return None;
         }
-        let path = typed
-            .find("/v1/video")
-            .and_then(|start| typed[start..].split(['?', '#']).next());
-        let task = match path.map(|path| Route::read(&Method::DELETE, path)) {
-            Some(Route::Write { task, .. } | Route::Poll { task, .. }) => task,
-            _ => TaskId::new(&typed),
-        };
+        let (target, _) = typed.split_once('#').unwrap_or((&typed, ""));
+        let mut targets = target.match_indices('/').map(|(start, _)| &target[start..]);
+        let task = targets.find_map(|target| task_of(target, routes));
+        let task = task.unwrap_or_else(|| TaskId::new(&typed));
         Some(Self { typed, task })
     }
 
@@ -70,7 +68,8 @@ impl Wanted {
     }
 
     fn matches(&self, task: &str) -> bool {
-        task == self.task.as_str() || route::decoded(task) == self.task.as_str()
+        let wanted = self.task.as_str();
+        route::names(task, wanted) || route::decoded(task).split('\n').any(|one| one == wanted)
     }
 
     /// Looks the task up. Scans the whole cache.
@@ -83,7 +82,11 @@ impl Wanted {
             now,
             cache.credential_ttl,
         );
-        remembered.sort_by_key(|one| (format!("{:?}", one.key.caller), one.key.dialect.as_str()));
+        let routes = gateway.routes();
+        remembered.sort_by_key(|one| {
+            let caller = format!("{:?}", one.key.caller);
+            (caller, asked_on(&routes, &one.key))
+        });
         let in_flight = polls
             .flights
             .in_flight(|(key, _)| self.matches(key.task.as_str()));
@@ -102,8 +105,24 @@ impl Wanted {
             remembered,
             cache,
             now,
+            routes,
         }
     }
+}
+
+/// The task that a path, with its query, names.
+fn task_of(target: &str, routes: &Routes) -> Option<TaskId> {
+    let (path, query) = match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
+    };
+    let matched = [Method::GET, Method::DELETE].map(|method| routes.read(&method, path, query));
+    matched.into_iter().find_map(|matched| match matched {
+        Matched::Poll { task, .. } | Matched::Write { task, .. } => {
+            Some(TaskId::new(task.as_str()))
+        }
+        Matched::PollByBody(_) | Matched::Forward { .. } => None,
+    })
 }
 
 impl Found {
@@ -131,7 +150,7 @@ impl Found {
             self.write(&mut html, one, *pause);
         }
         for (key, waiters) in only_in_flight {
-            heading(&mut html, key);
+            heading(&mut html, &self.routes, key);
             fact(
                 &mut html,
                 "Next upstream poll",
@@ -146,7 +165,7 @@ impl Found {
     }
 
     fn write(&self, html: &mut String, one: &Remembered, pause: Option<Duration>) {
-        heading(html, &one.key);
+        heading(html, &self.routes, &one.key);
         let (entry, snapshot) = (&one.entry, one.entry.reply.snapshot());
         let state = match snapshot {
             Some(task) => format!("{}, {}\u{a0}%", task.state().as_str(), task.progress()),
@@ -202,6 +221,7 @@ impl Found {
                     .into()
             }
             Rule::InFlight => "the task is running (cache.in_flight_ttl)".into(),
+            Rule::RouteLimit => "the task succeeded (max_ttl of its route)".into(),
             Rule::Cadence => {
                 let age = one.entry.task_age();
                 let age = age.map(|age| age.at(one.entry.reply.received));
@@ -267,11 +287,18 @@ impl Found {
     }
 }
 
-fn heading(html: &mut String, key: &TaskKey) {
-    let path = match key.dialect {
-        Dialect::Unified => "/v1/video/generations/…",
-        Dialect::OpenAi => "/v1/videos/…",
+/// The path on which upstream was asked, as far as the key tells it.
+fn asked_on(routes: &Routes, key: &TaskKey) -> String {
+    let Some(row) = routes.row(key.route) else {
+        return "a route that has changed since".into();
     };
+    let path = row.templates().first().map_or("", Template::as_str);
+    path.replace("{id}", "…")
+}
+
+fn heading(html: &mut String, routes: &Routes, key: &TaskKey) {
+    let path = asked_on(routes, key);
+    let path = Escaped(&path);
     let _ = write!(
         html,
         "<article><h3>Caller <code>{:?}</code>, asked on <code>{path}</code></h3><dl>",
@@ -298,9 +325,12 @@ fn waiting(waiters: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::route::DEFAULT_PRESETS;
 
     #[test]
     fn ids_are_found_as_they_are_typed_pasted_or_written_in_documents() {
+        let presets = DEFAULT_PRESETS.map(str::to_owned);
+        let routes = Routes::new(&presets, &[]).expect("no mistakes");
         for (query, raw) in [
             ("task=a%2Fb", "a%2Fb"),
             ("x=1&task=a%252Fb", "a%2Fb"),
@@ -312,13 +342,15 @@ mod tests {
             ),
             ("task=http%3A%2F%2Fh%2Fv1%2Fvideos%2Ft%2Fcontent", "t"),
             ("task=%E4%BB%BB", "%E4%BB%BB"),
+            ("task=https%3A%2F%2Fh%2Ffast%2Fmj%2Ftask%2F17%2Ffetch", "17"),
+            ("task=%2Fv1%2Fvideo%2Fquery%3Fa%3D1%26id%3Dveo%3At", "veo:t"),
         ] {
-            let wanted = Wanted::read(query).expect(query);
+            let wanted = Wanted::read(query, &routes).expect(query);
             assert!(wanted.matches(raw), "{query}: {wanted:?}");
             assert!(!wanted.matches("other"), "{query}");
         }
         for query in ["", "task=", "task=+", "other=t"] {
-            assert!(Wanted::read(query).is_none(), "{query}");
+            assert!(Wanted::read(query, &routes).is_none(), "{query}");
         }
     }
 }

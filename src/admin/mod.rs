@@ -45,7 +45,7 @@ use crate::gateway::Gateway;
 use crate::message::body::Body;
 use crate::request::inbound::Inbound;
 use crate::request::preferences;
-use crate::request::route::TaskId;
+use crate::route::TaskId;
 use crate::telemetry::Exposition;
 
 /// Serves the admin listener.
@@ -131,7 +131,9 @@ impl Admin {
         let headers = &head.headers;
         let html = preferences::weight(headers, "text/html");
         let mut response = if html > 0.0 && html >= preferences::weight(headers, "text/plain") {
-            let wanted = head.uri.query().and_then(Wanted::read);
+            let routes = self.gateway.routes();
+            let query = head.uri.query();
+            let wanted = query.and_then(|query| Wanted::read(query, &routes));
             self.page(wanted).await
         } else {
             text(StatusCode::OK, INDEX)

@@ -5,7 +5,7 @@ use std::ops::Deref;
 
 use bytes::Bytes;
 
-use crate::request::route::TaskId;
+use crate::route::{TaskId, id_of};
 
 /// Documents up to this size are copied for each client. A copy is cheaper than a reference count, which is an allocation
 /// of its own that lives as long as the document.
@@ -14,7 +14,7 @@ const COPIED: usize = 4096;
 /// Upstream's bytes, as a slice.
 #[derive(Clone)]
 pub struct Document {
-    /// The body, then the id.
+    /// The body, then the label.
     bytes: Bytes,
     /// Of the body alone.
     len: usize,
@@ -31,22 +31,28 @@ impl Document {
         }
     }
 
-    /// The raw id that it was [`labelled`](Self::labelled) with; empty if it was not.
+    /// The task that it was [`labelled`](Self::labelled) with, [whole](TaskId::whole); empty if it was not.
     #[must_use]
-    pub fn task(&self) -> &str {
+    pub fn label(&self) -> &str {
         std::str::from_utf8(&self.bytes[self.len..]).unwrap_or_default()
     }
 
-    /// Whether it is labelled with this id.
-    pub(crate) fn is_of(&self, task: &TaskId) -> bool {
-        self.bytes[self.len..] == *task.as_str().as_bytes()
+    /// The raw id of that task.
+    #[must_use]
+    pub fn task(&self) -> &str {
+        id_of(self.label())
     }
 
-    /// A copy in an allocation of just its size, labelled with the id of the task.
+    /// Whether it is labelled with this task.
+    pub(crate) fn is_of(&self, task: &TaskId) -> bool {
+        self.bytes[self.len..] == *task.whole().as_bytes()
+    }
+
+    /// A copy in an allocation of just its size, labelled with the task.
     #[must_use]
     pub(super) fn labelled(&self, task: &TaskId) -> Self {
         Self {
-            bytes: [&**self, task.as_str().as_bytes()].concat().into(),
+            bytes: [&**self, task.whole().as_bytes()].concat().into(),
             len: self.len,
         }
     }

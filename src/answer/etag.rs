@@ -1,8 +1,10 @@
 //! Validators of documents.
 
+use std::ops::Range;
+
 use http::HeaderValue;
 
-/// A strong validator (RFC 9110 §8.8.3): the same for the same bytes, whichever reply they came from.
+/// A validator (RFC 9110 §8.8.3): the same for the same bytes, whichever reply they came from.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Tag([u8; 16]);
 
@@ -13,6 +15,28 @@ impl Tag {
         Self(halves[0])
     }
 
+    /// Of a body of which some parts do not count.
+    pub(super) fn without(body: &[u8], parts: &[Range<usize>]) -> Self {
+        let mut counted = blake3::Hasher::new();
+        let mut from = 0;
+        for part in parts {
+            counted.update(&body[from..part.start]);
+            from = part.end;
+        }
+        counted.update(&body[from..]);
+        let digest = counted.finalize();
+        let (halves, _) = digest.as_bytes().as_chunks();
+        Self(halves[0])
+    }
+
+    /// As a weak validator: bytes that differ may have it.
+    pub(super) fn written_weak(self) -> HeaderValue {
+        let strong = self.written();
+        let weak = [b"W/", strong.as_bytes()].concat();
+        HeaderValue::from_maybe_shared(bytes::Bytes::from(weak)).unwrap_or(strong)
+    }
+
+    /// As a strong validator.
     pub(super) fn written(self) -> HeaderValue {
         let mut written = [b'"'; 34];
         let _ = const_hex::encode_to_slice(self.0, &mut written[1..33]);
@@ -24,9 +48,11 @@ impl Tag {
 #[must_use]
 pub fn names(known: &HeaderValue, etag: &HeaderValue) -> bool {
     let known = known.as_bytes();
+    let etag = etag.as_bytes();
+    let etag = etag.strip_prefix(b"W/").unwrap_or(etag);
     known == b"*"
         || known
             .split(|byte| *byte == b',')
             .map(<[u8]>::trim_ascii)
-            .any(|tag| tag.strip_prefix(b"W/").unwrap_or(tag) == etag.as_bytes())
+            .any(|tag| tag.strip_prefix(b"W/").unwrap_or(tag) == etag)
 }

@@ -47,7 +47,11 @@ where
         *response.status_mut() = StatusCode::NO_CONTENT;
         let status = respond::cache_status(answer, Instant::now());
         respond::insert(response.headers_mut(), CACHE_STATUS, &status);
-        return Handled { response, facts };
+        return Handled {
+            response,
+            facts,
+            named: None,
+        };
     }
     let frames = frames(service, query, responder, answer, known);
     let mut response = Response::new(Body::boxed(StreamBody::new(
@@ -75,7 +79,11 @@ where
         HeaderName::from_static("x-accel-buffering"),
         HeaderValue::from_static("no"),
     );
-    Handled { response, facts }
+    Handled {
+        response,
+        facts,
+        named: None,
+    }
 }
 
 fn frames<S>(
@@ -107,8 +115,7 @@ where
             let wait = Wait {
                 known: Some(told.clone()),
                 until,
-                dialect: responder.dialect,
-                rendering: responder.rendering,
+                form: responder.form,
             };
             let query = TaskQuery {
                 wait: Some(wait),
@@ -138,7 +145,7 @@ where
                 }
                 Err(error) => {
                     let fault = ErrorDocument::new(error.code(), error.message(), error.kind());
-                    (frame(failure(&fault.write(responder.dialect))), None)
+                    (frame(failure(&fault.write(responder.errors))), None)
                 }
             })
         }

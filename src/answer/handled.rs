@@ -4,6 +4,8 @@ use http::Response;
 
 use super::outcome::Outcome;
 use crate::message::body::Body;
+use crate::request::routed::Subject;
+use crate::route::{RouteLabel, TaskId};
 use crate::task::State;
 
 /// A response, and what metrics and logs record about it.
@@ -13,6 +15,30 @@ pub struct Handled {
     pub response: Response<Body>,
     /// What metrics and logs record about it.
     pub facts: Facts,
+    /// The tasks that the request's body named, or that it named none.
+    pub named: Option<Box<Named>>,
+}
+
+/// What a request turned out to be once its body was read.
+#[derive(Debug)]
+pub enum Named {
+    /// A status poll of these tasks.
+    Tasks(TaskId),
+    /// Not a status poll.
+    Nothing,
+}
+
+impl Named {
+    /// Completes how metrics and logs refer to the request.
+    pub fn tell(self, subject: &mut Subject) {
+        match self {
+            Self::Tasks(task) => subject.task = Some(task),
+            Self::Nothing => {
+                subject.route = RouteLabel::FORWARD;
+                subject.caller = None;
+            }
+        }
+    }
 }
 
 /// What the inner layers report about a request.

@@ -6,15 +6,18 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HeaderName, RETRY_AFTER, SERVER};
+use http::header::{CONTENT_TYPE, HeaderName, LOCATION, RETRY_AFTER, SERVER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio::time::Instant;
 
 use super::document::Document;
 use super::etag::Tag;
-use crate::message::fields::{RETRY_AFTER_MS, retry_after};
-use crate::request::route::{self, TaskId};
-use crate::task::{self, Dialect, ErrorDocument, Rendering, Source, State, TaskSnapshot};
+use crate::message::fields::{JSON, RETRY_AFTER_MS, retry_after};
+use crate::request::key::detached;
+use crate::route::{self, AsIsRoute, TaskId};
+use crate::task::{
+    self, Dialect, ErrorDocument, ErrorForm, Form, Rendering, Source, State, TaskSnapshot,
+};
 
 /// One buffered answer of upstream, and what was read from it.
 #[derive(Debug)]
@@ -29,6 +32,8 @@ pub struct Reply {
     /// When the body was complete.
     pub received: Instant,
     task: Option<Task>,
+    /// Where it is passed on as it came, on what route, and what is passed on with it.
+    as_is: Option<Box<AsIs>>,
     /// The validator of the body as it is.
     tag: OnceLock<Tag>,
     /// What was written for clients that get anything else, by [`slot`].
@@ -73,6 +78,14 @@ struct Written {
     status: StatusCode,
     body: Bytes,
     tag: Tag,
+}
+
+/// A reply of a route whose answers are passed on as they come.
+#[derive(Debug)]
+struct AsIs {
+    route: Arc<AsIsRoute>,
+    /// `None` for JSON.
+    content_type: Option<HeaderValue>,
 }
 
 /// Upstream's headers, shared by the clients that waited for them; `None` once the reply is stored.
@@ -187,15 +200,57 @@ impl Reply {
             headers: Some(Arc::new(allowed)),
             body: body.into(),
             task,
+            as_is: None,
             received: Instant::now(),
             tag: OnceLock::new(),
             written: OnceLock::new(),
         }
     }
 
-    /// The rendition for a client of this path. Each rendition is written at most once.
+    /// Creates a reply of a route whose answers are passed on as they come: what is no task stays what it is.
     #[must_use]
-    pub fn rendition(&self, dialect: Dialect, rendering: Rendering) -> Rendition {
+    pub fn as_is(
+        route: &Arc<AsIsRoute>,
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: Bytes,
+        snapshot: Option<TaskSnapshot>,
+    ) -> Self {
+        let content_type = headers.get(CONTENT_TYPE).filter(|value| *value != JSON.1);
+        let as_is = AsIs {
+            route: Arc::clone(route),
+            content_type: content_type.map(detached),
+        };
+        let mut reply = Self::new(status, headers, body, snapshot);
+        reply.as_is = Some(Box::new(as_is));
+        let passed = reply.headers.as_mut().and_then(Arc::get_mut);
+        if let (true, Some(location), Some(passed)) =
+            (status.is_redirection(), headers.get(LOCATION), passed)
+        {
+            passed.insert(LOCATION, location.clone());
+        }
+        reply
+    }
+
+    /// The route on which it is passed on as it came.
+    #[must_use]
+    pub fn as_is_route(&self) -> Option<&AsIsRoute> {
+        Some(&self.as_is.as_ref()?.route)
+    }
+
+    /// The type of its body.
+    #[must_use]
+    pub fn content_type(&self) -> HeaderValue {
+        let own = self.as_is.as_ref().and_then(|own| own.content_type.clone());
+        own.unwrap_or(JSON.1)
+    }
+
+    /// The rendition for a client that gets documents in this form. Each rendition is written at most once.
+    #[must_use]
+    pub fn rendition(&self, form: Form) -> Rendition {
+        let Form::Written(dialect, rendering) = form else {
+            return self.passed_on();
+        };
         if let Some(status) = self.untouched(dialect, rendering) {
             return Rendition {
                 status,
@@ -214,6 +269,24 @@ impl Reply {
             status: *status,
             body: body.clone(),
             etag: tag.written(),
+        }
+    }
+
+    /// Upstream's own bytes and status.
+    fn passed_on(&self) -> Rendition {
+        let volatile = self.as_is.as_ref().map(|own| &own.route.reader);
+        let volatile = volatile.filter(|reader| !reader.volatile.is_empty());
+        let tag = self.tag.get_or_init(|| match volatile {
+            Some(reader) => Tag::without(&self.body, &reader.volatile_in(&self.body)),
+            None => Tag::of(&self.body),
+        });
+        Rendition {
+            status: self.status,
+            body: self.body.bytes(),
+            etag: match volatile {
+                Some(_) => tag.written_weak(),
+                None => tag.written(),
+            },
         }
     }
 
@@ -243,7 +316,7 @@ impl Reply {
                 self.reason()
             );
             let error = ErrorDocument::new("upstream_error", message, "api_error");
-            return (self.status, error.write(dialect));
+            return (self.status, error.write(ErrorForm::of(dialect)));
         }
         let body = self.body.bytes();
         let (status, body) = task::render_error(self.status.as_u16(), &body, dialect, rendering);
@@ -292,7 +365,10 @@ impl Reply {
             Task::Page(_) => None,
             Task::Read(snapshot) => Some(Cow::Borrowed(snapshot)),
             Task::Compact { .. } => {
-                let snapshot = self.with_source(TaskSnapshot::read)?;
+                let snapshot = self.with_source(|source| match self.as_is_route() {
+                    Some(route) => TaskSnapshot::read_by(&route.reader, source),
+                    None => TaskSnapshot::read(source),
+                })?;
                 snapshot.ok().map(Cow::Owned)
             }
         }
@@ -345,7 +421,11 @@ impl Reply {
     /// Whether upstream says that there is no such task.
     #[must_use]
     pub fn is_task_not_exist(&self) -> bool {
-        !self.is_task() && task::is_task_not_exist(self.status.as_u16(), &self.body)
+        let says_so = match self.as_is {
+            Some(_) => task::is_missing_as_is,
+            None => task::is_task_not_exist,
+        };
+        !self.is_task() && says_so(self.status.as_u16(), &self.body)
     }
 
     /// Whether upstream says, in any of its wordings, that there is no such task.

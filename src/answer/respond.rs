@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use arrayvec::ArrayString;
-use http::header::{AGE, CACHE_CONTROL, CONTENT_LENGTH, ETAG, RETRY_AFTER, VARY};
+use http::header::{AGE, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, RETRY_AFTER, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use tokio::time::Instant;
 
@@ -15,8 +15,8 @@ use crate::answer::outcome::Outcome;
 use crate::answer::reply::Rendition;
 use crate::error::{UPSTREAM_RECOVERY, retry_after_seconds};
 use crate::message::body::Body;
-use crate::message::fields::{JSON, RETRY_AFTER_MS, retry_after};
-use crate::task::{Dialect, Rendering};
+use crate::message::fields::{RETRY_AFTER_MS, retry_after};
+use crate::task::{ErrorForm, Form};
 
 /// How a status answer was produced (RFC 9211).
 pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -28,10 +28,10 @@ const POLL_AFTER: HeaderName = HeaderName::from_static("openai-poll-after-ms");
 /// The client that an answer is for.
 #[derive(Debug, Clone)]
 pub struct Responder {
-    /// The path it requested.
-    pub dialect: Dialect,
-    /// How documents are written for it.
-    pub rendering: Rendering,
+    /// The form in which it gets documents.
+    pub form: Form,
+    /// The form in which it reads errors.
+    pub errors: ErrorForm,
     /// The validators in its `If-None-Match`.
     pub known: Option<HeaderValue>,
     /// The names of the headers that identify the caller, for `vary`.
@@ -46,7 +46,7 @@ impl Responder {
     /// The answer's document for this client.
     #[must_use]
     pub fn rendition(&self, answer: &Answer) -> Rendition {
-        answer.reply.rendition(self.dialect, self.rendering)
+        answer.reply.rendition(self.form)
     }
 
     /// What metrics and logs record about the answer.
@@ -103,8 +103,7 @@ impl Responder {
             headers.insert(RETRY_AFTER, HeaderValue::from(retry_after_seconds(pause)));
         }
         if !matches {
-            let (name, value) = JSON;
-            headers.insert(name, value);
+            headers.insert(CONTENT_TYPE, reply.content_type());
         }
         if self.head {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
@@ -120,7 +119,11 @@ impl Responder {
         if ok && facts.state.is_some_and(|state| !state.is_terminal()) {
             headers.insert(POLL_AFTER, self.poll_after_ms);
         }
-        Handled { response, facts }
+        Handled {
+            response,
+            facts,
+            named: None,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The state of a caller's credential: unknown, accepted or revoked.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -9,13 +9,22 @@ use http::HeaderMap;
 
 use crate::answer::reply::{CORS, Headers};
 
+/// How many slots of tasks have a count of a caller's writes. Tasks that share one can only cost each other a cached answer.
+const WRITE_SLOTS: usize = 64;
+
+/// Where the writes to a slot of tasks are counted.
+fn write_slot(slot: u16) -> usize {
+    usize::from(slot) % WRITE_SLOTS
+}
+
 /// What is known of one caller's credential.
 #[derive(Debug)]
 pub(super) struct CredentialState {
     /// When upstream last accepted the credential, in milliseconds since the store's start; or one of the constants below.
     pub(super) accepted: AtomicU64,
-    /// Counts the caller's own writes: polls that were in progress meanwhile are not remembered.
-    pub(super) writes: AtomicU32,
+    /// Counts the caller's own writes, by the slot of the task: polls that were in progress meanwhile are not remembered.
+    /// Few callers write.
+    writes: OnceLock<Box<[AtomicU32; WRITE_SLOTS]>>,
     /// The headers by which upstream last let pages of other origins read the caller's answers.
     cors: ArcSwapOption<HeaderMap>,
     /// Whether there are any: hits of other callers do not touch `cors`.
@@ -32,10 +41,24 @@ impl CredentialState {
         let accepted = AtomicU64::new(Self::UNKNOWN);
         Arc::new(Self {
             accepted,
-            writes: AtomicU32::new(0),
+            writes: OnceLock::new(),
             cors: ArcSwapOption::empty(),
             has_cors: AtomicBool::new(false),
         })
+    }
+
+    /// How many writes of the caller there were to the tasks of a slot.
+    pub(super) fn writes(&self, slot: u16) -> u32 {
+        let counts = self.writes.get();
+        counts.map_or(0, |counts| counts[write_slot(slot)].load(Ordering::Acquire))
+    }
+
+    /// Counts a write of the caller.
+    pub(super) fn count_write(&self, slot: u16) {
+        let counts = self
+            .writes
+            .get_or_init(|| Box::new([const { AtomicU32::new(0) }; WRITE_SLOTS]));
+        counts[write_slot(slot)].fetch_add(1, Ordering::AcqRel);
     }
 
     pub(super) fn revoke(&self) {

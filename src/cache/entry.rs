@@ -14,8 +14,7 @@ use crate::answer::reply::{Reply, SharedReply};
 use crate::answer::{Answer, FwdReason, Landed, Origin};
 use crate::message::fields::unix_now;
 use crate::request::key::{Caller, TaskKey};
-use crate::request::route::TaskId;
-use crate::task::Dialect;
+use crate::route::{RouteId, TaskId};
 
 /// A cached answer. It is one piece of memory, apart from the documents: a hit on an entry that has not been used for a
 /// while spends most of its time waiting for memory.
@@ -23,10 +22,10 @@ use crate::task::Dialect;
 pub struct Entry {
     /// What upstream said.
     pub reply: Reply,
-    /// How long it is fresh, in milliseconds since it was received.
-    pub(super) fresh: u64,
-    /// How long it is usable while upstream is failing, in milliseconds since it was received.
-    pub(super) usable: u64,
+    /// How long it is fresh since it was received.
+    pub(super) fresh: Span,
+    /// How long after that it is usable while upstream is failing.
+    pub(super) stale: Span,
     /// When the task was first seen, in Unix seconds.
     pub(super) first_seen: u32,
     /// When the URL's signature ends, less the margin, in Unix seconds; 0 for never. Looked at on the wall clock, which
@@ -36,11 +35,11 @@ pub struct Entry {
     pub rule: Rule,
     /// The caller. The task's id is part of the reply's document.
     pub(super) caller: Caller,
-    /// The dialect that upstream was asked in.
-    pub(super) dialect: Dialect,
+    /// The route that upstream was asked on.
+    pub(super) route: RouteId,
     /// The slot of its task's epoch.
     pub(super) slot: u16,
-    /// The task's epoch when upstream was asked.
+    /// The task's epoch when upstream was asked, and the caller's own writes on top.
     pub(super) epoch: u32,
     /// How old its task was when this was received, or how long a success had been without its URL, in milliseconds; or [`AGELESS`](Self::AGELESS).
     pub(super) age: u32,
@@ -48,6 +47,31 @@ pub struct Entry {
     pub(super) credential: Arc<CredentialState>,
     /// How long upstream is not asked again after it failed on this task, in milliseconds since `received`.
     pub(super) cooldown: AtomicU32,
+}
+
+/// A duration in four bytes: in milliseconds up to 24 days, beyond that in seconds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Span(u32);
+
+impl Span {
+    const IN_SECONDS: u32 = 1 << 31;
+
+    pub(super) fn new(duration: Duration) -> Self {
+        let fits = |number: &u32| *number < Self::IN_SECONDS;
+        let millis = u32::try_from(duration.as_millis()).ok().filter(fits);
+        let seconds = || u32::try_from(duration.as_secs()).ok().filter(fits);
+        let seconds = || seconds().unwrap_or(Self::IN_SECONDS - 1) | Self::IN_SECONDS;
+        Self(millis.unwrap_or_else(seconds))
+    }
+
+    fn get(self) -> Duration {
+        let number = self.0 & !Self::IN_SECONDS;
+        if self.0 == number {
+            Duration::from_millis(number.into())
+        } else {
+            Duration::from_secs(number.into())
+        }
+    }
 }
 
 /// Another field would cost 16 bytes for each entry: allocators work in such steps.
@@ -94,26 +118,26 @@ impl Entry {
     pub fn key(&self) -> TaskKey {
         TaskKey {
             caller: self.caller,
-            dialect: self.dialect,
-            task: TaskId::new(self.task()),
+            route: self.route,
+            task: TaskId::from_whole(self.reply.body.label()),
         }
     }
 
-    /// The task's id, as in the path.
+    /// The task's raw id; of several tasks all, one a line.
     #[must_use]
     pub fn task(&self) -> &str {
         self.reply.body.task()
     }
 
     /// The parts of the key, from which its digest is computed.
-    pub(super) fn parts(&self) -> (Caller, Dialect, &str) {
-        (self.caller, self.dialect, self.task())
+    pub(super) fn parts(&self) -> (Caller, RouteId, &str) {
+        (self.caller, self.route, self.reply.body.label())
     }
 
     /// Whether this is the entry of `key`.
     #[must_use]
     pub fn is_of(&self, key: &TaskKey) -> bool {
-        self.caller == key.caller && self.dialect == key.dialect && self.reply.body.is_of(&key.task)
+        self.caller == key.caller && self.route == key.route && self.reply.body.is_of(&key.task)
     }
 
     /// The age of its task while it runs, or how long a success has been without its URL.
@@ -137,13 +161,13 @@ impl Entry {
     /// When it stops being fresh.
     #[must_use]
     pub fn fresh_until(&self) -> Instant {
-        self.reply.received + Duration::from_millis(self.fresh)
+        self.reply.received + self.fresh.get()
     }
 
     /// When it stops being usable while upstream is failing.
     #[must_use]
     pub fn usable_until(&self) -> Instant {
-        self.reply.received + Duration::from_millis(self.usable)
+        self.fresh_until() + self.stale.get()
     }
 
     /// The entry as an answer.
@@ -192,7 +216,7 @@ impl Entry {
         now: Instant,
         credential_ttl: Duration,
     ) -> Use {
-        let stale_if_error = Duration::from_millis(self.usable - self.fresh);
+        let stale_if_error = self.stale.get();
         if self.is_expired(now)
             || self.has_ended()
             || unchecked > credential_ttl.saturating_add(stale_if_error)

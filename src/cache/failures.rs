@@ -122,7 +122,7 @@ impl Failures {
     pub(super) fn clear_task(&self, task: &str) {
         if self.any.load(Ordering::Relaxed) {
             for (digest, record) in &self.tasks {
-                if record.key.task.as_str() == task {
+                if record.key.task.names(task) {
                     self.tasks.invalidate(&*digest);
                 }
             }
@@ -150,7 +150,7 @@ mod tests {
     use super::super::credential::CredentialState;
     use super::*;
     use crate::request::key::{CallerKey, Credentials};
-    use crate::request::route::TaskId;
+    use crate::route::{RouteId, TaskId};
     use crate::task::Dialect;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -160,7 +160,7 @@ mod tests {
         let callers = CallerKey::random().expect("random bytes");
         TaskKey {
             caller: callers.caller(&credentials),
-            dialect: Dialect::Unified,
+            route: RouteId::of(Dialect::Unified),
             task: TaskId::new(task),
         }
     }

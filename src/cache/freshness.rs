@@ -1,6 +1,7 @@
 //! What becomes of a reply: how long it is kept, what it says of the caller's credential, and what is learnt from it. One
 //! pure function of the reply, what was known before, the time and the settings.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use super::cadence::{Bounds, Cadence, TaskAge};
@@ -104,6 +105,7 @@ pub fn decide(
     let awaits_url =
         awaited_url(reply, known).is_some_and(|since| since.at(reply.received) < URL_FOLLOWS);
     let kept = lifetime(reply, unix_now, cache, in_flight, awaits_url);
+    let kept = kept.and_then(|kept| kept.by_route(reply));
     Decision {
         lifetime: kept.filter(|_| fault.is_none()),
         age,
@@ -155,9 +157,18 @@ fn in_flight_ttl(
                 most: cache.in_flight_max,
             };
             let age = age.at(reply.received);
-            cadence.interval(snapshot.model(), age, snapshot.progress(), bounds)
+            let class = class(reply, snapshot.model());
+            cadence.interval(&class, age, snapshot.progress(), bounds)
         }
         _ => cache.in_flight_ttl,
+    }
+}
+
+/// The tasks that a task ends like: those of its model, on routes of other tasks apart from each other.
+fn class<'m>(reply: &Reply, model: &'m str) -> Cow<'m, str> {
+    match reply.as_is_route() {
+        None => Cow::Borrowed(model),
+        Some(route) => format!("{} {model}", route.label.as_str()).into(),
     }
 }
 
@@ -192,7 +203,7 @@ fn ended(reply: &Reply, known: Known<'_>, age: TaskAge) -> Option<End> {
         return None;
     }
     Some(End {
-        model: known.reply.snapshot()?.model().into(),
+        model: class(known.reply, known.reply.snapshot()?.model()).into(),
         seen_running_at: age.at(known.reply.received),
         seen_ended_at: age.at(reply.received),
     })
@@ -230,6 +241,8 @@ pub enum Rule {
     Succeeded,
     /// The task succeeded, and the signature of its URL expires earlier: that, less `cache.url_margin`.
     UrlExpiry,
+    /// The task succeeded, and its route's `max_ttl` is shorter than `cache.succeeded_ttl`.
+    RouteLimit,
     /// The task succeeded, and its URL may follow: `cache.in_flight_ttl`.
     UrlAwaited,
     /// The task is running: `cache.in_flight_ttl`.
@@ -269,6 +282,9 @@ pub fn lifetime(
     };
     Some(match snapshot.state() {
         State::Failed => kept(cache.failed_ttl, Rule::Failed),
+        State::Succeeded if snapshot.is_mixed() => {
+            kept(cache.failed_ttl.min(cache.succeeded_ttl), Rule::Failed)
+        }
         State::Succeeded if !awaits_url => {
             let kept = kept(cache.succeeded_ttl, Rule::Succeeded);
             match snapshot.url_expires_at() {
@@ -289,6 +305,29 @@ pub fn lifetime(
 }
 
 impl Lifetime {
+    /// What the route of a reply that is passed on as it comes leaves of it.
+    fn by_route(self, reply: &Reply) -> Option<Self> {
+        let Some(route) = reply.as_is_route() else {
+            return Some(self);
+        };
+        // Of several tasks, nothing is kept before all that were asked for have ended.
+        let is_partial = route.reader.each.is_some() && !reply.is_terminal();
+        if route.shares_only || is_partial {
+            return None;
+        }
+        let limit = route
+            .max_ttl
+            .filter(|_| reply.state() == Some(State::Succeeded));
+        Some(match limit {
+            Some(limit) if limit < self.fresh => Self {
+                fresh: limit,
+                rule: Rule::RouteLimit,
+                ..self
+            },
+            _ => self,
+        })
+    }
+
     /// Ends with the URL's signature.
     fn within(self, limit: Duration, ends_at: i64) -> Self {
         let fresh = self.fresh.min(limit);

@@ -15,18 +15,21 @@ use moka::sync::Cache;
 use tokio::time::Instant;
 
 use super::credential::{Acceptance, CredentialState};
-use super::entry::{Entry, Looked, Use};
+use super::entry::{Entry, Looked, Span, Use};
 use super::failures::{Failure, Failures};
 use super::freshness::{CredentialVerdict, Decision, Fault, Rule};
 use super::index::Index;
 use super::lease::Lease;
 use crate::answer::reply::{Headers, Reply, SharedReply};
 use crate::request::key::{Caller, TaskKey};
-use crate::request::route::TaskId;
+use crate::route::{self, RouteId, TaskId};
 use crate::task::Dialect;
 
 /// The number of epochs. Tasks that share a slot can only cost each other a cached answer.
 const SLOTS: u16 = 4096;
+
+/// The slot of all answers that tell of several tasks, behind the others: a write to any task counts here too.
+const MANY: u16 = SLOTS;
 
 /// The number of accepted callers that are kept; the least recently used beyond it have to be checked again.
 const CALLERS: u64 = 65_536;
@@ -113,7 +116,7 @@ impl Store {
                 .max_capacity(STRANGERS)
                 .eviction_policy(EvictionPolicy::lru())
                 .build_with_hasher(RandomState::new()),
-            epochs: (0..SLOTS).map(|_| AtomicU32::new(0)).collect(),
+            epochs: (0..=MANY).map(|_| AtomicU32::new(0)).collect(),
             failures: Failures::new(),
             digests: RandomState::new(),
             capacity,
@@ -142,7 +145,7 @@ impl Store {
         let credential = self.credential(key.caller);
         Lease {
             epoch: self.epoch(&key.task),
-            writes: credential.writes.load(Ordering::Acquire),
+            writes: credential.writes(self.slot(&key.task)),
             credential,
         }
     }
@@ -157,7 +160,7 @@ impl Store {
     #[must_use]
     pub fn is_overwritten(&self, key: &TaskKey, lease: &Lease) -> bool {
         lease.epoch != self.epoch(&key.task)
-            || lease.writes != lease.credential.writes.load(Ordering::Acquire)
+            || lease.writes != lease.credential.writes(self.slot(&key.task))
     }
 
     /// The state of a caller's credential. Only those that upstream accepted take the place of others: keys that anybody
@@ -239,8 +242,8 @@ impl Store {
         let counts = !reply.is_terminal() || lifetime.rule == Rule::UrlAwaited;
         let age = decision.age.filter(|_| counts);
         let entry = Arc::new(Entry {
-            fresh: millis(lifetime.fresh),
-            usable: millis(lifetime.fresh + lifetime.stale_if_error),
+            fresh: Span::new(lifetime.fresh),
+            stale: Span::new(lifetime.stale_if_error),
             first_seen: u32::try_from(first_seen).unwrap_or(0),
             ends_at: lifetime
                 .ends_at
@@ -250,9 +253,9 @@ impl Store {
             }),
             rule: lifetime.rule,
             caller: key.caller,
-            dialect: key.dialect,
+            route: key.route,
             slot: self.slot(&key.task),
-            epoch: lease.epoch,
+            epoch: lease.epoch.wrapping_add(lease.writes),
             credential: Arc::clone(&lease.credential),
             cooldown: AtomicU32::new(0),
             reply: reply.for_storage(&key.task),
@@ -271,18 +274,20 @@ impl Store {
         }
     }
 
-    /// Invalidates a task for one caller: polls in progress of this caller are not remembered.
+    /// Invalidates a task for one caller, on whatever route: polls in progress of this caller are not remembered.
     pub fn invalidate_for(&self, task: &TaskId, caller: Caller) {
-        self.credential(caller)
-            .writes
-            .fetch_add(1, Ordering::AcqRel);
-        let dialect = Dialect::Unified;
-        let key = TaskKey {
+        let credential = self.credential(caller);
+        for slot in [self.slot(task), MANY] {
+            credential.count_write(slot);
+        }
+        // Those that are found without a search leave at once.
+        let route = RouteId::of(Dialect::Unified);
+        let task = task.clone();
+        self.purge_for(&TaskKey {
             caller,
-            dialect,
-            task: task.clone(),
-        };
-        self.purge_for(&key);
+            route,
+            task,
+        });
     }
 
     /// What upstream said of a task that is left alone at `now`, since upstream failed on it.
@@ -314,9 +319,9 @@ impl Store {
 
     /// Drops what is remembered of a task for one caller, whichever path it came on.
     pub fn purge_for(&self, key: &TaskKey) {
-        for dialect in [key.dialect, key.dialect.other()] {
+        for route in std::iter::once(key.route).chain(key.route.others()) {
             let key = TaskKey {
-                dialect,
+                route,
                 ..key.clone()
             };
             if self.peek(&key).is_some() {
@@ -346,17 +351,19 @@ impl Store {
         self.index.get(self.digest(key), key)
     }
 
-    /// Purges a task for every caller and both dialects; polls in progress do not bring it back. Returns the number of
+    /// Purges a task for every caller and on every route; polls in progress do not bring it back. Returns the number of
     /// answers purged.
     pub fn purge_task(&self, task: &TaskId) -> usize {
         self.invalidate(task);
         self.failures.clear_task(task.as_str());
-        self.purge_where(|entry| entry.task() == task.as_str())
+        self.purge_where(|entry| route::names(entry.task(), task.as_str()))
     }
 
     /// Like [`Store::purge_task`], without searching for the entries: they are never shown again, and expire.
     pub fn invalidate(&self, task: &TaskId) {
-        self.epochs[usize::from(self.slot(task))].fetch_add(1, Ordering::AcqRel);
+        for slot in [self.slot(task), MANY] {
+            self.epochs[usize::from(slot)].fetch_add(1, Ordering::AcqRel);
+        }
     }
 
     /// Purges everything; polls in progress do not bring it back. Returns the number of answers purged.
@@ -394,7 +401,7 @@ impl Store {
 
     fn digest(&self, key: &TaskKey) -> u64 {
         self.digests
-            .hash_one((key.caller, key.dialect, key.task.as_str()))
+            .hash_one((key.caller, key.route, key.task.whole()))
     }
 
     /// Records a use with moka, which evicts the least recently used. Skipped while there is plenty of room: the order of
@@ -420,13 +427,18 @@ impl Store {
     }
 
     fn slot(&self, task: &TaskId) -> u16 {
-        u16::try_from(self.digests.hash_one(task) % u64::from(SLOTS)).unwrap_or(0)
+        if task.is_many() {
+            return MANY;
+        }
+        let digest = self.digests.hash_one(task.as_str());
+        u16::try_from(digest % u64::from(SLOTS)).unwrap_or(0)
     }
 
     /// Whether the task has not changed, and upstream has not refused the caller, since the answer was asked for.
     pub(super) fn is_current(&self, entry: &Entry) -> bool {
         let epoch = self.epochs[usize::from(entry.slot)].load(Ordering::Acquire);
-        entry.epoch == epoch && !entry.credential.is_revoked()
+        let writes = entry.credential.writes(entry.slot);
+        entry.epoch == epoch.wrapping_add(writes) && !entry.credential.is_revoked()
     }
 
     pub(super) fn acceptance(&self, entry: &Entry, now: Instant) -> Acceptance {
@@ -487,7 +499,7 @@ pub(super) mod tests {
             .caller(&credentials);
         let key = move |task: &str| TaskKey {
             caller,
-            dialect: Dialect::Unified,
+            route: RouteId::of(Dialect::Unified),
             task: TaskId::new(task),
         };
         let decision = Decision {

@@ -3,7 +3,7 @@
 use toml::Table;
 
 use super::Config;
-use super::keys;
+use super::{keys, routes};
 
 /// Keys that are read once, when the process starts. A reload applies all others.
 const FIXED: &[&str] = &[
@@ -51,6 +51,9 @@ impl Config {
             } else if differs(&last, &key) {
                 changes.applied.push(key);
             }
+        }
+        if differs(&last, routes::KEY) {
+            changes.applied.push(routes::KEY.into());
         }
         changes
     }

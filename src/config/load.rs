@@ -11,6 +11,7 @@ use super::explain::{explain, invalid, location};
 use super::keys::{self, get, nearest, put};
 use super::origin::{FILE_NAME, Origin, Origins, SHORT_NAMES, environment_name};
 use super::problem::Problem;
+use super::routes;
 use super::validate;
 use super::{Config, Proxy};
 
@@ -126,6 +127,12 @@ impl Layers {
             };
             let path = error.path().to_string();
             let message = error.inner().message();
+            if let Some(mistake) =
+                routes::refuse(&path, message, &mut table, &self.merged, &self.origins)
+            {
+                self.mistakes.push(mistake);
+                continue;
+            }
             let mistake = explain(&path, message, &self.merged, &self.origins);
             self.mistakes.push(mistake);
             let key = path.split('[').next().unwrap_or_default().to_owned();
@@ -134,6 +141,8 @@ impl Layers {
             }
             refused.push(key);
         };
+        self.mistakes
+            .extend(routes::check(&config, &self.merged, &self.origins));
         for (key, takes) in validate::check(&config, &self.origins) {
             let is_default = refused
                 .iter()
@@ -187,6 +196,14 @@ impl Layers {
             Ok(values) => values,
             Err(error) => return broken(&error),
         };
+        for (index, at) in routes::positions(positions.get_ref())
+            .into_iter()
+            .enumerate()
+        {
+            let (path, line) = (path.to_owned(), line_of(&at));
+            let origin = Origin::File { path, line };
+            self.origins.insert(routes::key(index), origin);
+        }
         let mut lines = Vec::new();
         collect_lines("", positions.get_ref(), &mut |key, at| {
             lines.push((key, line_of(&at)));
@@ -197,7 +214,16 @@ impl Layers {
                 path: path.to_owned(),
                 line,
             };
-            if !self.is_known(&key) {
+            if key == routes::KEY {
+                put(
+                    &mut self.merged,
+                    &key,
+                    values
+                        .get(&key)
+                        .cloned()
+                        .unwrap_or_else(|| Value::Array(Vec::new())),
+                );
+            } else if !self.is_known(&key) {
                 let hint = self.hint(&key, str::to_owned);
                 self.mistakes
                     .push(format!("{origin}: unknown key {key}; {hint}"));

@@ -14,6 +14,7 @@ mod load;
 mod origin;
 mod problem;
 mod proxy;
+mod routes;
 mod schema;
 mod show;
 mod validate;
@@ -34,6 +35,7 @@ pub use problem::Problem;
 pub use proxy::Proxy;
 pub use schema::schema;
 
+use crate::route;
 use crate::task::{Dialect, Rendering};
 
 /// All settings, by section.
@@ -48,6 +50,11 @@ pub struct Config {
     pub callers: Callers,
     /// How answers are written.
     pub answers: Answers,
+    /// Status routes beside the two whose documents convert into one another.
+    pub routes: Presets,
+    /// Status routes of one's own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub route: Vec<route::Definition>,
     /// What is cached, and for how long.
     pub cache: Cache,
     /// Limits on connections, requests and time.
@@ -177,6 +184,22 @@ pub struct Answers {
     /// Whether upstream's bytes pass through, always or where they already have the requested shape.
     #[serde(with = "rendering")]
     pub rendering: Rendering,
+}
+
+/// Which presets of status routes are on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Presets {
+    /// Their names.
+    pub presets: Vec<String>,
+}
+
+impl Default for Presets {
+    fn default() -> Self {
+        Self {
+            presets: route::DEFAULT_PRESETS.map(str::to_owned).into(),
+        }
+    }
 }
 
 /// What is cached, and for how long.

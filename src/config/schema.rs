@@ -7,7 +7,8 @@ use toml::{Table, Value};
 use super::explain::takes;
 use super::keys::{self, get, put};
 use super::problem::Problem;
-use super::{Config, example};
+use super::{Config, example, routes};
+use crate::route::KEYS;
 
 const DURATION: &str = "^([0-9]+ ?[a-zA-Zµ]+ ?)+$";
 const DURATION_OR_OFF: &str = "^(off|([0-9]+ ?[a-zA-Zµ]+ ?)+)$";
@@ -29,6 +30,7 @@ pub fn schema() -> Result<String, Problem> {
             .or_insert_with(|| closed(Map::new()));
         section["properties"][setting.key] = Json::Object(key);
     }
+    sections.insert(routes::KEY.into(), of_routes());
     let mut schema = closed(sections);
     schema["$schema"] = "http://json-schema.org/draft-07/schema#".into();
     schema["title"] = "pollgate.toml".into();
@@ -41,6 +43,30 @@ pub fn schema() -> Result<String, Problem> {
 fn closed(properties: Map<String, Json>) -> Json {
     let properties = Json::Object(properties);
     json!({"type": "object", "additionalProperties": false, "properties": properties})
+}
+
+/// The schema of `[[route]]`.
+fn of_routes() -> Json {
+    let text = json!({"type": "string"});
+    let texts = json!({"type": ["string", "array"], "items": {"type": "string"}});
+    let keys = KEYS.into_iter().map(|(key, description)| {
+        let mut schema = match key {
+            "name" | "id" | "each" | "max_ttl" => text.clone(),
+            "method" => json!({"enum": ["GET", "POST"]}),
+            "keep" => json!({"enum": ["task", "share"]}),
+            "errors" => json!({"enum": ["newapi", "openai", "mj"]}),
+            _ => texts.clone(),
+        };
+        schema["description"] = description.into();
+        (key.to_owned(), schema)
+    });
+    let mut route = closed(keys.collect());
+    route["required"] = json!(["name"]);
+    json!({
+        "type": "array",
+        "description": "status routes of one's own, or changes to a preset",
+        "items": route,
+    })
 }
 
 fn of_key(path: &str, defaults: &Table) -> Map<String, Json> {

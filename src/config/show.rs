@@ -8,6 +8,8 @@ use toml::{Table, Value};
 
 use super::load::Loaded;
 use super::problem::Problem;
+use super::routes;
+use crate::route::{Routes, Row, Template};
 
 impl Loaded {
     /// The effective configuration as TOML, which reads back to the same configuration. It contains no secrets.
@@ -18,6 +20,10 @@ impl Loaded {
         let table = Table::try_from(&self.config).map_err(|error| Problem::unwritable(&error))?;
         let mut text = String::new();
         for (section, values) in &table {
+            if section == routes::KEY {
+                self.write_routes(&mut text, values);
+                continue;
+            }
             let _ = writeln!(
                 text,
                 "{}[{section}]",
@@ -28,7 +34,38 @@ impl Loaded {
                 let _ = writeln!(text, "# through the proxy {proxy}");
             }
         }
+        text.push_str(&self.routes_in_force());
         Ok(text)
+    }
+
+    fn write_routes(&self, text: &mut String, routes: &Value) {
+        for (index, route) in routes.as_array().into_iter().flatten().enumerate() {
+            let _ = match self.origins.get(&routes::key(index)) {
+                Some(origin) => writeln!(text, "\n[[route]] # {origin}"),
+                None => writeln!(text, "\n[[route]]"),
+            };
+            for (key, value) in route.as_table().into_iter().flatten() {
+                let _ = writeln!(text, "{key} = {value}");
+            }
+        }
+    }
+
+    /// The table of routes in force, as comments.
+    fn routes_in_force(&self) -> String {
+        let mut text =
+            String::from("\n# Status routes in force: name, method, where the id is, paths.\n");
+        let routes = Routes::new(&self.config.routes.presets, &self.config.route);
+        for row in routes.iter().flat_map(Routes::rows) {
+            let (method, id) = row.asks();
+            let paths: Vec<_> = row.templates().iter().map(Template::as_str).collect();
+            let name = row.name();
+            let _ = writeln!(
+                text,
+                "# {name:<14} {method:<4} {id:<14} {}",
+                paths.join("  ")
+            );
+        }
+        text
     }
 
     /// The same as JSON, for programs: the settings, the origin of each that is not a default, and the warnings.
@@ -45,7 +82,18 @@ impl Loaded {
             "origins": origins,
             "proxy": self.config.upstream.proxy.as_ref().map(ToString::to_string),
             "warnings": self.warnings(),
+            "routes_in_force": self.routes_as_json(),
         })
+    }
+
+    fn routes_as_json(&self) -> Vec<serde_json::Value> {
+        let routes = Routes::new(&self.config.routes.presets, &self.config.route);
+        let row = |row: &Row| {
+            let (method, id) = row.asks();
+            let paths: Vec<_> = row.templates().iter().map(Template::as_str).collect();
+            json!({"name": row.name(), "method": method, "id": id, "paths": paths})
+        };
+        routes.iter().flat_map(Routes::rows).map(row).collect()
     }
 
     fn write_section(&self, text: &mut String, section: &str, prefix: &str, values: &Value) {

@@ -8,10 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
-use futures_util::stream::once;
+use futures_util::stream::{iter, once};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, Full, StreamBody};
+use http_body_util::{BodyExt as _, BodyStream, Full, StreamBody};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
 use tower::BoxError;
@@ -81,6 +81,20 @@ impl Body {
     pub fn lasting(future: impl Future<Output = ()> + Send + 'static) -> Self {
         let nothing = once(future).filter_map(|()| ready(None::<Result<Frame<Bytes>, BoxError>>));
         Self::boxed(StreamBody::new(nothing))
+    }
+
+    /// The body with a frame before it.
+    #[must_use]
+    pub fn after(self, frame: Frame<Bytes>) -> Self {
+        let first = once(ready(Ok::<_, BoxError>(frame)));
+        Self::boxed(StreamBody::new(first.chain(BodyStream::new(self))))
+    }
+
+    /// A body that breaks off with an error after these bytes.
+    #[must_use]
+    pub fn broken(bytes: Bytes, error: BoxError) -> Self {
+        let frames = [Ok(Frame::data(bytes)), Err(error)];
+        Self::boxed(StreamBody::new(iter(frames)))
     }
 
     /// Drops `guard` when the body has ended, failed or been given up.

@@ -9,8 +9,7 @@ use http::header::{AUTHORIZATION, COOKIE, HeaderName, ORIGIN, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Uri};
 
 use super::preferences::client_timeout;
-use super::route::TaskId;
-use crate::task::Dialect;
+use crate::route::{RouteId, TaskId};
 
 /// Headers that carry a credential or select what a credential may see; then the header that counts only if none of
 /// them is sent; then headers that are part of the caller in addition.
@@ -30,14 +29,14 @@ static NAMES: [HeaderName; 9] = [
 /// How many headers `callers.headers` may name.
 pub const MAX_EXTRAS: usize = 16;
 
-/// The key that an answer is cached and shared under: the caller, the upstream path, and the task.
+/// The key that an answer is cached and shared under: the caller, the route that upstream is asked on, and the task.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TaskKey {
     /// The caller.
     pub caller: Caller,
-    /// The upstream path, which decides the dialect of the answer.
-    pub dialect: Dialect,
-    /// The task.
+    /// The route, which decides how the answer is read.
+    pub route: RouteId,
+    /// The task, with the rest of what is asked for where the id alone does not tell it.
     pub task: TaskId,
 }
 
@@ -172,6 +171,13 @@ impl CallerKey {
         if let Some(query) = query {
             add(u8::MAX, query.as_bytes());
         }
+    }
+
+    /// A keyed digest of the body of a request, which tells it from others.
+    #[must_use]
+    pub fn digest_of(&self, body: &[u8]) -> String {
+        let digest = blake3::keyed_hash(&self.key, body);
+        digest.to_hex()[..32].to_owned()
     }
 
     /// The credentials of a request from `identity`, taken from its headers and target.

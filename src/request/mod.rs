@@ -4,5 +4,4 @@ pub mod inbound;
 pub mod key;
 pub mod preferences;
 pub mod query;
-pub mod route;
 pub mod routed;

@@ -4,18 +4,22 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use http::HeaderValue;
 use tokio::time::Instant;
 
 use super::key::{Credentials, TaskKey};
 use super::preferences::CacheMode;
-use crate::task::{Dialect, Rendering};
+use crate::route::{AsIsRoute, RouteLabel};
+use crate::task::Form;
 
 /// A client's question about a task.
 #[derive(Debug, Clone)]
 pub struct TaskQuery {
-    /// The caller and the task; its dialect is the one upstream is asked in.
+    /// The caller, the route that upstream is asked on, and the task.
     pub key: TaskKey,
+    /// What upstream is asked for, where the key does not tell it.
+    pub resource: Option<Arc<Resource>>,
     /// The parts of the client's request that are sent upstream.
     pub credentials: Credentials,
     /// What the client accepts.
@@ -28,6 +32,16 @@ pub struct TaskQuery {
     pub wait: Option<Wait>,
     /// Learns whether the client's poll made a request to upstream.
     pub asked: AskedUpstream,
+}
+
+impl TaskQuery {
+    /// The label of the route that upstream is asked on.
+    #[must_use]
+    pub fn label(&self) -> RouteLabel {
+        let converted = || self.key.route.dialect().map(RouteLabel::of);
+        let own = self.resource.as_ref().map(|resource| resource.route.label);
+        own.or_else(converted).unwrap_or(RouteLabel::FORWARD)
+    }
 }
 
 /// Whether a client's poll made a request to upstream, or was answered without one. Clones are of one poll: one that waits
@@ -77,10 +91,19 @@ pub struct Wait {
     pub known: Option<HeaderValue>,
     /// When it returns whatever there is.
     pub until: Instant,
-    /// The path it requested.
-    pub dialect: Dialect,
-    /// How documents are written for it.
-    pub rendering: Rendering,
+    /// The form in which it gets documents.
+    pub form: Form,
+}
+
+/// What is asked for on a route whose answers are passed on as they come.
+#[derive(Debug)]
+pub struct Resource {
+    /// The route.
+    pub route: Arc<AsIsRoute>,
+    /// The raw path.
+    pub path: Box<str>,
+    /// The body of a `POST`, and its type.
+    pub body: Option<(Bytes, HeaderValue)>,
 }
 
 /// The question for upstream.

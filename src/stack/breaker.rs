@@ -17,6 +17,7 @@ use crate::answer::reply::Reply;
 use crate::error::Error;
 use crate::request::key::TaskKey;
 use crate::request::query::TaskFetch;
+use crate::route::RouteLabel;
 use crate::telemetry::{ErrorContext, RecentErrors, SeenBy};
 use crate::upstream::breakers::{Admission, CircuitBreakers, Observation, Scope};
 
@@ -74,7 +75,7 @@ where
             recent,
         } = self.clone();
         Box::pin(async move {
-            let key = fetch.query.key.clone();
+            let (key, label) = (fetch.query.key.clone(), fetch.query.label());
             let now = Instant::now();
             let admission = breakers.admit(key.caller, now, fastrand::f64())?;
             let mut silence = Silence {
@@ -99,7 +100,7 @@ where
                 && let Some(observation) = Observation::of(&result)
             {
                 if observation != Observation::Answered || result.is_err() {
-                    record(&recent, &key, &result);
+                    record(&recent, label, &key, &result);
                 }
                 let (now, chance) = (Instant::now(), fastrand::f64());
                 breakers.record(&key, admission, observation, now, chance);
@@ -139,10 +140,10 @@ impl Drop for Silence {
     }
 }
 
-fn record(recent: &RecentErrors, key: &TaskKey, result: &Result<Reply, Error>) {
+fn record(recent: &RecentErrors, label: RouteLabel, key: &TaskKey, result: &Result<Reply, Error>) {
     let context = ErrorContext {
         seen: SeenBy::Upstream,
-        route: key.dialect.as_str(),
+        route: label.as_str(),
         task: Some(key.task.as_str()),
         caller: Some(key.caller),
     };

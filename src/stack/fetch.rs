@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use ahash::HashSet;
 use futures_util::future::BoxFuture;
-use http::StatusCode;
 use http::header::LOCATION;
+use http::{HeaderMap, StatusCode};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tower::Service;
@@ -106,33 +106,45 @@ impl Fetch {
         if head.status.is_informational() || head.status == StatusCode::NOT_MODIFIED {
             return Err(Error::UpstreamInvalid(format!("a {}", head.status).into()));
         }
-        if head.status.is_redirection() {
-            let location = head.headers.get(LOCATION);
-            let location = location.map(|location| String::from_utf8_lossy(location.as_bytes()));
-            let location = location.unwrap_or("a place that it does not name".into());
-            // A page may contain anything.
-            let location: String = location
-                .chars()
-                .filter(|c| !c.is_control())
-                .take(200)
-                .collect();
-            let location = location.split('?').next().unwrap_or_default();
-            self.upstream.log_redirect(location);
-            return Err(Error::Redirected(location.into()));
+        let asked_id = fetch.query.key.task.decoded();
+        let source = Source {
+            asked_id: &asked_id,
+            status: head.status.as_u16(),
+            body: &body,
+            first_seen: fetch.first_seen,
+        };
+        let (status, headers) = (head.status, &head.headers);
+        if let Some(asked) = &fetch.query.resource {
+            // What is no task is passed on as it came.
+            let reader = &asked.route.reader;
+            let snapshot = TaskSnapshot::read_by(reader, &source).ok();
+            let snapshot = snapshot.filter(|_| status.is_success());
+            return Ok(Reply::as_is(&asked.route, status, headers, body, snapshot));
         }
-        let snapshot = if head.status.is_success() {
-            let asked = fetch.query.key.task.decoded();
-            let source = Source {
-                asked_id: &asked,
-                status: head.status.as_u16(),
-                body: &body,
-                first_seen: fetch.first_seen,
-            };
+        if status.is_redirection() {
+            return Err(self.redirected(headers));
+        }
+        let snapshot = if status.is_success() {
             Some(TaskSnapshot::read(&source).map_err(not_a_task)?)
         } else {
             None
         };
-        Ok(Reply::new(head.status, &head.headers, body, snapshot))
+        Ok(Reply::new(status, headers, body, snapshot))
+    }
+
+    fn redirected(&self, headers: &HeaderMap) -> Error {
+        let location = headers.get(LOCATION);
+        let location = location.map(|location| String::from_utf8_lossy(location.as_bytes()));
+        let location = location.unwrap_or("a place that it does not name".into());
+        // A page may contain anything.
+        let location: String = location
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(200)
+            .collect();
+        let location = location.split('?').next().unwrap_or_default();
+        self.upstream.log_redirect(location);
+        Error::Redirected(location.into())
     }
 }
 

@@ -16,8 +16,8 @@ use crate::cache::Store;
 use crate::config::{Config, Forwarded};
 use crate::error::Error;
 use crate::request::key::Caller;
-use crate::request::route::TaskId;
 use crate::request::routed::Forwardable;
+use crate::route::TaskId;
 use crate::upstream::{Upstream, forward_request};
 
 /// See the module.
@@ -66,6 +66,7 @@ impl Forward {
         Ok(Handled {
             response,
             facts: Facts::only(Outcome::Forwarded),
+            named: None,
         })
     }
 }

@@ -129,7 +129,7 @@ fn is_over(wait: &Wait, answer: &Answer) -> bool {
     if !answer.reply.is_task() || answer.reply.is_terminal() {
         return true;
     }
-    let rendition = answer.reply.rendition(wait.dialect, wait.rendering);
+    let rendition = answer.reply.rendition(wait.form);
     wait.known
         .as_ref()
         .is_some_and(|known| !names(known, &rendition.etag))

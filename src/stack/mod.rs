@@ -26,7 +26,8 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::message::body::Body;
 use crate::request::query::TaskFetch;
-use crate::task::Dialect;
+use crate::route::Routes;
+use crate::task::ErrorForm;
 
 use self::breaker::Breaker;
 use self::coalesce::Coalesce;
@@ -53,7 +54,7 @@ pub type TaskPipeline<F> = Hold<Recall<Coalesce<Remember<Retry<Breaker<F>>>>>>;
 
 /// Assembles the stack.
 #[must_use]
-pub fn assemble(resources: &Resources, config: &Config) -> Stack {
+pub fn assemble(resources: &Resources, config: &Config, routes: &Arc<Routes>) -> Stack {
     let fetch = Fetch::new(resources, config);
     let status = Status::new(
         task_pipeline(&resources.polls, config, fetch),
@@ -64,18 +65,18 @@ pub fn assemble(resources: &Resources, config: &Config) -> Stack {
 
     ServiceBuilder::new()
         // Outermost: everything below is counted and logged.
-        .layer_fn(|inner| Observe::new(inner, resources, config))
+        .layer_fn(|inner| Observe::new(inner, resources, config, routes))
         // Errors become responses here, so that nothing above can fail.
         .layer_fn(|inner| Rescue::new(inner, resources))
         // A request beyond the limits is refused at once instead of queued.
         .layer_fn(|inner| Shed::new(inner, resources))
-        .service(Dispatch::new(status, forward))
+        .service(Dispatch::new(status, forward, config))
 }
 
 /// The answer to a client whose request is not read, in the form that the stack would give it.
 #[must_use]
 pub fn refuse(error: &Error) -> Response<Body> {
-    let mut response = rescue::respond(error, Dialect::OpenAi);
+    let mut response = rescue::respond(error, ErrorForm::OpenAi);
     observe::sign(response.headers_mut(), None);
     response
 }

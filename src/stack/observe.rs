@@ -22,8 +22,8 @@ use crate::message::trace::Trace;
 use crate::request::inbound::Inbound;
 use crate::request::key::{CallerKey, detached};
 use crate::request::query::AskedUpstream;
-use crate::request::route::TaskId;
 use crate::request::routed::{Kind, Routed, Subject};
+use crate::route::{Routes, TaskId};
 use crate::task::State;
 use crate::telemetry::{Metrics, RequestLine};
 
@@ -43,6 +43,7 @@ pub struct Observe<S> {
     inner: S,
     metrics: Arc<Metrics>,
     caller_key: CallerKey,
+    routes: Arc<Routes>,
     log: LogRequests,
     spare: Spare,
 }
@@ -59,11 +60,17 @@ impl Clone for Spare {
 }
 
 impl<S> Observe<S> {
-    pub(super) fn new(inner: S, resources: &Resources, config: &Config) -> Self {
+    pub(super) fn new(
+        inner: S,
+        resources: &Resources,
+        config: &Config,
+        routes: &Arc<Routes>,
+    ) -> Self {
         Self {
             inner,
             metrics: Arc::clone(&resources.metrics),
             caller_key: resources.caller_key.with_headers(&config.callers.headers),
+            routes: Arc::clone(routes),
             log: config.log.requests,
             spare: Spare::default(),
         }
@@ -86,16 +93,17 @@ where
         let headers = inbound.request.headers();
         let (trace, request_id) = (Trace::read(headers), headers.get(REQUEST_ID).map(cut));
         let started = inbound.received_at;
-        let mut routed = Routed::read(inbound, &self.caller_key);
+        let mut routed = Routed::read(inbound, &self.routes, &self.caller_key);
         let asked = match &mut routed.kind {
-            Kind::Poll(poll) => {
-                let asked = std::mem::take(&mut self.spare.0).recycled();
-                self.spare.0 = asked.clone();
-                poll.asked = asked.clone();
-                Some(asked)
-            }
-            _ => None,
+            Kind::Poll(poll) => Some(&mut poll.asked),
+            Kind::PollByBody(unread) => Some(&mut unread.asked),
+            Kind::Forward(_) | Kind::Refused(_) => None,
         };
+        let asked = asked.map(|asked| {
+            *asked = std::mem::take(&mut self.spare.0).recycled();
+            self.spare.0 = asked.clone();
+            asked.clone()
+        });
         let watch = Watch {
             metrics: Arc::clone(&self.metrics),
             log: self.log,
@@ -141,10 +149,14 @@ where
         let Handled {
             mut response,
             facts,
+            named,
         } = handled?;
         let mut watch = this.watch.take();
         if let Some(watch) = &mut watch {
             watch.facts = facts;
+            if let Some(named) = named {
+                named.tell(&mut watch.subject);
+            }
             watch.code = response.status().as_u16();
             sign(response.headers_mut(), watch.request_id.take());
             if watch.is_logged() {

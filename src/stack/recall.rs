@@ -181,11 +181,14 @@ impl Config {
         };
         let own = known(key).filter(|entry| entry.reply.is_task());
         own.or_else(|| {
-            let other = TaskKey {
-                dialect: key.dialect.other(),
-                ..key.clone()
+            let final_on = |route| {
+                let other = TaskKey {
+                    route,
+                    ..key.clone()
+                };
+                known(&other).filter(|entry| entry.reply.is_terminal())
             };
-            known(&other).filter(|entry| entry.reply.is_terminal())
+            key.route.others().find_map(final_on)
         })
     }
 }

@@ -20,9 +20,9 @@ use crate::cache::Store;
 use crate::error::{Error, retry_after_seconds};
 use crate::message::body::Body;
 use crate::message::fields::{JSON, RETRY_AFTER_MS};
-use crate::request::route::{RouteLabel, TaskId};
 use crate::request::routed::{Kind, Routed, Subject};
-use crate::task::{Dialect, ErrorDocument};
+use crate::route::{RouteLabel, TaskId};
+use crate::task::{ErrorDocument, ErrorForm};
 use crate::telemetry::{ErrorContext, RecentErrors, SeenBy};
 
 /// See the module.
@@ -118,8 +118,8 @@ fn rescue(error: &Error, subject: &Subject) -> Handled {
         error if error.is_bad_request() => Outcome::Shed,
         _ => Outcome::Failed,
     };
-    let mut response = respond(error, subject.dialect);
-    if subject.route != RouteLabel::Forward {
+    let mut response = respond(error, subject.errors);
+    if subject.route != RouteLabel::FORWARD {
         let detail = format!("pollgate; detail={}", error.code());
         if let Ok(value) = HeaderValue::from_maybe_shared(detail) {
             response.headers_mut().insert(CACHE_STATUS, value);
@@ -131,6 +131,7 @@ fn rescue(error: &Error, subject: &Subject) -> Handled {
             error: Some(error.code()),
             ..Facts::only(outcome)
         },
+        named: None,
     }
 }
 
@@ -166,9 +167,9 @@ fn context(subject: &Subject, seen: SeenBy) -> ErrorContext<'_> {
 
 /// An error as a client of this path reads it.
 #[must_use]
-pub(super) fn respond(error: &Error, dialect: Dialect) -> Response<Body> {
+pub(super) fn respond(error: &Error, form: ErrorForm) -> Response<Body> {
     let document = ErrorDocument::new(error.code(), error.message(), error.kind());
-    let mut response = Response::new(Body::full(document.write(dialect)));
+    let mut response = Response::new(Body::full(document.write(form)));
     *response.status_mut() = error.status();
     let headers = response.headers_mut();
     let (name, value) = JSON;

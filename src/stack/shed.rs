@@ -54,6 +54,9 @@ where
     fn call(&mut self, kind: Kind) -> Self::Future {
         let permission = match &kind {
             Kind::Poll(poll) => Permission::NotYet(Arc::clone(&self.limits), poll.caller),
+            Kind::PollByBody(unread) => {
+                Permission::NotYet(Arc::clone(&self.limits), unread.identity.caller)
+            }
             Kind::Forward(_) | Kind::Refused(_) => {
                 match self.limits.forwards.try_acquire(self.limits.each) {
                     Some(permit) => Permission::Granted(permit, None),

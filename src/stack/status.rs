@@ -29,10 +29,10 @@ use crate::message::body::Body;
 use crate::request::key::{Credentials, TaskKey, detached};
 use crate::request::preferences::{self, CacheMode};
 use crate::request::query::{TaskQuery, Wait};
-use crate::request::route::TaskId;
 use crate::request::routed::StatusPoll;
-use crate::task::{Dialect, Rendering};
-use crate::upstream::{Upstream, document_request};
+use crate::route::{RouteId, StatusRoute};
+use crate::task::{Dialect, Form, Rendering};
+use crate::upstream::{StatusTarget, Upstream, document_request};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
@@ -89,11 +89,22 @@ impl<S> Status<S> {
 }
 
 impl Settings {
-    /// How documents are written for a client of this dialect. Upstream's own bytes are only useful to clients on the
-    /// path that upstream is asked on.
-    fn rendering(&self, client: Dialect) -> Rendering {
+    /// The form in which a client gets documents, and the route that upstream is asked on.
+    fn form(&self, route: &StatusRoute) -> (Form, RouteId) {
+        match route {
+            StatusRoute::AsIs(route) => (Form::AsIs, route.id),
+            StatusRoute::Converted(client) => {
+                let asked = self.dialect.choose(*client);
+                let form = Form::Written(*client, self.rendering(*client, asked));
+                (form, RouteId::of(asked))
+            }
+        }
+    }
+
+    /// Upstream's own bytes are only useful to clients on the path that upstream is asked on.
+    fn rendering(&self, client: Dialect, asked: Dialect) -> Rendering {
         match self.rendering {
-            Rendering::Verbatim if self.dialect.choose(client) != client => Rendering::Faithful,
+            Rendering::Verbatim if asked != client => Rendering::Faithful,
             rendering => rendering,
         }
     }
@@ -101,8 +112,9 @@ impl Settings {
     /// Parses the caller, the question and the form of the answer.
     fn read(&self, poll: StatusPoll) -> Reading {
         let StatusPoll {
-            dialect,
+            route,
             task,
+            resource,
             caller,
             mut credentials,
             is_head: head,
@@ -122,20 +134,26 @@ impl Settings {
             credentials = credentials.detached();
             known = known.as_ref().map(detached);
         }
-        let rendering = self.rendering(dialect);
+        let (form, asked_on) = self.form(&route);
+        let errors = route.errors();
         let wait = wait.map(|wait| Wait {
             known: known.clone(),
             until: now + wait,
-            dialect,
-            rendering,
+            form,
         });
+        let is_post = resource.as_ref().is_some_and(|asked| asked.body.is_some());
+        if is_post && !events {
+            // Only the answer to a `GET` or `HEAD` is 304 (RFC 9110 §13.1.2).
+            known = None;
+        }
         let vary = credentials.vary();
         let query = TaskQuery {
             key: TaskKey {
                 caller,
-                dialect: self.dialect.choose(dialect),
+                route: asked_on,
                 task,
             },
+            resource,
             credentials,
             cache_mode,
             at: now,
@@ -144,8 +162,8 @@ impl Settings {
             asked,
         };
         let responder = Responder {
-            dialect,
-            rendering,
+            form,
+            errors,
             known,
             vary,
             head,
@@ -178,11 +196,14 @@ where
     fn call(&mut self, poll: StatusPoll) -> Self::Future {
         let now = poll.received_at;
         // Passed through only on the path that upstream is asked on.
-        let is_own_path = self.settings.dialect.choose(poll.dialect) == poll.dialect;
-        let large = is_own_path.then(|| Large {
+        let (_, asked_on) = self.settings.form(&poll.route);
+        let large = (asked_on == poll.route.id()).then(|| Large {
             passthrough: self.passthrough.clone(),
-            task: poll.task.clone(),
-            dialect: poll.dialect,
+            target: StatusTarget {
+                route: asked_on,
+                task: poll.task.clone(),
+                resource: poll.resource.clone(),
+            },
             credentials: poll.credentials.clone(),
             is_head: poll.is_head,
         });
@@ -293,8 +314,7 @@ struct Passthrough {
 #[derive(Debug)]
 pub struct Large {
     passthrough: Passthrough,
-    task: TaskId,
-    dialect: Dialect,
+    target: StatusTarget,
     credentials: Credentials,
     is_head: bool,
 }
@@ -306,8 +326,7 @@ impl Large {
             upstream,
             idle_timeout,
         } = self.passthrough;
-        let request =
-            document_request(upstream.url(), self.dialect, &self.task, &self.credentials)?;
+        let request = document_request(upstream.url(), &self.target, &self.credentials)?;
         let response = upstream.document(request).await?;
         let (head, body) = response.into_parts();
         let body = if self.is_head {
@@ -333,6 +352,7 @@ impl Large {
         Ok(Handled {
             response,
             facts: Facts::only(Outcome::Fetched),
+            named: None,
         })
     }
 }

@@ -1,4 +1,4 @@
-//! The two dialects that documents are written in, and how faithfully.
+//! The dialects that documents are converted into, how faithfully, and the forms of errors.
 
 /// The form of the documents on a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -10,14 +10,8 @@ pub enum Dialect {
 }
 
 impl Dialect {
-    /// The dialect of the other path.
-    #[must_use]
-    pub const fn other(self) -> Self {
-        match self {
-            Self::Unified => Self::OpenAi,
-            Self::OpenAi => Self::Unified,
-        }
-    }
+    /// Every dialect.
+    pub const ALL: [Self; 2] = [Self::Unified, Self::OpenAi];
 
     /// The word for it in configuration, metrics and logs.
     #[must_use]
@@ -50,6 +44,37 @@ impl Rendering {
             Self::Faithful => native == Some(asked),
             Self::Documented => false,
             Self::Verbatim => true,
+        }
+    }
+}
+
+/// The form in which a client gets the documents of a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// In a dialect, converted where upstream answered in another.
+    Written(Dialect, Rendering),
+    /// As they come: bytes and status are upstream's.
+    AsIs,
+}
+
+/// The form of an error document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorForm {
+    /// new-api's: `{"code","message","data":null}`.
+    NewApi,
+    /// OpenAI's: `{"error":{"message","type","param","code"}}`.
+    OpenAi,
+    /// Midjourney's, as new-api has it: `{"code":4,"description","type"}`.
+    Midjourney,
+}
+
+impl ErrorForm {
+    /// The form of errors among documents of a dialect.
+    #[must_use]
+    pub const fn of(dialect: Dialect) -> Self {
+        match dialect {
+            Dialect::Unified => Self::NewApi,
+            Dialect::OpenAi => Self::OpenAi,
         }
     }
 }

@@ -29,7 +29,7 @@ const PARTS: [&str; 8] = [
 const IDS: [&str; 4] = ["id", "task_id", "video_id", "request_id"];
 
 /// The HTTP status of a task that is accepted and not done.
-const ACCEPTED: u16 = 202;
+pub(super) const ACCEPTED: u16 = 202;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -164,7 +164,7 @@ impl<'a> Layers<'a> {
         }
     }
 
-    fn carries(&self, id: &str) -> bool {
+    pub(super) fn carries(&self, id: &str) -> bool {
         self.objects.iter().any(|object| carries(object, id))
     }
 }
@@ -319,7 +319,7 @@ fn wrapped<'a>(object: &Object<'a>) -> Option<Object<'a>> {
 }
 
 /// Whether an object carries this id, as a text or as a number.
-fn carries(object: &Object<'_>, id: &str) -> bool {
+pub(super) fn carries(object: &Object<'_>, id: &str) -> bool {
     let is_id = |value: Json<'_>| match value.text() {
         Some(text) => text == id,
         None => value.as_str() == id,

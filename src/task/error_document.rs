@@ -5,10 +5,17 @@ use bytes::Bytes;
 use super::document::without_byte_order_mark;
 use super::json::{Json, Object, Raw, quote};
 use super::writer::object;
-use super::{Dialect, Rendering, values};
+use super::{Dialect, ErrorForm, Rendering, values};
 
 /// new-api's code, with HTTP 400, for a task that does not exist or belongs to another user.
 const TASK_NOT_EXIST: &str = "task_not_exist";
+
+/// How the description of Midjourney's error begins, with HTTP 400, for a task that does not exist.
+const TASK_NO_FOUND: &str = "task_no_found";
+
+/// Midjourney's code for what failed, and for what is to be tried again later (HTTP 429).
+const MJ_FAILED: &str = "4";
+const MJ_GROUP_FULL: &str = "30";
 
 /// An error that the gateway answers with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,16 +43,15 @@ impl ErrorDocument {
         }
     }
 
-    /// The document for it: `{"code","message","data":null}`, or
-    /// `{"error":{"message","type","param":null,"code"}}`.
+    /// The document for it.
     #[must_use]
-    pub fn write(&self, dialect: Dialect) -> Bytes {
+    pub fn write(&self, form: ErrorForm) -> Bytes {
         ErrorParts {
             code: Some(quote(&self.code)),
             message: quote(&self.message),
             kind: quote(&self.kind),
         }
-        .write(dialect)
+        .write(form)
     }
 }
 
@@ -64,7 +70,7 @@ pub fn render_error(
 ) -> (u16, Bytes) {
     let body = &body.slice_ref(without_byte_order_mark(body));
     let Some(object) = parsed(body) else {
-        return (status, unreadable(status).write(dialect));
+        return (status, unreadable(status).write(ErrorForm::of(dialect)));
     };
     let envelope = object.non_null("error").and_then(Json::object);
     let passes = match rendering {
@@ -81,7 +87,7 @@ pub fn render_error(
         _ => status,
     };
     let told = ErrorParts::read(status, &object, envelope.as_ref());
-    (answered, told.write(dialect))
+    (answered, told.write(ErrorForm::of(dialect)))
 }
 
 /// Whether upstream says that there is no such task, on either path.
@@ -96,6 +102,17 @@ pub fn is_task_not_exist(status: u16, body: &[u8]) -> bool {
             let envelope = object.non_null("error").and_then(Json::object);
             has_code(envelope.as_ref().unwrap_or(&object), TASK_NOT_EXIST)
         })
+}
+
+/// Whether an answer of a route that is passed on as it comes says that there is no such task: any 404, or a 400 that names it.
+#[must_use]
+pub fn is_missing_as_is(status: u16, body: &[u8]) -> bool {
+    let says_so = || {
+        let object = parsed(without_byte_order_mark(body))?;
+        let description = object.get("description")?.text()?;
+        Some(description.trim_start().starts_with(TASK_NO_FOUND))
+    };
+    status == 404 || is_task_not_exist(status, body) || (status == 400 && says_so() == Some(true))
 }
 
 fn parsed(body: &[u8]) -> Option<Object<'_>> {
@@ -134,20 +151,27 @@ impl<'a> ErrorParts<'a> {
         }
     }
 
-    fn write(&self, dialect: Dialect) -> Bytes {
+    fn write(&self, form: ErrorForm) -> Bytes {
         let mut out = Vec::with_capacity(256);
-        object(&mut out, |outer| match dialect {
-            Dialect::Unified => {
+        object(&mut out, |outer| match form {
+            ErrorForm::NewApi => {
                 outer.raw("code", self.code.as_ref().unwrap_or(&self.kind));
                 outer.raw("message", &self.message);
                 outer.null("data");
             }
-            Dialect::OpenAi => outer.object("error", |error| {
+            ErrorForm::OpenAi => outer.object("error", |error| {
                 error.raw("message", &self.message);
                 error.raw("type", &self.kind);
                 error.null("param");
                 error.raw_or_null("code", self.code.as_deref());
             }),
+            ErrorForm::Midjourney => {
+                let is_pause = self.code.as_deref() == Some("\"rate_limited\"");
+                let code = if is_pause { MJ_GROUP_FULL } else { MJ_FAILED };
+                outer.raw("code", code);
+                outer.raw("description", &self.message);
+                outer.raw("type", self.code.as_ref().unwrap_or(&self.kind));
+            }
         });
         out.into()
     }
@@ -207,11 +231,11 @@ mod tests {
     fn own_faults_are_written_in_either_dialect() {
         let fault = ErrorDocument::new("upstream_timeout", "say \"later\"", "server_error");
         assert_eq!(
-            fault.write(Dialect::Unified),
+            fault.write(ErrorForm::NewApi),
             r#"{"code":"upstream_timeout","message":"say \"later\"","data":null}"#
         );
         assert_eq!(
-            fault.write(Dialect::OpenAi),
+            fault.write(ErrorForm::OpenAi),
             r#"{"error":{"message":"say \"later\"","type":"server_error","param":null,"code":"upstream_timeout"}}"#
         );
     }

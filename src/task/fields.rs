@@ -91,6 +91,8 @@ pub(super) fn is_known(member: &str) -> bool {
 /// The fields of one task, each read when it is asked for.
 pub(super) struct Fields<'a> {
     task: Document<'a>,
+    /// The status, as upstream tells it.
+    pub(super) status: Option<Json<'a>>,
     pub(super) state: State,
     /// Why the task failed, as far as the status word alone tells.
     reason: Option<Reason>,
@@ -118,6 +120,7 @@ impl<'a> Fields<'a> {
         let failed = word.filter(|_| state == State::Failed);
         Ok(Self {
             task,
+            status,
             state,
             reason: failed.and_then(|word| Reason::read(&word)),
             is_wrapped,
@@ -217,6 +220,17 @@ impl<'a> Fields<'a> {
                 .unwrap_or_else(|| quote(reason_code)),
             message: message.map_or_else(|| quote(reason), Json::raw),
         })
+    }
+
+    /// The reason that upstream gave for a failure.
+    pub(super) fn message(&self) -> Option<Cow<'a, str>> {
+        if self.state != State::Failed {
+            return None;
+        }
+        let mut levels = self.task.levels();
+        levels
+            .find_map(|document| document.first(ERROR_MESSAGE, Json::non_empty))
+            .map(Json::text_or_escapes)
     }
 
     pub(super) fn metadata(&self) -> Option<&Object<'a>> {

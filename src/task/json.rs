@@ -46,6 +46,12 @@ impl<'a> Json<'a> {
         items.next()?.ok().map(|item| Self(item.get()))
     }
 
+    /// The items, if this is a list; none otherwise.
+    pub(super) fn items(self) -> Vec<Self> {
+        let items: Vec<&RawValue> = serde_json::from_str(self.0).unwrap_or_default();
+        items.into_iter().map(|item| Self(item.get())).collect()
+    }
+
     /// Whether this is a whole number, spelled without fraction or exponent.
     pub(super) fn is_whole_number(self) -> bool {
         let digits = self.0.strip_prefix('-').unwrap_or(self.0);

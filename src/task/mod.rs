@@ -18,6 +18,7 @@
 //! | `fields` | the table of where each field is read from |
 //! | `writer`, `passed_on` | JSON, member by member; which members of a source are passed on as they are |
 //! | `openai`, `unified` | one writer per dialect |
+//! | `pointer`, `reader` | JSON pointers; how the documents of a route are read by them |
 //! | `snapshot` | what is known of one task |
 //! | `error_document` | error documents |
 //!
@@ -30,6 +31,8 @@ mod fields;
 mod json;
 mod openai;
 mod passed_on;
+mod pointer;
+mod reader;
 mod signed_url;
 mod snapshot;
 mod status;
@@ -43,10 +46,12 @@ mod cases;
 #[cfg(test)]
 mod properties;
 
-pub use dialect::{Dialect, Rendering};
+pub use dialect::{Dialect, ErrorForm, Form, Rendering};
 pub use document::{NotATask, Source, without_byte_order_mark};
-pub use error_document::{ErrorDocument, is_task_not_exist, render_error};
+pub use error_document::{ErrorDocument, is_missing_as_is, is_task_not_exist, render_error};
 pub use passed_on::NEVER_WRITTEN;
+pub use pointer::Pointer;
+pub use reader::{Reader, Reading, texts_at};
 pub use signed_url::url_expiry;
 pub use snapshot::{TaskSnapshot, write_task};
 pub use status::State;

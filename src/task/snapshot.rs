@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::document::{Layers, NotATask, Source, without_byte_order_mark};
 use super::fields::Fields;
 use super::json::Json;
+use super::reader::Reader;
 use super::writer::object;
 use super::{Dialect, Rendering, State, openai, unified, url_expiry};
 
@@ -19,6 +20,7 @@ pub struct TaskSnapshot {
     native: Option<Dialect>,
     asked_id: Box<str>,
     state: State,
+    is_mixed: bool,
     has_url: bool,
     url_expires_at: Option<i64>,
     progress: u8,
@@ -42,6 +44,7 @@ impl TaskSnapshot {
             native,
             asked_id: source.asked_id.into(),
             state: task.state,
+            is_mixed: false,
             has_url: url.is_some(),
             url_expires_at: [signed_until, task.own_expiry()]
                 .into_iter()
@@ -54,6 +57,26 @@ impl TaskSnapshot {
                 .map(Json::text_or_escapes)
                 .unwrap_or_default()
                 .into(),
+        })
+    }
+
+    /// Reads a task, or all that were asked for, by the pointers and words of its route. Its documents are never converted.
+    ///
+    /// # Errors
+    ///
+    /// [`NotATask`] if the body says nothing of them.
+    pub fn read_by(reader: &Reader, source: &Source<'_>) -> Result<Self, NotATask> {
+        let reading = reader.read(source)?;
+        Ok(TaskSnapshot {
+            native: None,
+            asked_id: source.asked_id.into(),
+            state: reading.state,
+            is_mixed: reading.is_mixed,
+            has_url: reading.result.is_some(),
+            url_expires_at: reading.expires_at,
+            progress: reading.progress.unwrap_or(0),
+            created_at: reading.created_at.unwrap_or(source.first_seen),
+            model: reading.model.unwrap_or_default().into(),
         })
     }
 
@@ -73,6 +96,12 @@ impl TaskSnapshot {
     #[must_use]
     pub const fn state(&self) -> State {
         self.state
+    }
+
+    /// Whether it is of several tasks, of which some succeeded and some failed.
+    #[must_use]
+    pub const fn is_mixed(&self) -> bool {
+        self.is_mixed
     }
 
     /// Whether there is a result to fetch; only of a success. One without a URL may still get it.

@@ -18,7 +18,7 @@ use super::non_blocking;
 use super::process::Process;
 use crate::answer::outcome::Outcome;
 use crate::message::trace::Trace;
-use crate::request::route::RouteLabel;
+use crate::route::{LABELS, RouteLabel};
 
 /// Bucket bounds: from hits (50 µs) through upstream polls, up to `upstream.timeout` and the longest `Prefer: wait`.
 const SECONDS: [f64; 22] = [
@@ -29,7 +29,6 @@ const SECONDS: [f64; 22] = [
 /// The usual status codes, most frequent first. Their counters are looked up once.
 const USUAL_CODES: [u16; 12] = [200, 304, 404, 429, 400, 401, 403, 499, 500, 502, 503, 504];
 
-const ROUTES: usize = RouteLabel::ALL.len();
 const OUTCOMES: usize = Outcome::ALL.len();
 
 /// All metrics.
@@ -39,7 +38,7 @@ pub struct Metrics {
     requests: IntCounterVec,
     request_duration: HistogramVec,
     /// The series of a request by route and outcome, looked up once: a look-up by labels costs more than counting.
-    request_series: [[OnceLock<RequestSeries>; OUTCOMES]; ROUTES],
+    request_series: Box<[[OnceLock<RequestSeries>; OUTCOMES]]>,
     exemplars: Exemplars,
     upstream_requests: IntCounterVec,
     upstream_duration: HistogramVec,
@@ -150,7 +149,7 @@ impl Metrics {
                 "From a client request's head to the end of its answer.",
                 &["route", "outcome"],
             )?,
-            request_series: Default::default(),
+            request_series: (0..LABELS).map(|_| Default::default()).collect(),
             exemplars: Exemplars::default(),
             upstream_requests,
             upstream_duration: histograms(
@@ -193,7 +192,7 @@ impl Metrics {
         seconds: f64,
         trace: Option<Trace>,
     ) {
-        let (index, route) = (route as usize, route.as_str());
+        let (index, route) = (route.index(), route.as_str());
         let label = outcome.as_str();
         let series = self.request_series[index][outcome as usize].get_or_init(|| RequestSeries {
             duration: self.request_duration.with_label_values(&[route, label]),

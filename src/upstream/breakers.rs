@@ -310,7 +310,7 @@ mod tests {
     use super::super::circuit::{FEWEST_FAILURES, FIRST_PROBE};
     use super::*;
     use crate::request::key::{CallerKey, Credentials};
-    use crate::request::route::TaskId;
+    use crate::route::{RouteId, TaskId};
     use crate::task::Dialect;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -354,7 +354,7 @@ mod tests {
         ) {
             let key = TaskKey {
                 caller,
-                dialect: Dialect::OpenAi,
+                route: RouteId::of(Dialect::OpenAi),
                 task: TaskId::new(&format!("t{task}")),
             };
             self.breakers

@@ -19,7 +19,7 @@ use super::UpstreamProblem;
 use super::connect::{self, Connector, Offer};
 use super::failure::failure;
 use super::headers::is_harmless;
-use super::http1::{NoBody, is_unprocessed};
+use super::http1::{PollBody, is_unprocessed};
 use super::pool::Pool;
 use super::received::{BodyLimit, Received};
 use super::{PING_EVERY, PING_TIMEOUT, POOL_IDLE, READ_AHEAD, STREAM_WINDOW, STREAMS};
@@ -111,7 +111,7 @@ impl Upstream {
     /// is larger than the limit, else [`Error::UpstreamUnavailable`] or [`Error::UpstreamInvalid`].
     pub async fn poll(
         &self,
-        request: Request<NoBody>,
+        request: Request<PollBody>,
         limit: &BodyLimit,
     ) -> Result<Received, Error> {
         let counted = self.counted(UpstreamKind::Poll);

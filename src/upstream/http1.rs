@@ -8,7 +8,7 @@ use std::task::{Context, Waker};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use http_body_util::Empty;
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1};
 use hyper_rustls::MaybeHttpsStream;
@@ -19,19 +19,19 @@ use super::failure::failure;
 use super::received::{BodyLimit, Received};
 use crate::error::Error;
 
-/// A status poll has no body.
-pub(super) type NoBody = Empty<Bytes>;
+/// The body of a status poll: most have none.
+pub(super) type PollBody = Full<Bytes>;
 
 /// See the module.
 pub(super) struct Http1Connection {
-    sender: http1::SendRequest<NoBody>,
+    sender: http1::SendRequest<PollBody>,
     /// `None` once it has ended: what it had not sent yet comes back when it is dropped.
     connection: Option<Box<Http1>>,
     /// Whether it leads to a proxy, which is asked in absolute form (RFC 9112 §3.2.2).
     pub(super) asks_proxy: bool,
 }
 
-type Http1 = http1::Connection<MaybeHttpsStream<Wire>, NoBody>;
+type Http1 = http1::Connection<MaybeHttpsStream<Wire>, PollBody>;
 
 impl Http1Connection {
     pub(super) async fn begin(io: MaybeHttpsStream<Wire>, asks_proxy: bool) -> Result<Self, Error> {
@@ -49,7 +49,7 @@ impl Http1Connection {
 
     pub(super) async fn ask(
         &mut self,
-        request: Request<NoBody>,
+        request: Request<PollBody>,
         limit: &BodyLimit,
         tell: impl Fn(Option<StatusCode>),
     ) -> Result<Received, SendError> {
@@ -96,7 +96,7 @@ fn drive(connection: &mut Option<Box<Http1>>, cx: &mut Context<'_>) {
 /// Why there is no whole answer.
 pub(super) enum SendError {
     /// Nothing was sent, and the request is here again.
-    NotSent(Box<Request<NoBody>>, Error),
+    NotSent(Box<Request<PollBody>>, Error),
     /// Upstream says that it has not processed the request (RFC 9113 §8.7).
     NotProcessed(Error),
     /// There was no head.
@@ -107,7 +107,7 @@ pub(super) enum SendError {
 
 /// Receives a whole answer.
 pub(super) async fn receive(
-    head: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<NoBody>>>>,
+    head: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<PollBody>>>>,
     limit: &BodyLimit,
     tell: impl Fn(Option<StatusCode>),
 ) -> Result<Received, SendError> {

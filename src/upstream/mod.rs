@@ -20,7 +20,9 @@ use std::time::Duration;
 pub use client::Upstream;
 pub use connect::UpstreamProblem;
 pub use received::{BodyLimit, Received};
-pub use request::{ForwardRequest, document_request, forward_request, status_request};
+pub use request::{
+    ForwardRequest, StatusTarget, document_request, forward_request, status_request,
+};
 
 /// An unused connection is kept this long: less than the 60 s that proxies in front of upstream usually allow.
 const POOL_IDLE: Duration = Duration::from_secs(50);

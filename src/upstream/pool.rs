@@ -18,7 +18,7 @@ use tower::ServiceExt as _;
 
 use super::connect::Connector;
 use super::failure::failure;
-use super::http1::{Http1Connection, NoBody, SendError, receive};
+use super::http1::{Http1Connection, PollBody, SendError, receive};
 use super::received::{BodyLimit, Received};
 use super::{PING_EVERY, PING_TIMEOUT, POOL_AGE, POOL_IDLE, STREAM_WINDOW, STREAMS};
 use crate::config::UpstreamUrl;
@@ -66,7 +66,7 @@ struct Age {
 /// The connection of HTTP/2, which all polls share.
 #[derive(Clone)]
 struct Shared {
-    sender: http2::SendRequest<NoBody>,
+    sender: http2::SendRequest<PollBody>,
     age: Age,
     /// When upstream last answered on it.
     heard: Arc<Mutex<Instant>>,
@@ -121,7 +121,7 @@ impl Pool {
     /// As [`Upstream::poll`](super::Upstream::poll).
     pub(super) async fn ask(
         self: &Arc<Self>,
-        mut request: Request<NoBody>,
+        mut request: Request<PollBody>,
         limit: &BodyLimit,
         tell: impl Fn(Option<StatusCode>),
     ) -> Result<Received, Error> {
@@ -281,7 +281,7 @@ impl Pool {
     async fn ask_over(
         &self,
         connection: Connection,
-        mut request: Request<NoBody>,
+        mut request: Request<PollBody>,
         limit: &BodyLimit,
         tell: impl Fn(Option<StatusCode>),
     ) -> Result<Received, SendError> {
@@ -455,7 +455,7 @@ mod tests {
         fn ask(&self) -> JoinHandle<Result<Received, Error>> {
             let pool = Arc::clone(&self.pool);
             tokio::spawn(async move {
-                let request = Request::get("/v1/videos/t").body(NoBody::new());
+                let request = Request::get("/v1/videos/t").body(PollBody::default());
                 pool.ask(request.expect("a request"), &limit(), |_| {})
                     .await
             })
@@ -572,7 +572,9 @@ mod tests {
         let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
         let ask = || {
             let (pool, tell) = (Arc::clone(&scene.pool), tell.clone());
-            let request = Request::get("/").body(NoBody::new()).expect("a request");
+            let request = Request::get("/")
+                .body(PollBody::default())
+                .expect("a request");
             tokio::spawn(async move {
                 let tell = |status| tell.send(status).expect("is heard");
                 pool.ask(request, &limit(), tell).await

@@ -1,20 +1,22 @@
 //! The requests that upstream gets: a status poll made here, or a client's request passed on.
 
-use http::header::{ACCEPT, ACCEPT_ENCODING, COOKIE, HOST, USER_AGENT};
+use std::sync::Arc;
+
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, COOKIE, HOST, USER_AGENT};
 use http::uri::{self, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 
 use super::headers::{append_forwarded, strip_request};
-use super::http1::NoBody;
+use super::http1::PollBody;
 use crate::config::{Forwarded, UpstreamUrl};
 use crate::error::Error;
 use crate::message::body::Body;
 use crate::message::fields::append_via;
 use crate::message::trace;
 use crate::request::inbound::Peer;
-use crate::request::key::{Credentials, TaskKey};
-use crate::request::query::TaskQuery;
-use crate::request::route::{TaskId, status_path};
+use crate::request::key::Credentials;
+use crate::request::query::{Resource, TaskQuery};
+use crate::route::{RouteId, Routes, TaskId};
 use crate::task::Dialect;
 
 /// A status poll, for a path of upstream. Its answer is shared, so it holds nothing of the client but what made the caller,
@@ -22,10 +24,25 @@ use crate::task::Dialect;
 ///
 /// # Errors
 /// [`Error::BadRequest`] where the path and upstream's prefix make no valid target.
-pub fn status_request(upstream: &UpstreamUrl, query: &TaskQuery) -> Result<Request<NoBody>, Error> {
-    let TaskKey { dialect, task, .. } = &query.key;
-    let uri = status_target(upstream, *dialect, task, &query.credentials)?.into();
-    Ok(poll_request(uri, &query.credentials, NoBody::new()))
+pub fn status_request(
+    upstream: &UpstreamUrl,
+    query: &TaskQuery,
+) -> Result<Request<PollBody>, Error> {
+    let (key, resource) = (&query.key, query.resource.as_deref());
+    let credentials = &query.credentials;
+    let uri = status_target(upstream, key.route, &key.task, resource, credentials)?;
+    Ok(poll_request(uri.into(), credentials, resource))
+}
+
+/// What a poll asks for.
+#[derive(Debug, Clone)]
+pub struct StatusTarget {
+    /// The route that upstream is asked on.
+    pub route: RouteId,
+    /// The task.
+    pub task: TaskId,
+    /// What is asked for, where the route and the task do not tell it.
+    pub resource: Option<Arc<Resource>>,
 }
 
 /// The same for a document that is passed through as it arrives.
@@ -34,22 +51,29 @@ pub fn status_request(upstream: &UpstreamUrl, query: &TaskQuery) -> Result<Reque
 /// [`Error::BadRequest`] where the path and upstream's prefix make no valid target.
 pub fn document_request(
     upstream: &UpstreamUrl,
-    dialect: Dialect,
-    task: &TaskId,
+    asked: &StatusTarget,
     credentials: &Credentials,
 ) -> Result<Request<Body>, Error> {
-    let target = status_target(upstream, dialect, task, credentials)?;
+    let StatusTarget {
+        route,
+        task,
+        resource,
+    } = asked;
+    let resource = resource.as_deref();
+    let target = status_target(upstream, *route, task, resource, credentials)?;
     let uri = absolute(upstream, target)?;
-    Ok(poll_request(uri, credentials, Body::empty()))
+    Ok(poll_request(uri, credentials, resource).map(Body::boxed))
 }
 
 fn status_target(
     upstream: &UpstreamUrl,
-    dialect: Dialect,
+    route: RouteId,
     task: &TaskId,
+    resource: Option<&Resource>,
     credentials: &Credentials,
 ) -> Result<PathAndQuery, Error> {
-    let mut path = status_path(dialect, task);
+    let converted = || Routes::status_path(route.dialect().unwrap_or(Dialect::OpenAi), task);
+    let mut path = resource.map_or_else(converted, |resource| resource.path.to_string());
     if let Some(query) = credentials.query() {
         path.push('?');
         path.push_str(query);
@@ -57,13 +81,22 @@ fn status_target(
     target(upstream, &path)
 }
 
-fn poll_request<B>(uri: Uri, credentials: &Credentials, body: B) -> Request<B> {
-    let mut request = Request::new(body);
-    *request.method_mut() = Method::GET;
+fn poll_request(
+    uri: Uri,
+    credentials: &Credentials,
+    resource: Option<&Resource>,
+) -> Request<PollBody> {
+    let body = resource.and_then(|resource| resource.body.clone());
+    let mut request = Request::new(PollBody::default());
     *request.uri_mut() = uri;
-    let headers = request.headers_mut();
     // Those that follow, and `host`: the map never grows.
-    headers.reserve(8);
+    request.headers_mut().reserve(8);
+    if let Some((body, content_type)) = body {
+        *request.method_mut() = Method::POST;
+        request.headers_mut().insert(CONTENT_TYPE, content_type);
+        *request.body_mut() = PollBody::new(body);
+    }
+    let headers = request.headers_mut();
     credentials.copy_into(headers);
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));

@@ -303,7 +303,8 @@ fn the_schema_for_editors_is_that_of_the_program() {
     let schema: serde_json::Value = serde_json::from_str(&schema).unwrap();
     let mut patterns = 0;
     for (name, section) in schema["properties"].as_object().unwrap() {
-        for (key, value) in section["properties"].as_object().unwrap() {
+        // `[[route]]` is a list, and has no defaults.
+        for (key, value) in section["properties"].as_object().into_iter().flatten() {
             let Some(default) = value.get("default") else {
                 continue;
             };

@@ -44,6 +44,7 @@ mod request_smuggling;
 mod request_smuggling_http_2;
 mod restarting;
 mod rooms;
+mod routes;
 mod service_manager;
 mod slow;
 mod streams;

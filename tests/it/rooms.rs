@@ -11,11 +11,12 @@ use syn::visit::{self, Visit};
 use syn::{Attribute, Item, ItemMod, ItemUse, UseTree, Visibility};
 
 /// The order of the rooms, from the ground up: a room imports only from those before it.
-const ORDER: [&str; 18] = [
+const ORDER: [&str; 19] = [
     "task",
     "error",
     "message",
     "sync",
+    "route",
     "config",
     "request",
     "answer",

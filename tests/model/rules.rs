@@ -7,7 +7,7 @@ use pollgate::answer::Answer;
 use pollgate::answer::outcome::Outcome;
 use pollgate::error::Error;
 use pollgate::request::preferences::CacheMode;
-use pollgate::task::{Rendering, State};
+use pollgate::task::{Dialect, Form, Rendering, State};
 use tokio::time::Instant;
 
 use crate::upstream::mark;
@@ -301,13 +301,15 @@ fn judge_document(
     fetch: &Fetch,
     said: Said,
 ) -> Judgement {
-    let rendition = answer.reply.rendition(poll.path, Rendering::Faithful);
+    let rendition = answer
+        .reply
+        .rendition(Form::Written(poll.path, Rendering::Faithful));
     let Said::Task { state, url } = said else {
         let expected = match said {
             Said::Refusal => 401,
             Said::Failing(status) | Said::Own(status) => status,
             // In the envelope of its path it is "not found".
-            _ if poll.path == pollgate::task::Dialect::OpenAi => 404,
+            _ if poll.path == Dialect::OpenAi => 404,
             _ => 400,
         };
         forbid(
@@ -411,8 +413,11 @@ fn must_fail(world: &World, poll: &Poll, now: Moment) -> Judgement {
         own.is_some_and(|own| own.landed < now),
         "an error, though a known state was allowed to stand in",
     )?;
+    let mut others = Dialect::ALL.into_iter();
     let other = Asked {
-        dialect: poll.asked.dialect.other(),
+        dialect: others
+            .find(|other| *other != poll.asked.dialect)
+            .expect("there is another"),
         ..poll.asked
     };
     let terminal = |known: &Known| {

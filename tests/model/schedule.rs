@@ -14,7 +14,7 @@ use pollgate::error::Error;
 use pollgate::request::key::{CallerKey, Credentials, TaskKey};
 use pollgate::request::preferences::CacheMode;
 use pollgate::request::query::TaskQuery;
-use pollgate::request::route::TaskId;
+use pollgate::route::{RouteId, TaskId};
 use pollgate::stack::{PollState, TaskPipeline, task_pipeline};
 use pollgate::task::{Dialect, State};
 use pollgate::telemetry::{Exposition, Metrics};
@@ -437,9 +437,10 @@ fn begin(
     let query = TaskQuery {
         key: TaskKey {
             caller,
-            dialect: asked.dialect,
+            route: RouteId::of(asked.dialect),
             task: world.keys.tasks[asked.task].clone(),
         },
+        resource: None,
         credentials,
         cache_mode,
         at: Instant::now(),

@@ -158,7 +158,7 @@ pub(crate) struct Keys {
         pollgate::request::key::Caller,
         pollgate::request::key::Credentials,
     )>,
-    pub tasks: Vec<pollgate::request::route::TaskId>,
+    pub tasks: Vec<pollgate::route::TaskId>,
     pub caller_key: pollgate::request::key::CallerKey,
 }
 
@@ -243,7 +243,7 @@ impl World {
         Asked {
             caller: caller.expect("is one of ours"),
             task: task.expect("is one of ours"),
-            dialect: key.dialect,
+            dialect: key.route.dialect().expect("converts"),
         }
     }
 

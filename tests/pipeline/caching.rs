@@ -6,7 +6,7 @@ use pollgate::answer::outcome::Outcome;
 use pollgate::config::{Config, Size};
 use pollgate::error::Error;
 use pollgate::request::preferences::CacheMode;
-use pollgate::request::route::TaskId;
+use pollgate::route::TaskId;
 use pollgate::task::{Dialect, State};
 use tokio::time::sleep;
 

@@ -16,7 +16,7 @@ use pollgate::config::Config;
 use pollgate::error::Error;
 use pollgate::request::preferences::CacheMode;
 use pollgate::request::query::{TaskFetch, Wait};
-use pollgate::task::{Dialect, Rendering, State};
+use pollgate::task::{Dialect, Form, Rendering, State};
 use tokio::time::Instant;
 
 use self::simulation::{Dice, Rule, Sum, WORLDS, World, follow, measure, usual};
@@ -162,8 +162,7 @@ impl Scene {
             query.wait = Some(Wait {
                 known: None,
                 until: Instant::now() + Duration::from_secs(30),
-                dialect: Dialect::OpenAi,
-                rendering: Rendering::Faithful,
+                form: Form::Written(Dialect::OpenAi, Rendering::Faithful),
             });
             let answer = self.gateway.send(query).await.unwrap();
             if answer.reply.is_terminal() {

@@ -13,7 +13,7 @@ use pollgate::error::Error;
 use pollgate::request::key::{CallerKey, Credentials, TaskKey};
 use pollgate::request::preferences::CacheMode;
 use pollgate::request::query::{TaskFetch, TaskQuery};
-use pollgate::request::route::TaskId;
+use pollgate::route::{RouteId, TaskId};
 use pollgate::stack::{PollState, TaskPipeline, task_pipeline};
 use pollgate::task::{Dialect, Source, TaskSnapshot};
 use pollgate::telemetry::{Exposition, Metrics};
@@ -164,9 +164,10 @@ impl Gateway {
         TaskQuery {
             key: TaskKey {
                 caller: self.caller_key.caller(&credentials),
-                dialect: self.dialect.choose(dialect),
+                route: RouteId::of(self.dialect.choose(dialect)),
                 task: TaskId::new(task),
             },
+            resource: None,
             credentials,
             cache_mode,
             at: now,
@@ -223,7 +224,7 @@ pub(crate) fn task(fetch: &TaskFetch, status: &str) -> Result<Reply, Error> {
 pub(crate) fn task_with_url(fetch: &TaskFetch, status: &str, url: &str) -> Result<Reply, Error> {
     let key = &fetch.query.key;
     let id = key.task.decoded();
-    let body = match key.dialect {
+    let body = match key.route.dialect().expect("a route that converts") {
         Dialect::Unified => format!(
             r#"{{"code":"success","message":"","data":{{"task_id":"{id}","status":"{status}","url":"{url}"}}}}"#
         ),

@@ -8,7 +8,7 @@ use pollgate::answer::outcome::Outcome;
 use pollgate::config::{Config, UpstreamDialect};
 use pollgate::error::Error;
 use pollgate::request::preferences::CacheMode;
-use pollgate::task::{Dialect, Rendering};
+use pollgate::task::{Dialect, Form, Rendering};
 use tokio::time::{Instant, sleep};
 
 use crate::support::{AT_ONCE, Gateway, Way, error, refused, task};
@@ -347,7 +347,9 @@ async fn a_task_that_ended_on_one_path_is_converted_for_the_other() {
             .await
             .expect("its end is cached");
         assert_eq!(answer.outcome, Outcome::Stale);
-        let rendition = answer.reply.rendition(asked, Rendering::Faithful);
+        let rendition = answer
+            .reply
+            .rendition(Form::Written(asked, Rendering::Faithful));
         let body: serde_json::Value = serde_json::from_slice(&rendition.body).expect("JSON");
         match asked {
             Dialect::OpenAi => assert_eq!(body["status"], "completed"),

@@ -8,6 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+
 use super::{Answer, Client, PATIENCE, eventually, text_format};
 
 /// What no log may contain: the keys, prompts, cookies and result URLs of the tests.
@@ -159,6 +163,13 @@ impl Gateway {
     /// Sends a `GET` with the default key.
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.client.get(path, "sk-test", &[]).await
+    }
+
+    /// Forgets every answer.
+    pub(crate) async fn forget_all(&self) {
+        let admin = Client::new(self.admin);
+        let request = Request::delete(admin.url("/cache")).body(Full::<Bytes>::default());
+        admin.send(request.expect("a request")).await;
     }
 
     /// The value of a series in `/metrics`; 0 if absent.

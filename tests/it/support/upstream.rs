@@ -164,6 +164,14 @@ impl Upstream {
         self.gated.send_replace(true);
     }
 
+    /// Lets all requests pass, waiting and future ones.
+    pub(crate) fn open_gate(&self) {
+        self.gated.send_replace(false);
+        // Those who wait get theirs at once; none is left for the next gate.
+        self.gate.add_permits(Semaphore::MAX_PERMITS / 2);
+        self.gate.forget_permits(Semaphore::MAX_PERMITS);
+    }
+
     /// Lets this many requests pass, waiting or future ones.
     pub(crate) fn let_pass(&self, count: usize) {
         self.gate.add_permits(count);

@@ -1,0 +1,1043 @@
+//! The rows in force, and what a request is by them.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
+
+use super::definition::{Definition, Keep, PollMethod, presets};
+use super::label::RouteLabel;
+use super::task_id::TaskId;
+use super::template::{Template, is_id};
+use crate::task::{Dialect, ErrorForm, Pointer, Reader};
+
+/// The most routes that the configuration may have, presets included.
+const MOST: usize = 64;
+
+/// The paths of the two routes whose documents convert into one another, and the segments that stand where an id would on
+/// them, but name other resources: those of the OpenAI and the xAI API, and the kinds of task in Kling's, each of which is
+/// a list with tasks below it.
+const CONVERTED: [(Dialect, &str, &[&str]); 2] = [
+    (Dialect::Unified, "/v1/video/generations/{id}", &[]),
+    (
+        Dialect::OpenAi,
+        "/v1/videos/{id}",
+        &[
+            "edits",
+            "extensions",
+            "characters",
+            "generations",
+            "text2video",
+            "image2video",
+            "omni-video",
+            "multi-image2video",
+            "multi-elements",
+            "lip-sync",
+            "advanced-lip-sync",
+            "identify-face",
+            "video-extend",
+            "effects",
+            "avatar",
+            "motion-control",
+            "image-recognize",
+        ],
+    ),
+];
+
+/// The number of a route, by which its answers are cached. A route that a reload changes gets another one, so that what
+/// was read by its old rules is not shown any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RouteId(u8);
+
+impl RouteId {
+    /// The route whose documents are written in this dialect.
+    #[must_use]
+    pub const fn of(dialect: Dialect) -> Self {
+        match dialect {
+            Dialect::Unified => Self(0),
+            Dialect::OpenAi => Self(1),
+        }
+    }
+
+    /// The first that is free for other routes.
+    const FIRST: u8 = 2;
+
+    /// The dialect that the route's documents are converted from and into, if they are.
+    #[must_use]
+    pub const fn dialect(self) -> Option<Dialect> {
+        match self.0 {
+            0 => Some(Dialect::Unified),
+            1 => Some(Dialect::OpenAi),
+            _ => None,
+        }
+    }
+
+    /// The other routes that tell of the same task in documents that convert into this one's.
+    pub fn others(self) -> impl Iterator<Item = Self> {
+        let converts = self.dialect().is_some();
+        let all = Dialect::ALL.into_iter().map(Self::of);
+        all.filter(move |other| converts && *other != self)
+    }
+}
+
+/// A status route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StatusRoute {
+    /// Its documents are converted from one dialect into another where that is asked for.
+    Converted(Dialect),
+    /// Its documents are passed on as they come.
+    AsIs(Arc<AsIsRoute>),
+}
+
+/// A route whose answers are passed on as they come: bytes and status are upstream's.
+#[derive(Debug, PartialEq, Eq)]
+pub struct AsIsRoute {
+    /// Its number.
+    pub id: RouteId,
+    /// Its name in metrics and logs.
+    pub label: RouteLabel,
+    /// The form of pollgate's own errors.
+    pub errors: ErrorForm,
+    /// How its documents are read.
+    pub reader: Reader,
+    /// Whether nothing is remembered: only concurrent polls share an answer.
+    pub shares_only: bool,
+    /// The longest time for which a success is remembered.
+    pub max_ttl: Option<Duration>,
+    /// Where the ids are in the body of a request, if it is asked by `POST`.
+    pub ids: Option<Pointer>,
+}
+
+impl StatusRoute {
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> RouteId {
+        match self {
+            Self::Converted(dialect) => RouteId::of(*dialect),
+            Self::AsIs(route) => route.id,
+        }
+    }
+
+    /// Its name in metrics and logs.
+    #[must_use]
+    pub fn label(&self) -> RouteLabel {
+        match self {
+            Self::Converted(dialect) => RouteLabel::of(*dialect),
+            Self::AsIs(route) => route.label,
+        }
+    }
+
+    /// The form of pollgate's own errors.
+    #[must_use]
+    pub fn errors(&self) -> ErrorForm {
+        match self {
+            Self::Converted(dialect) => ErrorForm::of(*dialect),
+            Self::AsIs(route) => route.errors,
+        }
+    }
+}
+
+/// What a request is, by its method and its raw target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Matched<'t> {
+    /// `GET` or `HEAD` on a task's status.
+    Poll {
+        /// Its route.
+        route: StatusRoute,
+        /// The task that it asks for.
+        task: TaskId,
+        /// The query without the id's parameter, where the id stands in the query.
+        rest_of_query: Option<String>,
+    },
+    /// `POST`, which asks for the tasks that its body names, if it names any.
+    PollByBody(Arc<AsIsRoute>),
+    /// A method that is not safe, on a task's path or below it: it may change the task.
+    Write {
+        /// The form in which its client reads errors.
+        errors: ErrorForm,
+        /// The task that its path names.
+        task: TaskId,
+    },
+    /// Any other request.
+    Forward {
+        /// The form in which its client reads errors.
+        errors: ErrorForm,
+        /// The row on whose path it is, if on any.
+        row: Option<&'t Row>,
+    },
+}
+
+impl Matched<'_> {
+    /// The form in which its client reads errors.
+    #[must_use]
+    pub fn errors(&self) -> ErrorForm {
+        match self {
+            Self::Poll { route, .. } => route.errors(),
+            Self::PollByBody(route) => route.errors,
+            Self::Write { errors, .. } | Self::Forward { errors, .. } => *errors,
+        }
+    }
+}
+
+/// What is wrong with the routes of a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// The name of the route; `None` for the list of presets.
+    pub route: Option<String>,
+    /// What is wrong, and what it takes.
+    pub what: String,
+}
+
+impl Mistake {
+    fn of(route: &str, what: String) -> Self {
+        Self {
+            route: Some(route.to_owned()),
+            what,
+        }
+    }
+}
+
+/// The rows in force.
+#[derive(Debug)]
+pub struct Routes {
+    rows: Box<[Row]>,
+    /// The next number.
+    next: u8,
+    /// Whether numbers have begun anew, so that one may have been another route's.
+    starts_anew: bool,
+}
+
+/// A row of the table: which requests ask on a route.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Row {
+    route: StatusRoute,
+    definition: Definition,
+    templates: Box<[Template]>,
+    method: PollMethod,
+    id: IdAt,
+    when: Box<[(String, String)]>,
+    unless: Box<[String]>,
+    /// Segments that are no ids.
+    not_ids: &'static [&'static str],
+    /// Whether method, path and query are told by the id alone.
+    is_told_by_id: bool,
+}
+
+/// Where the id of a task is in a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum IdAt {
+    Path,
+    Query(String),
+    Body(Pointer),
+}
+
+impl Routes {
+    /// The two routes that convert, and no other.
+    #[must_use]
+    pub fn converted() -> Self {
+        let rows = CONVERTED.map(|(dialect, path, not_ids)| Row {
+            route: StatusRoute::Converted(dialect),
+            definition: Definition {
+                name: dialect.as_str().into(),
+                path: Some(vec![path.into()]),
+                ..Definition::default()
+            },
+            templates: Template::parse(path).into_iter().collect(),
+            method: PollMethod::Get,
+            id: IdAt::Path,
+            when: Box::default(),
+            unless: Box::default(),
+            not_ids,
+            is_told_by_id: true,
+        });
+        Self {
+            rows: rows.into(),
+            next: RouteId::FIRST,
+            starts_anew: false,
+        }
+    }
+
+    /// The table of a configuration: the two routes that convert, the presets that it names, and its own routes.
+    ///
+    /// # Errors
+    /// Every mistake in it.
+    pub fn new(presets: &[String], own: &[Definition]) -> Result<Self, Vec<Mistake>> {
+        Self::converted().followed_by(presets, own)
+    }
+
+    /// The table of another configuration, with the same numbers for the routes that are the same.
+    ///
+    /// # Errors
+    /// Every mistake in it.
+    pub fn followed_by(
+        &self,
+        presets: &[String],
+        own: &[Definition],
+    ) -> Result<Self, Vec<Mistake>> {
+        let (definitions, mut mistakes) = definitions(presets, own);
+        let mut table = Self {
+            next: self.next,
+            ..Self::converted()
+        };
+        let mut rows = std::mem::take(&mut table.rows).into_vec();
+        for definition in definitions {
+            let same = |row: &&Row| row.definition == definition;
+            let before = self.rows.iter().find(same).map(|row| row.route.clone());
+            match Row::new(&definition, before, RouteId(table.next)) {
+                Ok(row) => {
+                    if row.route.id() == RouteId(table.next) {
+                        table.next = self.free_after(table.next);
+                        table.starts_anew |= table.next < self.next;
+                    }
+                    let overlaps = rows.iter().filter_map(|other| row.overlap(other));
+                    mistakes.extend(overlaps);
+                    rows.push(row);
+                }
+                Err(what) => mistakes.push(Mistake::of(&definition.name, what)),
+            }
+        }
+        if rows.len() > MOST + CONVERTED.len() {
+            let what = format!("there are more than {MOST} routes");
+            mistakes.push(Mistake { route: None, what });
+        }
+        if mistakes.is_empty() {
+            table.rows = rows.into();
+            Ok(table)
+        } else {
+            Err(mistakes)
+        }
+    }
+
+    /// The next number that no row of this table has.
+    fn free_after(&self, number: u8) -> u8 {
+        let next = |number: u8| number.checked_add(1).unwrap_or(RouteId::FIRST);
+        let mut free = next(number);
+        while self.row(RouteId(free)).is_some() {
+            free = next(free);
+        }
+        free
+    }
+
+    /// Whether a number of this table may have been another route's before: what was cached by it must not be shown.
+    #[must_use]
+    pub const fn starts_anew(&self) -> bool {
+        self.starts_anew
+    }
+
+    /// What a request is, by its method and raw target.
+    #[must_use]
+    pub fn read(&self, method: &Method, path: &str, query: Option<&str>) -> Matched<'_> {
+        let mut near = None;
+        for row in &self.rows {
+            for template in &row.templates {
+                let Some(fit) = template.fit(path) else {
+                    continue;
+                };
+                let id = fit.id.filter(|id| !row.not_ids.contains(id));
+                if fit.is_whole
+                    && let Some(poll) = row.poll(method, path, query, id)
+                {
+                    return poll;
+                }
+                near = near.or(Some((row, id)));
+            }
+        }
+        match near {
+            // A preflight changes nothing (RFC 9110 §9.2.1).
+            Some((row, Some(id))) if !method.is_safe() => Matched::Write {
+                errors: row.route.errors(),
+                task: TaskId::new(id),
+            },
+            Some((row, _)) => Matched::Forward {
+                errors: row.route.errors(),
+                row: Some(row),
+            },
+            None => Matched::Forward {
+                errors: self.errors(path),
+                row: None,
+            },
+        }
+    }
+
+    /// The form in which a client of a path reads errors that is on no route: that of the route above which it is, as
+    /// with `/v1/video/generations`, else OpenAI's.
+    fn errors(&self, path: &str) -> ErrorForm {
+        let is_above = |row: &&Row| {
+            let mut templates = row.templates.iter();
+            templates.any(|template| {
+                let (above, _) = template
+                    .as_str()
+                    .split_once("/{")
+                    .unwrap_or((template.as_str(), ""));
+                !above.is_empty() && path.starts_with(above)
+            })
+        };
+        let row = self.rows.iter().find(is_above);
+        row.map_or(ErrorForm::OpenAi, |row| row.route.errors())
+    }
+
+    /// The rows.
+    #[must_use]
+    pub fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    /// The row of a route.
+    #[must_use]
+    pub fn row(&self, id: RouteId) -> Option<&Row> {
+        self.rows.iter().find(|row| row.route.id() == id)
+    }
+
+    /// The path on which a task is polled in this dialect.
+    #[must_use]
+    pub fn status_path(dialect: Dialect, task: &TaskId) -> String {
+        let base = CONVERTED[usize::from(dialect == Dialect::OpenAi)].1;
+        base.replace("{id}", task.as_str())
+    }
+}
+
+impl Row {
+    fn new(
+        definition: &Definition,
+        before: Option<StatusRoute>,
+        next: RouteId,
+    ) -> Result<Self, String> {
+        let name = &definition.name;
+        check_name(name)?;
+        let paths = definition.path.clone().unwrap_or_default();
+        if paths.is_empty() {
+            return Err("it has no path, such as path = \"/v1/tasks/{id}\"".into());
+        }
+        let templates: Vec<_> = paths
+            .iter()
+            .map(|path| Template::parse(path))
+            .collect::<Result<_, _>>()?;
+        let method = definition.method.unwrap_or_default();
+        let id = IdAt::read(definition.id.as_deref(), &templates)?;
+        let by_body = matches!(id, IdAt::Body(_));
+        if by_body != (method == PollMethod::Post) {
+            return Err(match method {
+                PollMethod::Post => {
+                    "a route with method = \"POST\" takes id = \"body:…\", the pointer to the id in its JSON body, \
+                     since a POST without it may create"
+                }
+                PollMethod::Get => "id = \"body:…\" takes method = \"POST\"",
+            }
+            .into());
+        }
+        let each = definition.each.as_deref().map(pointer).transpose()?;
+        if each.is_some() && !by_body {
+            return Err(
+                "each takes id = \"body:…\", which tells all tasks that are asked for".into(),
+            );
+        }
+        let when = definition.when.iter().flatten().map(|pair| {
+            let (name, value) = pair
+                .split_once('=')
+                .ok_or_else(|| format!("when takes \"NAME=VALUE\", not {pair:?}"))?;
+            Ok((name.to_owned(), value.to_owned()))
+        });
+        let when = when.collect::<Result<_, String>>()?;
+        let max_ttl = definition.max_ttl.as_deref().map(|text| {
+            humantime::parse_duration(text).map_err(|_| {
+                format!("max_ttl takes a duration such as \"50m\" or \"12h\", not {text:?}")
+            })
+        });
+        let ids = match &id {
+            IdAt::Body(pointer) => Some(pointer.clone()),
+            _ => None,
+        };
+        let new = AsIsRoute {
+            id: next,
+            label: RouteLabel::named(name),
+            errors: definition.errors.unwrap_or_default().into(),
+            reader: Reader {
+                status: pointers(definition.status.as_ref())?,
+                result: pointers(definition.result.as_ref())?,
+                error: pointers(definition.error.as_ref())?,
+                progress: pointers(definition.progress.as_ref())?,
+                succeeded: definition.succeeded.clone().unwrap_or_default(),
+                failed: definition.failed.clone().unwrap_or_default(),
+                each,
+                volatile: pointers(definition.volatile.as_ref())?,
+            },
+            shares_only: definition.keep == Some(Keep::Share),
+            max_ttl: max_ttl.transpose()?,
+            ids,
+        };
+        let is_told_by_id = templates.len() == 1
+            && templates.iter().all(Template::is_told_by_id)
+            && method == PollMethod::Get;
+        Ok(Self {
+            route: before.unwrap_or_else(|| StatusRoute::AsIs(Arc::new(new))),
+            definition: definition.clone(),
+            templates: templates.into(),
+            method,
+            id,
+            when,
+            unless: definition.unless.clone().unwrap_or_default().into(),
+            not_ids: &[],
+            is_told_by_id,
+        })
+    }
+
+    /// The poll that a request is, whose whole path fits.
+    fn poll(
+        &self,
+        method: &Method,
+        path: &str,
+        query: Option<&str>,
+        id: Option<&str>,
+    ) -> Option<Matched<'_>> {
+        let asks = match self.method {
+            PollMethod::Get => method == Method::GET || method == Method::HEAD,
+            PollMethod::Post => method == Method::POST,
+        };
+        if !asks || !self.holds(query) {
+            return None;
+        }
+        let (id, rest_of_query) = match (&self.id, &self.route) {
+            (IdAt::Body(_), StatusRoute::AsIs(route)) => {
+                return Some(Matched::PollByBody(Arc::clone(route)));
+            }
+            (IdAt::Query(name), _) => {
+                let (id, rest) = without(query?, name)?;
+                (id, Some(rest))
+            }
+            _ => (id?, None),
+        };
+        let task = if self.is_told_by_id {
+            TaskId::new(id)
+        } else {
+            TaskId::within([id], path)
+        };
+        Some(Matched::Poll {
+            route: self.route.clone(),
+            task,
+            rest_of_query,
+        })
+    }
+
+    /// Whether a query has what it must have, and nothing that it must not.
+    fn holds(&self, query: Option<&str>) -> bool {
+        if self.when.is_empty() && self.unless.is_empty() {
+            return true;
+        }
+        let parameters = || query.into_iter().flat_map(parameters);
+        let has = |(name, wanted): &(String, String)| {
+            let mut values = parameters().filter(|(is, _)| is == name);
+            // Servers differ in which of several they take.
+            values.next().is_some_and(|(_, value)| value == *wanted) && values.next().is_none()
+        };
+        self.when.iter().all(has)
+            && !parameters().any(|(name, _)| self.unless.iter().any(|one| *one == name))
+    }
+
+    /// Why two rows cannot both be there: there is a request that both match.
+    fn overlap(&self, other: &Self) -> Option<Mistake> {
+        if self.method != other.method || self.excludes(other) || other.excludes(self) {
+            return None;
+        }
+        let is_no_id =
+            |segment: &str| self.not_ids.contains(&segment) || other.not_ids.contains(&segment);
+        let pairs = self
+            .templates
+            .iter()
+            .flat_map(|one| other.templates.iter().map(move |another| (one, another)));
+        let (one, another) = pairs
+            .into_iter()
+            .find(|(one, another)| one.overlaps(another, is_no_id))?;
+        let what = format!(
+            "it matches requests of route {:?}: {one} and {another}; to change a preset, give a route its name",
+            other.definition.name
+        );
+        Some(Mistake::of(&self.definition.name, what))
+    }
+
+    /// Whether a query that fits this row cannot fit the other.
+    fn excludes(&self, other: &Self) -> bool {
+        self.when.iter().any(|(name, value)| {
+            let differs = |(other, wanted): &(String, String)| other == name && wanted != value;
+            other.when.iter().any(differs) || other.unless.contains(name)
+        })
+    }
+
+    /// The route.
+    #[must_use]
+    pub const fn route(&self) -> &StatusRoute {
+        &self.route
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.definition.name
+    }
+
+    /// Its path templates.
+    #[must_use]
+    pub fn templates(&self) -> &[Template] {
+        &self.templates
+    }
+
+    /// How it is asked, in words: method, and where the id is.
+    #[must_use]
+    pub fn asks(&self) -> (&'static str, Cow<'_, str>) {
+        let method = match self.method {
+            PollMethod::Get => "GET",
+            PollMethod::Post => "POST",
+        };
+        let id = match &self.id {
+            IdAt::Path => Cow::Borrowed("path"),
+            IdAt::Query(name) => format!("query:{name}").into(),
+            IdAt::Body(pointer) => format!("body:{pointer}").into(),
+        };
+        (method, id)
+    }
+
+    /// The definition that it came from.
+    #[must_use]
+    pub const fn definition(&self) -> &Definition {
+        &self.definition
+    }
+}
+
+impl IdAt {
+    fn read(id: Option<&str>, templates: &[Template]) -> Result<Self, String> {
+        let with_id = templates.iter().filter(|one| one.has_id()).count();
+        match id.map(|id| id.split_once(':').unwrap_or((id, ""))) {
+            None if with_id == templates.len() => Ok(Self::Path),
+            None => Err(
+                "a path takes {id} where the task is, or id = \"query:NAME\" or \"body:/POINTER\" tells where else it is"
+                    .into(),
+            ),
+            Some(_) if with_id > 0 => Err("the id is in the path, so it takes no id = …".into()),
+            Some(("query", name)) if !name.is_empty() => Ok(Self::Query(name.into())),
+            Some(("body", text)) if !text.is_empty() => Ok(Self::Body(pointer(text)?)),
+            Some(_) => Err(format!(
+                "id takes \"query:NAME\" or \"body:/POINTER\", not {:?}",
+                id.unwrap_or_default()
+            )),
+        }
+    }
+}
+
+/// The definitions in force, in order, and the mistakes in how they are named.
+fn definitions(names: &[String], own: &[Definition]) -> (Vec<Definition>, Vec<Mistake>) {
+    let mut mistakes = Vec::new();
+    let mut definitions: Vec<Definition> = Vec::new();
+    for name in names {
+        let preset = presets().iter().find(|preset| preset.name == *name);
+        match preset {
+            Some(preset) if definitions.contains(preset) => {}
+            Some(preset) => definitions.push(preset.clone()),
+            None => {
+                let all: Vec<_> = presets().iter().map(|one| one.name.as_str()).collect();
+                let what = format!("there is no preset {name:?}; there are {}", all.join(", "));
+                mistakes.push(Mistake { route: None, what });
+            }
+        }
+    }
+    for (index, one) in own.iter().enumerate() {
+        if own[..index].iter().any(|other| other.name == one.name) {
+            mistakes.push(Mistake::of(&one.name, "it is there twice".into()));
+            continue;
+        }
+        let preset = presets().iter().find(|preset| preset.name == one.name);
+        let one = match preset {
+            Some(preset) => one.clone().over(preset.clone()),
+            None => one.clone(),
+        };
+        match definitions.iter_mut().find(|known| known.name == one.name) {
+            Some(known) => *known = one,
+            None => definitions.push(one),
+        }
+    }
+    (definitions, mistakes)
+}
+
+fn check_name(name: &str) -> Result<(), String> {
+    let is_name = !name.is_empty()
+        && name.len() <= 32
+        && name.bytes().all(|byte| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte)
+        });
+    if !is_name {
+        return Err("name takes up to 32 of a-z, 0-9, - and _".into());
+    }
+    if RouteLabel::is_taken(name) {
+        return Err("this name has a meaning of its own in metrics; take another".into());
+    }
+    Ok(())
+}
+
+fn pointer(text: &str) -> Result<Pointer, String> {
+    Pointer::parse(text).map_err(|takes| format!("{text:?} is no pointer: it takes {takes}"))
+}
+
+fn pointers(texts: Option<&Vec<String>>) -> Result<Vec<Pointer>, String> {
+    texts
+        .into_iter()
+        .flatten()
+        .map(|text| pointer(text))
+        .collect()
+}
+
+/// The parameters of a query, decoded.
+fn parameters(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    pairs.map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (decoded(name), decoded(value))
+    })
+}
+
+fn decoded(text: &str) -> Cow<'_, str> {
+    if text.contains('+') {
+        let spaced = text.replace('+', " ");
+        let decoded = percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy();
+        return Cow::Owned(decoded.into_owned());
+    }
+    percent_encoding::percent_decode_str(text).decode_utf8_lossy()
+}
+
+/// The raw value of a parameter, if it is there once and is an id, and the query without it.
+fn without<'q>(query: &'q str, name: &str) -> Option<(&'q str, String)> {
+    let is_it = |pair: &&str| {
+        let (is, _) = pair.split_once('=').unwrap_or((pair, ""));
+        decoded(is) == name
+    };
+    let mut found = query.split('&').filter(is_it);
+    let (_, id) = found.next()?.split_once('=')?;
+    if found.next().is_some() || !is_id(id) {
+        return None;
+    }
+    let rest: Vec<_> = query.split('&').filter(|pair| !is_it(pair)).collect();
+    Some((id, rest.join("&")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::definition::DEFAULT_PRESETS;
+    use super::*;
+    use crate::task::{Source, State};
+
+    fn all_presets() -> Vec<String> {
+        presets().iter().map(|preset| preset.name.clone()).collect()
+    }
+
+    fn table() -> Routes {
+        Routes::new(&all_presets(), &[]).expect("no mistakes")
+    }
+
+    /// How a request is read, in short.
+    fn read(routes: &Routes, method: &Method, target: &str) -> String {
+        let (path, query) = match target.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (target, None),
+        };
+        match routes.read(method, path, query) {
+            Matched::Poll { route, task, .. } => format!("{} {task}", route.label().as_str()),
+            Matched::PollByBody(route) => format!("{} by its body", route.label.as_str()),
+            Matched::Write { task, .. } => format!("write {task}"),
+            Matched::Forward { .. } => "forward".into(),
+        }
+    }
+
+    #[test]
+    fn requests_are_read_by_the_table() {
+        let (get, post) = (&Method::GET, &Method::POST);
+        for (method, target, expected) in [
+            (get, "/v1/videos/task_1", "openai task_1"),
+            (get, "/v1/videos/sora-2:task_01k", "openai sora-2:task_01k"),
+            (get, "/v1/videos/a%2Fb", "openai a%2Fb"),
+            (get, "/v1/videos/effects-1", "openai effects-1"),
+            (get, "/v1/videos/Effects", "openai Effects"),
+            (&Method::HEAD, "/v1/video/generations/t?key=1", "unified t"),
+            (get, "/v1/video/generations/effects", "unified effects"),
+            (get, "/", "forward"),
+            (get, "/v1/videos", "forward"),
+            (get, "/v1/videos/", "forward"),
+            (get, "/v1/videos/a/", "forward"),
+            (get, "/v1/videos/a/content", "forward"),
+            (get, "/v1//videos/a", "forward"),
+            (get, "//v1/videos/a", "forward"),
+            (get, "/V1/videos/a", "forward"),
+            (get, "/v1/videos/edits", "forward"),
+            (get, "/v1/videos/..", "forward"),
+            (get, "/v1/videos/%2e%2E", "forward"),
+            (get, "/v1/videos/characters/c1", "forward"),
+            (get, "/v1/videos/text2video", "forward"),
+            (get, "/v1/videos/text2video/task_1", "forward"),
+            (get, "/v1/video/generations", "forward"),
+            (get, "/v1%2Fvideos/a", "forward"),
+            (&Method::DELETE, "/v1/videos/a", "write a"),
+            (post, "/v1/videos/a/remix", "write a"),
+            (&Method::PATCH, "/v1/video/generations/a", "write a"),
+            (&Method::OPTIONS, "/v1/videos/a", "forward"),
+            (&Method::TRACE, "/v1/videos/a", "forward"),
+            (post, "/v1/videos/edits", "forward"),
+            (post, "/v1/videos/effects", "forward"),
+            (post, "/v1/videos", "forward"),
+            (get, "/v1/video/query?id=veo3.1%3A1", "octopus veo3.1%3A1"),
+            (get, "/v1/video/query?x=1&id=a", "octopus a"),
+            (get, "/v1/video/query?id=a&id=b", "forward"),
+            (get, "/v1/video/query?%69d=a", "octopus a"),
+            (get, "/v1/video/query?id=", "forward"),
+            (get, "/v1/video/query", "forward"),
+            (post, "/v1/video/query?id=a", "forward"),
+            (get, "/mj/task/17/fetch", "mj 17"),
+            (get, "/fast/mj/task/17/fetch", "mj 17"),
+            (get, "/mj/task/17/image-seed", "forward"),
+            (post, "/mj/submit/imagine", "forward"),
+            (post, "/mj/task/list-by-condition", "mj-batch by its body"),
+            (get, "/kling/v1/videos/text2video/7", "kling 7"),
+            (get, "/kling/v1/images/generations/7", "kling 7"),
+            (post, "/kling/v1/videos/text2video", "forward"),
+            (get, "/kling/v1/videos/text2video", "forward"),
+            (get, "/suno/fetch/t", "suno t"),
+            (post, "/suno/fetch", "suno-batch by its body"),
+            (get, "/v1/tasks/t", "tasks t"),
+            (get, "/v1/tasks/t/artifacts", "forward"),
+            (
+                get,
+                "/doubao/api/v3/contents/generations/tasks/cgt-1",
+                "ark cgt-1",
+            ),
+            (
+                &Method::DELETE,
+                "/api/v3/contents/generations/tasks/cgt-1",
+                "write cgt-1",
+            ),
+            (
+                post,
+                "/jimeng/?Action=CVSync2AsyncGetResult&Version=2022-08-31",
+                "jimeng by its body",
+            ),
+            (post, "/jm?Action=CVSync2AsyncSubmitTask", "forward"),
+            (
+                post,
+                "/jm?Action=CVSync2AsyncGetResult&Action=CVSync2AsyncSubmitTask",
+                "forward",
+            ),
+            (post, "/jm", "forward"),
+            (get, "/v1/responses/resp_1", "responses resp_1"),
+            (get, "/v1/responses/resp_1?stream=true", "forward"),
+            (get, "/v1/responses/resp_1?starting_after=3", "forward"),
+            (
+                get,
+                "/minimax/v1/query/video_generation?task_id=9",
+                "minimax 9",
+            ),
+        ] {
+            assert_eq!(
+                read(&table(), method, target),
+                expected,
+                "{method} {target}"
+            );
+        }
+    }
+
+    #[test]
+    fn two_resources_of_one_task_have_keys_of_their_own() {
+        let routes = table();
+        let task = |path, query| match routes.read(&Method::GET, path, query) {
+            Matched::Poll { route, task, .. } => (route.id(), task),
+            other => panic!("{path}: {other:?}"),
+        };
+        let kinds = ["text2video", "image2video"]
+            .map(|kind| task(&*format!("/kling/v1/videos/{kind}/7").leak(), None));
+        assert_ne!(kinds[0], kinds[1]);
+        assert_eq!(kinds[0].1.as_str(), kinds[1].1.as_str());
+        assert_ne!(task("/v1/tasks/7", None), task("/v1/videos/7", None));
+        let query = |query| task("/v1/video/query", Some(query));
+        assert_eq!(query("id=7"), query("a=b&id=7"));
+    }
+
+    #[test]
+    fn the_id_is_no_part_of_the_rest_of_a_query() {
+        for (query, rest) in [
+            ("id=7", ""),
+            ("a=1&id=7&b=2", "a=1&b=2"),
+            ("id=7&key=", "key="),
+        ] {
+            match table().read(&Method::GET, "/v1/video/query", Some(query)) {
+                Matched::Poll { rest_of_query, .. } => {
+                    assert_eq!(rest_of_query.as_deref(), Some(rest));
+                }
+                other => panic!("{query}: {other:?}"),
+            }
+        }
+    }
+
+    fn mistakes(presets: &[&str], own: &str) -> Vec<String> {
+        #[derive(serde::Deserialize)]
+        struct File {
+            #[serde(default)]
+            route: Vec<Definition>,
+        }
+        let presets: Vec<_> = presets.iter().map(|name| (*name).to_owned()).collect();
+        let File { route } = toml::from_str(own).expect("is TOML");
+        let mistakes = Routes::new(&presets, &route).map(|_| ()).err();
+        let mistakes = mistakes.unwrap_or_default().into_iter();
+        mistakes.map(|mistake| mistake.what).collect()
+    }
+
+    #[test]
+    fn mistakes_are_told_in_words() {
+        let own = |keys: &str| format!("[[route]]\nname = 'x'\n{keys}");
+        for (keys, told) in [
+            ("", "it has no path"),
+            ("path = 'x/{id}'", "does not begin with /"),
+            ("path = '/x'", "a path takes {id}"),
+            ("path = '/x/{id}'\nid = 'query:id'", "the id is in the path"),
+            ("path = '/x'\nid = 'cookie:id'", "id takes"),
+            ("path = '/x'\nid = 'query:'", "id takes"),
+            (
+                "path = '/x'\nmethod = 'POST'\nid = 'query:id'",
+                "takes id = \"body:…\"",
+            ),
+            ("path = '/x/{id}'\nmethod = 'POST'", "takes id = \"body:…\""),
+            ("path = '/x'\nid = 'body:/id'", "takes method = \"POST\""),
+            ("path = '/x/{id}'\neach = '/list'", "each takes id"),
+            ("path = '/x/{id}'\nstatus = 'status'", "is no pointer"),
+            ("path = '/x/{id}'\nwhen = 'a'", "when takes"),
+            (
+                "path = '/x/{id}'\nmax_ttl = 'long'",
+                "max_ttl takes a duration",
+            ),
+            (
+                "path = '/v1/videos/{id}'",
+                "it matches requests of route \"openai\"",
+            ),
+            ("path = '/v1/{kind}/{id}'", "it matches requests of route"),
+            (
+                "path = '/suno/fetch/{id}'",
+                "it matches requests of route \"suno\"",
+            ),
+        ] {
+            let mistakes = mistakes(&DEFAULT_PRESETS, &own(keys));
+            assert!(
+                mistakes.iter().any(|one| one.contains(told)),
+                "{keys}: {mistakes:?}"
+            );
+        }
+        for name in ["", "Ä", "forward", "openai", "a b"] {
+            let own = format!("[[route]]\nname = '{name}'\npath = '/x/{{id}}'");
+            assert_eq!(mistakes(&[], &own).len(), 1, "{name}");
+        }
+        assert!(mistakes(&["nope"], "")[0].contains("there is no preset \"nope\""));
+        let twice =
+            "[[route]]\nname = 'x'\npath = '/x/{id}'\n[[route]]\nname = 'x'\npath = '/y/{id}'";
+        assert_eq!(mistakes(&[], twice), ["it is there twice"]);
+        let many: Vec<_> = (0..=MOST)
+            .map(|number| format!("[[route]]\nname = 'r{number}'\npath = '/r{number}/{{id}}'"))
+            .collect();
+        let many = many.join("\n");
+        assert!(mistakes(&[], &many)[0].contains("more than 64"));
+    }
+
+    #[test]
+    fn what_cannot_match_one_request_stands_side_by_side() {
+        for own in [
+            "[[route]]\nname = 'x'\npath = '/v1/videos/text2video/{id}'",
+            "[[route]]\nname = 'x'\npath = '/v1/videos/effects'\nid = 'query:id'",
+            "[[route]]\nname = 'x'\npath = '/jm'\nmethod = 'POST'\nid = 'body:/id'\nwhen = 'Action=Other'",
+            "[[route]]\nname = 'mj'\nmax_ttl = '1h'",
+        ] {
+            let names = all_presets();
+            let names: Vec<_> = names.iter().map(String::as_str).collect();
+            assert_eq!(mistakes(&names, own), Vec::<String>::new(), "{own}");
+        }
+    }
+
+    #[test]
+    fn a_route_keeps_its_number_until_it_is_changed() {
+        let before = table();
+        let number = |routes: &Routes, name: &str| {
+            let row = routes.rows().iter().find(|row| row.name() == name);
+            row.map(|row| row.route().id())
+        };
+        let own: Definition = toml::from_str("name = 'mj'\nmax_ttl = '1h'").expect("reads");
+        let after = before
+            .followed_by(&all_presets(), std::slice::from_ref(&own))
+            .expect("no mistakes");
+        assert_eq!(number(&before, "kling"), number(&after, "kling"));
+        assert_ne!(number(&before, "mj"), number(&after, "mj"));
+        let mut routes = after;
+        let mut wrapped = false;
+        for hours in 2..600 {
+            let own = Definition {
+                max_ttl: Some(format!("{hours}h")),
+                ..own.clone()
+            };
+            routes = routes
+                .followed_by(&all_presets(), &[own])
+                .expect("no mistakes");
+            let mut numbers: Vec<_> = routes.rows().iter().map(|row| row.route().id().0).collect();
+            numbers.sort_unstable();
+            numbers.dedup();
+            assert_eq!(numbers.len(), routes.rows().len(), "each has its own");
+            wrapped |= routes.starts_anew();
+        }
+        assert!(wrapped);
+    }
+
+    /// The cases of `tests/routes`: what each preset reads from each body.
+    #[test]
+    fn presets_read_the_bodies_of_their_routes() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/routes");
+        let mut read = 0;
+        for file in std::fs::read_dir(folder).expect("a folder") {
+            let text = std::fs::read_to_string(file.expect("a file").path()).expect("text");
+            let file: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+            let name = file["preset"].as_str().unwrap_or_default();
+            let routes = table();
+            let row = routes.rows().iter().find(|row| row.name() == name);
+            let built_in = Reader::default();
+            let reader = match row.map(Row::route) {
+                Some(StatusRoute::AsIs(route)) => &route.reader,
+                _ if name.starts_with("built-in") => &built_in,
+                _ => continue,
+            };
+            let requests = file["examples"].as_array().expect("examples");
+            let request = requests.iter().find(|one| one["case"] == "request");
+            let ids = request.map_or("task", |request| {
+                let ids = request["body"]["ids"].as_array().into_iter().flatten();
+                let ids: Vec<_> = ids.filter_map(|id| id.as_str()).collect();
+                ids.join("\n").leak()
+            });
+            for example in requests {
+                let expect = &example["expect"];
+                if expect.is_null() {
+                    continue;
+                }
+                let case = format!("{name}: {}", example["case"]);
+                let body = example["body"].to_string();
+                let told = reader.read(&Source {
+                    asked_id: ids,
+                    status: 200,
+                    body: body.as_bytes(),
+                    first_seen: 1,
+                });
+                let told = told.as_ref().ok();
+                let state = told.map(|told| told.state.as_str());
+                assert_eq!(state, expect["state"].as_str(), "{case}");
+                let result = told.and_then(|told| told.result.as_deref());
+                assert_eq!(result, expect["url"].as_str(), "{case}");
+                if let Some(error) = expect["error"].as_str() {
+                    let reason = told.and_then(|told| told.error.as_deref());
+                    assert_eq!(reason, Some(error), "{case}");
+                }
+                if let (Some(progress), Some(told)) = (expect["progress"].as_u64(), told)
+                    && told.state != State::Failed
+                {
+                    assert_eq!(told.progress.map(u64::from), Some(progress), "{case}");
+                }
+                read += 1;
+            }
+        }
+        assert!(read > 70, "{read}");
+    }
+}
