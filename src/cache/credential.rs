@@ -1,20 +1,43 @@
 //! The state of a caller's credential: unknown, accepted or revoked.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use http::HeaderMap;
 
 use crate::answer::reply::{CORS, Headers};
+use crate::sync::{read, write};
 
-/// How many slots of tasks have a count of a caller's writes. Tasks that share one can only cost each other a cached answer.
-const WRITE_SLOTS: usize = 64;
+/// The number of slots whose writes are counted apart. Beyond it all of the caller's answers are asked for again.
+const MOST_WRITTEN: usize = 1024;
 
-/// Where the writes to a slot of tasks are counted.
-fn write_slot(slot: u16) -> usize {
-    usize::from(slot) % WRITE_SLOTS
+/// A caller's own writes, by the slot of the task.
+#[derive(Debug, Default)]
+struct Writes {
+    /// What all counts begin with.
+    base: u32,
+    counts: HashMap<u16, u32>,
+}
+
+impl Writes {
+    fn of(&self, slot: u16) -> u32 {
+        let count = self.counts.get(&slot).copied().unwrap_or_default();
+        self.base.wrapping_add(count)
+    }
+
+    fn count(&mut self, slot: u16) {
+        if self.counts.len() >= MOST_WRITTEN && !self.counts.contains_key(&slot) {
+            // No sum is what it was before.
+            let most = self.counts.values().max().copied().unwrap_or_default();
+            self.base = self.base.wrapping_add(most).wrapping_add(1);
+            self.counts.clear();
+        }
+        let count = self.counts.entry(slot).or_default();
+        *count = count.wrapping_add(1);
+    }
 }
 
 /// What is known of one caller's credential.
@@ -24,7 +47,7 @@ pub(super) struct CredentialState {
     pub(super) accepted: AtomicU64,
     /// Counts the caller's own writes, by the slot of the task: polls that were in progress meanwhile are not remembered.
     /// Few callers write.
-    writes: OnceLock<Box<[AtomicU32; WRITE_SLOTS]>>,
+    writes: OnceLock<RwLock<Writes>>,
     /// The headers by which upstream last let pages of other origins read the caller's answers.
     cors: ArcSwapOption<HeaderMap>,
     /// Whether there are any: hits of other callers do not touch `cors`.
@@ -49,16 +72,13 @@ impl CredentialState {
 
     /// How many writes of the caller there were to the tasks of a slot.
     pub(super) fn writes(&self, slot: u16) -> u32 {
-        let counts = self.writes.get();
-        counts.map_or(0, |counts| counts[write_slot(slot)].load(Ordering::Acquire))
+        let writes = self.writes.get();
+        writes.map_or(0, |writes| read(writes).of(slot))
     }
 
     /// Counts a write of the caller.
     pub(super) fn count_write(&self, slot: u16) {
-        let counts = self
-            .writes
-            .get_or_init(|| Box::new([const { AtomicU32::new(0) }; WRITE_SLOTS]));
-        counts[write_slot(slot)].fetch_add(1, Ordering::AcqRel);
+        write(self.writes.get_or_init(RwLock::default)).count(slot);
     }
 
     pub(super) fn revoke(&self) {
@@ -103,4 +123,26 @@ pub enum Acceptance {
     Accepted(Duration),
     /// Refused, or not asked yet.
     Missing,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_changes_the_count_of_its_slot_and_too_many_change_all() {
+        let state = CredentialState::new();
+        assert_eq!(state.writes(7), 0);
+        state.count_write(7);
+        assert_eq!((state.writes(7), state.writes(8)), (1, 0));
+        let most = u16::try_from(MOST_WRITTEN).expect("small");
+        for slot in 0..most {
+            state.count_write(slot);
+        }
+        assert_eq!((state.writes(7), state.writes(most)), (2, 0));
+        state.count_write(most);
+        for (slot, before) in [(7, 2), (8, 1), (most, 0), (most + 1, 0)] {
+            assert_ne!(state.writes(slot), before, "{slot}");
+        }
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::cadence::{Bounds, Cadence, TaskAge};
 use crate::answer::reply::Reply;
 use crate::config;
-use crate::task::State;
+use crate::task::{State, TaskSnapshot};
 
 /// A task that was seen running within this time is not believed to be missing at the first time.
 const EARLY: Duration = Duration::from_secs(30);
@@ -87,11 +87,13 @@ impl Decision {
     }
 }
 
-/// Decides what becomes of `reply`; `unix_now` is the time in Unix seconds.
+/// Decides what becomes of `reply`; `unix_now` is the time in Unix seconds, and `model` what the task's create told.
+/// Where documents tell no model, that is the model.
 #[must_use]
 pub fn decide(
     reply: &Reply,
     known: Option<Known<'_>>,
+    model: Option<&str>,
     unix_now: i64,
     cache: &config::Cache,
     cadence: &Cadence,
@@ -100,7 +102,7 @@ pub fn decide(
         Some(awaited) => Some(awaited),
         None => task_age(reply, known, unix_now),
     };
-    let in_flight = in_flight_ttl(reply, age, cache, cadence);
+    let in_flight = in_flight_ttl(reply, age, model, cache, cadence);
     let fault = fault(reply, known);
     let awaits_url =
         awaited_url(reply, known).is_some_and(|since| since.at(reply.received) < URL_FOLLOWS);
@@ -112,7 +114,7 @@ pub fn decide(
         credential: credential(reply),
         fault,
         forbidden: reply.is_forbidden(),
-        ended: known.and_then(|known| ended(reply, known, age?)),
+        ended: known.and_then(|known| ended(reply, known, model, age?)),
     }
 }
 
@@ -147,6 +149,7 @@ fn task_age(reply: &Reply, known: Option<Known<'_>>, unix_now: i64) -> Option<Ta
 fn in_flight_ttl(
     reply: &Reply,
     age: Option<TaskAge>,
+    model: Option<&str>,
     cache: &config::Cache,
     cadence: &Cadence,
 ) -> Duration {
@@ -157,7 +160,7 @@ fn in_flight_ttl(
                 most: cache.in_flight_max,
             };
             let age = age.at(reply.received);
-            let class = class(reply, snapshot.model());
+            let class = class(reply, &snapshot, model);
             cadence.interval(&class, age, snapshot.progress(), bounds)
         }
         _ => cache.in_flight_ttl,
@@ -165,7 +168,9 @@ fn in_flight_ttl(
 }
 
 /// The tasks that a task ends like: those of its model, on routes of other tasks apart from each other.
-fn class<'m>(reply: &Reply, model: &'m str) -> Cow<'m, str> {
+fn class<'m>(reply: &Reply, task: &'m TaskSnapshot, model: Option<&'m str>) -> Cow<'m, str> {
+    let told = Some(task.model()).filter(|told| !told.is_empty());
+    let model = told.or(model).unwrap_or_default();
     match reply.as_is_route() {
         None => Cow::Borrowed(model),
         Some(route) => format!("{} {model}", route.label.as_str()).into(),
@@ -198,12 +203,12 @@ fn credential(reply: &Reply) -> Option<CredentialVerdict> {
     }
 }
 
-fn ended(reply: &Reply, known: Known<'_>, age: TaskAge) -> Option<End> {
+fn ended(reply: &Reply, known: Known<'_>, model: Option<&str>, age: TaskAge) -> Option<End> {
     if !reply.is_terminal() || known.reply.is_terminal() {
         return None;
     }
     Some(End {
-        model: class(known.reply, known.reply.snapshot()?.model()).into(),
+        model: class(known.reply, &*known.reply.snapshot()?, model).into(),
         seen_running_at: age.at(known.reply.received),
         seen_ended_at: age.at(reply.received),
     })
@@ -379,6 +384,7 @@ mod tests {
         decide(
             reply,
             known,
+            None,
             CREATED + 30,
             &config::Cache::default(),
             &Cadence::new(),

@@ -1,6 +1,7 @@
 //! What is cached, for which caller, and for how long.
 
 pub mod cadence;
+pub mod created;
 mod credential;
 mod entry;
 mod failures;

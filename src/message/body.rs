@@ -97,6 +97,18 @@ impl Body {
         Self::boxed(StreamBody::new(iter(frames)))
     }
 
+    /// Calls `whole` with a copy of all bytes when the body has ended, if they are at most `limit`.
+    #[must_use]
+    pub fn copied(self, limit: usize, whole: impl FnOnce(&[u8]) + Send + Unpin + 'static) -> Self {
+        Self::boxed(Wrapped {
+            body: self,
+            frames: Copied {
+                limit,
+                bytes: Some((Vec::new(), whole)),
+            },
+        })
+    }
+
     /// Drops `guard` when the body has ended, failed or been given up.
     #[must_use]
     pub fn guarded(self, guard: impl Send + Unpin + 'static) -> Self {
@@ -211,6 +223,45 @@ impl<G> PollFrame<Body> for Guarded<G> {
             self.0 = None;
         }
         frame
+    }
+}
+
+/// See [`Body::copied`].
+struct Copied<F> {
+    limit: usize,
+    bytes: Option<(Vec<u8>, F)>,
+}
+
+impl<F: FnOnce(&[u8])> PollFrame<Body> for Copied<F> {
+    type Error = BoxError;
+
+    fn poll_frame(
+        &mut self,
+        mut body: Pin<&mut Body>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = task::ready!(body.as_mut().poll_frame(cx));
+        let mut is_over = frame.is_none() || body.is_end_stream();
+        match &frame {
+            Some(Ok(frame)) => {
+                if let (Some(data), Some((bytes, _))) = (frame.data_ref(), &mut self.bytes) {
+                    if bytes.len() + data.len() > self.limit {
+                        self.bytes = None;
+                    } else {
+                        bytes.extend_from_slice(data);
+                    }
+                }
+            }
+            Some(Err(_)) => {
+                self.bytes = None;
+                is_over = false;
+            }
+            None => {}
+        }
+        if is_over && let Some((bytes, whole)) = self.bytes.take() {
+            whole(&bytes);
+        }
+        Poll::Ready(frame)
     }
 }
 

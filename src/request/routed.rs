@@ -96,8 +96,10 @@ pub struct UnreadPoll {
 /// A request that is passed on.
 #[derive(Debug)]
 pub struct Forwardable {
-    /// The task that it may change, and who wants that.
-    pub writes: Option<(TaskId, Caller)>,
+    /// The task that it may change.
+    pub writes: Option<TaskId>,
+    /// Who sent it, where its method is not safe.
+    pub caller: Option<Caller>,
     /// The request itself.
     pub request: Request<Body>,
     /// The other end of the client's connection.
@@ -125,10 +127,14 @@ impl Routed {
                 kind: Kind::Refused(error),
             };
         }
-        let forward = |errors, writes: Option<(TaskId, Caller)>, request| Self {
-            subject: Subject::forwarded(errors, writes.as_ref().map(|(task, _)| task.clone())),
+        let forward = |errors, writes: Option<TaskId>, request: Request<Body>| Self {
+            subject: Subject::forwarded(errors, writes.clone()),
             kind: Kind::Forward(Box::new(Forwardable {
                 writes,
+                caller: (!request.method().is_safe()).then(|| {
+                    let query = request.uri().query();
+                    caller_key.identify(request.headers(), query).caller
+                }),
                 request,
                 peer,
                 interim: interim.clone(),
@@ -187,6 +193,7 @@ impl Routed {
                         route,
                         forwardable: Forwardable {
                             writes: None,
+                            caller: Some(identity.caller),
                             request,
                             peer,
                             interim,
@@ -199,11 +206,8 @@ impl Routed {
                 }
             }
             Matched::PollByBody(route) => forward(route.errors, None, request),
-            Matched::Write { errors, task } => {
-                let identity = caller_key.identify(request.headers(), uri.query());
-                forward(errors, Some((task, identity.caller)), request)
-            }
-            Matched::Forward { errors, .. } => forward(errors, None, request),
+            Matched::Write { errors, task } => forward(errors, Some(task), request),
+            Matched::Forward { errors } => forward(errors, None, request),
         }
     }
 }

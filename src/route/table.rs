@@ -140,7 +140,7 @@ impl StatusRoute {
 
 /// What a request is, by its method and its raw target.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Matched<'t> {
+pub enum Matched {
     /// `GET` or `HEAD` on a task's status.
     Poll {
         /// Its route.
@@ -163,19 +163,17 @@ pub enum Matched<'t> {
     Forward {
         /// The form in which its client reads errors.
         errors: ErrorForm,
-        /// The row on whose path it is, if on any.
-        row: Option<&'t Row>,
     },
 }
 
-impl Matched<'_> {
+impl Matched {
     /// The form in which its client reads errors.
     #[must_use]
     pub fn errors(&self) -> ErrorForm {
         match self {
             Self::Poll { route, .. } => route.errors(),
             Self::PollByBody(route) => route.errors,
-            Self::Write { errors, .. } | Self::Forward { errors, .. } => *errors,
+            Self::Write { errors, .. } | Self::Forward { errors } => *errors,
         }
     }
 }
@@ -327,7 +325,7 @@ impl Routes {
 
     /// What a request is, by its method and raw target.
     #[must_use]
-    pub fn read(&self, method: &Method, path: &str, query: Option<&str>) -> Matched<'_> {
+    pub fn read(&self, method: &Method, path: &str, query: Option<&str>) -> Matched {
         let mut near = None;
         for row in &self.rows {
             for template in &row.templates {
@@ -351,11 +349,9 @@ impl Routes {
             },
             Some((row, _)) => Matched::Forward {
                 errors: row.route.errors(),
-                row: Some(row),
             },
             None => Matched::Forward {
                 errors: self.errors(path),
-                row: None,
             },
         }
     }
@@ -489,7 +485,7 @@ impl Row {
         path: &str,
         query: Option<&str>,
         id: Option<&str>,
-    ) -> Option<Matched<'_>> {
+    ) -> Option<Matched> {
         let asks = match self.method {
             PollMethod::Get => method == Method::GET || method == Method::HEAD,
             PollMethod::Post => method == Method::POST,

@@ -1,30 +1,39 @@
-//! Forwards everything that is not a status poll to upstream, streamed in both directions and unread. Nothing of it is
-//! cached or shared, but a write to a task invalidates the task's cached answers.
+//! Forwards everything that is not a status poll to upstream, streamed in both directions. Nothing of it is cached or
+//! shared, but a write to a task invalidates the task's cached answers, and the answer to a create tells of a task: what is
+//! read for that is read on its way, and nothing waits for it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::Method;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use tokio::time::Instant;
 use tower::Service;
 
 use super::state::Resources;
 use crate::answer::handled::{Facts, Handled};
 use crate::answer::outcome::Outcome;
 use crate::cache::Store;
+use crate::cache::created::Created;
 use crate::config::{Config, Forwarded};
 use crate::error::Error;
+use crate::message::body::Body;
 use crate::request::key::Caller;
 use crate::request::routed::Forwardable;
-use crate::route::TaskId;
-use crate::upstream::{Upstream, forward_request};
+use crate::route::{TaskId, encoded};
+use crate::sync::lock;
+use crate::task::named_task;
+use crate::upstream::{Upstream, decoded, forward_request};
 
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct Forward {
     upstream: Upstream,
     store: Arc<Store>,
+    created: Arc<Created>,
     forwarded: Forwarded,
     idle_timeout: Duration,
 }
@@ -34,6 +43,7 @@ impl Forward {
         Self {
             upstream: resources.upstream.clone(),
             store: Arc::clone(&resources.polls.store),
+            created: Arc::clone(&resources.polls.created),
             forwarded: config.listen.forwarded,
             idle_timeout: config.limits.idle_timeout,
         }
@@ -42,6 +52,7 @@ impl Forward {
     async fn forward(self, forwardable: Forwardable) -> Result<Handled, Error> {
         let Forwardable {
             writes,
+            caller,
             mut request,
             peer,
             interim,
@@ -52,16 +63,27 @@ impl Forward {
             ));
         }
         let client = hyper::upgrade::on(&mut request);
+        let is_post = request.method() == Method::POST;
+        let named = caller.and_then(|caller| self.watch_body(&mut request, caller));
         let request = forward_request(self.upstream.url(), request, peer, self.forwarded)?;
-        let write = writes.map(|(task, caller)| Write::begin(self.store, task, caller));
-        let response = self
+        let write = writes.zip(caller).map(|(task, caller)| {
+            let store = Arc::clone(&self.store);
+            Write::begin(store, task, caller)
+        });
+        let mut response = self
             .upstream
             .exchange(request, client, interim, self.idle_timeout)
             .await?;
-        if let Some(write) = write
-            && response.status().is_success()
-        {
-            write.was_accepted();
+        if response.status().is_success() {
+            if let Some(write) = write {
+                write.was_accepted();
+            }
+            if let Some(write) = named.and_then(|named| lock(&named).take()) {
+                write.was_accepted();
+            }
+            if let Some(caller) = caller.filter(|_| is_post) {
+                response = self.read_create(response, caller);
+            }
         }
         Ok(Handled {
             response,
@@ -69,6 +91,75 @@ impl Forward {
             named: None,
         })
     }
+
+    /// Reads the body of a remix, an edit or a deletion on its way, for the task that it names.
+    fn watch_body(&self, request: &mut Request<Body>, caller: Caller) -> Option<Named> {
+        if !names_task_in_body(request.uri().path()) || !may_be_read(request.headers()) {
+            return None;
+        }
+        let named = Named::default();
+        let (slot, store) = (Arc::clone(&named), Arc::clone(&self.store));
+        let body = std::mem::replace(request.body_mut(), Body::empty());
+        *request.body_mut() = body.copied(LARGEST_READ, move |body| {
+            if let Some(id) = named_task(body) {
+                let task = TaskId::new(&encoded(&id));
+                *lock(&slot) = Some(Write::begin(store, task, caller));
+            }
+        });
+        Some(named)
+    }
+
+    /// Reads the answer to a create on its way, for the task that it tells of.
+    fn read_create(&self, response: Response<Body>, caller: Caller) -> Response<Body> {
+        if !may_be_read(response.headers()) {
+            return response;
+        }
+        let created = Arc::clone(&self.created);
+        let coding = response.headers().get(CONTENT_ENCODING).cloned();
+        let coding: HeaderMap = coding
+            .into_iter()
+            .map(|coding| (CONTENT_ENCODING, coding))
+            .collect();
+        response.map(|body| {
+            body.copied(LARGEST_READ, move |body| {
+                let body = Bytes::copy_from_slice(body);
+                if let Ok(plain) = decoded(&coding, body, LARGEST_READ) {
+                    created.record(caller, &plain, Instant::now());
+                }
+            })
+        })
+    }
+}
+
+/// The largest body, in bytes, that is read on its way.
+const LARGEST_READ: usize = 64 << 10;
+
+/// The write that the body of a request turned out to be.
+type Named = Arc<Mutex<Option<Write>>>;
+
+/// Whether requests on this path change a task that their body may name, as OctopusX's `/v1/video/remix`.
+fn names_task_in_body(path: &str) -> bool {
+    let last = path.trim_end_matches('/').rsplit('/').next();
+    let words = ["remix", "edit", "extend", "extension", "delete", "cancel"];
+    let last = last.unwrap_or_default().to_ascii_lowercase();
+    words
+        .iter()
+        .any(|word| last == *word || last.strip_suffix('s') == Some(word))
+}
+
+/// Whether a body is JSON and small, as far as its head tells.
+fn may_be_read(headers: &HeaderMap) -> bool {
+    let text = |name| {
+        headers
+            .get(name)
+            .and_then(|value: &HeaderValue| value.to_str().ok())
+    };
+    let is_json = text(CONTENT_TYPE).is_some_and(|kind| {
+        let kind = kind.split(';').next().unwrap_or_default().trim();
+        kind.eq_ignore_ascii_case("application/json")
+    });
+    let length = text(CONTENT_LENGTH).map(|length| length.parse::<usize>().unwrap_or(usize::MAX));
+    is_json && length.is_none_or(|length| length <= LARGEST_READ)
 }
 
 impl Service<Forwardable> for Forward {

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use http::StatusCode;
 use tokio::time::Instant;
 use tower::{Service, ServiceExt as _};
 
@@ -15,6 +16,7 @@ use super::state::{LeasedQuery, PollState};
 use crate::answer::reply::Reply;
 use crate::answer::{Landed, Origin};
 use crate::cache::cadence::Cadence;
+use crate::cache::created::{Created, Record};
 use crate::cache::freshness::{self, Fault, Known};
 use crate::cache::{Lease, Looked, Store, Use};
 use crate::config;
@@ -22,7 +24,8 @@ use crate::error::Error;
 use crate::message::fields::unix_now;
 use crate::request::key::TaskKey;
 use crate::request::preferences::CacheMode;
-use crate::request::query::TaskFetch;
+use crate::request::query::{TaskFetch, TaskQuery};
+use crate::task::{ErrorForm, Source, TaskSnapshot};
 
 /// A flight's share of `upstream.timeout`. It has to end before its waiters give up: they would abort it, and its result
 /// would not reach the circuit breakers.
@@ -41,6 +44,7 @@ pub struct Remember<S> {
 #[derive(Debug)]
 struct Config {
     store: Arc<Store>,
+    created: Arc<Created>,
     cadence: Arc<Cadence>,
     cache: Arc<config::Cache>,
     timeout: Duration,
@@ -55,6 +59,7 @@ impl<S> Remember<S> {
     ) -> Self {
         let shared = Config {
             store: Arc::clone(&state.store),
+            created: Arc::clone(&state.created),
             cadence: Arc::clone(&state.cadence),
             cache: Arc::clone(cache),
             timeout: config.upstream.timeout.mul_f64(FLIGHT_SHARE),
@@ -96,6 +101,7 @@ where
         Box::pin(async move {
             let Config {
                 store,
+                created,
                 cadence,
                 cache,
                 timeout,
@@ -122,7 +128,7 @@ where
                 .map_or_else(unix_now, |known| known.first_seen());
             let deadline = now + *timeout;
             let fetch = TaskFetch {
-                query,
+                query: Arc::clone(&query),
                 first_seen,
                 deadline,
             };
@@ -134,6 +140,15 @@ where
                 }
             };
 
+            // A task that was created a moment ago is not missing: upstream does not know it yet.
+            let created = created.get(key.caller, &key.task);
+            let reply = match &created {
+                Some(created) if reply.is_task_not_exist() && created.is_early(now) => {
+                    early(&query, created, reply)
+                }
+                _ => reply,
+            };
+
             // Decide.
             let known = known.as_deref().map(|entry| Known {
                 reply: &entry.reply,
@@ -143,7 +158,10 @@ where
                     || store.last_fault(&key) == Some(Fault::EarlyMissing)
                     || !store.is_valid(&key, &lease),
             });
-            let decision = freshness::decide(&reply, known, unix_now(), cache, cadence);
+            let model = created
+                .as_ref()
+                .and_then(|created| created.task.model.as_deref());
+            let decision = freshness::decide(&reply, known, model, unix_now(), cache, cadence);
             if let Some(end) = &decision.ended {
                 cadence.learn(&end.model, end.seen_running_at, end.seen_ended_at);
             }
@@ -180,6 +198,45 @@ where
             }
             Ok(landed)
         })
+    }
+}
+
+/// The state of a task that was just created, in place of the answer that there is no such task.
+fn early(query: &TaskQuery, created: &Record, missing: Reply) -> Reply {
+    let headers = missing.headers.as_deref().cloned().unwrap_or_default();
+    let asked_id = query.key.task.decoded();
+    let source = |body| Source {
+        asked_id: &asked_id,
+        status: 200,
+        body,
+        first_seen: created.first_seen,
+    };
+    if let Some(asked) = &query.resource {
+        let route = &asked.route;
+        // In the route's own shape the answer to the create is upstream's word; else it is written here.
+        let own = route
+            .reader
+            .has_status(&created.answer)
+            .then(|| created.answer.clone());
+        let body = own.unwrap_or_else(|| created.task.queued(route.errors, created.first_seen));
+        let snapshot = TaskSnapshot::read_by(&route.reader, &source(&body)).ok();
+        if snapshot
+            .as_ref()
+            .is_some_and(|task| !task.state().is_terminal())
+        {
+            return Reply::as_is(route, StatusCode::OK, &headers, body, snapshot);
+        }
+        return missing;
+    }
+    let Some(dialect) = query.key.route.dialect() else {
+        return missing;
+    };
+    let body = created
+        .task
+        .queued(ErrorForm::of(dialect), created.first_seen);
+    match TaskSnapshot::read(&source(&body)) {
+        Ok(snapshot) => Reply::new(StatusCode::OK, &headers, body, Some(snapshot)),
+        Err(_) => missing,
     }
 }
 

@@ -10,6 +10,7 @@ use tower::retry::budget::TpsBudget;
 
 use crate::answer::{FwdReason, Landed};
 use crate::cache::cadence::Cadence;
+use crate::cache::created::Created;
 use crate::cache::{Lease, Store};
 use crate::config::Percent;
 use crate::error::Error;
@@ -79,6 +80,8 @@ pub struct PollState {
     pub breakers: Arc<CircuitBreakers>,
     /// The latest errors, for the admin page.
     pub recent_errors: Arc<RecentErrors>,
+    /// Tasks that were created a moment ago.
+    pub created: Arc<Created>,
     /// The retry budget.
     pub retries: Arc<TpsBudget>,
     /// Counts clients waiting for a poll.
@@ -100,6 +103,7 @@ impl PollState {
             cadence: Arc::new(Cadence::new()),
             breakers: Arc::new(CircuitBreakers::new()),
             recent_errors: Arc::default(),
+            created: Arc::default(),
             // A fifth of all polls, and one a second besides, counted over ten seconds.
             retries: Arc::new(TpsBudget::new(Duration::from_secs(10), 1, 0.2)),
             waiters: metrics.waiters(),

@@ -20,10 +20,12 @@
 //! | `openai`, `unified` | one writer per dialect |
 //! | `pointer`, `reader` | JSON pointers; how the documents of a route are read by them |
 //! | `snapshot` | what is known of one task |
+//! | `created` | what the answer to a create tells |
 //! | `error_document` | error documents |
 //!
 //! Each line imports only from those above it.
 
+mod created;
 mod dialect;
 mod document;
 mod error_document;
@@ -46,6 +48,7 @@ mod cases;
 #[cfg(test)]
 mod properties;
 
+pub use created::{CreatedTask, named_task};
 pub use dialect::{Dialect, ErrorForm, Form, Rendering};
 pub use document::{NotATask, Source, without_byte_order_mark};
 pub use error_document::{ErrorDocument, is_missing_as_is, is_task_not_exist, render_error};

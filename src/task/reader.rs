@@ -177,6 +177,12 @@ impl Reader {
         })
     }
 
+    /// Whether a body has a status where one of the pointers says.
+    #[must_use]
+    pub fn has_status(&self, body: &[u8]) -> bool {
+        root(body).is_ok_and(|root| first(&self.status, root, Json::non_empty).is_some())
+    }
+
     /// The state that a word means: `Processing` where it is not known.
     fn state(&self, word: &str) -> State {
         let is = |known: &String| is_same_word(known, word);

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 pub use client::Upstream;
 pub use connect::UpstreamProblem;
-pub use received::{BodyLimit, Received};
+pub use received::{BodyLimit, Received, decoded};
 pub use request::{
     ForwardRequest, StatusTarget, document_request, forward_request, status_request,
 };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::response::Parts;
 use http_body_util::BodyExt as _;
@@ -68,7 +69,7 @@ impl Received {
             }
             whole.extend_from_slice(&data);
         }
-        let body = decoded(&head, whole.freeze(), limit.most)?;
+        let body = decoded(&head.headers, whole.freeze(), limit.most)?;
         Ok(Self { head, body, budget })
     }
 }
@@ -95,8 +96,12 @@ fn broken(error: &hyper::Error) -> Error {
 const BROKE: &str = "the connection broke in the middle of the answer";
 
 /// Decodes a body that upstream compressed although `identity` was requested (RFC 9110 §8.4).
-fn decoded(head: &Parts, body: Bytes, most: usize) -> Result<Bytes, Error> {
-    let Some(coding) = head.headers.get(CONTENT_ENCODING) else {
+///
+/// # Errors
+/// [`Error::UpstreamInvalid`] where it is compressed in a way that is not known, or broken, and [`Error::TooLarge`] where it
+/// is larger than `most` bytes.
+pub fn decoded(headers: &HeaderMap, body: Bytes, most: usize) -> Result<Bytes, Error> {
+    let Some(coding) = headers.get(CONTENT_ENCODING) else {
         return Ok(body);
     };
     let coding = coding
@@ -151,11 +156,11 @@ mod tests {
 
     const PLAIN: &[u8] = br#"{"id":"t","status":"queued"}"#;
 
-    fn head(coding: &str) -> Parts {
+    fn head(coding: &str) -> HeaderMap {
         let response = Response::builder()
             .header(CONTENT_ENCODING, coding)
             .body(());
-        response.expect("a response").into_parts().0
+        response.expect("a response").into_parts().0.headers
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod blast_radius;
 mod caching;
 mod coalescing;
 mod command_line;
+mod creates;
 mod demo;
 mod descriptors;
 mod documents;

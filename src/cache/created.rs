@@ -1,0 +1,97 @@
+//! Tasks that upstream has accepted a moment ago, as the answers to their creates told. A poll can come before upstream
+//! knows its own task: it writes the row after it has answered the create.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ahash::RandomState;
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+use tokio::time::Instant;
+
+use crate::message::fields::unix_now;
+use crate::request::key::Caller;
+use crate::route::TaskId;
+use crate::task::CreatedTask;
+
+/// The number of tasks that are kept, the most recent ones.
+const TASKS: u64 = 16_384;
+
+/// How long a task is kept after it was last asked for: its model tells when it is likely to end.
+const KEPT: Duration = Duration::from_hours(1);
+
+/// For this long after its create, a task that upstream does not know is not missing but early.
+const EARLY: Duration = Duration::from_secs(10);
+
+/// The longest id, model or answer that is kept, in bytes.
+const LONGEST: usize = 4096;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Created {
+    tasks: Cache<(Caller, Box<str>), Arc<Record>, RandomState>,
+    /// Whether there ever was one: until then a look-up costs nothing.
+    any: AtomicBool,
+}
+
+/// A task, and when it was created.
+#[derive(Debug)]
+pub struct Record {
+    /// What the answer to its create told.
+    pub task: CreatedTask,
+    /// When that came.
+    pub at: Instant,
+    /// The same in Unix seconds.
+    pub first_seen: i64,
+    /// The whole answer.
+    pub answer: bytes::Bytes,
+}
+
+impl Default for Created {
+    fn default() -> Self {
+        Self {
+            tasks: Cache::builder()
+                .max_capacity(TASKS)
+                .time_to_idle(KEPT)
+                .eviction_policy(EvictionPolicy::lru())
+                .build_with_hasher(RandomState::new()),
+            any: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Created {
+    /// Records what a create of this caller was answered.
+    pub fn record(&self, caller: Caller, answer: &[u8], now: Instant) {
+        let Some(task) = CreatedTask::read(answer).filter(|_| answer.len() <= LONGEST) else {
+            return;
+        };
+        self.any.store(true, Ordering::Relaxed);
+        let id = task.id.as_str().into();
+        let record = Record {
+            task,
+            at: now,
+            first_seen: unix_now(),
+            answer: bytes::Bytes::copy_from_slice(answer),
+        };
+        self.tasks.insert((caller, id), Arc::new(record));
+    }
+
+    /// What is known of a task from its create.
+    #[must_use]
+    pub fn get(&self, caller: Caller, task: &TaskId) -> Option<Arc<Record>> {
+        if !self.any.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.tasks.get(&(caller, task.decoded().into()))
+    }
+}
+
+impl Record {
+    /// Whether the task was created so recently that upstream may not know it yet.
+    #[must_use]
+    pub fn is_early(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.at) < EARLY
+    }
+}
