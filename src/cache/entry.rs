@@ -39,8 +39,8 @@ pub struct Entry {
     pub(super) route: RouteId,
     /// The slot of its task's epoch.
     pub(super) slot: u16,
-    /// The task's epoch when upstream was asked, and the caller's own writes on top.
-    pub(super) epoch: u32,
+    /// The writes to the slot that counted when upstream was asked.
+    pub(super) writes: u32,
     /// How old its task was when this was received, or how long a success had been without its URL, in milliseconds; or [`AGELESS`](Self::AGELESS).
     pub(super) age: u32,
     /// The state of the caller's credential: part of the entry, so that a hit takes one look-up.
@@ -217,7 +217,8 @@ impl Entry {
         credential_ttl: Duration,
     ) -> Use {
         let stale_if_error = self.stale.get();
-        if self.is_expired(now)
+        let fresh_until = self.fresh_until();
+        if now >= fresh_until + stale_if_error
             || self.has_ended()
             || unchecked > credential_ttl.saturating_add(stale_if_error)
         {
@@ -225,7 +226,7 @@ impl Entry {
             Use::Expired
         } else if unchecked > credential_ttl {
             Use::StaleIfError
-        } else if now < self.fresh_until() {
+        } else if now < fresh_until {
             Use::Fresh
         } else if self.cooldown(now).is_zero() {
             Use::StaleIfError

@@ -167,7 +167,7 @@ mod tests {
 
     fn lease() -> Lease {
         Lease {
-            epoch: 0,
+            slot: 0,
             writes: 0,
             credential: CredentialState::new(),
         }

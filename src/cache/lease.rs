@@ -12,16 +12,16 @@ use crate::answer::reply::Headers;
 /// What must be unchanged when a flight lands, or its answer is not stored.
 #[derive(Debug, Clone)]
 pub struct Lease {
-    /// Counts the writes to the task that upstream accepted.
-    pub(super) epoch: u32,
-    /// Counts the caller's own writes.
+    /// The slot of the task.
+    pub(super) slot: u16,
+    /// Counts the writes to its tasks: those that upstream accepted, and the caller's own.
     pub(super) writes: u32,
     pub(super) credential: Arc<CredentialState>,
 }
 
 impl PartialEq for Lease {
     fn eq(&self, other: &Self) -> bool {
-        self.epoch == other.epoch
+        self.slot == other.slot
             && self.writes == other.writes
             && Arc::ptr_eq(&self.credential, &other.credential)
     }
@@ -31,7 +31,7 @@ impl Eq for Lease {}
 
 impl Hash for Lease {
     fn hash<H: Hasher>(&self, to: &mut H) {
-        self.epoch.hash(to);
+        self.writes.hash(to);
     }
 }
 

@@ -143,24 +143,24 @@ impl Store {
     #[must_use]
     pub fn lease(&self, key: &TaskKey) -> Lease {
         let credential = self.credential(key.caller);
+        let slot = self.slot(&key.task);
         Lease {
-            epoch: self.epoch(&key.task),
-            writes: credential.writes(self.slot(&key.task)),
+            slot,
+            writes: self.writes(slot, &credential),
             credential,
         }
     }
 
     /// Whether neither the task nor its caller's credential changed since the lease was taken.
     #[must_use]
-    pub fn is_valid(&self, key: &TaskKey, lease: &Lease) -> bool {
-        !lease.credential.is_revoked() && !self.is_overwritten(key, lease)
+    pub fn is_valid(&self, lease: &Lease) -> bool {
+        !lease.credential.is_revoked() && !self.is_overwritten(lease)
     }
 
     /// Whether the task was written to since the lease was taken.
     #[must_use]
-    pub fn is_overwritten(&self, key: &TaskKey, lease: &Lease) -> bool {
-        lease.epoch != self.epoch(&key.task)
-            || lease.writes != lease.credential.writes(self.slot(&key.task))
+    pub fn is_overwritten(&self, lease: &Lease) -> bool {
+        lease.writes != self.writes(lease.slot, &lease.credential)
     }
 
     /// The state of a caller's credential. Only those that upstream accepted take the place of others: keys that anybody
@@ -175,6 +175,12 @@ impl Store {
     #[must_use]
     pub fn epoch(&self, task: &TaskId) -> u32 {
         self.epochs[usize::from(self.slot(task))].load(Ordering::Acquire)
+    }
+
+    /// How many writes to the tasks of a slot count for a caller: those that upstream accepted, and its own.
+    fn writes(&self, slot: u16, credential: &CredentialState) -> u32 {
+        let accepted = self.epochs[usize::from(slot)].load(Ordering::Acquire);
+        accepted.wrapping_add(credential.writes(slot))
     }
 
     /// Records that upstream accepted the caller's credential, unless it has refused it since the lease was taken.
@@ -229,7 +235,7 @@ impl Store {
         if decision.fault.is_none() {
             self.failures.clear(key);
         }
-        let Some(lifetime) = decision.lifetime.filter(|_| self.is_valid(key, lease)) else {
+        let Some(lifetime) = decision.lifetime.filter(|_| self.is_valid(lease)) else {
             return Kept::not_stored(reply);
         };
         let digest = self.digest(key);
@@ -254,8 +260,8 @@ impl Store {
             rule: lifetime.rule,
             caller: key.caller,
             route: key.route,
-            slot: self.slot(&key.task),
-            epoch: lease.epoch.wrapping_add(lease.writes),
+            slot: lease.slot,
+            writes: lease.writes,
             credential: Arc::clone(&lease.credential),
             cooldown: AtomicU32::new(0),
             reply: reply.for_storage(&key.task),
@@ -294,7 +300,7 @@ impl Store {
     #[must_use]
     pub fn failure(&self, key: &TaskKey, now: Instant) -> Option<Failure> {
         let (lease, failure) = self.failures.current(key, now)?;
-        self.is_valid(key, &lease).then_some(failure)
+        self.is_valid(&lease).then_some(failure)
     }
 
     /// The fault of a task when upstream was last asked for it, if it was one of the task's own.
@@ -436,9 +442,7 @@ impl Store {
 
     /// Whether the task has not changed, and upstream has not refused the caller, since the answer was asked for.
     pub(super) fn is_current(&self, entry: &Entry) -> bool {
-        let epoch = self.epochs[usize::from(entry.slot)].load(Ordering::Acquire);
-        let writes = entry.credential.writes(entry.slot);
-        entry.epoch == epoch.wrapping_add(writes) && !entry.credential.is_revoked()
+        entry.writes == self.writes(entry.slot, &entry.credential) && !entry.credential.is_revoked()
     }
 
     pub(super) fn acceptance(&self, entry: &Entry, now: Instant) -> Acceptance {

@@ -9,13 +9,16 @@ pub const LABELS: usize = 128;
 
 /// The label of a route in metrics and logs: a closed list, since names come from the configuration alone.
 #[derive(Debug, Clone, Copy)]
-pub struct RouteLabel {
-    index: u8,
-    name: &'static str,
+pub struct RouteLabel(&'static Name);
+
+#[derive(Debug)]
+struct Name {
+    index: usize,
+    text: &'static str,
 }
 
 /// All names after the fixed ones, in the order in which they were first met. They live as long as the process.
-static NAMES: Mutex<Vec<&'static str>> = Mutex::new(Vec::new());
+static NAMES: Mutex<Vec<&'static Name>> = Mutex::new(Vec::new());
 
 /// The names that are always there.
 const FIXED: [RouteLabel; 4] = [
@@ -26,25 +29,25 @@ const FIXED: [RouteLabel; 4] = [
 ];
 
 impl RouteLabel {
-    const UNIFIED: Self = Self {
+    const UNIFIED: Self = Self(&Name {
         index: 0,
-        name: Dialect::Unified.as_str(),
-    };
-    const OPENAI: Self = Self {
+        text: Dialect::Unified.as_str(),
+    });
+    const OPENAI: Self = Self(&Name {
         index: 1,
-        name: Dialect::OpenAi.as_str(),
-    };
+        text: Dialect::OpenAi.as_str(),
+    });
     /// Everything that is no status poll.
-    pub const FORWARD: Self = Self {
+    pub const FORWARD: Self = Self(&Name {
         index: 2,
-        name: "forward",
-    };
+        text: "forward",
+    });
 
     /// Status polls on a route that came when there were [`LABELS`] names already.
-    const OTHER: Self = Self {
+    const OTHER: Self = Self(&Name {
         index: 3,
-        name: "other",
-    };
+        text: "other",
+    });
 
     /// The label of the route whose documents are written in this dialect.
     #[must_use]
@@ -58,44 +61,42 @@ impl RouteLabel {
     /// Whether a name is one of the fixed ones, which no route of the configuration can have.
     #[must_use]
     pub fn is_taken(name: &str) -> bool {
-        FIXED.iter().any(|fixed| fixed.name == name)
+        FIXED.iter().any(|fixed| fixed.as_str() == name)
     }
 
     /// The label with this name.
     #[must_use]
     pub fn named(name: &str) -> Self {
         let names = &mut *NAMES.lock().unwrap_or_else(PoisonError::into_inner);
-        let index = names.iter().position(|known| *known == name);
-        let index = match index {
-            Some(index) => index,
-            None if names.len() + FIXED.len() < LABELS => {
-                names.push(Box::leak(name.into()));
-                names.len() - 1
-            }
-            None => return Self::OTHER,
-        };
-        u8::try_from(index + FIXED.len()).map_or(Self::OTHER, |number| Self {
-            index: number,
-            name: names[index],
-        })
+        if let Some(known) = names.iter().find(|known| known.text == name) {
+            return Self(known);
+        }
+        let index = names.len() + FIXED.len();
+        if index >= LABELS {
+            return Self::OTHER;
+        }
+        let text: &str = Box::leak(name.into());
+        let name: &Name = Box::leak(Box::new(Name { index, text }));
+        names.push(name);
+        Self(name)
     }
 
     /// The value of the label.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
-        self.name
+        self.0.text
     }
 
     /// Its number, below [`LABELS`].
     #[must_use]
-    pub fn index(self) -> usize {
-        self.index.into()
+    pub const fn index(self) -> usize {
+        self.0.index
     }
 }
 
 impl PartialEq for RouteLabel {
     fn eq(&self, other: &Self) -> bool {
-        self.index == other.index
+        self.0.index == other.0.index
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
@@ -25,14 +26,35 @@ const REST: char = ' ';
 
 /// A task's id: the raw path segment or query parameter, never decoded. Where the id alone does not tell what is asked
 /// for, the rest is part of it too: two of them are equal only where the same is asked.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct TaskId(Arc<str>);
+#[derive(Clone)]
+pub struct TaskId {
+    whole: Arc<str>,
+    /// The length of the ids in it.
+    ids: usize,
+}
+
+impl PartialEq for TaskId {
+    fn eq(&self, other: &Self) -> bool {
+        self.whole == other.whole
+    }
+}
+
+impl Eq for TaskId {}
+
+impl Hash for TaskId {
+    fn hash<H: Hasher>(&self, to: &mut H) {
+        self.whole.hash(to);
+    }
+}
 
 impl TaskId {
     /// Takes the raw id.
     #[must_use]
     pub fn new(id: &str) -> Self {
-        Self(id.into())
+        Self {
+            whole: id.into(),
+            ids: id.len(),
+        }
     }
 
     /// Takes the raw ids of all tasks that are asked for, and what tells the rest of the resource.
@@ -45,27 +67,34 @@ impl TaskId {
             }
             text.push_str(id);
         }
+        let ids = text.len();
         text.push(REST);
         text.push_str(rest);
-        Self(text.into())
+        Self {
+            whole: text.into(),
+            ids,
+        }
     }
 
     /// The raw id; of several tasks all of them, one a line.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        id_of(&self.0)
+        &self.whole[..self.ids]
     }
 
     /// Everything by which it differs from others.
     #[must_use]
     pub fn whole(&self) -> &str {
-        &self.0
+        &self.whole
     }
 
     /// Takes what [`whole`](Self::whole) gave.
     #[must_use]
     pub fn from_whole(text: &str) -> Self {
-        Self(text.into())
+        Self {
+            whole: text.into(),
+            ids: id_of(text).len(),
+        }
     }
 
     /// The id as documents have it: percent-decoded, where that gives UTF-8.
@@ -77,7 +106,7 @@ impl TaskId {
     /// Whether this task is asked for, alone or among others.
     #[must_use]
     pub fn names(&self, id: &str) -> bool {
-        names(&self.0, id)
+        names(self.as_str(), id)
     }
 
     /// Whether several tasks are asked for.

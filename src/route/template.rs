@@ -11,6 +11,8 @@ pub struct Template {
     prefix: Box<str>,
     /// The segments from there on.
     segments: Box<[Segment]>,
+    /// Whether the id is all that comes after the prefix, as in most.
+    ends_with_id: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +80,7 @@ impl Template {
         Ok(Self {
             text: text.into(),
             prefix: prefix.into(),
+            ends_with_id: *segments == [Segment::Id],
             segments,
         })
     }
@@ -104,6 +107,14 @@ impl Template {
     #[must_use]
     pub fn fit<'p>(&self, path: &'p str) -> Option<Fit<'p>> {
         let rest = path.strip_prefix(&*self.prefix)?;
+        if self.ends_with_id {
+            let end = rest.bytes().position(|byte| byte == b'/');
+            let id = &rest[..end.unwrap_or(rest.len())];
+            return is_id(id).then_some(Fit {
+                id: Some(id),
+                is_whole: end.is_none(),
+            });
+        }
         if self.segments.is_empty() {
             let fit = Fit {
                 id: None,

@@ -130,7 +130,7 @@ where
                     continue;
                 }
                 // The task was written to meanwhile. Ask again, so that no client sees a state and then an earlier one.
-                if store.is_overwritten(&key, &lease) && again < MOST_AGAIN {
+                if store.is_overwritten(&lease) && again < MOST_AGAIN {
                     again += 1;
                     continue;
                 }

@@ -156,7 +156,7 @@ where
                 // Said twice in a row, or after a write, it is believed that the task does not exist.
                 may_vanish: !is_shown
                     || store.last_fault(&key) == Some(Fault::EarlyMissing)
-                    || !store.is_valid(&key, &lease),
+                    || !store.is_valid(&lease),
             });
             let model = created
                 .as_ref()
