@@ -118,10 +118,8 @@ where
                     () = out_of_time.cancelled() => return Err(Error::Draining),
                 };
                 let Ok(landed) = landed else {
-                    if patient_until.is_some() {
-                        // The client gets the last known state; the flight's answer is for the next poll.
-                        flights.detach(&(key, lease), waiter);
-                    }
+                    // The flight's answer is for the next poll; its failure, which is due about now, counts against upstream.
+                    flights.detach(&(key, lease), waiter);
                     return Err(Error::UpstreamTimeout);
                 };
                 let landed = landed.map_err(|_| Error::Panicked)??;

@@ -1,6 +1,5 @@
 //! Sends one status poll to upstream, within the limits on time, size and concurrency. The innermost layer.
 
-use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -77,21 +76,16 @@ impl Fetch {
             .await
             .map_err(|_| Error::Overloaded(POLLS))?;
         let waited = began.elapsed();
-        // Pinned in place: the future is too large to move.
-        let result = timeout_at(deadline, pin!(self.ask(&fetch))).await;
-        match result {
-            Ok(result) => {
-                if is_hanging {
-                    self.hanging.remove(key);
-                }
-                result
+        let result = self.ask(&fetch).await;
+        if matches!(result, Err(Error::UpstreamTimeout)) {
+            if waited > NOTICEABLE {
+                return Err(Error::Overloaded(POLLS));
             }
-            Err(_) if waited > NOTICEABLE => Err(Error::Overloaded(POLLS)),
-            Err(_) => {
-                self.hanging.insert(key);
-                Err(Error::UpstreamTimeout)
-            }
+            self.hanging.insert(key);
+        } else if is_hanging {
+            self.hanging.remove(key);
         }
+        result
     }
 
     async fn ask(&self, fetch: &TaskFetch) -> Result<Reply, Error> {
@@ -102,7 +96,10 @@ impl Fetch {
             head,
             body,
             budget: _budget,
-        } = self.upstream.poll(request, &self.limit).await?;
+        } = self
+            .upstream
+            .poll(request, &self.limit, fetch.deadline)
+            .await?;
         if head.status.is_informational() || head.status == StatusCode::NOT_MODIFIED {
             return Err(Error::UpstreamInvalid(format!("a {}", head.status).into()));
         }

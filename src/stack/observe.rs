@@ -25,7 +25,7 @@ use crate::request::query::AskedUpstream;
 use crate::request::routed::{Kind, Routed, Subject};
 use crate::route::{Routes, TaskId};
 use crate::task::State;
-use crate::telemetry::{Metrics, RequestLine};
+use crate::telemetry::{CLIENT_GONE, Metrics, RequestLine};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const UPSTREAM_REQUEST_ID: HeaderName = HeaderName::from_static("x-oneapi-request-id");
@@ -33,9 +33,6 @@ const UPSTREAM_REQUEST_ID: HeaderName = HeaderName::from_static("x-oneapi-reques
 /// The maximum length of a client's request id, in bytes, as it is echoed and logged. The answers of a client that does
 /// not read stay in memory, so it must not choose their size.
 const MAX_REQUEST_ID: usize = 128;
-
-/// nginx's status for a client that disconnected before its answer was ready.
-const CLIENT_GONE: u16 = 499;
 
 /// See the module.
 #[derive(Debug, Clone)]

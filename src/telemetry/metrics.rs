@@ -26,8 +26,24 @@ const SECONDS: [f64; 22] = [
     0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0,
 ];
 
+/// nginx's status for a request whose client disconnected before its answer was ready.
+pub const CLIENT_GONE: u16 = 499;
+
 /// The usual status codes, most frequent first. Their counters are looked up once.
-const USUAL_CODES: [u16; 12] = [200, 304, 404, 429, 400, 401, 403, 499, 500, 502, 503, 504];
+const USUAL_CODES: [u16; 12] = [
+    200,
+    304,
+    404,
+    429,
+    400,
+    401,
+    403,
+    CLIENT_GONE,
+    500,
+    502,
+    503,
+    504,
+];
 
 const OUTCOMES: usize = Outcome::ALL.len();
 
@@ -130,7 +146,7 @@ impl Metrics {
         }
         let upstream_requests = counters(
             "pollgate_upstream_requests_total",
-            "Requests to upstream, by kind and status code (error: no answer).",
+            "Requests to upstream, by kind and status code (error: no answer; 499: its clients left first).",
             &["kind", "code"],
         )?;
         // Present from the start, so that `increase()` sees the first error.
@@ -160,7 +176,7 @@ impl Metrics {
             polls_avoided,
             upstream_up: gauge(
                 "pollgate_upstream_up",
-                "0 while upstream is taken to be down and only probed, else 1.",
+                "0 while upstream is down, so that it is only probed, else 1.",
             )?,
             upstream_paused: gauge(
                 "pollgate_upstream_paused",
@@ -285,7 +301,7 @@ impl Metrics {
 fn code_label(code: u16) -> Cow<'static, str> {
     match code {
         200 => Cow::Borrowed("200"),
-        499 => Cow::Borrowed("499"),
+        CLIENT_GONE => Cow::Borrowed("499"),
         _ if StatusCode::from_u16(code).is_ok_and(|code| code.canonical_reason().is_some()) => {
             code.to_string().into()
         }

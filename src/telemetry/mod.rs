@@ -16,5 +16,5 @@ mod targets;
 pub use demand::{CallerDemand, CallerDigest, Demand, TaskDemand};
 pub use exposition::Exposition;
 pub use log::{LogGuard, Reload, RequestLine, start, write_snapshot};
-pub use metrics::{Counted, Gauge, Metrics, UpstreamKind};
+pub use metrics::{CLIENT_GONE, Counted, Gauge, Metrics, UpstreamKind};
 pub use recent::{ErrorContext, ErrorRecord, RecentErrors, SeenBy};

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -13,7 +14,7 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::UpstreamProblem;
 use super::connect::{self, Connector, Offer};
@@ -28,7 +29,7 @@ use crate::error::Error;
 use crate::message::body::Body;
 use crate::request::key::Credentials;
 use crate::sync::lock;
-use crate::telemetry::{Metrics, UpstreamKind};
+use crate::telemetry::{CLIENT_GONE, Metrics, UpstreamKind};
 
 /// The API behind pollgate. Cheap to clone; clones share their connections.
 #[derive(Clone)]
@@ -104,7 +105,7 @@ impl Upstream {
         &self.0.url
     }
 
-    /// Sends a status poll and receives the whole response.
+    /// Sends a status poll and receives the whole response, until `deadline`.
     ///
     /// # Errors
     /// [`Error::UpstreamClosed`] if the connection was closed before any response, [`Error::TooLarge`] if the response
@@ -113,10 +114,17 @@ impl Upstream {
         &self,
         request: Request<PollBody>,
         limit: &BodyLimit,
+        deadline: Instant,
     ) -> Result<Received, Error> {
         let counted = self.counted(UpstreamKind::Poll);
         let request = self.authorized(request);
-        self.0.polls.ask(request, limit, counted).await
+        let asked = self.0.polls.ask(request, limit, |code| counted.told(code));
+        // Pinned in place: the future is too large to move.
+        let answer = timeout_at(deadline, pin!(asked)).await;
+        answer.unwrap_or_else(|_| {
+            counted.told(None);
+            Err(Error::UpstreamTimeout)
+        })
     }
 
     /// Requests a document that is too large to buffer; resolves when the response head arrives. Counted as a poll.
@@ -126,7 +134,7 @@ impl Upstream {
     pub async fn document(&self, request: Request<Body>) -> Result<Response<Body>, Error> {
         let counted = self.counted(UpstreamKind::Poll);
         let answer = self.0.forwards.request(self.authorized(request)).await;
-        counted(answer.as_ref().ok().map(Response::status));
+        counted.told(answer.as_ref().ok().map(Response::status));
         let response = answer.map_err(|error| failure(&error))?;
         Ok(response.map(Body::from))
     }
@@ -204,7 +212,7 @@ impl Upstream {
                 (answer, _) => break answer,
             }
         };
-        counted(answer.as_ref().ok().map(Response::status));
+        counted.told(answer.as_ref().ok().map(Response::status));
         answer.map_err(|error| failure(&error))
     }
 
@@ -216,15 +224,41 @@ impl Upstream {
         request
     }
 
-    /// The continue state of the request, to be told when the response head arrives or the request fails.
-    fn counted(&self, kind: UpstreamKind) -> impl Fn(Option<StatusCode>) {
-        let started = Instant::now();
-        move |status| {
-            let code = status.map(|status| status.as_u16());
-            self.0
-                .metrics
-                .upstream(kind, code, started.elapsed().as_secs_f64());
+    fn counted(&self, kind: UpstreamKind) -> Counted<'_> {
+        Counted {
+            metrics: &self.0.metrics,
+            kind,
+            started: Instant::now(),
+            is_told: AtomicBool::new(false),
         }
+    }
+}
+
+/// Counts one request, by its response's status or by its failure, whichever it is told first. One that is dropped before
+/// either was given up because its clients left.
+struct Counted<'a> {
+    metrics: &'a Metrics,
+    kind: UpstreamKind,
+    started: Instant,
+    is_told: AtomicBool,
+}
+
+impl Counted<'_> {
+    fn told(&self, status: Option<StatusCode>) {
+        self.count(status.map(|status| status.as_u16()));
+    }
+
+    fn count(&self, code: Option<u16>) {
+        if !self.is_told.swap(true, Ordering::Relaxed) {
+            let seconds = self.started.elapsed().as_secs_f64();
+            self.metrics.upstream(self.kind, code, seconds);
+        }
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.count(Some(CLIENT_GONE));
     }
 }
 

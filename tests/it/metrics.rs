@@ -162,6 +162,41 @@ async fn a_poll_is_avoided_where_it_made_no_upstream_request_however_it_was_answ
 }
 
 #[tokio::test]
+async fn requests_that_upstream_never_answers_are_counted_as_errors_and_as_499_where_the_client_left_first()
+ {
+    let upstream = Upstream::saying(row("SUCCESS")).await;
+    upstream.close_gate();
+    let counted = async |gateway: &Gateway, kind, code| {
+        let labels = format!("{{code=\"{code}\",kind=\"{kind}\"}} ");
+        let counted = format!("pollgate_upstream_requests_total{labels}");
+        let took = format!("pollgate_upstream_duration_seconds_count{{kind=\"{kind}\"}} ");
+        eventually(&counted, async || {
+            let metrics = get(gateway.admin, "/metrics").await;
+            let text = metrics.text();
+            [&counted, &took].iter().all(|series| {
+                text.lines()
+                    .filter_map(|line| line.strip_prefix(series.as_str()))
+                    .any(|value| value == "1")
+            })
+        })
+        .await;
+    };
+    let gateway = Gateway::start(&upstream.url(), &[("upstream.timeout", "100ms")]).await;
+    assert_eq!(gateway.get("/v1/videos/t").await.status, 504);
+    counted(&gateway, "poll", "error").await;
+
+    let gateway = Gateway::start(&upstream.url(), &[]).await;
+    for (kind, path) in [("poll", "/v1/videos/t"), ("forward", "/v1/models")] {
+        let asked = upstream.count();
+        let client = Client::new(gateway.address);
+        let request = tokio::spawn(async move { client.get(path, "sk-test", &[]).await });
+        upstream.was_asked(asked + 1).await;
+        request.abort();
+        counted(&gateway, kind, "499").await;
+    }
+}
+
+#[tokio::test]
 async fn an_upstream_that_is_down_or_asked_for_a_pause_shows_in_a_gauge() {
     let upstream = Upstream::saying(row("IN_PROGRESS")).await;
     let gateway = Gateway::start(&upstream.url(), &[("cache.in_flight_ttl", "0s")]).await;
