@@ -500,7 +500,7 @@ mod tests {
         scene.now += Duration::from_hours(8);
         assert_eq!(scene.status(), CircuitStatus::Stale);
         for caller in [scene.one, scene.other, scene.one] {
-            assert_eq!(scene.admit(caller), Ok(Admission::Normal));
+            assert_eq!(scene.admit(caller), Ok(Admission::Probe));
         }
         scene.record(scene.one, 0, failed(Scope::Way));
         assert_eq!(
@@ -508,11 +508,39 @@ mod tests {
             Err(Error::UpstreamDown),
             "one failure is enough this time, of whichever task"
         );
+        assert!(
+            matches!(scene.status(), CircuitStatus::Open { since, .. } if since == scene.now),
+            "it is another outage"
+        );
         scene.record(scene.one, 0, Observation::PausedAll(None));
         scene.now += Duration::from_hours(8);
         for caller in [scene.one, scene.other, scene.one] {
-            assert_eq!(scene.admit(caller), Ok(Admission::Normal));
+            assert_eq!(scene.admit(caller), Ok(Admission::Probe));
         }
+        scene.record(scene.one, 0, failed(Scope::Way));
+        assert!(!scene.is_open(), "one failure after a pause is no outage");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_that_is_seldom_asked_about_is_one_and_goes_on_until_an_answer() {
+        let mut scene = Scene::new();
+        scene.fail(scene.one, Scope::Way);
+        let began = scene.now;
+        for _ in 0..10 {
+            scene.now += Duration::from_mins(1);
+            let since = match scene.status() {
+                CircuitStatus::Open { since, .. } => Some(since),
+                _ => None,
+            };
+            assert_eq!(since, Some(began));
+            assert_eq!(scene.admit(scene.other), Ok(Admission::Probe));
+            scene.record(scene.other, 0, failed(Scope::Way));
+            assert_eq!(scene.admit(scene.one), Err(Error::UpstreamDown));
+        }
+        scene.now += Duration::from_mins(1);
+        assert_eq!(scene.admit(scene.other), Ok(Admission::Probe));
+        let over = lock(&scene.breakers.everyone).pass(Admission::Probe, scene.now);
+        assert_eq!(over, Some(Change::Closed(began)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -36,9 +36,12 @@ const PROBE: Duration = Duration::from_millis(1250);
 /// The time until the first probe, up to twice that; doubled for each further one: a blip is soon over.
 pub(super) const FIRST_PROBE: Duration = Duration::from_millis(100);
 
-/// How long after a probe was due an open circuit becomes stale: nobody has polled since, and new polls must not be
-/// refused because of an old outage.
-const STALE_AFTER: Duration = Duration::from_secs(10);
+/// How long after a probe was due every poll passes as one: nobody has polled since, and new polls must not be refused
+/// because of an old outage.
+const IDLE_AFTER: Duration = Duration::from_secs(10);
+
+/// How long after a probe was due a circuit becomes stale: a further failure is another outage.
+const STALE_AFTER: Duration = Duration::from_mins(5);
 
 /// The first pause after a 429 that does not say how long; doubled with every further one.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -161,14 +164,8 @@ impl Circuit {
         now: Instant,
         chance: f64,
     ) -> Result<Admission, Error> {
-        match self {
-            Self::Open { probe_at, .. } if now >= *probe_at + STALE_AFTER => {
-                *self = Self::Closed(Box::new(Window::suspicious()));
-            }
-            Self::Paused { probe_at, .. } if now >= *probe_at + STALE_AFTER => {
-                *self = Self::default();
-            }
-            _ => {}
+        if self.is_idle(now) {
+            return Ok(Admission::Probe);
         }
         match self {
             Self::Closed(_) => Ok(Admission::Normal),
@@ -198,7 +195,7 @@ impl Circuit {
                 only: Some(only), ..
             } if *only != caller => Outlook::Passes,
             Self::Open { probe_at, .. } | Self::Paused { probe_at, .. } => {
-                if now >= *probe_at + STALE_AFTER {
+                if self.is_idle(now) {
                     Outlook::Passes
                 } else if now >= *probe_at {
                     Outlook::Probes
@@ -215,11 +212,7 @@ impl Circuit {
                 let (failed, passed) = window.counts(now);
                 CircuitStatus::Closed { failed, passed }
             }
-            Self::Open { probe_at, .. } | Self::Paused { probe_at, .. }
-                if now >= *probe_at + STALE_AFTER =>
-            {
-                CircuitStatus::Stale
-            }
+            _ if self.is_stale(now) => CircuitStatus::Stale,
             Self::Open {
                 since,
                 reason,
@@ -236,6 +229,24 @@ impl Circuit {
                 since: *since,
                 probe_in: probe_at.saturating_duration_since(now),
             },
+        }
+    }
+
+    /// Whether nobody has polled for so long that every poll passes.
+    fn is_idle(&self, now: Instant) -> bool {
+        match self {
+            Self::Closed(_) => false,
+            Self::Open { probe_at, .. } | Self::Paused { probe_at, .. } => {
+                now >= *probe_at + IDLE_AFTER
+            }
+        }
+    }
+
+    /// Whether it says too little of now. A pause says nothing once it has passed.
+    fn is_stale(&self, now: Instant) -> bool {
+        match self {
+            Self::Open { probe_at, .. } => now >= *probe_at + STALE_AFTER,
+            Self::Closed(_) | Self::Paused { .. } => self.is_idle(now),
         }
     }
 
@@ -271,6 +282,10 @@ impl Circuit {
         now: Instant,
         chance: f64,
     ) -> Option<Change> {
+        if matches!(self, Self::Paused { .. }) && self.is_stale(now) {
+            *self = Self::default();
+        }
+        let is_another = self.is_stale(now);
         match self {
             Self::Closed(window) => {
                 let opens = window.fail(&failure, now);
@@ -289,18 +304,24 @@ impl Circuit {
                 Some(Change::Opened { failed, passed })
             }
             Self::Open {
+                since,
                 reason,
                 only,
                 probes,
                 probe_at,
-                ..
             } => {
                 *reason = failure.reason;
                 *probe_at = now + pace(*probes, chance);
                 if only.is_some_and(|only| only != failure.caller) {
                     *only = None;
                 }
-                None
+                is_another.then(|| {
+                    *since = now;
+                    Change::Opened {
+                        failed: 1,
+                        passed: 0,
+                    }
+                })
             }
             Self::Paused { .. } => None,
         }
@@ -313,9 +334,9 @@ impl Circuit {
         now: Instant,
         chance: f64,
     ) -> Option<Change> {
-        let (since, times) = match self {
-            Self::Paused { since, times, .. } => (*since, *times + 1),
-            Self::Closed(_) | Self::Open { .. } => (now, 0),
+        let (since, times) = match &*self {
+            Self::Paused { since, times, .. } if !self.is_stale(now) => (*since, *times + 1),
+            _ => (now, 0),
         };
         let guess = PAUSE
             .saturating_mul(1 << times.min(10))
@@ -342,8 +363,6 @@ pub(super) struct Window {
     /// The latest caller whose poll failed, and whether another one's did before it within the window.
     failing: Option<(Caller, Instant)>,
     another: Option<(Caller, Instant)>,
-    /// Whether the first failure opens the circuit again.
-    suspicious: bool,
 }
 
 /// The polls of one second.
@@ -357,13 +376,6 @@ struct Second {
 }
 
 impl Window {
-    fn suspicious() -> Self {
-        Self {
-            suspicious: true,
-            ..Self::default()
-        }
-    }
-
     fn passes(&self) -> Self {
         Self {
             seconds: self.seconds.map(|second| Second {
@@ -377,15 +389,11 @@ impl Window {
     }
 
     fn pass(&mut self, now: Instant) {
-        self.suspicious = false;
         self.second(now).passed += 1;
     }
 
     /// Counts a failure; returns whether it opens the circuit.
     fn fail(&mut self, failure: &Failure, now: Instant) -> bool {
-        if self.suspicious {
-            return true;
-        }
         if failure.counts {
             match &mut self.failing {
                 Some((caller, at)) if *caller == failure.caller => *at = now,
