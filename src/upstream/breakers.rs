@@ -9,7 +9,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ahash::{HashMap, RandomState};
 use http::StatusCode;
@@ -252,15 +252,30 @@ impl CircuitBreakers {
                     failed + passed
                 );
             }
-            Change::Paused(pause) => tracing::warn!(
-                "upstream asked for a pause of {:.1} s{whose} (429)",
-                pause.as_secs_f64()
-            ),
+            Change::Paused(pause) => {
+                let whom = caller.map_or_else(
+                    || "all callers".into(),
+                    |caller| format!("caller {caller:?}"),
+                );
+                let until = humantime::format_rfc3339_millis(SystemTime::now() + *pause);
+                tracing::warn!(
+                    "upstream asked {whom} for a pause of {} (429), until {until}; last known states stand in",
+                    in_words(*pause)
+                );
+            }
             Change::Closed(since) => tracing::info!(
-                "upstream answers again{whose}, after {:.1} s",
-                now.saturating_duration_since(*since).as_secs_f64()
+                "upstream answers again{whose}, after {}",
+                in_words(now.saturating_duration_since(*since))
             ),
         }
+    }
+}
+
+/// `5.0 s`, `13 min 5 s`.
+fn in_words(span: Duration) -> String {
+    match span.as_secs() {
+        0..60 => format!("{:.1} s", span.as_secs_f64()),
+        seconds => format!("{} min {} s", seconds / 60, seconds % 60),
     }
 }
 

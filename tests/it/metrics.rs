@@ -209,6 +209,11 @@ async fn an_upstream_that_is_down_or_asked_for_a_pause_shows_in_a_gauge() {
     upstream.now(|_| Reply::new(429, "text/html", "slow down").with("retry-after", "60"));
     gateway.get("/v1/videos/t").await;
     assert_eq!(gauges().await, (1.0, 1.0));
+    says(
+        &gateway,
+        "WARN pollgate upstream asked all callers for a pause of 1 min 0 s (429), until 2",
+    )
+    .await;
 
     let upstream = Upstream::start(|_| Reply::new(502, "text/html", "<html>")).await;
     let gateway = Gateway::start(&upstream.url(), &[]).await;
@@ -220,10 +225,23 @@ async fn an_upstream_that_is_down_or_asked_for_a_pause_shows_in_a_gauge() {
         gateway.metric("pollgate_upstream_up ").await == 0.0
     })
     .await;
+    says(
+        &gateway,
+        "WARN pollgate upstream is down: the video API answered 502",
+    )
+    .await;
     upstream.now(|_| Reply::json(row("SUCCESS")));
     eventually("it is up again", async || {
         gateway.get("/v1/videos/t").await;
         gateway.metric("pollgate_upstream_up ").await == 1.0
+    })
+    .await;
+    says(&gateway, "INFO pollgate upstream answers again, after ").await;
+}
+
+async fn says(gateway: &Gateway, words: &str) {
+    eventually(words, async || {
+        gateway.log().iter().any(|line| line.contains(words))
     })
     .await;
 }

@@ -289,8 +289,10 @@ fn quantile(buckets: &Buckets, share: f64) -> String {
 }
 
 fn code_in_words(code: &str) -> String {
-    if code == "error" {
-        return "no answer".into();
+    match code {
+        "error" => return "no answer".into(),
+        "499" => return "499 clients left".into(),
+        _ => {}
     }
     let reason = code
         .parse()
