@@ -182,6 +182,17 @@ def check_images():
             sys.exit(f"deploy: {file} names {', '.join(sorted(named))} in place of {IMAGE}")
 
 
+def check_image_sources():
+    """The image's build has every file that the source includes: .dockerignore lets it through."""
+    let_through = [Path(line[1:]) for line in Path(".dockerignore").read_text().splitlines() if line.startswith("!")]
+    for source in [Path("build.rs"), *Path("src").rglob("*.rs")]:
+        for name in re.findall(r'include(?:_str|_bytes)?!\("([^"]+)"\)', source.read_text()):
+            included = (source.parent / name).resolve().relative_to(Path.cwd())
+            if not any(included.is_relative_to(path) for path in let_through):
+                sys.exit(f"deploy: {source} includes {included}, which .dockerignore keeps from the image's build")
+    print("deploy: the image is built from every file that the source includes")
+
+
 def check_prometheus(scratch, processes, admin):
     """A Prometheus of one's own, with the compose file's configuration, at a quicker pace."""
     if not shutil.which("prometheus"):
@@ -215,6 +226,7 @@ def check_prometheus(scratch, processes, admin):
 def main():
     processes = []
     check_images()
+    check_image_sources()
     check_client_errors()
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
