@@ -194,7 +194,16 @@ impl CircuitBreakers {
                 self.failing.clear(key);
                 let own = self.callers.get(&caller);
                 let own = own.and_then(|circuit| lock(&circuit).pass(admission, now));
-                (own, lock(&self.everyone).pass(admission, now))
+                let mut everyone = lock(&self.everyone);
+                let began = everyone.down_since();
+                let change = everyone.pass(admission, now);
+                drop(everyone);
+                if let (Some(began), Some(_)) = (began, &change) {
+                    for (_, circuit) in &self.callers {
+                        lock(&circuit).end_outage(began);
+                    }
+                }
+                (own, change)
             }
             Observation::Failed(scope, reason) => {
                 let failure = Failure {
@@ -205,7 +214,11 @@ impl CircuitBreakers {
                 };
                 let own = self.own(caller);
                 let own = lock(&own).fail(failure.clone(), true, now, chance);
-                (own, lock(&self.everyone).fail(failure, false, now, chance))
+                let mut everyone = lock(&self.everyone);
+                let change = everyone.fail(failure, false, now, chance);
+                // It is part of an outage that has been reported.
+                let own = own.filter(|_| everyone.down_since().is_none());
+                (own, change)
             }
             // A pause of one caller shows that the way works.
             Observation::Paused(asked) => {
@@ -259,7 +272,7 @@ impl CircuitBreakers {
                 );
                 let until = humantime::format_rfc3339_millis(SystemTime::now() + *pause);
                 tracing::warn!(
-                    "upstream asked {whom} for a pause of {} (429), until {until}; last known states stand in",
+                    "upstream asked {whom} for a pause (429): {}, until {until}, then a probe; last known states stand in",
                     in_words(*pause)
                 );
             }
@@ -484,6 +497,18 @@ mod tests {
         scene.record_as(Admission::Normal, scene.other, 7, Observation::Answered);
         assert!(!scene.is_open());
         assert_eq!(scene.admit(scene.one), Err(Error::UpstreamDown));
+        assert_eq!(scene.admit(scene.other), Ok(Admission::Normal));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_for_everyone_is_over_for_everyone_at_once() {
+        let mut scene = Scene::new();
+        for caller in [scene.one, scene.other] {
+            scene.fail(caller, Scope::Channel);
+            assert_eq!(scene.admit(caller), Err(Error::UpstreamDown));
+        }
+        scene.now += SECOND;
+        scene.record(scene.one, 0, Observation::Answered);
         assert_eq!(scene.admit(scene.other), Ok(Admission::Normal));
     }
 

@@ -274,6 +274,27 @@ impl Circuit {
         }
     }
 
+    /// When the outage began, where upstream is down for whoever asks.
+    pub(super) fn down_since(&self) -> Option<Instant> {
+        match self {
+            Self::Open {
+                since, only: None, ..
+            } => Some(*since),
+            _ => None,
+        }
+    }
+
+    /// Ends what was part of an outage for everyone that began then and is over.
+    pub(super) fn end_outage(&mut self, began: Instant) {
+        let earlier = Duration::from_secs(WINDOW);
+        if self
+            .down_since()
+            .is_some_and(|since| since + earlier >= began)
+        {
+            *self = Self::default();
+        }
+    }
+
     /// Upstream did not answer. `alone` is whether the circuit stands for one caller.
     pub(super) fn fail(
         &mut self,

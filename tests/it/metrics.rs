@@ -211,7 +211,7 @@ async fn an_upstream_that_is_down_or_asked_for_a_pause_shows_in_a_gauge() {
     assert_eq!(gauges().await, (1.0, 1.0));
     says(
         &gateway,
-        "WARN pollgate upstream asked all callers for a pause of 1 min 0 s (429), until 2",
+        "WARN pollgate upstream asked all callers for a pause (429): 1 min 0 s, until 2",
     )
     .await;
 

@@ -154,7 +154,7 @@ fn detail(gateway: &Gateway, report: &Report, now: Instant) -> String {
             stand_in(gateway, report, now)
         ),
         State::Down => format!(
-            "It gets probes only; {probe}. {}",
+            "Only probes are sent; {probe}. {}",
             stand_in(gateway, report, now)
         ),
         State::Paused => format!("It answered 429 to all callers; {probe}."),
