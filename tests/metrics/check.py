@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import pathlib
 import re
 import shutil
@@ -12,16 +11,14 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 
+from common import PATIENCE, bound, eventually, get, running, say
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
 BINARY, SUITE_LOGS = sys.argv[1], pathlib.Path(sys.argv[2])
 TRACE = "0af7651916cd43dd8448eb211c80319c"
-PATIENCE = 90
 
 # Everything that the gateway promises to count, as the reference parser names it.
 METRICS = {
@@ -48,49 +45,6 @@ METRICS = {
     "process_threads": "gauge",
     "process_start_time_seconds": "gauge",
 }
-
-
-def say(text):
-    print(f"metrics: {text}", flush=True)
-
-
-def eventually(what, holds):
-    until = time.monotonic() + PATIENCE
-    while time.monotonic() < until:
-        found = holds()
-        if found:
-            return found
-        time.sleep(0.1)
-    sys.exit(f"metrics: never came: {what}")
-
-
-def get(url, headers=(), method="GET", body=None):
-    """Status and text of an answer; (0, "") where there is none."""
-    request = urllib.request.Request(url, headers=dict(headers), method=method, data=body)
-    try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
-    except OSError:
-        return 0, ""
-
-
-@contextlib.contextmanager
-def running(command, log, environment=()):
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, env={**os.environ, **dict(environment)})
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def bound(log, phrase):
-    """Where a process says that it listens."""
-    found = eventually(f"{phrase!r} in {log.name}", lambda: re.search(phrase + r" ([0-9.]+:[0-9]+)", log.read_text()))
-    return f"http://{found[1]}"
 
 
 def traffic(gateway):
