@@ -194,16 +194,7 @@ impl CircuitBreakers {
                 self.failing.clear(key);
                 let own = self.callers.get(&caller);
                 let own = own.and_then(|circuit| lock(&circuit).pass(admission, now));
-                let mut everyone = lock(&self.everyone);
-                let began = everyone.down_since();
-                let change = everyone.pass(admission, now);
-                drop(everyone);
-                if let (Some(began), Some(_)) = (began, &change) {
-                    for (_, circuit) in &self.callers {
-                        lock(&circuit).end_outage(began);
-                    }
-                }
-                (own, change)
+                (own, self.pass(admission, now))
             }
             Observation::Failed(scope, reason) => {
                 let failure = Failure {
@@ -214,17 +205,16 @@ impl CircuitBreakers {
                 };
                 let own = self.own(caller);
                 let own = lock(&own).fail(failure.clone(), true, now, chance);
-                let mut everyone = lock(&self.everyone);
-                let change = everyone.fail(failure, false, now, chance);
+                let mut shared = lock(&self.everyone);
+                let everyone = shared.fail(failure, false, now, chance);
                 // It is part of an outage that has been reported.
-                let own = own.filter(|_| everyone.down_since().is_none());
-                (own, change)
+                (own.filter(|_| shared.down_since().is_none()), everyone)
             }
             // A pause of one caller shows that the way works.
             Observation::Paused(asked) => {
                 let own = self.own(caller);
                 let own = lock(&own).pause(asked, now, chance);
-                (own, lock(&self.everyone).pass(admission, now))
+                (own, self.pass(admission, now))
             }
             Observation::PausedAll(asked) => (None, lock(&self.everyone).pause(asked, now, chance)),
         };
@@ -236,6 +226,20 @@ impl CircuitBreakers {
         } else if let Some(change) = own {
             self.log(&change, Some(caller), now);
         }
+    }
+
+    /// Upstream answered, whomever: an outage for everyone is over for every caller.
+    fn pass(&self, admission: Admission, now: Instant) -> Option<Change> {
+        let mut everyone = lock(&self.everyone);
+        let began = everyone.down_since();
+        let change = everyone.pass(admission, now);
+        drop(everyone);
+        if let (Some(began), Some(_)) = (began, &change) {
+            for (_, circuit) in &self.callers {
+                lock(&circuit).end_outage(began);
+            }
+        }
+        change
     }
 
     /// The circuit of a caller. A new one starts with the polls of everyone that passed: which of them were this caller's
