@@ -79,7 +79,11 @@ fn page(command: Command, to: &mut impl Write) -> io::Result<()> {
     exit_status(&mut roff, &name);
     roff.to_writer(to)?;
     if extra {
-        man.render_extra_section(to)?;
+        let mut notes = Vec::new();
+        man.render_extra_section(&mut notes)?;
+        // The heading that is usual for it, see man-pages(7).
+        let notes = String::from_utf8_lossy(&notes).replacen(".SH EXTRA", ".SH NOTES", 1);
+        to.write_all(notes.as_bytes())?;
     }
     let mut roff = Roff::new();
     see_also(&mut roff, &name);

@@ -489,6 +489,7 @@ fn every_command_has_a_manual_page_that_troff_understands() {
         }
     }
     assert!(read("pollgate-simulate.1").contains(".SH \"EXIT STATUS\"\n"));
+    assert!(main.contains(".SH NOTES\n") && !main.contains(".SH EXTRA"));
     // pollgate.toml(5) is made of the shipped file.
     let configuration = read("pollgate.toml.5");
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/pollgate.toml");
