@@ -201,6 +201,7 @@ impl CircuitBreakers {
                     caller,
                     scope,
                     reason,
+                    task: self.failing.digest(key),
                     counts: self.failing.count(key) <= TASK_COUNTS,
                 };
                 let own = self.own(caller);
@@ -254,7 +255,11 @@ impl CircuitBreakers {
     fn log(&self, change: &Change, caller: Option<Caller>, now: Instant) {
         let whose = caller.map_or_else(String::new, |caller| format!(" for caller {caller:?}"));
         match change {
-            Change::Opened { failed, passed } => {
+            Change::Opened {
+                failed,
+                passed,
+                within,
+            } => {
                 let status = match caller {
                     Some(caller) => self.status_of(caller, now),
                     None => Some(self.status(now)),
@@ -264,9 +269,10 @@ impl CircuitBreakers {
                     _ => "".into(),
                 };
                 tracing::warn!(
-                    "upstream is down{whose}: {reason}; {failed} of {} polls failed within 10 s; last known states stand \
+                    "upstream is down{whose}: {reason}; {failed} of {} polls failed within {} s; last known states stand \
                      in, and upstream is probed",
-                    failed + passed
+                    failed + passed,
+                    within.as_secs()
                 );
             }
             Change::Paused(pause) => {
@@ -533,6 +539,49 @@ mod tests {
         for task in 0..100 {
             scene.record(scene.one, task, failed(Scope::Way));
             scene.now += 2 * SECOND;
+            assert!(!scene.is_open());
+            if task % 5 == 0 {
+                scene.record(scene.other, task, Observation::Answered);
+            }
+        }
+    }
+
+    /// After how many seconds of failures, every five seconds, upstream is down: at most a minute.
+    fn down_after(scene: &mut Scene, tasks: usize, scope: Scope) -> Option<u64> {
+        (0..=60).step_by(5).find(|_| {
+            for task in 0..tasks {
+                scene.record(scene.one, task, failed(scope));
+            }
+            let is_open = scene.is_open();
+            scene.now += 5 * SECOND;
+            is_open
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_gateway_with_few_tasks_sees_an_outage_within_half_a_minute() {
+        for (tasks, scope, seen) in [
+            (1, Scope::Way, Some(20)),
+            (3, Scope::Channel, Some(20)),
+            (1, Scope::Channel, None),
+            (2, Scope::Channel, None),
+        ] {
+            let mut scene = Scene::new();
+            scene.record(scene.one, 0, Observation::Answered);
+            assert_eq!(
+                down_after(&mut scene, tasks, scope),
+                seen,
+                "{tasks} {scope:?}"
+            );
+            // What may be due to one caller's channel leaves the others their polls.
+            let is_free = scene.admit(scene.other) == Ok(Admission::Normal);
+            assert_eq!(is_free, scope == Scope::Channel, "{tasks} {scope:?}");
+        }
+        // Two failures within the hour are none.
+        let mut scene = Scene::new();
+        for _ in 0..10 {
+            scene.record(scene.one, 0, failed(Scope::Way));
+            scene.now += HOUR;
             assert!(!scene.is_open());
         }
     }

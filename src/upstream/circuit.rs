@@ -1,11 +1,12 @@
 //! One circuit breaker. Pure: time and randomness are arguments.
 //!
-//! It opens on the share of polls that fail within a window, never on consecutive failures: one failing vendor channel
-//! says nothing about the others.
+//! It opens on the share of polls that fail within a window, or when none has passed for a while. Failures of one task, or
+//! of a few at once, do not suffice: one failing vendor channel says nothing about the others.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrayvec::ArrayVec;
 use tokio::time::Instant;
 
 use crate::error::Error;
@@ -28,6 +29,18 @@ const LATELY_ON_THE_WAY: u64 = 2;
 
 /// The circuit stays closed while at least one poll in this many passes.
 const ONE_IN: u32 = 20;
+
+/// How long a streak of failures lasts before it opens a circuit, however few polls there are.
+const STREAK: Duration = Duration::from_secs(20);
+
+/// The fewest failures of such a streak; and the fewest tasks, where they may be due to a channel.
+const STREAK_FAILURES: u32 = 3;
+
+/// See [`STREAK_FAILURES`].
+const STREAK_TASKS: usize = 3;
+
+/// The longest time between two failures of one streak.
+const STREAK_GAP: Duration = Duration::from_mins(1);
 
 /// The time between two probes of an upstream that is down; up to twice that, at random, so that many gateways do not
 /// probe in step.
@@ -117,6 +130,8 @@ pub(super) struct Failure {
     pub(super) caller: Caller,
     pub(super) scope: Scope,
     pub(super) reason: Arc<str>,
+    /// A digest of its task.
+    pub(super) task: u64,
     /// Whether its task has not failed too often yet to count.
     pub(super) counts: bool,
 }
@@ -124,8 +139,12 @@ pub(super) struct Failure {
 /// What a poll's result changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Change {
-    /// The circuit opened, after this share of the polls failed.
-    Opened { failed: u32, passed: u32 },
+    /// The circuit opened, after this share of the polls failed within this time.
+    Opened {
+        failed: u32,
+        passed: u32,
+        within: Duration,
+    },
     /// A pause began.
     Paused(Duration),
     /// The outage or pause that began then is over.
@@ -309,11 +328,7 @@ impl Circuit {
         let is_another = self.is_stale(now);
         match self {
             Self::Closed(window) => {
-                let opens = window.fail(&failure, now);
-                if !opens {
-                    return None;
-                }
-                let (failed, passed) = window.counts(now);
+                let opened = window.fail(&failure, now)?;
                 let only = (!alone).then(|| window.only(failure.caller, now)).flatten();
                 *self = Self::Open {
                     since: now,
@@ -322,7 +337,7 @@ impl Circuit {
                     probes: 0,
                     probe_at: now + pace(0, chance),
                 };
-                Some(Change::Opened { failed, passed })
+                Some(opened)
             }
             Self::Open {
                 since,
@@ -341,6 +356,7 @@ impl Circuit {
                     Change::Opened {
                         failed: 1,
                         passed: 0,
+                        within: Duration::from_secs(WINDOW),
                     }
                 })
             }
@@ -384,6 +400,20 @@ pub(super) struct Window {
     /// The latest caller whose poll failed, and whether another one's did before it within the window.
     failing: Option<(Caller, Instant)>,
     another: Option<(Caller, Instant)>,
+    /// The failures since a poll last passed.
+    streak: Option<Streak>,
+}
+
+/// Failures without a poll that passed between them.
+#[derive(Debug)]
+struct Streak {
+    since: Instant,
+    latest: Instant,
+    failed: u32,
+    /// Of these, those of [`Scope::Way`].
+    on_the_way: u32,
+    /// Digests of the first tasks that failed.
+    tasks: ArrayVec<u64, STREAK_TASKS>,
 }
 
 /// The polls of one second.
@@ -410,11 +440,20 @@ impl Window {
     }
 
     fn pass(&mut self, now: Instant) {
+        self.streak = None;
         self.second(now).passed += 1;
     }
 
-    /// Counts a failure; returns whether it opens the circuit.
-    fn fail(&mut self, failure: &Failure, now: Instant) -> bool {
+    /// Counts a failure, which may open the circuit.
+    fn fail(&mut self, failure: &Failure, now: Instant) -> Option<Change> {
+        let streak = self
+            .streak
+            .take_if(|streak| now.saturating_duration_since(streak.latest) <= STREAK_GAP);
+        let streak = self
+            .streak
+            .insert(streak.unwrap_or_else(|| Streak::new(now)));
+        streak.fail(failure, now);
+        let streak = streak.opens(now);
         if failure.counts {
             match &mut self.failing {
                 Some((caller, at)) if *caller == failure.caller => *at = now,
@@ -431,15 +470,26 @@ impl Window {
             LATELY
         };
         let passed: u32 = self.within(lately, now).map(|second| second.passed).sum();
-        failed >= FEWEST_FAILURES && passed.saturating_mul(ONE_IN) < failed.saturating_add(passed)
+        let is_open = failed >= FEWEST_FAILURES
+            && passed.saturating_mul(ONE_IN) < failed.saturating_add(passed);
+        let (failed, passed) = self.counts(now);
+        let opened = Change::Opened {
+            failed,
+            passed,
+            within: Duration::from_secs(WINDOW),
+        };
+        is_open.then_some(opened).or(streak)
     }
 
     /// The one caller whose polls failed, where that may be its own affair.
     fn only(&self, caller: Caller, now: Instant) -> Option<Caller> {
         let recent = |at: &Instant| now.saturating_duration_since(*at).as_secs() < WINDOW;
         let is_shared = self.another.as_ref().is_some_and(|(_, at)| recent(at));
-        let (failed, on_the_way) = self.failures(now);
-        (!is_shared && on_the_way * 2 < failed).then_some(caller)
+        let is_way = match (self.failures(now), &self.streak) {
+            ((0, _), Some(streak)) => streak.is_way(),
+            ((failed, on_the_way), _) => on_the_way * 2 >= failed,
+        };
+        (!is_shared && !is_way).then_some(caller)
     }
 
     /// The failures that count, and those of them that are of [`Scope::Way`].
@@ -484,6 +534,48 @@ impl Window {
             .start
             .map_or(Duration::ZERO, |start| now.saturating_duration_since(start));
         WINDOW + since.as_secs()
+    }
+}
+
+impl Streak {
+    fn new(now: Instant) -> Self {
+        Self {
+            since: now,
+            latest: now,
+            failed: 0,
+            on_the_way: 0,
+            tasks: ArrayVec::new(),
+        }
+    }
+
+    fn fail(&mut self, failure: &Failure, now: Instant) {
+        self.latest = now;
+        self.failed = self.failed.saturating_add(1);
+        self.on_the_way = self
+            .on_the_way
+            .saturating_add((failure.scope == Scope::Way).into());
+        if !self.tasks.contains(&failure.task) {
+            // One more than are counted makes no difference.
+            let _ = self.tasks.try_push(failure.task);
+        }
+    }
+
+    /// Whether most are of [`Scope::Way`].
+    fn is_way(&self) -> bool {
+        self.on_the_way >= self.failed.div_ceil(2)
+    }
+
+    /// The change if it has lasted for long enough, on the way or on several tasks.
+    fn opens(&self, now: Instant) -> Option<Change> {
+        let within = now.saturating_duration_since(self.since);
+        let is_outage = within >= STREAK
+            && self.failed >= STREAK_FAILURES
+            && (self.is_way() || self.tasks.is_full());
+        is_outage.then_some(Change::Opened {
+            failed: self.failed,
+            passed: 0,
+            within,
+        })
     }
 }
 

@@ -2,8 +2,8 @@
 
 The gateway runs as a process before a simulator, which stops answering (SIGSTOP) for ten minutes. Clients poll, the
 gateway is scraped every 15 s, and the very samples drive the rules in deploy/ (promtool). All durations are settings, a
-SCALE-th of their usual length, so it takes half a minute; only the three seconds until an outage is noticed and the pace
-of probes are no settings. What everyone saw is written side by side to the file TIMELINE.
+SCALE-th of their usual length, so it takes half a minute; only how soon an outage is noticed and the pace of probes
+are no settings. What everyone saw is written side by side to the file TIMELINE.
 
     outage.py BINARY TIMELINE [SCALE]       SCALE 1 plays it in its true length
 """
@@ -35,7 +35,9 @@ SCALE = float(sys.argv[3]) if len(sys.argv) > 3 else 30.0
 BEGINS, ENDS, LASTS = 120, 720, 960
 STANDS_IN = 480  # cache.stale_if_error: runs out two minutes before the end
 SCRAPE = 15
-NOTICED = 3 * SCALE + 45  # by the polls of three seconds, after the last timeout, and by the next scrape
+# After polls have failed for three seconds, or for twenty where they are few: after a timeout or two, at the next scrape.
+NOTICED = max(3 * SCALE + 45, 80)
+RECOVERED = 3 * SCALE + 15  # by a probe
 USUAL = {
     "upstream.connect_timeout": 5,
     "upstream.timeout": 15,
@@ -294,7 +296,7 @@ def judge(answers, observed, lines, found):
     [(began, _, down), (over, _, up)] = lines
     assert down.startswith("upstream is down: the video API did not answer in time; "), down
     assert up.startswith("upstream answers again, after "), up
-    assert BEGINS < began < BEGINS + NOTICED and ENDS < over < ENDS + 3 * SCALE, lines
+    assert BEGINS < began < BEGINS + NOTICED and ENDS < over < ENDS + RECOVERED, lines
 
     # Gauge: from then to then.
     gauge = {turn * SCRAPE: observed.sum("pollgate_upstream_up", turn) for turn in range(LASTS // SCRAPE + 1)}
@@ -312,7 +314,8 @@ def judge(answers, observed, lines, found):
     assert gone and {status for status, _ in gone} <= {503, 504}, gone
     new = seen("new", BEGINS + 5, ENDS - 15)
     assert new and {status for status, _ in new} <= {503, 504}, new
-    settled = seen("poll", ENDS + 3 * SCALE, LASTS) | seen("new", ENDS + 3 * SCALE, LASTS) | seen("submit", ENDS + 15, LASTS)
+    recovered = ENDS + RECOVERED
+    settled = seen("poll", recovered, LASTS) | seen("new", recovered, LASTS) | seen("submit", ENDS + 15, LASTS)
     assert settled == {(200, False)}, settled
 
     # Page: the same errors as clients saw and as metrics count, and the outage after it is over.
