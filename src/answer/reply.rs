@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, LOCATION, RETRY_AFTER, SERVER};
 use http::{HeaderMap, HeaderValue, StatusCode};
+use once_cell::race::OnceBox;
 use tokio::time::Instant;
 
 use super::document::Document;
@@ -36,25 +37,68 @@ pub struct Reply {
     as_is: Option<Box<AsIs>>,
     /// The validator of the body as it is.
     tag: OnceLock<Tag>,
-    /// What was written for clients that get anything else, by [`slot`].
-    written: OnceLock<Box<[OnceLock<Written>; SLOTS]>>,
+    /// What was written for clients that get anything else, by [`Reply::slot`].
+    written: OnceBox<Slots>,
 }
 
-impl AsRef<Self> for Reply {
-    fn as_ref(&self) -> &Self {
+/// What contains a reply.
+pub trait HoldsReply: Send + Sync {
+    /// The reply.
+    fn reply(&self) -> &Reply;
+
+    /// The reply takes more memory than before: a rendition was written, and is kept.
+    fn has_grown(self: Arc<Self>);
+}
+
+impl HoldsReply for Reply {
+    fn reply(&self) -> &Reply {
         self
     }
+
+    fn has_grown(self: Arc<Self>) {}
 }
 
 /// A reply that many clients share, alone or as a part of its cache entry.
 #[derive(Clone)]
-pub struct SharedReply(Arc<dyn AsRef<Reply> + Send + Sync>);
+pub struct SharedReply(Arc<dyn HoldsReply>);
 
 impl SharedReply {
     /// Takes a reply, or anything that contains one.
     #[must_use]
-    pub fn new(reply: Arc<impl AsRef<Reply> + Send + Sync + 'static>) -> Self {
+    pub fn new(reply: Arc<impl HoldsReply + 'static>) -> Self {
         Self(reply)
+    }
+
+    /// The rendition for a client that gets documents in this form. Each rendition is written at most once, and then kept.
+    #[must_use]
+    pub fn rendition(&self, form: Form) -> Rendition {
+        let reply = self.0.reply();
+        let Form::Written(dialect, rendering) = form else {
+            return reply.passed_on();
+        };
+        if let Some(status) = reply.untouched(dialect, rendering) {
+            return Rendition {
+                status,
+                body: reply.body.bytes(),
+                etag: reply.tag.get_or_init(|| Tag::of(&reply.body)).written(),
+            };
+        }
+        let slot = reply.slot(dialect, rendering);
+        let Written { status, body, tag } = if let Some(written) = slot.get() {
+            written
+        } else {
+            let before = reply.weight();
+            let written = slot.get_or_init(|| reply.write(dialect, rendering));
+            if reply.weight() > before {
+                Arc::clone(&self.0).has_grown();
+            }
+            written
+        };
+        Rendition {
+            status: *status,
+            body: body.clone(),
+            etag: tag.written(),
+        }
     }
 }
 
@@ -62,7 +106,7 @@ impl Deref for SharedReply {
     type Target = Reply;
 
     fn deref(&self) -> &Reply {
-        (*self.0).as_ref()
+        self.0.reply()
     }
 }
 
@@ -203,7 +247,7 @@ impl Reply {
             as_is: None,
             received: Instant::now(),
             tag: OnceLock::new(),
-            written: OnceLock::new(),
+            written: OnceBox::new(),
         }
     }
 
@@ -245,31 +289,11 @@ impl Reply {
         own.unwrap_or(JSON.1)
     }
 
-    /// The rendition for a client that gets documents in this form. Each rendition is written at most once.
-    #[must_use]
-    pub fn rendition(&self, form: Form) -> Rendition {
-        let Form::Written(dialect, rendering) = form else {
-            return self.passed_on();
-        };
-        if let Some(status) = self.untouched(dialect, rendering) {
-            return Rendition {
-                status,
-                body: self.body.bytes(),
-                etag: self.tag.get_or_init(|| Tag::of(&self.body)).written(),
-            };
-        }
-        let written = self.written.get_or_init(Box::default);
-        let written = &written[slot(dialect, rendering)];
-        let Written { status, body, tag } = written.get_or_init(|| {
-            let (status, body) = self.write(dialect, rendering);
-            let tag = Tag::of(&body);
-            Written { status, body, tag }
-        });
-        Rendition {
-            status: *status,
-            body: body.clone(),
-            etag: tag.written(),
-        }
+    /// Where a rendition is kept. What is not upstream's own bytes is the same in the verbatim and the faithful rendering.
+    fn slot(&self, dialect: Dialect, rendering: Rendering) -> &OnceLock<Written> {
+        let slots = self.written.get_or_init(Box::default);
+        let documented = usize::from(rendering == Rendering::Documented);
+        &slots[2 * usize::from(dialect == Dialect::OpenAi) + documented]
     }
 
     /// Upstream's own bytes and status.
@@ -305,7 +329,13 @@ impl Reply {
     }
 
     /// Writes the status and the document for a client of this path.
-    fn write(&self, dialect: Dialect, rendering: Rendering) -> (StatusCode, Bytes) {
+    fn write(&self, dialect: Dialect, rendering: Rendering) -> Written {
+        let (status, body) = self.document(dialect, rendering);
+        let tag = Tag::of(&body);
+        Written { status, body, tag }
+    }
+
+    fn document(&self, dialect: Dialect, rendering: Rendering) -> (StatusCode, Bytes) {
         let task = self.with_source(|source| task::write_task(source, dialect, rendering).ok());
         if let Some(document) = task.flatten() {
             return (StatusCode::OK, document);
@@ -490,25 +520,34 @@ impl Reply {
         }
     }
 
-    /// An estimate of the memory, in bytes, that it takes in storage, once it is rendered for the clients of one path.
+    /// The memory that it takes in storage, in bytes, with every rendition that was written so far. The first one is part
+    /// of it from the start where no client gets upstream's own bytes, so that most replies are weighed once.
     #[must_use]
     pub fn weight(&self) -> usize {
-        // Some clients may get upstream's own bytes.
-        let written = match self.native() {
-            Some(_) => 0,
-            None => size_of::<[OnceLock<Written>; SLOTS]>() + self.body.len() + 512,
+        let expected = match (self.native(), &self.as_is) {
+            (None, None) => size_of::<Slots>() + self.body.len() + task::SPARE,
+            _ => 0,
         };
-        size_of::<Self>() + self.body.weight() + written
+        let as_is = self.as_is.as_ref().map_or(0, |own| {
+            let content_type = own.content_type.as_ref().map_or(0, HeaderValue::len);
+            size_of::<AsIs>() + content_type
+        });
+        let written = self.written.get().map_or(0, |slots| {
+            let own = self.body.as_ptr_range();
+            let written = slots.iter().filter_map(OnceLock::get);
+            // Some are a part of the body.
+            let apart = written.filter(|written| !own.contains(&written.body.as_ptr()));
+            let bytes = apart.map(|written| written.body.len() + task::SPARE);
+            size_of::<Slots>() + bytes.sum::<usize>()
+        });
+        size_of::<Self>() + self.body.weight() + as_is + written.max(expected)
     }
 }
 
 /// What can be written of one reply: by dialect, as documented or with more of upstream's own.
 const SLOTS: usize = 4;
 
-/// Where a rendition is kept. What is not upstream's own bytes is the same in the verbatim and the faithful rendering.
-fn slot(dialect: Dialect, rendering: Rendering) -> usize {
-    2 * usize::from(dialect == Dialect::OpenAi) + usize::from(rendering == Rendering::Documented)
-}
+type Slots = [OnceLock<Written>; SLOTS];
 
 fn is_json_object(body: &[u8]) -> bool {
     let body = task::without_byte_order_mark(body);

@@ -1,5 +1,6 @@
 //! One cached answer, and what it may be used for.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use super::cadence::TaskAge;
 use super::credential::CredentialState;
 use super::freshness::Rule;
 use crate::answer::outcome::Outcome;
-use crate::answer::reply::{Reply, SharedReply};
+use crate::answer::reply::{HoldsReply, Reply, SharedReply};
 use crate::answer::{Answer, FwdReason, Landed, Origin};
 use crate::message::fields::unix_now;
 use crate::request::key::{Caller, TaskKey};
@@ -47,6 +48,8 @@ pub struct Entry {
     pub(super) credential: Arc<CredentialState>,
     /// How long upstream is not asked again after it failed on this task, in milliseconds since `received`.
     pub(super) cooldown: AtomicU32,
+    /// What weighs it again when it has grown.
+    pub(super) scales: Arc<Scales>,
 }
 
 /// A duration in four bytes: in milliseconds up to 24 days, beyond that in seconds.
@@ -236,8 +239,23 @@ impl Entry {
     }
 }
 
-impl AsRef<Reply> for Entry {
-    fn as_ref(&self) -> &Reply {
+impl HoldsReply for Entry {
+    fn reply(&self) -> &Reply {
         &self.reply
+    }
+
+    fn has_grown(self: Arc<Self>) {
+        (self.scales.0)(&self);
+    }
+}
+
+/// Called with an entry that takes more memory than when it was stored.
+pub(super) struct Scales(pub(super) WeighAgain);
+
+type WeighAgain = Box<dyn Fn(&Arc<Entry>) + Send + Sync>;
+
+impl fmt::Debug for Scales {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str("Scales")
     }
 }

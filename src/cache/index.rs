@@ -83,11 +83,19 @@ impl Index {
     pub(super) fn while_held(&self, digest: u64, entry: &Arc<Entry>, change: impl FnOnce()) {
         let shard = self.shard(digest);
         let _one_at_a_time = lock(&shard.changes);
-        let is_it = |held: &Arc<Entry>| Arc::ptr_eq(held, entry);
-        let is_held = shard.read().entries.find(digest, is_it).is_some();
-        if is_held {
+        if self.holds(digest, entry) {
             change();
         }
+    }
+
+    /// Whether it holds this very entry.
+    pub(super) fn holds(&self, digest: u64, entry: &Arc<Entry>) -> bool {
+        let is_it = |held: &Arc<Entry>| Arc::ptr_eq(held, entry);
+        self.shard(digest)
+            .read()
+            .entries
+            .find(digest, is_it)
+            .is_some()
     }
 
     pub(super) fn shards(&self) -> &[Shard] {

@@ -66,7 +66,8 @@ impl Store {
         now: Instant,
         credential_ttl: Duration,
     ) -> Vec<Remembered> {
-        self.answers
+        self.entries
+            .moka
             .iter()
             .filter(|(_, entry)| wanted(entry))
             .take(most)
@@ -85,7 +86,7 @@ impl Store {
     #[must_use]
     pub fn census(&self, now: Instant) -> Census {
         let mut tasks: HashMap<(Caller, u64), Heard> = HashMap::new();
-        for (_, entry) in &self.answers {
+        for (_, entry) in &self.entries.moka {
             if !self.is_current(&entry) || entry.is_expired(now) {
                 continue;
             }

@@ -3,6 +3,7 @@
 pub mod cadence;
 pub mod created;
 mod credential;
+mod entries;
 mod entry;
 mod failures;
 pub mod freshness;

@@ -1,10 +1,7 @@
 //! Reclaims expired entries. moka could do so itself, on its own clock and for some 60 bytes more per entry.
 
-use std::sync::Arc;
-
 use tokio::time::Instant;
 
-use super::entry::Entry;
 use super::store::Store;
 
 /// The number of entries removed before other tasks run.
@@ -14,10 +11,10 @@ impl Store {
     /// Removes every expired entry; call it periodically. Yields to other tasks in between. Run it to its end: entries
     /// that it has found are not found again.
     pub async fn reclaim(&self) {
-        for shard in self.index.shards() {
+        for shard in self.entries.index.shards() {
             for some in shard.expired(Instant::now()).chunks(AT_ONCE) {
                 for entry in some {
-                    self.remove(entry);
+                    self.entries.remove(entry);
                 }
                 tokio::task::yield_now().await;
             }
@@ -28,15 +25,8 @@ impl Store {
 
     /// Runs moka's pending work: evictions for lack of room, and its counts.
     pub fn flush(&self) {
-        self.answers.run_pending_tasks();
+        self.entries.moka.run_pending_tasks();
         self.callers.run_pending_tasks();
-    }
-
-    /// Removes the entry, but not one that has replaced it.
-    fn remove(&self, entry: &Arc<Entry>) {
-        let digest = self.digests.hash_one(entry.parts());
-        self.index
-            .while_held(digest, entry, || self.answers.invalidate(&digest));
     }
 }
 
@@ -82,7 +72,7 @@ mod tests {
         let left = async |after: Duration| {
             advance(after).await;
             store.reclaim().await;
-            assert_eq!(store.index.len() as u64, store.len());
+            assert_eq!(store.entries.index.len() as u64, store.len());
             store.len()
         };
         assert_eq!(left(Duration::from_millis(9_999)).await, 1000);
@@ -138,9 +128,9 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
-                    for shard in store.index.shards() {
+                    for shard in store.entries.index.shards() {
                         for entry in shard.expired(Instant::now()) {
-                            store.remove(&entry);
+                            store.entries.remove(&entry);
                         }
                     }
                 }
@@ -155,6 +145,6 @@ mod tests {
             assert_eq!(lost, 0);
         });
         store.flush();
-        assert_eq!((store.index.len(), store.len()), (1, 1));
+        assert_eq!((store.entries.index.len(), store.len()), (1, 1));
     }
 }

@@ -15,10 +15,10 @@ use moka::sync::Cache;
 use tokio::time::Instant;
 
 use super::credential::{Acceptance, CredentialState};
+use super::entries::Entries;
 use super::entry::{Entry, Looked, Span, Use};
 use super::failures::{Failure, Failures};
 use super::freshness::{CredentialVerdict, Decision, Fault, Rule};
-use super::index::Index;
 use super::lease::Lease;
 use crate::answer::reply::{Headers, Reply, SharedReply};
 use crate::request::key::{Caller, TaskKey};
@@ -37,16 +37,9 @@ const CALLERS: u64 = 65_536;
 /// The number of callers that are kept although upstream has not accepted them yet.
 const STRANGERS: u64 = 16_384;
 
-/// The overhead of an entry in bytes, apart from itself and its documents. Measured: moka's six records of it take 290, the
-/// tables of moka and the index 35; the rest is allocator rounding.
-const OVERHEAD: usize = 400;
-
 /// Cached answers, bounded in bytes.
 pub struct Store {
-    /// Entries by a digest of their key. The digest only finds an entry; its own key is compared as well.
-    pub(super) answers: Cache<u64, Arc<Entry>, RandomState>,
-    /// The same entries, for look-ups.
-    pub(super) index: Arc<Index>,
+    pub(super) entries: Arc<Entries>,
     pub(super) callers: Cache<Caller, Arc<CredentialState>, RandomState>,
     /// Credential states of callers whom upstream has not accepted yet.
     strangers: Cache<Caller, Arc<CredentialState>, RandomState>,
@@ -81,36 +74,15 @@ impl Kept {
 impl Store {
     /// An empty cache of `capacity` bytes, which calls `evicted` for every answer that leaves it.
     pub fn new(capacity: u64, evicted: impl Fn(RemovalCause) + Send + Sync + 'static) -> Self {
-        let index = Arc::new(Index::new());
-        let indexed = Arc::clone(&index);
-        let answers = Cache::builder()
-            .max_capacity(capacity)
-            .weigher(|_, entry: &Arc<Entry>| {
-                let around = size_of::<Entry>() - size_of::<Reply>();
-                let weight = OVERHEAD + around + entry.reply.weight();
-                u32::try_from(weight).unwrap_or(u32::MAX)
-            })
-            .eviction_policy(EvictionPolicy::lru())
-            .eviction_listener(move |digest: Arc<u64>, entry: Arc<Entry>, cause| {
-                indexed.remove(*digest, &entry);
-                evicted(match cause {
-                    RemovalCause::Explicit | RemovalCause::Size
-                        if entry.is_expired(Instant::now()) =>
-                    {
-                        RemovalCause::Expired
-                    }
-                    cause => cause,
-                });
-            })
-            .build_with_hasher(RandomState::new());
+        let digests = RandomState::new();
+        let entries = Entries::new(capacity, digests.clone(), evicted);
         let callers = Cache::builder()
             .max_capacity(CALLERS)
             .eviction_policy(EvictionPolicy::lru())
             .eviction_listener(|_, credential: Arc<CredentialState>, _| credential.revoke())
             .build_with_hasher(RandomState::new());
         Self {
-            answers,
-            index,
+            entries,
             callers,
             strangers: Cache::builder()
                 .max_capacity(STRANGERS)
@@ -118,7 +90,7 @@ impl Store {
                 .build_with_hasher(RandomState::new()),
             epochs: (0..=MANY).map(|_| AtomicU32::new(0)).collect(),
             failures: Failures::new(),
-            digests: RandomState::new(),
+            digests,
             capacity,
             start: Instant::now(),
         }
@@ -129,7 +101,7 @@ impl Store {
     #[must_use]
     pub fn look(&self, key: &TaskKey, now: Instant, credential_ttl: Duration) -> Option<Looked> {
         let digest = self.digest(key);
-        let entry = self.index.get(digest, key)?;
+        let entry = self.entries.index.get(digest, key)?;
         self.record_use(digest);
         // A hit counts as a use of the caller's credential.
         if self.callers.entry_count() >= CALLERS / 2 {
@@ -241,7 +213,7 @@ impl Store {
         let digest = self.digest(key);
         if lifetime.is_zero() || self.capacity == 0 {
             // The earlier entry must not be served stale: upstream has moved on.
-            self.answers.invalidate(&digest);
+            self.entries.moka.invalidate(&digest);
             return Kept::not_stored(reply);
         }
         // Of a running task, or of a success that waits for its URL.
@@ -264,15 +236,10 @@ impl Store {
             writes: lease.writes,
             credential: Arc::clone(&lease.credential),
             cooldown: AtomicU32::new(0),
+            scales: Arc::clone(&self.entries.scales),
             reply: reply.for_storage(&key.task),
         });
-        self.index.set(
-            digest,
-            key,
-            Arc::clone(&entry),
-            |entry| self.digests.hash_one(entry.parts()),
-            |entry| self.answers.insert(digest, entry),
-        );
+        self.entries.set(digest, key, Arc::clone(&entry));
         // A change between the check and the insertion leaves an entry that is never found, by its epoch or credential.
         Kept {
             reply: SharedReply::new(entry),
@@ -331,7 +298,7 @@ impl Store {
                 ..key.clone()
             };
             if self.peek(&key).is_some() {
-                self.answers.invalidate(&self.digest(&key));
+                self.entries.moka.invalidate(&self.digest(&key));
             }
         }
     }
@@ -354,7 +321,7 @@ impl Store {
     /// The entry of `key`, whether or not it may still be shown.
     #[must_use]
     pub fn peek(&self, key: &TaskKey) -> Option<Arc<Entry>> {
-        self.index.get(self.digest(key), key)
+        self.entries.index.get(self.digest(key), key)
     }
 
     /// Purges a task for every caller and on every route; polls in progress do not bring it back. Returns the number of
@@ -384,7 +351,7 @@ impl Store {
     /// The number of cached answers.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.answers.entry_count()
+        self.entries.moka.entry_count()
     }
 
     /// Whether nothing is cached.
@@ -402,7 +369,7 @@ impl Store {
     /// The bytes in use.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.answers.weighted_size()
+        self.entries.moka.weighted_size()
     }
 
     fn digest(&self, key: &TaskKey) -> u64 {
@@ -414,20 +381,21 @@ impl Store {
     /// uses does not matter then.
     fn record_use(&self, digest: u64) {
         if self.bytes() >= self.capacity / 2 {
-            self.answers.get(&digest);
+            self.entries.moka.get(&digest);
         }
     }
 
     fn purge_where(&self, doomed: impl Fn(&Entry) -> bool) -> usize {
         let keys: Vec<_> = self
-            .answers
+            .entries
+            .moka
             .iter()
             .filter(|(_, entry)| doomed(entry))
             .map(|(key, _)| key)
             .collect();
         let now = Instant::now();
         keys.iter()
-            .filter_map(|key| self.answers.remove(&**key))
+            .filter_map(|key| self.entries.moka.remove(&**key))
             .filter(|entry| !entry.is_expired(now))
             .count()
     }
@@ -487,6 +455,7 @@ pub(super) mod tests {
     use crate::cache::cadence::TaskAge;
     use crate::cache::freshness::Lifetime;
     use crate::request::key::{CallerKey, Credentials};
+    use crate::task::{Form, Rendering};
 
     pub(in super::super) const HOUR: Duration = Duration::from_hours(1);
 
@@ -558,12 +527,60 @@ pub(super) mod tests {
                 ..key
             };
             assert!(is_fresh(&store, &first, now));
-            assert_eq!(store.index.len() as u64, store.len());
+            assert_eq!(store.entries.index.len() as u64, store.len());
         }
         assert!((10..100).contains(&store.len()), "{}", store.len());
         assert!(!is_shown(&store, &key("1"), now));
         store.purge_all();
-        assert_eq!(store.index.len(), 0);
+        assert_eq!(store.entries.index.len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_written_counts_and_takes_the_place_of_the_least_recently_used() {
+        const SIZE: usize = 10_000;
+        let (store, key, decision) = store(24 * SIZE as u64);
+        // An error that clients of the other path are told in its form.
+        let body = Bytes::from(format!(
+            r#"{{"code":"task_not_exist","message":"{}"}}"#,
+            "x".repeat(SIZE)
+        ));
+        let keep = |number: usize| {
+            let key = key(&number.to_string());
+            let (status, headers) = (StatusCode::BAD_REQUEST, HeaderMap::new());
+            let reply = Reply::new(status, &headers, body.clone(), None);
+            let lease = store.lease(&key);
+            store.keep(&key, reply, &decision, 0, &lease).reply
+        };
+        let write = |reply: &SharedReply, dialect| {
+            let form = Form::Written(dialect, Rendering::Documented);
+            let written = reply.rendition(form).body.len();
+            store.flush();
+            assert!(written > SIZE);
+            written
+        };
+        let kept: Vec<_> = (0..9).map(keep).collect();
+        store.flush();
+        let before = store.bytes();
+        // Room for one is kept from the start. What is there already is not counted again.
+        write(&kept[8], Dialect::OpenAi);
+        let written = [(); 2].map(|()| write(&kept[8], Dialect::Unified))[0];
+        let grown = usize::try_from(store.bytes() - before).expect("grows");
+        assert!((written..written + 1024).contains(&grown), "{grown}");
+        for reply in &kept[3..8] {
+            write(reply, Dialect::OpenAi);
+            write(reply, Dialect::Unified);
+        }
+        let is_there = |number: &usize| store.peek(&key(&number.to_string())).is_some();
+        let left: Vec<_> = (0..9).filter(is_there).collect();
+        assert_eq!(left, [1, 2, 3, 4, 5, 6, 7, 8], "of 24 documents at most");
+        assert_eq!(store.entries.index.len() as u64, store.len());
+        // What has left, or was replaced, is not brought back by a client that still holds it.
+        keep(8);
+        for gone in [&kept[0], &kept[8]] {
+            write(gone, Dialect::OpenAi);
+            write(gone, Dialect::Unified);
+        }
+        assert_eq!((0..9).filter(is_there).collect::<Vec<_>>(), left);
     }
 
     #[tokio::test(start_paused = true)]
@@ -575,7 +592,10 @@ pub(super) mod tests {
         store.keep(&one, reply(), &decision, 0, &lease);
         let entry = store.peek(&one).expect("is remembered");
         let digest = store.digest(&other);
-        store.index.set(digest, &one, entry, |_| digest, |_| {});
+        store
+            .entries
+            .index
+            .set(digest, &one, entry, |_| digest, |_| {});
         assert!(store.peek(&other).is_none());
         assert!(!is_shown(&store, &other, Instant::now()));
     }

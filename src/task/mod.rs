@@ -56,5 +56,5 @@ pub use passed_on::NEVER_WRITTEN;
 pub use pointer::Pointer;
 pub use reader::{Reader, Reading, texts_at};
 pub use signed_url::url_expiry;
-pub use snapshot::{TaskSnapshot, write_task};
+pub use snapshot::{SPARE, TaskSnapshot, write_task};
 pub use status::State;

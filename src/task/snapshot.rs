@@ -136,6 +136,9 @@ impl TaskSnapshot {
     }
 }
 
+/// The most memory beyond its length that a written document keeps, in bytes.
+pub const SPARE: usize = 512;
+
 /// The task that a source tells of, written in `dialect`.
 ///
 /// The documented rendering has the documented members alone. Any other keeps the members of the source that are neither
@@ -150,11 +153,15 @@ pub fn write_task(
     rendering: Rendering,
 ) -> Result<Bytes, NotATask> {
     let task = Fields::of(source)?;
-    let mut out = Vec::with_capacity(source.body.len() + 512);
+    let mut out = Vec::with_capacity(source.body.len() + SPARE);
     object(&mut out, |outer| match dialect {
         Dialect::Unified => unified::write(source, &task, rendering, outer),
         Dialect::OpenAi => openai::write(source, &task, rendering, outer),
     });
+    // It is kept as long as the task is.
+    if out.capacity() - out.len() > SPARE {
+        out.shrink_to_fit();
+    }
     Ok(out.into())
 }
 

@@ -207,6 +207,47 @@ async fn a_flood_of_tasks_fills_the_cache_and_then_takes_no_more() {
     assert!(gateway.metric("pollgate_cache_entries").await > 500.0);
 }
 
+#[tokio::test]
+async fn what_is_written_for_the_clients_of_one_path_takes_its_room_in_the_cache() {
+    const CAPACITY: u64 = 16 << 20;
+    const DOCUMENT: u32 = 100 << 10;
+    // As OctopusX writes it, so that clients of its own path get its bytes, and those of the other path a rendition.
+    let prompt = "a cat ".repeat(100 << 10)[..100 << 10].to_owned();
+    let body = row("SUCCESS").replace("task_id", &format!(r#"prompt":"{prompt}","task_id"#));
+    let upstream = Upstream::saying(body).await;
+    let capacity = CAPACITY.to_string();
+    let settings = [
+        ("cache.capacity", capacity.as_str()),
+        ("upstream.dialect", "unified"),
+    ];
+    let gateway = Gateway::start(&upstream.url(), &settings).await;
+    let show = async |number: u64| {
+        for path in ["/v1/videos", "/v1/video/generations"] {
+            let shown = gateway.get(&format!("{path}/t{number}")).await;
+            assert!(shown.body.len() > DOCUMENT as usize, "{}", shown.text());
+        }
+    };
+    for number in 0..20 {
+        show(number).await;
+    }
+    eventually("both are counted", async || {
+        let bytes = gateway.metric("pollgate_cache_bytes").await;
+        bytes > f64::from(2 * 20 * DOCUMENT)
+    })
+    .await;
+    let few = gateway.resident();
+    for number in 20..400 {
+        show(number).await;
+    }
+    let grown = gateway.resident().saturating_sub(few);
+    assert!(grown < CAPACITY + CAPACITY / 2, "{} KiB", grown >> 10);
+    let entries = gateway.metric("pollgate_cache_entries").await;
+    assert!(
+        (70.0..=82.0).contains(&entries),
+        "{entries} of some 200 KiB"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes, and a release build"]
 async fn two_million_tasks_through_64_mib_stay_under_120_mib_resident() {
