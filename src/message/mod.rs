@@ -4,5 +4,6 @@
 pub mod body;
 pub mod fields;
 pub mod flatten;
+pub mod replay;
 pub mod request_id;
 pub mod trace;

@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex};
 use http::header::PROXY_AUTHORIZATION;
 use http::uri::Scheme;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
-use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -23,10 +22,13 @@ use super::headers::is_harmless;
 use super::http1::{PollBody, is_unprocessed};
 use super::pool::Pool;
 use super::received::{BodyLimit, Received};
-use super::{PING_EVERY, PING_TIMEOUT, POOL_IDLE, READ_AHEAD, STREAM_WINDOW, STREAMS};
+use super::{
+    FIRST_STREAMS, PING_EVERY, PING_TIMEOUT, POOL_IDLE, READ_AHEAD, STREAM_WINDOW, STREAMS,
+};
 use crate::config::{self, UpstreamUrl};
 use crate::error::Error;
 use crate::message::body::Body;
+use crate::message::replay::Replay;
 use crate::request::key::Credentials;
 use crate::sync::lock;
 use crate::telemetry::{CLIENT_GONE, Metrics, UpstreamKind};
@@ -52,8 +54,8 @@ struct Inner {
     redirected: AtomicBool,
 }
 
-/// How many times a forwarded request without a body is sent if an HTTP/2 upstream reports that it did not process it.
-const TRIES: usize = 3;
+/// How many times a forwarded request is sent if an HTTP/2 upstream says that it did not process it.
+const TRIES: usize = 5;
 
 /// How many of these names are kept.
 const MOST_NOT_PASSED: usize = 64;
@@ -73,6 +75,7 @@ impl Upstream {
                 .http1_max_buf_size(READ_AHEAD)
                 .http2_initial_stream_window_size(STREAM_WINDOW)
                 .http2_initial_connection_window_size(STREAM_WINDOW * STREAMS)
+                .http2_initial_max_send_streams(FIRST_STREAMS)
                 .http2_keep_alive_interval(PING_EVERY)
                 .http2_keep_alive_timeout(PING_TIMEOUT)
                 .build(connect::connector(config, tls.clone(), offer))
@@ -132,25 +135,26 @@ impl Upstream {
     /// # Errors
     /// As [`Upstream::forward`].
     pub async fn document(&self, request: Request<Body>) -> Result<Response<Body>, Error> {
-        let counted = self.counted(UpstreamKind::Poll);
-        let answer = self.0.forwards.request(self.authorized(request)).await;
-        counted.told(answer.as_ref().ok().map(Response::status));
-        let response = answer.map_err(|error| failure(&error))?;
-        Ok(response.map(Body::from))
+        let response = self.send(&self.0.forwards, UpstreamKind::Poll, request);
+        Ok(response.await?.map(Body::from))
     }
 
     /// Forwards a client's request; resolves when the response head arrives, however long that takes. Never sent twice,
     /// unless the connection was closed before the first byte was written, or an HTTP/2 upstream says that it did not
-    /// process a safe request.
+    /// process the request (RFC 9113 §8.7) and its body can be [sent again](Replay).
     ///
     /// # Errors
     /// [`Error::UpstreamClosed`] if the connection was closed before any response, else [`Error::UpstreamUnavailable`].
     pub async fn forward(&self, request: Request<Body>) -> Result<Response<Body>, Error> {
         let Ok(stream) = Arc::clone(&self.0.streams).try_acquire_owned() else {
-            let response = self.send(&self.0.singles, request).await?;
+            let response = self
+                .send(&self.0.singles, UpstreamKind::Forward, request)
+                .await?;
             return Ok(response.map(Body::from));
         };
-        let response = self.send(&self.0.forwards, request).await?;
+        let response = self
+            .send(&self.0.forwards, UpstreamKind::Forward, request)
+            .await?;
         Ok(response.map(|body| Body::from(body).guarded(stream)))
     }
 
@@ -159,7 +163,9 @@ impl Upstream {
     /// # Errors
     /// As [`Upstream::forward`].
     pub async fn upgrade(&self, request: Request<Body>) -> Result<Response<Body>, Error> {
-        let response = self.send(&self.0.singles, request).await?;
+        let response = self
+            .send(&self.0.singles, UpstreamKind::Forward, request)
+            .await?;
         Ok(response.map(Body::from))
     }
 
@@ -194,22 +200,32 @@ impl Upstream {
     async fn send(
         &self,
         client: &Client<Connector, Body>,
+        kind: UpstreamKind,
         request: Request<Body>,
     ) -> Result<Response<Incoming>, Error> {
-        let counted = self.counted(UpstreamKind::Forward);
-        let mut request = self.authorized(request);
+        let counted = self.counted(kind);
+        let (head, body) = self.authorized(request).into_parts();
+        // Only HTTP/2, which takes TLS, says what it has not processed.
+        let (mut body, replay) = if head.uri.scheme() == Some(&Scheme::HTTPS) {
+            let replay = Replay::new(body);
+            (replay.body().unwrap_or_else(Body::empty), Some(replay))
+        } else {
+            (body, None)
+        };
         let mut tries = 0;
         let answer = loop {
-            // A request without a body can be sent again, but only if it is safe: after a GOAWAY, the HTTP/2 library
-            // does not report which streams were processed.
-            let again = (request.body().is_end_stream() && request.method().is_safe())
-                .then(|| Request::from_parts(request_head(&request), Body::empty()));
             tries += 1;
-            match (client.request(request).await, again) {
-                (Err(error), Some(again)) if tries < TRIES && is_unprocessed(&error) => {
-                    request = again;
-                }
-                (answer, _) => break answer,
+            let request = Request::from_parts(head.clone(), body);
+            let error = match client.request(request).await {
+                Ok(response) => break Ok(response),
+                Err(error) => error,
+            };
+            let again = replay
+                .as_ref()
+                .filter(|_| tries < TRIES && is_unprocessed(&error));
+            match again.and_then(Replay::body) {
+                Some(again) => body = again,
+                None => break Err(error),
             }
         };
         counted.told(answer.as_ref().ok().map(Response::status));
@@ -260,16 +276,6 @@ impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.count(Some(CLIENT_GONE));
     }
-}
-
-fn request_head<B>(request: &Request<B>) -> http::request::Parts {
-    let mut copy = Request::new(());
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
-    *copy.extensions_mut() = request.extensions().clone();
-    copy.into_parts().0
 }
 
 impl fmt::Debug for Upstream {

@@ -34,6 +34,9 @@ const POOL_AGE: Duration = Duration::from_mins(1);
 /// beyond would wait unseen, behind downloads that may last for hours.
 const STREAMS: u32 = 32;
 
+/// The number of streams on a new HTTP/2 connection until upstream has said how many it takes: it refuses those beyond.
+const FIRST_STREAMS: usize = 1;
+
 /// What one HTTP/2 stream may send ahead of its reader, in bytes. The connection may send as much for each of
 /// [`STREAMS`], so that clients that do not read hold up no one else.
 const STREAM_WINDOW: u32 = 2 << 20;
