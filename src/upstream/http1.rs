@@ -115,7 +115,8 @@ pub(super) async fn receive(
         Ok(response) => response.into_parts(),
         Err(mut error) => {
             let why = failure(error.error());
-            let is_unprocessed = is_unprocessed(error.error());
+            // hyper calls it the user's error when a request waits for a free stream until its connection says goodbye.
+            let is_unprocessed = is_unprocessed(error.error()) || error.error().is_user();
             return Err(match error.take_message() {
                 Some(request) => SendError::NotSent(Box::new(request), why),
                 None if is_unprocessed => SendError::NotProcessed(why),

@@ -3,6 +3,7 @@
 //! has a task of its own.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use http::{HeaderValue, Request, StatusCode, Uri};
 use hyper::client::conn::http2;
 use hyper_util::client::legacy::connect::Connection as _;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tower::ServiceExt as _;
 
@@ -20,7 +21,7 @@ use super::connect::Connector;
 use super::failure::failure;
 use super::http1::{Http1Connection, PollBody, SendError, receive};
 use super::received::{BodyLimit, Received};
-use super::{PING_EVERY, PING_TIMEOUT, POOL_AGE, POOL_IDLE, STREAM_WINDOW, STREAMS};
+use super::{FIRST_STREAMS, PING_EVERY, PING_TIMEOUT, POOL_AGE, POOL_IDLE, STREAM_WINDOW, STREAMS};
 use crate::config::UpstreamUrl;
 use crate::error::Error;
 use crate::sync::lock;
@@ -33,7 +34,10 @@ const TRIES: usize = 5;
 const SILENT: Duration = Duration::from_secs(2);
 
 /// The number of connections that are opened at once.
-const MOST_CONNECTING: usize = 64;
+const MOST_CONNECTING: u32 = 64;
+
+/// The same where all polls share one. A second one is not held up by one that hangs.
+const MOST_CONNECTING_SHARED: u32 = 2;
 
 /// See the module.
 pub(super) struct Pool {
@@ -46,6 +50,8 @@ pub(super) struct Pool {
     freed: Notify,
     /// Permits of connections that are being opened. They go on without their polls, which may take another one.
     connecting: Arc<Semaphore>,
+    /// Whether HTTP/2 was negotiated, so that one connection is enough.
+    is_shared: AtomicBool,
 }
 
 /// The open connections that may be used.
@@ -110,7 +116,8 @@ impl Pool {
             host,
             open: Mutex::default(),
             freed: Notify::new(),
-            connecting: Arc::new(Semaphore::new(MOST_CONNECTING)),
+            connecting: Arc::new(Semaphore::new(MOST_CONNECTING as usize)),
+            is_shared: AtomicBool::new(false),
         })
     }
 
@@ -212,10 +219,21 @@ impl Pool {
     /// Waits for a new connection, or for one that becomes free before. The new one is then there for others.
     async fn connected(self: &Arc<Self>) -> Result<Connection, Error> {
         loop {
+            let freed = self.freed.notified();
+            if let Some(connection) = self.take() {
+                return Ok(connection);
+            }
+            let permit = tokio::select! {
+                () = freed => continue,
+                permit = self.permit() => permit,
+            };
+            if let Some(connection) = self.take() {
+                return Ok(connection);
+            }
             let pool = Arc::clone(self);
             let connect = async move {
                 // Held by the task, which goes on when its poll is abandoned: so they stay bounded.
-                let _permit = pool.connecting.acquire().await;
+                let _permit = permit;
                 pool.connect().await
             };
             let mut connecting = tokio::spawn(connect);
@@ -239,12 +257,25 @@ impl Pool {
         }
     }
 
+    /// The right to open a connection.
+    async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        let share = if self.is_shared.load(Ordering::Relaxed) {
+            MOST_CONNECTING / MOST_CONNECTING_SHARED
+        } else {
+            1
+        };
+        let connecting = Arc::clone(&self.connecting);
+        connecting.acquire_many_owned(share).await.ok()
+    }
+
     async fn connect(&self) -> Result<(), Error> {
         let uri = self.absolute(PathAndQuery::from_static("/"));
         let io = self.connector.clone().oneshot(uri).await;
         let io = io.map_err(|error| failure(&*error))?;
         let connected = io.connected();
-        if !connected.is_negotiated_h2() {
+        let is_shared = connected.is_negotiated_h2();
+        self.is_shared.store(is_shared, Ordering::Relaxed);
+        if !is_shared {
             let connection = Http1Connection::begin(io, connected.is_proxied()).await?;
             self.put(connection, Age::new());
             return Ok(());
@@ -360,6 +391,7 @@ fn http2() -> http2::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(STREAM_WINDOW * STREAMS)
+        .initial_max_send_streams(FIRST_STREAMS)
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_TIMEOUT);
     builder
