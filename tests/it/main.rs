@@ -54,6 +54,7 @@ mod tls;
 mod upgrades;
 mod upstream_failures;
 mod upstream_h2;
+mod upstream_nginx;
 mod upstream_reasons;
 mod waiting;
 mod wire;
