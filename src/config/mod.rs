@@ -121,7 +121,7 @@ pub struct Upstream {
     /// Timeout for a status poll, retries included.
     #[serde(with = "human")]
     pub timeout: Duration,
-    /// How long a poll waits for an answer where a last known state can stand in. The flight goes on.
+    /// How long a poll waits for an answer, at most, where a last known state can stand in. The flight goes on.
     #[serde(with = "human")]
     pub patience: Duration,
     /// The largest status answer that is read; a larger one is passed through where it is on the client's own path.

@@ -20,6 +20,7 @@ use crate::request::query::TaskFetch;
 use crate::route::RouteLabel;
 use crate::telemetry::{ErrorContext, RecentErrors, SeenBy};
 use crate::upstream::breakers::{Admission, CircuitBreakers, Observation, Scope};
+use crate::upstream::response_time::ResponseTime;
 
 /// A poll that is abandoned after this time without an answer counts as a failure.
 const SILENT: Duration = Duration::from_secs(2);
@@ -29,6 +30,7 @@ const SILENT: Duration = Duration::from_secs(2);
 pub struct Breaker<S> {
     inner: Shared<S>,
     breakers: Arc<CircuitBreakers>,
+    response_time: Arc<ResponseTime>,
     recent: Arc<RecentErrors>,
 }
 
@@ -37,6 +39,7 @@ impl<S> Breaker<S> {
         Self {
             inner: Shared::new(inner),
             breakers: Arc::clone(&state.breakers),
+            response_time: Arc::clone(&state.response_time),
             recent: Arc::clone(&state.recent_errors),
         }
     }
@@ -47,6 +50,7 @@ impl<S> Clone for Breaker<S> {
         Self {
             inner: self.inner.clone(),
             breakers: Arc::clone(&self.breakers),
+            response_time: Arc::clone(&self.response_time),
             recent: Arc::clone(&self.recent),
         }
     }
@@ -72,6 +76,7 @@ where
         let Self {
             inner,
             breakers,
+            response_time,
             recent,
         } = self.clone();
         Box::pin(async move {
@@ -93,7 +98,12 @@ where
                 }
             };
             let result = match first {
-                Some(result) => result,
+                Some(result) => {
+                    if result.is_ok() {
+                        response_time.record(now.elapsed());
+                    }
+                    result
+                }
                 None => inner.oneshot(fetch).await,
             };
             if let Some(key) = silence.key.take()

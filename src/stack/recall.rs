@@ -20,6 +20,7 @@ use crate::request::key::TaskKey;
 use crate::request::preferences::CacheMode;
 use crate::request::query::TaskQuery;
 use crate::upstream::breakers::{CircuitBreakers, Outlook};
+use crate::upstream::response_time::ResponseTime;
 
 /// See the module.
 #[derive(Debug)]
@@ -33,6 +34,7 @@ struct Config {
     store: Arc<Store>,
     breakers: Arc<CircuitBreakers>,
     credential_ttl: Duration,
+    response_time: Arc<ResponseTime>,
     patience: Duration,
 }
 
@@ -42,6 +44,7 @@ impl<S> Recall<S> {
             store: Arc::clone(&state.store),
             breakers: Arc::clone(&state.breakers),
             credential_ttl: config.cache.credential_ttl,
+            response_time: Arc::clone(&state.response_time),
             patience: config.upstream.patience,
         };
         Self {
@@ -128,7 +131,8 @@ impl Config {
                 _ => failed,
             };
         }
-        let mut patience = self.patience;
+        let expected = self.response_time.expected();
+        let mut patience = expected.map_or(self.patience, |expected| self.patience.min(expected));
         if let Some(timeout) = query.credentials.client_timeout() {
             query.deadline = query.deadline.min(query.at + timeout);
             patience = patience.min(timeout);

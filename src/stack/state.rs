@@ -22,6 +22,7 @@ use crate::sync::shares::Shares;
 use crate::telemetry::{Gauge, Metrics, RecentErrors};
 use crate::upstream::Upstream;
 use crate::upstream::breakers::CircuitBreakers;
+use crate::upstream::response_time::ResponseTime;
 
 /// The long-lived state behind the stack. It survives a reload, which only rebuilds the stack.
 #[derive(Debug, Clone)]
@@ -78,6 +79,8 @@ pub struct PollState {
     pub cadence: Arc<Cadence>,
     /// The circuit breakers.
     pub breakers: Arc<CircuitBreakers>,
+    /// How long upstream usually takes.
+    pub response_time: Arc<ResponseTime>,
     /// The latest errors, for the admin page.
     pub recent_errors: Arc<RecentErrors>,
     /// Tasks that were created a moment ago.
@@ -102,6 +105,7 @@ impl PollState {
             flights: Flights::new(),
             cadence: Arc::new(Cadence::new()),
             breakers: Arc::new(CircuitBreakers::new()),
+            response_time: Arc::default(),
             recent_errors: Arc::default(),
             created: Arc::default(),
             // A fifth of all polls, and one a second besides, counted over ten seconds.

@@ -13,6 +13,7 @@ mod interim;
 mod pool;
 mod received;
 mod request;
+pub mod response_time;
 mod tunnel;
 
 use std::time::Duration;

@@ -9,6 +9,7 @@ use pollgate::config;
 use pollgate::request::key::TaskKey;
 use pollgate::request::preferences::CacheMode;
 use pollgate::task::{Dialect, State};
+use pollgate::upstream::response_time;
 use tokio::time::Instant;
 
 pub(crate) const CALLERS: usize = 3;
@@ -187,8 +188,8 @@ impl World {
             refused: [false; CALLERS],
             weather: Weather::Fair,
             cache,
-            // The default.
-            patience: config::Upstream::default().patience,
+            // How long a poll waits depends on how fast upstream was; it is at least this.
+            patience: response_time::LEAST,
             evicts,
             keys,
             polls: Vec::new(),

@@ -154,6 +154,40 @@ async fn the_last_known_state_is_served_stale_with_its_true_age_up_to_stale_if_e
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_known_task_is_waited_for_as_long_as_upstream_usually_takes_and_three_seconds_at_most() {
+    // How long upstream takes until it falls silent, and how long a poll then waits.
+    let cases = [
+        (50, 1000..=1001),
+        (900, 1000..=1001),
+        (1500, 1501..=1999),
+        (2900, 2901..=3001),
+        (10_000, 3000..=3001),
+    ];
+    for (usual, expected) in cases {
+        let usual = Duration::from_millis(usual);
+        let gateway = Gateway::new(&nothing_fresh(), move |fetch| {
+            (usual, task(fetch, "processing"))
+        });
+        for number in 0..30 {
+            let answer = gateway.poll(&format!("t{number}")).await;
+            assert_eq!(answer.expect("an answer").outcome, Outcome::Fetched);
+        }
+        gateway.upstream.close_gate();
+        let started = Instant::now();
+        let answer = gateway.poll("t0").await.expect("the last known state");
+        let waited = started.elapsed();
+        assert_eq!(answer.outcome, Outcome::Stale);
+        assert!(
+            expected.contains(&waited.as_millis()),
+            "{usual:?}: {waited:?}"
+        );
+        // One that is not known is waited for.
+        let result = gateway.poll("new").await;
+        assert!(matches!(result, Err(Error::UpstreamTimeout)), "{result:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_429_that_names_a_caller_pauses_that_caller_alone_for_retry_after() {
     let gateway = Gateway::new(&nothing_fresh(), |fetch| {
         let mine = fetch.query.credentials.query() == Some("me");
