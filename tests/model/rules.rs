@@ -95,6 +95,18 @@ fn known(world: &World, asked: Asked, now: Moment) -> Option<Known> {
     known_of(world, last)
 }
 
+/// Whether a known state may stand in for a poll's answer from now on, for as long as any poll waits for one.
+pub(crate) fn is_known(world: &World, asked: Asked, now: Moment) -> bool {
+    let until = now.at + world.longest_patience + TICK;
+    let later = Moment { at: until, ..now };
+    known(world, asked, now).is_some_and(|known| {
+        let longer = known.usable_until - known.fresh_until;
+        matches!(known.said, Said::Task { .. })
+            && until < known.usable_until
+            && accepted(world, asked.caller, later, longer, |fetch| fetch.flight)
+    })
+}
+
 /// Whether upstream accepted the caller within `credential_ttl` and `longer`, by the fetches that started, according to
 /// `since`, after the caller's last refusal.
 fn accepted(
@@ -146,7 +158,14 @@ pub(crate) fn judge(world: &mut World, poll: &Poll, result: &Result<Answer, Erro
             .as_ref()
             .is_ok_and(|answer| answer.outcome == Outcome::Hit);
     let asked_anyway = asked_anyway.then_some("not from memory, though it was known and fresh");
-    for problem in [outcome.err(), late, asked_anyway].into_iter().flatten() {
+    let waited = now.at > poll.start.at + world.longest_patience + TICK;
+    let is_known = poll.is_known && poll.cache_mode == CacheMode::Default;
+    let kept_waiting = is_known && waited && !world.changed_between(poll.asked, poll.start, now);
+    let kept_waiting = kept_waiting.then_some("kept waiting, though a known state could stand in");
+    for problem in [outcome.err(), late, asked_anyway, kept_waiting]
+        .into_iter()
+        .flatten()
+    {
         world.report(format_args!("{problem}: {poll:?} got {result:?}"));
     }
 }

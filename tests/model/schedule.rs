@@ -39,7 +39,7 @@ impl Summary {
     pub(crate) fn is_varied(&self) -> bool {
         let all = [
             "poll", "fetch", "hit", "shared", "fetched", "stale", "error", "hang-up", "purge",
-            "refusal",
+            "refusal", "silence", "write",
         ];
         all.iter()
             .all(|what| self.0.get(what).is_some_and(|count| *count > 10))
@@ -148,7 +148,8 @@ impl Schedule {
             48..=57 => self.change(),
             58..=62 => self.weather(),
             63..=66 => self.refuse(),
-            67..=71 => self.write(),
+            67..=70 => self.write(),
+            71 => self.write_in_vain(),
             72 => self.purge(),
             73..=84 => {
                 for _ in 0..self.dice.u8(1..6) {
@@ -266,8 +267,16 @@ impl Schedule {
 
     fn weather(&mut self) {
         let mut world = lock(&self.world);
-        world.weather =
-            [Weather::Fair, Weather::Fair, Weather::Mixed, Weather::Gone][self.dice.usize(..4)];
+        world.weather = [
+            Weather::Fair,
+            Weather::Fair,
+            Weather::Mixed,
+            Weather::Gone,
+            Weather::Silent,
+        ][self.dice.usize(..5)];
+        if world.weather == Weather::Silent {
+            self.summary.lock().unwrap().count("silence");
+        }
         let weather = world.weather;
         world.tell(format_args!("the weather is {weather:?}"));
     }
@@ -298,6 +307,22 @@ impl Schedule {
         world.tasks[one].version += 1;
         self.summary.lock().unwrap().count("purge");
         world.tell(format_args!("a write to task {one}"));
+    }
+
+    /// A write through the gateway that upstream refuses or does not answer: it invalidates the task for its caller.
+    fn write_in_vain(&mut self) {
+        let mut world = lock(&self.world);
+        let (caller, task) = (self.dice.usize(..CALLERS), self.dice.usize(..TASKS));
+        let who = world.keys.callers[caller].0;
+        self.polls
+            .store
+            .invalidate_for(&world.keys.tasks[task], who);
+        let when = world.moment();
+        world.writes.push((when, caller, task));
+        self.summary.lock().unwrap().count("write");
+        world.tell(format_args!(
+            "caller {caller} writes to task {task} in vain"
+        ));
     }
 
     fn purge(&mut self) {
@@ -427,6 +452,7 @@ fn begin(
         start,
         deadline,
         must_hit: rules::must_hit(&world, asked, start),
+        is_known: rules::is_known(&world, asked, start),
     };
     world.polls.push(poll);
     world.tell(format_args!(

@@ -152,6 +152,7 @@ fn start(world: &Shared, fetch: &TaskFetch) -> (Plan, UnderWay) {
     });
     let dice = &mut this.dice;
     let latency = match dice.u8(..10) {
+        _ if this.weather == Weather::Silent => Some(Duration::from_hours(1)),
         0 | 1 => None,
         2 => Some(Duration::ZERO),
         3..=6 => Some(Duration::from_millis(dice.u64(1..200))),
@@ -159,6 +160,7 @@ fn start(world: &Shared, fetch: &TaskFetch) -> (Plan, UnderWay) {
         _ => Some(Duration::from_secs(dice.u64(6..30))),
     };
     let faulty = match this.weather {
+        Weather::Silent => false,
         Weather::Fair => dice.u8(..40) == 0,
         Weather::Mixed => dice.u8(..2) == 0,
         Weather::Gone => true,

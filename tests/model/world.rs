@@ -113,6 +113,8 @@ pub(crate) struct Poll {
     pub deadline: Instant,
     /// Whether an entry was fresh at its start, so that the poll must be a hit.
     pub must_hit: bool,
+    /// Whether a known state may stand in for the answer for as long as the poll waits.
+    pub is_known: bool,
 }
 
 /// How reliable upstream is.
@@ -123,6 +125,8 @@ pub(crate) enum Weather {
     Mixed,
     /// All requests fail.
     Gone,
+    /// No request is answered.
+    Silent,
 }
 
 pub(crate) struct World {
@@ -131,7 +135,9 @@ pub(crate) struct World {
     pub refused: [bool; CALLERS],
     pub weather: Weather,
     pub cache: config::Cache,
+    /// How long a poll that could be answered with a known state waits at least, and at most.
     pub patience: Duration,
+    pub longest_patience: Duration,
     /// Whether the capacity is so small that entries may be evicted.
     pub evicts: bool,
     pub keys: Keys,
@@ -142,6 +148,8 @@ pub(crate) struct World {
     /// Fetches in progress, each with how often its task was purged and its caller refused before its flight.
     pub under_way: HashSet<(Asked, usize, usize)>,
     pub purges: Vec<(Moment, usize)>,
+    /// Writes that upstream did not accept, each of a caller to a task: they change nothing for others.
+    pub writes: Vec<(Moment, usize, usize)>,
     pub refusals: Vec<(Moment, usize)>,
     /// When upstream last failed, or its last request was cancelled.
     pub last_trouble: Option<Instant>,
@@ -190,6 +198,7 @@ impl World {
             cache,
             // How long a poll waits depends on how fast upstream was; it is at least this.
             patience: response_time::LEAST,
+            longest_patience: config::Upstream::default().patience,
             evicts,
             keys,
             polls: Vec::new(),
@@ -197,6 +206,7 @@ impl World {
             flights: Vec::new(),
             under_way: HashSet::new(),
             purges: Vec::new(),
+            writes: Vec::new(),
             refusals: Vec::new(),
             last_trouble: None,
             problems: Vec::new(),
@@ -248,7 +258,7 @@ impl World {
         }
     }
 
-    /// How often the task was purged, and the caller refused, before `moment`.
+    /// How often the task was purged or written to by the caller, and the caller refused, before `moment`.
     pub(crate) fn changes_before(&self, asked: Asked, moment: Moment) -> (usize, usize) {
         let count = |events: &[(Moment, usize)], whose| {
             events
@@ -256,8 +266,12 @@ impl World {
                 .filter(|(when, who)| *who == whose && *when < moment)
                 .count()
         };
+        let own = self.writes.iter().filter(|(when, who, task)| {
+            (*who, *task) == (asked.caller, asked.task) && *when < moment
+        });
+        let own = own.count();
         (
-            count(&self.purges, asked.task),
+            count(&self.purges, asked.task) + own,
             count(&self.refusals, asked.caller),
         )
     }
