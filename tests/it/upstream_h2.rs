@@ -1,7 +1,8 @@
 //! An upstream that speaks HTTP/2: how it may fail mid-stream, and what clients see of that.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -255,6 +256,39 @@ async fn polls_on_refused_streams_go_out_again_outside_of_any_budget() {
     .await;
     let gateway = upstream.gateway().await;
     assert_eq!(failures(&gateway, 1, 200).await, 0);
+}
+
+/// Random schedules: a peer that takes few or many streams refuses some of them once or twice, and says goodbye at times.
+#[tokio::test]
+async fn whatever_a_peer_refuses_every_poll_is_processed_once_and_answered() {
+    for seed in 0..5 {
+        let mut dice = fastrand::Rng::with_seed(seed);
+        let (streams, at_once) = (dice.u32(1..60), dice.usize(1..60));
+        let refused = Arc::new(Mutex::new(HashMap::<String, usize>::new()));
+        let refusals = Arc::clone(&refused);
+        let dice = Arc::new(Mutex::new(dice));
+        let upstream = H2::start(streams, move |_, path| {
+            let mut dice = dice.lock().unwrap();
+            let mut refusals = refusals.lock().unwrap();
+            let refused = refusals.entry(path.into()).or_default();
+            if *refused < 2 && dice.u8(..4) == 0 {
+                *refused += 1;
+                return Fate::Reset(Reason::REFUSED_STREAM);
+            }
+            match dice.u8(..30) {
+                0 => Fate::Goodbye,
+                _ => Fate::Answer,
+            }
+        })
+        .await;
+        let gateway = upstream.gateway().await;
+        let schedule = format!("schedule {seed}: {at_once} at once, {streams} streams");
+        assert_eq!(failures(&gateway, at_once, 5).await, 0, "{schedule}");
+        let refusals: usize = refused.lock().unwrap().values().sum();
+        assert_eq!(upstream.asked(), 5 * at_once + refusals, "{schedule}");
+        let failed = "pollgate_upstream_requests_total{code=\"error\",kind=\"poll\"}";
+        assert_eq!(gateway.metric(failed).await, 0.0, "{schedule}");
+    }
 }
 
 #[tokio::test]
