@@ -253,6 +253,24 @@ const FIGURES: &[(&str, &str, &str, &str)] = &[
         "0.15 s at most in all",
     ),
     (
+        "upstream/response_time",
+        "pub const LEAST: Duration = Duration::from_secs(1);",
+        "docs/reference",
+        "is silent, and not yet known to be | 1 to 3 s",
+    ),
+    (
+        "stack/breaker",
+        "const SILENT: Duration = Duration::from_secs(2);",
+        "docs/reference",
+        "abandoned after two seconds without an answer",
+    ),
+    (
+        "message/replay",
+        "const MOST: usize = 64 << 10;",
+        "docs/reference",
+        "more than 64 KiB of its body were read",
+    ),
+    (
         "stack/state",
         "TpsBudget::new(Duration::from_secs(10), 1, 0.2)",
         "docs/reference",
