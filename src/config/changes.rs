@@ -95,6 +95,7 @@ mod tests {
         "listen.tls.key",
         "log.level",
         "log.requests",
+        "routes.presets",
         "upstream.dialect",
         "upstream.max_status_body",
         "upstream.patience",
