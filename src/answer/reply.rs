@@ -301,7 +301,10 @@ impl Reply {
         let volatile = self.as_is.as_ref().map(|own| &own.route.reader);
         let volatile = volatile.filter(|reader| !reader.volatile.is_empty());
         let tag = self.tag.get_or_init(|| match volatile {
-            Some(reader) => Tag::without(&self.body, &reader.volatile_in(&self.body)),
+            Some(reader) => {
+                let volatile = reader.volatile_in(&self.body, self.state());
+                Tag::without(&self.body, &volatile)
+            }
             None => Tag::of(&self.body),
         });
         Rendition {
@@ -448,14 +451,14 @@ impl Reply {
         self.state().is_some_and(State::is_terminal)
     }
 
-    /// Whether upstream says that there is no such task.
+    /// Whether upstream says that there is no such task. A page that is not JSON does not come from upstream.
     #[must_use]
     pub fn is_task_not_exist(&self) -> bool {
         let says_so = match self.as_is {
             Some(_) => task::is_missing_as_is,
             None => task::is_task_not_exist,
         };
-        !self.is_task() && says_so(self.status.as_u16(), &self.body)
+        self.task.is_none() && says_so(self.status.as_u16(), &self.body)
     }
 
     /// Whether upstream says, in any of its wordings, that there is no such task.

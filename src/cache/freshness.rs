@@ -324,12 +324,17 @@ impl Lifetime {
             .max_ttl
             .filter(|_| reply.state() == Some(State::Succeeded));
         Some(match limit {
-            Some(limit) if limit < self.fresh => Self {
-                fresh: limit,
-                rule: Rule::RouteLimit,
-                ..self
-            },
-            _ => self,
+            Some(limit) => {
+                let fresh = self.fresh.min(limit);
+                let is_cut = fresh < self.fresh;
+                Self {
+                    fresh,
+                    stale_if_error: self.stale_if_error.min(limit.saturating_sub(fresh)),
+                    rule: if is_cut { Rule::RouteLimit } else { self.rule },
+                    ..self
+                }
+            }
+            None => self,
         })
     }
 
@@ -357,6 +362,7 @@ mod tests {
     use tokio::time::{Instant, advance};
 
     use super::*;
+    use crate::route::{Definition, Routes, Row, StatusRoute};
     use crate::task::{Source, TaskSnapshot};
 
     const CREATED: i64 = 1_000_000;
@@ -498,6 +504,40 @@ mod tests {
         };
         let decision = decided(&task("completed", ""), Some(known));
         assert_eq!(rule(&decision), Some(Rule::Succeeded));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_success_is_served_no_longer_than_its_route_says_not_even_while_upstream_fails() {
+        for (max_ttl, fresh, stale) in [
+            ("50m", Duration::from_mins(50), Duration::ZERO),
+            ("725m", Duration::from_hours(12), Duration::from_mins(5)),
+            ("24h", Duration::from_hours(12), Duration::from_mins(10)),
+        ] {
+            let own = Definition {
+                name: "own".into(),
+                path: Some(vec!["/own/{id}".into()]),
+                max_ttl: Some(max_ttl.into()),
+                ..Definition::default()
+            };
+            let routes = Routes::new(&[], &[own]).expect("no mistakes");
+            let Some(StatusRoute::AsIs(route)) = routes.rows().last().map(Row::route) else {
+                panic!("there is no row");
+            };
+            let (body, source) = (
+                r#"{"id":"t","status":"done","url":"https://h/v"}"#,
+                |body| Source {
+                    asked_id: "t",
+                    status: 200,
+                    body,
+                    first_seen: CREATED,
+                },
+            );
+            let snapshot = TaskSnapshot::read_by(&route.reader, &source(body.as_bytes()));
+            let (status, headers) = (StatusCode::OK, HeaderMap::new());
+            let reply = Reply::as_is(route, status, &headers, body.into(), snapshot.ok());
+            let lifetime = decided(&reply, None).lifetime.expect("is kept");
+            assert_eq!((lifetime.fresh, lifetime.stale_if_error), (fresh, stale));
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -404,7 +404,8 @@ impl Store {
         if task.is_many() {
             return MANY;
         }
-        let digest = self.digests.hash_one(task.as_str());
+        // However the id is percent-encoded.
+        let digest = self.digests.hash_one(&*task.decoded());
         u16::try_from(digest % u64::from(SLOTS)).unwrap_or(0)
     }
 

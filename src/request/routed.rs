@@ -226,22 +226,36 @@ fn may_ask(headers: &HeaderMap) -> bool {
     fits && !headers.contains_key(CONTENT_ENCODING)
 }
 
+/// Whether this type says that a body is JSON.
+fn is_json(content_type: &HeaderValue) -> bool {
+    let text = content_type.to_str().unwrap_or_default();
+    let kind = text.split(';').next().unwrap_or_default().trim();
+    kind.eq_ignore_ascii_case("application/json")
+}
+
 impl UnreadPoll {
     /// The status poll that the request is with this body; `None` if it names no task.
     #[must_use]
     pub fn with_body(&self, body: &Bytes) -> Option<StatusPoll> {
         const JSON: HeaderValue = HeaderValue::from_static("application/json");
         let ids = texts_at(body, self.route.ids.as_ref()?)?;
+        if ids.len() > 1 && self.route.reader.each.is_none() {
+            // One document does not tell of several tasks.
+            return None;
+        }
         let ids: Vec<_> = ids.iter().map(|id| encoded(id)).collect();
         let request = &self.forwardable.request;
         let (headers, uri) = (request.headers(), request.uri());
-        let digest = self.caller_key.digest_of(body);
-        let rest = format!("{}#{digest}", uri.path());
+        let mut digest = self.caller_key.digest_of(body);
         let content_type = headers.get(CONTENT_TYPE).map_or(JSON, detached);
+        if !is_json(&content_type) {
+            // Upstream may take the same bytes for something else.
+            digest.push_str(&self.caller_key.digest_of(content_type.as_bytes()));
+        }
         let (headers, uri): (HeaderMap, Uri) = (headers.clone(), uri.clone());
         Some(StatusPoll {
             route: StatusRoute::AsIs(Arc::clone(&self.route)),
-            task: TaskId::within(ids.iter().map(AsRef::as_ref), &rest),
+            task: TaskId::within(ids.iter().map(AsRef::as_ref), uri.path(), Some(&digest)),
             resource: Some(Arc::new(Resource {
                 route: Arc::clone(&self.route),
                 path: uri.path().into(),

@@ -10,7 +10,7 @@ use super::definition::{Definition, Keep, PollMethod, presets};
 use super::label::RouteLabel;
 use super::task_id::TaskId;
 use super::template::{Template, is_id};
-use crate::task::{Dialect, ErrorForm, Pointer, Reader};
+use crate::task::{Dialect, ErrorForm, Pointer, Reader, is_same_word};
 
 /// The most routes that the configuration may have, presets included.
 const MOST: usize = 64;
@@ -183,18 +183,32 @@ impl Matched {
 pub struct Mistake {
     /// The name of the route; `None` for the list of presets.
     pub route: Option<String>,
+    /// Its key that is wrong, if it is one.
+    pub key: Option<&'static str>,
     /// What is wrong, and what it takes.
     pub what: String,
 }
 
 impl Mistake {
-    fn of(route: &str, what: String) -> Self {
+    fn of(route: &str, Wrong(key, what): Wrong) -> Self {
         Self {
             route: Some(route.to_owned()),
+            key: Some(key),
+            what: format!("{key}: {what}"),
+        }
+    }
+
+    const fn of_presets(what: String) -> Self {
+        Self {
+            route: None,
+            key: None,
             what,
         }
     }
 }
+
+/// A key that is wrong, and what is wrong with it.
+struct Wrong(&'static str, String);
 
 /// The rows in force.
 #[derive(Debug)]
@@ -292,12 +306,15 @@ impl Routes {
                     mistakes.extend(overlaps);
                     rows.push(row);
                 }
-                Err(what) => mistakes.push(Mistake::of(&definition.name, what)),
+                Err(wrong) => mistakes.push(Mistake::of(&definition.name, wrong)),
             }
         }
         if rows.len() > MOST + CONVERTED.len() {
-            let what = format!("there are more than {MOST} routes");
-            mistakes.push(Mistake { route: None, what });
+            let what = format!(
+                "there are {} routes, and can be {MOST}",
+                rows.len() - CONVERTED.len()
+            );
+            mistakes.push(Mistake::of_presets(what));
         }
         if mistakes.is_empty() {
             table.rows = rows.into();
@@ -326,7 +343,8 @@ impl Routes {
     /// What a request is, by its method and raw target.
     #[must_use]
     pub fn read(&self, method: &Method, path: &str, query: Option<&str>) -> Matched {
-        let mut near = None;
+        // What it says, its row, and the id.
+        let mut near: Option<(Option<(bool, usize)>, _, _)> = None;
         for row in &self.rows {
             for template in &row.templates {
                 let Some(fit) = template.fit(path) else {
@@ -338,16 +356,21 @@ impl Routes {
                 {
                     return poll;
                 }
-                near = near.or(Some((row, id)));
+                // Of several that fit, the one that says most of the path: `/tasks/{id}` before `/{id}`.
+                let offset = |id: &str| id.as_ptr() as usize - path.as_ptr() as usize;
+                let says = id.map(|id| (fit.is_whole, offset(id)));
+                if near.is_none_or(|(most, ..)| says > most) {
+                    near = Some((says, row, id));
+                }
             }
         }
         match near {
             // A preflight changes nothing (RFC 9110 §9.2.1).
-            Some((row, Some(id))) if !method.is_safe() => Matched::Write {
+            Some((_, row, Some(id))) if !method.is_safe() => Matched::Write {
                 errors: row.route.errors(),
                 task: TaskId::new(id),
             },
-            Some((row, _)) => Matched::Forward {
+            Some((_, row, _)) => Matched::Forward {
                 errors: row.route.errors(),
             },
             None => Matched::Forward {
@@ -398,47 +421,34 @@ impl Row {
         definition: &Definition,
         before: Option<StatusRoute>,
         next: RouteId,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, Wrong> {
         let name = &definition.name;
         check_name(name)?;
-        let paths = definition.path.clone().unwrap_or_default();
-        if paths.is_empty() {
-            return Err("it has no path, such as path = \"/v1/tasks/{id}\"".into());
-        }
-        let templates: Vec<_> = paths
-            .iter()
-            .map(|path| Template::parse(path))
-            .collect::<Result<_, _>>()?;
+        let templates = templates(definition)?;
         let method = definition.method.unwrap_or_default();
-        let id = IdAt::read(definition.id.as_deref(), &templates)?;
+        let id = IdAt::read(definition, &templates)?;
         let by_body = matches!(id, IdAt::Body(_));
         if by_body != (method == PollMethod::Post) {
             return Err(match method {
-                PollMethod::Post => {
-                    "a route with method = \"POST\" takes id = \"body:…\", the pointer to the id in its JSON body, \
-                     since a POST without it may create"
-                }
-                PollMethod::Get => "id = \"body:…\" takes method = \"POST\"",
-            }
-            .into());
+                PollMethod::Post => Wrong(
+                    "method",
+                    "POST takes id = \"body:/POINTER\", where the id is in its JSON body: a POST without it may create"
+                        .into(),
+                ),
+                PollMethod::Get => Wrong("id", "in the body it takes method = \"POST\"".into()),
+            });
         }
-        let each = definition.each.as_deref().map(pointer).transpose()?;
+        let each = definition.each.as_deref();
+        let each = each.map(|text| pointer("each", text)).transpose()?;
         if each.is_some() && !by_body {
-            return Err(
-                "each takes id = \"body:…\", which tells all tasks that are asked for".into(),
-            );
+            let takes = "it takes id = \"body:/POINTER\", which tells all tasks that are asked for";
+            return Err(Wrong("each", takes.into()));
         }
-        let when = definition.when.iter().flatten().map(|pair| {
-            let (name, value) = pair
-                .split_once('=')
-                .ok_or_else(|| format!("when takes \"NAME=VALUE\", not {pair:?}"))?;
-            Ok((name.to_owned(), value.to_owned()))
-        });
-        let when = when.collect::<Result<_, String>>()?;
+        let (when, unless) = conditions(definition, &id)?;
+        check_words(definition)?;
         let max_ttl = definition.max_ttl.as_deref().map(|text| {
-            humantime::parse_duration(text).map_err(|_| {
-                format!("max_ttl takes a duration such as \"50m\" or \"12h\", not {text:?}")
-            })
+            let takes = || format!("got {text:?}, takes a duration such as \"50m\" or \"12h\"");
+            humantime::parse_duration(text).map_err(|_| Wrong("max_ttl", takes()))
         });
         let ids = match &id {
             IdAt::Body(pointer) => Some(pointer.clone()),
@@ -449,14 +459,14 @@ impl Row {
             label: RouteLabel::named(name),
             errors: definition.errors.unwrap_or_default().into(),
             reader: Reader {
-                status: pointers(definition.status.as_ref())?,
-                result: pointers(definition.result.as_ref())?,
-                error: pointers(definition.error.as_ref())?,
-                progress: pointers(definition.progress.as_ref())?,
+                status: pointers("status", definition.status.as_ref())?,
+                result: pointers("result", definition.result.as_ref())?,
+                error: pointers("error", definition.error.as_ref())?,
+                progress: pointers("progress", definition.progress.as_ref())?,
                 succeeded: definition.succeeded.clone().unwrap_or_default(),
                 failed: definition.failed.clone().unwrap_or_default(),
                 each,
-                volatile: pointers(definition.volatile.as_ref())?,
+                volatile: pointers("volatile", definition.volatile.as_ref())?,
             },
             shares_only: definition.keep == Some(Keep::Share),
             max_ttl: max_ttl.transpose()?,
@@ -472,7 +482,7 @@ impl Row {
             method,
             id,
             when,
-            unless: definition.unless.clone().unwrap_or_default().into(),
+            unless,
             not_ids: &[],
             is_told_by_id,
         })
@@ -506,7 +516,7 @@ impl Row {
         let task = if self.is_told_by_id {
             TaskId::new(id)
         } else {
-            TaskId::within([id], path)
+            TaskId::within([id], path, None)
         };
         Some(Matched::Poll {
             route: self.route.clone(),
@@ -519,6 +529,9 @@ impl Row {
     fn holds(&self, query: Option<&str>) -> bool {
         if self.when.is_empty() && self.unless.is_empty() {
             return true;
+        }
+        if query.is_some_and(is_split_differently) {
+            return false;
         }
         let parameters = || query.into_iter().flat_map(parameters);
         let has = |(name, wanted): &(String, String)| {
@@ -544,11 +557,14 @@ impl Row {
         let (one, another) = pairs
             .into_iter()
             .find(|(one, another)| one.overlaps(another, is_no_id))?;
-        let what = format!(
-            "it matches requests of route {:?}: {one} and {another}; to change a preset, give a route its name",
-            other.definition.name
-        );
-        Some(Mistake::of(&self.definition.name, what))
+        let name = &other.definition.name;
+        let mut what = format!("{one} matches requests of route {name:?} too, which has {another}");
+        what.push_str(match preset(name) {
+            Some(_) => "; to change a preset, give the route its name",
+            None if matches!(other.route, StatusRoute::Converted(_)) => ", and is built in",
+            None => "",
+        });
+        Some(Mistake::of(&self.definition.name, Wrong("path", what)))
     }
 
     /// Whether a query that fits this row cannot fit the other.
@@ -592,6 +608,13 @@ impl Row {
         (method, id)
     }
 
+    /// The query parameters that there must be, and those that there must not be.
+    pub fn conditions(&self) -> impl Iterator<Item = String> {
+        let when = self.when.iter();
+        let when = when.map(|(name, value)| format!("when {name}={value}"));
+        when.chain(self.unless.iter().map(|name| format!("unless {name}")))
+    }
+
     /// The definition that it came from.
     #[must_use]
     pub const fn definition(&self) -> &Definition {
@@ -600,22 +623,101 @@ impl Row {
 }
 
 impl IdAt {
-    fn read(id: Option<&str>, templates: &[Template]) -> Result<Self, String> {
-        let with_id = templates.iter().filter(|one| one.has_id()).count();
-        match id.map(|id| id.split_once(':').unwrap_or((id, ""))) {
-            None if with_id == templates.len() => Ok(Self::Path),
-            None => Err(
-                "a path takes {id} where the task is, or id = \"query:NAME\" or \"body:/POINTER\" tells where else it is"
-                    .into(),
-            ),
-            Some(_) if with_id > 0 => Err("the id is in the path, so it takes no id = …".into()),
+    fn read(definition: &Definition, templates: &[Template]) -> Result<Self, Wrong> {
+        let without = templates.iter().find(|one| !one.has_id());
+        let with = templates.iter().find(|one| one.has_id());
+        let Some(id) = definition.id.as_deref() else {
+            return match without {
+                None => Ok(Self::Path),
+                Some(path) => Err(Wrong(
+                    "path",
+                    format!(
+                        "got {:?}, takes {{id}} where the task is, as in \"/v1/tasks/{{id}}\"; where it is not in the \
+                         path, id = \"query:NAME\" or \"body:/POINTER\" tells",
+                        path.as_str()
+                    ),
+                )),
+            };
+        };
+        if let Some(path) = with {
+            let what = format!("got {id:?}, but the task is in the path already: {path}");
+            return Err(Wrong("id", what));
+        }
+        match id.split_once(':') {
             Some(("query", name)) if !name.is_empty() => Ok(Self::Query(name.into())),
-            Some(("body", text)) if !text.is_empty() => Ok(Self::Body(pointer(text)?)),
-            Some(_) => Err(format!(
-                "id takes \"query:NAME\" or \"body:/POINTER\", not {:?}",
-                id.unwrap_or_default()
+            Some(("body", text)) if !text.is_empty() => Ok(Self::Body(pointer("id", text)?)),
+            _ => Err(Wrong(
+                "id",
+                format!("got {id:?}, takes \"query:NAME\" or \"body:/POINTER\""),
             )),
         }
+    }
+}
+
+fn templates(definition: &Definition) -> Result<Vec<Template>, Wrong> {
+    let paths = definition.path.as_deref().unwrap_or_default();
+    if paths.is_empty() {
+        let name = &definition.name;
+        let near = |preset: &&Definition| {
+            strsim::normalized_damerau_levenshtein(name, &preset.name) >= NEAR
+        };
+        let what = match presets().iter().find(near) {
+            Some(preset) => format!("it is missing; did you mean the preset {:?}?", preset.name),
+            None => "it is missing; it takes one such as \"/v1/tasks/{id}\"".into(),
+        };
+        return Err(Wrong("path", what));
+    }
+    let templates = paths.iter().map(|path| Template::parse(path));
+    templates
+        .collect::<Result<_, _>>()
+        .map_err(|what| Wrong("path", what))
+}
+
+/// How alike (0 to 1) a name is to that of a preset which was probably meant.
+const NEAR: f64 = 0.7;
+
+/// Query parameters that there must be, with their values, and those that there must not be.
+type Conditions = (Box<[(String, String)]>, Box<[String]>);
+
+fn conditions(definition: &Definition, id: &IdAt) -> Result<Conditions, Wrong> {
+    let when = definition.when.iter().flatten().map(|pair| {
+        let told = pair.split_once('=').filter(|(name, _)| !name.is_empty());
+        let (name, value) =
+            told.ok_or_else(|| Wrong("when", format!("got {pair:?}, takes \"NAME=VALUE\"")))?;
+        Ok((name.to_owned(), value.to_owned()))
+    });
+    let when: Box<[_]> = when.collect::<Result<_, _>>()?;
+    let unless = definition.unless.clone().unwrap_or_default();
+    for name in &unless {
+        if name.is_empty() || name.contains('=') {
+            let what = format!("got {name:?}, takes the name of a query parameter");
+            return Err(Wrong("unless", what));
+        }
+        let is_id = matches!(id, IdAt::Query(id) if id == name);
+        if is_id || when.iter().any(|(other, _)| other == name) {
+            let what = format!("got {name:?}, which every poll must have");
+            return Err(Wrong("unless", what));
+        }
+    }
+    Ok((when, unless.into()))
+}
+
+/// Words that say nothing, or two things.
+fn check_words(definition: &Definition) -> Result<(), Wrong> {
+    let of = |words: &'_ Option<Vec<String>>| words.clone().unwrap_or_default();
+    let (succeeded, failed) = (of(&definition.succeeded), of(&definition.failed));
+    for (key, words) in [("succeeded", &succeeded), ("failed", &failed)] {
+        if words.iter().any(|word| word.trim().is_empty()) {
+            return Err(Wrong(key, "got an empty text, takes status words".into()));
+        }
+    }
+    let is_both = |word: &&String| succeeded.iter().any(|one| is_same_word(one, word));
+    match failed.iter().find(is_both) {
+        Some(word) => Err(Wrong(
+            "failed",
+            format!("got {word:?}, which is in succeeded too"),
+        )),
+        None => Ok(()),
     }
 }
 
@@ -624,24 +726,23 @@ fn definitions(names: &[String], own: &[Definition]) -> (Vec<Definition>, Vec<Mi
     let mut mistakes = Vec::new();
     let mut definitions: Vec<Definition> = Vec::new();
     for name in names {
-        let preset = presets().iter().find(|preset| preset.name == *name);
-        match preset {
+        match preset(name) {
             Some(preset) if definitions.contains(preset) => {}
             Some(preset) => definitions.push(preset.clone()),
             None => {
                 let all: Vec<_> = presets().iter().map(|one| one.name.as_str()).collect();
                 let what = format!("there is no preset {name:?}; there are {}", all.join(", "));
-                mistakes.push(Mistake { route: None, what });
+                mistakes.push(Mistake::of_presets(what));
             }
         }
     }
     for (index, one) in own.iter().enumerate() {
         if own[..index].iter().any(|other| other.name == one.name) {
-            mistakes.push(Mistake::of(&one.name, "it is there twice".into()));
+            let what = "another route has it already".into();
+            mistakes.push(Mistake::of(&one.name, Wrong("name", what)));
             continue;
         }
-        let preset = presets().iter().find(|preset| preset.name == one.name);
-        let one = match preset {
+        let one = match preset(&one.name) {
             Some(preset) => one.clone().over(preset.clone()),
             None => one.clone(),
         };
@@ -653,31 +754,42 @@ fn definitions(names: &[String], own: &[Definition]) -> (Vec<Definition>, Vec<Mi
     (definitions, mistakes)
 }
 
-fn check_name(name: &str) -> Result<(), String> {
-    let is_name = !name.is_empty()
-        && name.len() <= 32
+/// The preset with this name.
+fn preset(name: &str) -> Option<&'static Definition> {
+    presets().iter().find(|preset| preset.name == name)
+}
+
+fn check_name(name: &str) -> Result<(), Wrong> {
+    let is_name = name.len() <= 32
         && name.bytes().all(|byte| {
             byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte)
         });
-    if !is_name {
-        return Err("name takes up to 32 of a-z, 0-9, - and _".into());
-    }
-    if RouteLabel::is_taken(name) {
-        return Err("this name has a meaning of its own in metrics; take another".into());
-    }
-    Ok(())
+    let what = if name.is_empty() {
+        "it is missing; metrics and logs call the route by it".into()
+    } else if !is_name {
+        format!("got {name:?}, takes up to 32 of a-z, 0-9, - and _")
+    } else if RouteLabel::is_taken(name) {
+        format!("got {name:?}, which has a meaning of its own in metrics; take another")
+    } else {
+        return Ok(());
+    };
+    Err(Wrong("name", what))
 }
 
-fn pointer(text: &str) -> Result<Pointer, String> {
-    Pointer::parse(text).map_err(|takes| format!("{text:?} is no pointer: it takes {takes}"))
+fn pointer(key: &'static str, text: &str) -> Result<Pointer, Wrong> {
+    Pointer::parse(text).map_err(|takes| Wrong(key, format!("got {text:?}, takes {takes}")))
 }
 
-fn pointers(texts: Option<&Vec<String>>) -> Result<Vec<Pointer>, String> {
-    texts
-        .into_iter()
-        .flatten()
-        .map(|text| pointer(text))
-        .collect()
+/// Pointers to a part of a document.
+fn pointers(key: &'static str, texts: Option<&Vec<String>>) -> Result<Vec<Pointer>, Wrong> {
+    let pointers = texts.into_iter().flatten().map(|text| match &**text {
+        "" => Err(Wrong(
+            key,
+            "got the whole document, takes a part of it, as \"/data\"".into(),
+        )),
+        text => pointer(key, text),
+    });
+    pointers.collect()
 }
 
 /// The parameters of a query, decoded.
@@ -698,8 +810,16 @@ fn decoded(text: &str) -> Cow<'_, str> {
     percent_encoding::percent_decode_str(text).decode_utf8_lossy()
 }
 
+/// Whether servers differ in what the parameters of a query are: some take `;` for `&`, some leave such a pair out.
+fn is_split_differently(query: &str) -> bool {
+    query.contains(';')
+}
+
 /// The raw value of a parameter, if it is there once and is an id, and the query without it.
 fn without<'q>(query: &'q str, name: &str) -> Option<(&'q str, String)> {
+    if is_split_differently(query) {
+        return None;
+    }
     let is_it = |pair: &&str| {
         let (is, _) = pair.split_once('=').unwrap_or((pair, ""));
         decoded(is) == name
@@ -782,6 +902,9 @@ mod tests {
             (get, "/v1/video/query?%69d=a", "octopus a"),
             (get, "/v1/video/query?id=", "forward"),
             (get, "/v1/video/query", "forward"),
+            (get, "/v1/video/query?id=a;id=b", "forward"),
+            (get, "/v1/video/query?a=1;b=2&id=a", "forward"),
+            (get, "/v1/video/query?id=a%3Bb", "octopus a%3Bb"),
             (post, "/v1/video/query?id=a", "forward"),
             (get, "/mj/task/17/fetch", "mj 17"),
             (get, "/fast/mj/task/17/fetch", "mj 17"),
@@ -817,10 +940,19 @@ mod tests {
                 "/jm?Action=CVSync2AsyncGetResult&Action=CVSync2AsyncSubmitTask",
                 "forward",
             ),
+            (
+                post,
+                "/jm?Action=CVSync2AsyncGetResult&a=;Action=CVSync2AsyncSubmitTask",
+                "forward",
+            ),
             (post, "/jm", "forward"),
             (get, "/v1/responses/resp_1", "responses resp_1"),
             (get, "/v1/responses/resp_1?stream=true", "forward"),
             (get, "/v1/responses/resp_1?starting_after=3", "forward"),
+            (get, "/v1/responses/resp_1?a=1;stream=true", "forward"),
+            (&Method::DELETE, "/v1/midjourney/tasks/7", "write 7"),
+            (post, "/v1/midjourney/tasks/7/cancel", "write 7"),
+            (&Method::DELETE, "/v1/midjourney/7", "write 7"),
             (
                 get,
                 "/minimax/v1/query/video_generation?task_id=9",
@@ -884,33 +1016,67 @@ mod tests {
     fn mistakes_are_told_in_words() {
         let own = |keys: &str| format!("[[route]]\nname = 'x'\n{keys}");
         for (keys, told) in [
-            ("", "it has no path"),
-            ("path = 'x/{id}'", "does not begin with /"),
-            ("path = '/x'", "a path takes {id}"),
-            ("path = '/x/{id}'\nid = 'query:id'", "the id is in the path"),
-            ("path = '/x'\nid = 'cookie:id'", "id takes"),
-            ("path = '/x'\nid = 'query:'", "id takes"),
+            ("", "path: it is missing; it takes one such as"),
+            ("path = 'x/{id}'", "takes a path that begins with /"),
+            ("path = '/x?id={id}'", "path: got \"/x?id={id}\""),
+            ("path = '/x'", "path: got \"/x\", takes {id}"),
+            ("path = '/x/:id'", "path: got \"/x/:id\", takes {id}"),
+            (
+                "path = '/x/{id}'\nid = 'query:id'",
+                "id: got \"query:id\", but",
+            ),
+            (
+                "path = '/x'\nid = 'cookie:id'",
+                "id: got \"cookie:id\", takes",
+            ),
+            ("path = '/x'\nid = 'query:'", "id: got \"query:\", takes"),
+            (
+                "path = '/x'\nid = 'body:id'",
+                "id: got \"id\", takes a JSON pointer",
+            ),
             (
                 "path = '/x'\nmethod = 'POST'\nid = 'query:id'",
-                "takes id = \"body:…\"",
+                "method: POST takes id = \"body:/POINTER\"",
             ),
-            ("path = '/x/{id}'\nmethod = 'POST'", "takes id = \"body:…\""),
+            ("path = '/x/{id}'\nmethod = 'POST'", "method: POST takes"),
             ("path = '/x'\nid = 'body:/id'", "takes method = \"POST\""),
-            ("path = '/x/{id}'\neach = '/list'", "each takes id"),
-            ("path = '/x/{id}'\nstatus = 'status'", "is no pointer"),
-            ("path = '/x/{id}'\nwhen = 'a'", "when takes"),
+            ("path = '/x/{id}'\neach = '/list'", "each: it takes id"),
+            (
+                "path = '/x/{id}'\nstatus = 'status'",
+                "status: got \"status\", takes a JSON pointer",
+            ),
+            ("path = '/x/{id}'\nvolatile = ''", "volatile: got the whole"),
+            ("path = '/x/{id}'\nwhen = 'a'", "when: got \"a\", takes"),
+            ("path = '/x/{id}'\nwhen = '=a'", "when: got \"=a\", takes"),
+            ("path = '/x/{id}'\nunless = 'a=b'", "unless: got \"a=b\""),
+            (
+                "path = '/x/{id}'\nwhen = 'a=b'\nunless = 'a'",
+                "unless: got \"a\", which every poll must have",
+            ),
+            (
+                "path = '/x'\nid = 'query:a'\nunless = 'a'",
+                "unless: got \"a\", which every poll must have",
+            ),
+            (
+                "path = '/x/{id}'\nsucceeded = ' '",
+                "succeeded: got an empty",
+            ),
+            (
+                "path = '/x/{id}'\nsucceeded = 'all-done'\nfailed = 'All done'",
+                "failed: got \"All done\", which is in succeeded too",
+            ),
             (
                 "path = '/x/{id}'\nmax_ttl = 'long'",
-                "max_ttl takes a duration",
+                "max_ttl: got \"long\", takes a duration",
             ),
             (
                 "path = '/v1/videos/{id}'",
-                "it matches requests of route \"openai\"",
+                "route \"openai\" too, which has /v1/videos/{id}, and is built in",
             ),
-            ("path = '/v1/{kind}/{id}'", "it matches requests of route"),
+            ("path = '/v1/{kind}/{id}'", "matches requests of route"),
             (
                 "path = '/suno/fetch/{id}'",
-                "it matches requests of route \"suno\"",
+                "route \"suno\" too, which has /suno/fetch/{id}; to change a preset, give the route its name",
             ),
         ] {
             let mistakes = mistakes(&DEFAULT_PRESETS, &own(keys));
@@ -919,6 +1085,8 @@ mod tests {
                 "{keys}: {mistakes:?}"
             );
         }
+        let near = "[[route]]\nname = 'klng'";
+        assert!(mistakes(&[], near)[0].contains("did you mean the preset \"kling\"?"));
         for name in ["", "Ä", "forward", "openai", "a b"] {
             let own = format!("[[route]]\nname = '{name}'\npath = '/x/{{id}}'");
             assert_eq!(mistakes(&[], &own).len(), 1, "{name}");
@@ -926,12 +1094,12 @@ mod tests {
         assert!(mistakes(&["nope"], "")[0].contains("there is no preset \"nope\""));
         let twice =
             "[[route]]\nname = 'x'\npath = '/x/{id}'\n[[route]]\nname = 'x'\npath = '/y/{id}'";
-        assert_eq!(mistakes(&[], twice), ["it is there twice"]);
+        assert_eq!(mistakes(&[], twice), ["name: another route has it already"]);
         let many: Vec<_> = (0..=MOST)
             .map(|number| format!("[[route]]\nname = 'r{number}'\npath = '/r{number}/{{id}}'"))
             .collect();
         let many = many.join("\n");
-        assert!(mistakes(&[], &many)[0].contains("more than 64"));
+        assert_eq!(mistakes(&[], &many), ["there are 65 routes, and can be 64"]);
     }
 
     #[test]
@@ -946,6 +1114,16 @@ mod tests {
             let names: Vec<_> = names.iter().map(String::as_str).collect();
             assert_eq!(mistakes(&names, own), Vec::<String>::new(), "{own}");
         }
+    }
+
+    #[test]
+    fn a_write_below_a_list_is_one_to_the_task_of_the_route_there() {
+        let own = toml::from_str("name = 'x'\npath = '/v1/videos/text2video/{id}'");
+        let routes = Routes::new(&[], &[own.expect("reads")]).expect("no mistakes");
+        let delete = |path| read(&routes, &Method::DELETE, path);
+        assert_eq!(delete("/v1/videos/text2video/7"), "write 7");
+        assert_eq!(delete("/v1/videos/text2video"), "forward");
+        assert_eq!(delete("/v1/videos/8"), "write 8");
     }
 
     #[test]

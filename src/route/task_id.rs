@@ -24,6 +24,9 @@ const BETWEEN: char = '\n';
 /// Before the rest of the resource, where the id alone does not tell it. No raw id has one.
 const REST: char = ' ';
 
+/// Between the path and what tells the body, in the rest of a resource. No raw path has one.
+const BODY: char = '#';
+
 /// A task's id: the raw path segment or query parameter, never decoded. Where the id alone does not tell what is asked
 /// for, the rest is part of it too: two of them are equal only where the same is asked.
 #[derive(Clone)]
@@ -57,9 +60,13 @@ impl TaskId {
         }
     }
 
-    /// Takes the raw ids of all tasks that are asked for, and what tells the rest of the resource.
+    /// Takes the raw ids of all tasks that are asked for, the raw path, and what tells the body from others, if there is one.
     #[must_use]
-    pub fn within<'i>(ids: impl IntoIterator<Item = &'i str>, rest: &str) -> Self {
+    pub fn within<'i>(
+        ids: impl IntoIterator<Item = &'i str>,
+        path: &str,
+        body: Option<&str>,
+    ) -> Self {
         let mut text = String::new();
         for id in ids {
             if !text.is_empty() {
@@ -69,7 +76,11 @@ impl TaskId {
         }
         let ids = text.len();
         text.push(REST);
-        text.push_str(rest);
+        text.push_str(path);
+        if let Some(body) = body {
+            text.push(BODY);
+            text.push_str(body);
+        }
         Self {
             whole: text.into(),
             ids,
@@ -80,6 +91,13 @@ impl TaskId {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.whole[..self.ids]
+    }
+
+    /// The raw path that is asked on, where the id alone does not tell it.
+    #[must_use]
+    pub fn path(&self) -> Option<&str> {
+        let rest = self.whole[self.ids..].strip_prefix(REST)?;
+        rest.split(BODY).next()
     }
 
     /// Everything by which it differs from others.
@@ -122,10 +140,13 @@ pub fn id_of(whole: &str) -> &str {
     whole.split(REST).next().unwrap_or(whole)
 }
 
-/// Whether a task is among those that [`TaskId::whole`] tells.
+/// Whether a task is among those that [`TaskId::whole`] tells. An id is the same however it is percent-encoded: clients
+/// encode in a query what they leave as it is in a path.
 #[must_use]
 pub fn names(whole: &str, id: &str) -> bool {
-    id_of(whole).split(BETWEEN).any(|one| one == id)
+    id_of(whole)
+        .split(BETWEEN)
+        .any(|one| one == id || decoded(one) == decoded(id))
 }
 
 /// The id as documents have it: percent-decoded, where that gives UTF-8. Of several ids, one a line, each.
@@ -170,12 +191,18 @@ mod tests {
 
     #[test]
     fn the_rest_of_a_resource_tells_ids_apart_and_is_not_shown() {
-        let here = TaskId::within(["a", "b"], "/here");
-        assert_ne!(here, TaskId::within(["a", "b"], "/there"));
-        assert_ne!(here, TaskId::within(["a"], "/here"));
+        let here = TaskId::within(["a", "b"], "/here", Some("1"));
+        assert_ne!(here, TaskId::within(["a", "b"], "/there", Some("1")));
+        assert_ne!(here, TaskId::within(["a", "b"], "/here", Some("2")));
+        assert_ne!(here, TaskId::within(["a"], "/here", Some("1")));
+        assert_eq!(here.path(), Some("/here"));
+        assert_eq!(TaskId::within(["a"], "/a/b", None).path(), Some("/a/b"));
+        assert_eq!(TaskId::new("a").path(), None);
         assert_eq!(here, TaskId::from_whole(here.whole()));
         assert_eq!(here.as_str(), "a\nb");
         assert!(here.names("a") && here.names("b") && here.is_many());
+        assert!(TaskId::new("a%3Ab").names("a:b") && TaskId::new("a:b").names("a%3ab"));
+        assert!(!TaskId::new("a%3Ab").names("a%3Ac"));
         assert!(!here.names("a\nb") && !here.names("/here") && !TaskId::new("a").is_many());
     }
 

@@ -38,10 +38,16 @@ impl Template {
     /// A text that is no path, or has a placeholder where there can be none.
     pub fn parse(text: &str) -> Result<Self, String> {
         let Some(path) = text.strip_prefix('/') else {
-            return Err(format!("path {text:?} does not begin with /"));
+            return Err(format!("got {text:?}, takes a path that begins with /"));
         };
         if let Some(wrong) = text.chars().find(|c| !is_of_path(*c)) {
-            return Err(format!("path {text:?} holds {wrong:?}, which no path can"));
+            let hint = match wrong {
+                '?' => "; an id in the query is told by id = \"query:NAME\"",
+                _ => "",
+            };
+            return Err(format!(
+                "got {text:?}, but no path can hold {wrong:?}{hint}"
+            ));
         }
         let mut ids = 0;
         let mut segments = Vec::new();
@@ -56,13 +62,15 @@ impl Template {
                 None if !segment.contains(['{', '}']) => Segment::Literal(segment.into()),
                 _ => {
                     return Err(format!(
-                        "path {text:?}: a placeholder is a whole segment, as in /tasks/{{id}}"
+                        "got {text:?}, but a placeholder is a whole segment, as in /tasks/{{id}}"
                     ));
                 }
             });
         }
         if ids > 1 {
-            return Err(format!("path {text:?} has more than one {{id}}"));
+            return Err(format!(
+                "got {text:?}, takes {{id}} once; any other {{name}} stands for one segment"
+            ));
         }
         let is_literal = |segment: &Segment| matches!(segment, Segment::Literal(_));
         let literals = segments.iter().take_while(|one| is_literal(one)).count();

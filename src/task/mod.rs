@@ -54,7 +54,7 @@ pub use document::{NotATask, Source, without_byte_order_mark};
 pub use error_document::{ErrorDocument, is_missing_as_is, is_task_not_exist, render_error};
 pub use passed_on::NEVER_WRITTEN;
 pub use pointer::Pointer;
-pub use reader::{Reader, Reading, texts_at};
+pub use reader::{Reader, Reading, is_same_word, texts_at};
 pub use signed_url::url_expiry;
 pub use snapshot::{SPARE, TaskSnapshot, write_task};
 pub use status::State;

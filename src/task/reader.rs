@@ -36,7 +36,7 @@ pub struct Reader {
 pub struct Reading<'a> {
     /// The state; of several tasks that of the least finished one, and `Processing` while one is missing.
     pub state: State,
-    /// The result of a success.
+    /// The result of a success; of several tasks any, if each has one.
     pub result: Option<Cow<'a, str>>,
     /// Why it failed.
     pub error: Option<Cow<'a, str>>,
@@ -75,6 +75,7 @@ impl Reading<'_> {
             _ => State::Succeeded,
         };
         Self {
+            result: self.result.filter(|_| other.result.is_some()),
             expires_at: [self.expires_at, other.expires_at]
                 .into_iter()
                 .flatten()
@@ -195,16 +196,20 @@ impl Reader {
         }
     }
 
-    /// Where in a body the volatile values are, in order and apart from each other.
+    /// Where in the body of a task in this state the volatile values are, in order and apart from each other. The result of
+    /// a success is none: it may follow later, and that is news.
     #[must_use]
-    pub fn volatile_in(&self, body: &[u8]) -> Vec<Range<usize>> {
+    pub fn volatile_in(&self, body: &[u8], state: Option<State>) -> Vec<Range<usize>> {
         if self.volatile.is_empty() {
             return Vec::new();
         }
         let Ok(root) = root(body) else {
             return Vec::new();
         };
-        let found = self.volatile.iter().filter_map(|pointer| {
+        let is_result =
+            |pointer: &&Pointer| state == Some(State::Succeeded) && self.result.contains(pointer);
+        let volatile = self.volatile.iter().filter(|pointer| !is_result(pointer));
+        let found = volatile.filter_map(|pointer| {
             let value = pointer.find(root)?.as_str();
             let start = value.as_ptr() as usize - body.as_ptr() as usize;
             Some(start..start + value.len())
@@ -273,7 +278,8 @@ fn standing_for_it(value: Json<'_>) -> Option<Cow<'_, str>> {
 }
 
 /// Whether two words are the same in any case, with hyphens or spaces for `_`.
-fn is_same_word(one: &str, other: &str) -> bool {
+#[must_use]
+pub fn is_same_word(one: &str, other: &str) -> bool {
     let letters = |word: &'_ str| {
         word.trim()
             .chars()
@@ -366,6 +372,13 @@ mod tests {
             assert_eq!(state(&reader, asked, &all(&list)), told, "{asked:?} {list}");
         }
         assert_eq!(state(&reader, "a", r#"{"list":null}"#), None);
+        for (url, has_result) in [("", false), ("https://h/v.mp4", true)] {
+            let list = all(&format!(
+                r#"{{"id":"a","status":"done","url":"https://h/a.mp4"}},{{"id":"b","status":"done","url":"{url}"}}"#
+            ));
+            let told = reader.read(&source("a\nb", &list)).expect("tasks");
+            assert_eq!(told.result.is_some(), has_result, "{list}");
+        }
         let mixed = all(&format!("{done},{failed}"));
         let mixed = reader.read(&source("a\nb", &mixed)).expect("tasks");
         assert!(mixed.is_mixed);
@@ -375,13 +388,19 @@ mod tests {
     fn volatile_values_are_found_where_they_stand() {
         let reader = Reader {
             volatile: pointers(&["/b/c", "/b", "/a", "/none"]),
+            result: pointers(&["/a"]),
             ..Reader::default()
         };
         let body = r#"{"a" : 1, "b" : {"c":[2]}, "d":3}"#;
-        let parts = reader.volatile_in(body.as_bytes());
-        let parts: Vec<_> = parts.into_iter().map(|part| &body[part]).collect();
-        assert_eq!(parts, ["1", r#"{"c":[2]}"#]);
-        assert!(reader.volatile_in(b"no JSON").is_empty());
+        let volatile = |state| {
+            let parts = reader.volatile_in(body.as_bytes(), state);
+            let parts = parts.into_iter().map(|part| &body[part]);
+            parts.collect::<Vec<_>>()
+        };
+        assert_eq!(volatile(None), ["1", r#"{"c":[2]}"#]);
+        assert_eq!(volatile(Some(State::Processing)), ["1", r#"{"c":[2]}"#]);
+        assert_eq!(volatile(Some(State::Succeeded)), [r#"{"c":[2]}"#]);
+        assert!(reader.volatile_in(b"no JSON", None).is_empty());
     }
 
     #[test]

@@ -74,7 +74,10 @@ impl TaskSnapshot {
             is_mixed: reading.is_mixed,
             has_url: reading.result.is_some(),
             url_expires_at: reading.expires_at,
-            progress: reading.progress.unwrap_or(0),
+            progress: match reading.state {
+                State::Succeeded => 100,
+                _ => reading.progress.unwrap_or(0),
+            },
             created_at: reading.created_at.unwrap_or(source.first_seen),
             model: reading.model.unwrap_or_default().into(),
         })

@@ -299,6 +299,10 @@ async fn a_create_on_the_path_of_polls_is_never_shared_and_never_kept() {
         ),
         ("/jimeng/", exact),
         ("/jm?Action=CVSync2AsyncGetResult", r#"{"prompt":"a cat"}"#),
+        (
+            "/jm?Action=CVSync2AsyncGetResult",
+            r#"{"task_id":["a","b"]}"#,
+        ),
         ("/jm?Action=CVSync2AsyncGetResult", "no JSON"),
         ("/jm?Action=CVSync2AsyncGetResult", ""),
         ("/jm?Action=CVSync2AsyncGetResult", &large),
@@ -394,6 +398,107 @@ async fn what_is_volatile_is_in_the_bytes_and_not_in_the_etag() {
     let moved = gateway.client.get(path, "sk-test", &known).await;
     assert_eq!(moved.status, 200);
     assert_ne!(moved.header("etag"), etag);
+}
+
+#[tokio::test]
+async fn a_result_that_follows_is_news_although_its_place_is_volatile() {
+    let upstream = Upstream::saying("{}").await;
+    let gateway = Gateway::start(&upstream.url(), &[("cache.in_flight_ttl", "0s")]).await;
+    let say = |url: &'static str| {
+        upstream.now(move |_| {
+            Reply::json(format!(
+                r#"{{"id":"7","status":"SUCCESS","imageUrl":"{url}"}}"#
+            ))
+        });
+    };
+    say("");
+    let bare = gateway.get("/mj/task/7/fetch").await;
+    say("https://h/7.png");
+    let known = [("if-none-match", bare.header("etag"))];
+    let whole = gateway
+        .client
+        .get("/mj/task/7/fetch", "sk-test", &known)
+        .await;
+    assert_eq!(whole.status, 200);
+    assert!(whole.text().contains("https://h/7.png"));
+}
+
+#[tokio::test]
+async fn a_404_that_is_no_json_is_nobodys_word_on_a_task() {
+    let upstream = Upstream::saying(r#"{"id":"t","status":"running"}"#).await;
+    let gateway = Gateway::start(&upstream.url(), &[("cache.in_flight_ttl", "0s")]).await;
+    gateway.get("/v1/tasks/t").await;
+    upstream.now(|_| Reply::new(404, "text/plain", "404 page not found"));
+    for _ in 0..3 {
+        let answer = gateway.get("/v1/tasks/t").await;
+        assert_eq!(answer.status, 200, "the last known state stands in");
+        assert!(answer.header("cache-status").contains("stale_if_error"));
+    }
+    let other = gateway.get("/v1/tasks/other").await;
+    assert_eq!(
+        (other.status.as_u16(), other.text()),
+        (404, "404 page not found")
+    );
+    upstream.now(|_| Reply::new(404, "application/json", r#"{"error":{"message":"no"}}"#));
+    let before = upstream.count();
+    for _ in 0..2 {
+        let answer = gateway.get("/v1/tasks/none").await;
+        assert_eq!(answer.status, 404);
+    }
+    assert_eq!(upstream.count(), before + 1, "kept for cache.missing_ttl");
+}
+
+#[tokio::test]
+async fn the_same_bytes_of_another_type_are_another_question() {
+    let upstream = Upstream::start(|asked| {
+        let kind = asked.header("content-type");
+        Reply::json(format!(
+            r#"{{"data":[{{"task_id":"t","status":"SUCCESS","kind":"{kind}"}}]}}"#
+        ))
+    })
+    .await;
+    let gateway = Gateway::start(&upstream.url(), &[("routes.presets", "suno-batch")]).await;
+    for (kind, asks) in [
+        ("application/json", 1),
+        ("Application/JSON; charset=utf-8", 1),
+        ("text/plain", 2),
+        ("application/x-www-form-urlencoded", 3),
+        ("text/plain", 3),
+    ] {
+        let request = Request::post(gateway.client.url("/suno/fetch"))
+            .header("authorization", "Bearer sk-test")
+            .header("content-type", kind)
+            .body(Full::from(r#"{"ids":["t"]}"#))
+            .expect("a request");
+        let answer = gateway.client.send(request).await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(upstream.count(), asks, "{kind}");
+        let is_json = kind.to_ascii_lowercase().contains("json");
+        assert_eq!(answer.text().contains("json"), is_json, "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn a_write_forgets_a_task_however_its_id_is_encoded() {
+    let upstream = Upstream::saying(r#"{"id":"veo:1","status":"running"}"#).await;
+    let gateway = Gateway::start(&upstream.url(), &[("cache.in_flight_ttl", "1h")]).await;
+    for (target, write) in [
+        ("/v1/video/query?id=veo%3A1", "/v1/videos/veo:1/remix"),
+        ("/v1/tasks/veo:2", "/v1/tasks/veo%3a2/cancel"),
+        ("/kling/v1/videos/text2video/a%2Fb", "/v1/tasks/a%2fb"),
+    ] {
+        for _ in 0..2 {
+            gateway.get(target).await;
+        }
+        let before = upstream.count();
+        let write = Request::post(gateway.client.url(write))
+            .header("authorization", "Bearer sk-test")
+            .body(Full::default())
+            .expect("a request");
+        gateway.client.send(write).await;
+        gateway.get(target).await;
+        assert_eq!(upstream.count(), before + 2, "{target} is asked for anew");
+    }
 }
 
 #[tokio::test]
