@@ -36,6 +36,7 @@ pub(super) fn takes(message: &str) -> String {
         "a nonzero usize" | "usize" => "a whole number above zero".to_owned(),
         "path string" => "a path, as text".to_owned(),
         "a sequence" => "a list".to_owned(),
+        "a string" => "a text".to_owned(),
         takes if takes.starts_with("struct ") || takes == "a map" => {
             "a section with keys of its own".to_owned()
         }

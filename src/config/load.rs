@@ -196,19 +196,25 @@ impl Layers {
             Ok(values) => values,
             Err(error) => return broken(&error),
         };
-        for (index, at) in routes::positions(positions.get_ref())
-            .into_iter()
-            .enumerate()
-        {
+        let mut misspelled = Vec::new();
+        for (what, at) in routes::misspelled(positions.get_ref()) {
+            misspelled.push(what.split(':').next().unwrap_or_default());
+            let line = line_of(&at);
+            self.mistakes.push(format!("{name}:{line}: {what}"));
+        }
+        for (key, at) in routes::positions(positions.get_ref()) {
             let (path, line) = (path.to_owned(), line_of(&at));
-            let origin = Origin::File { path, line };
-            self.origins.insert(routes::key(index), origin);
+            self.origins.insert(key, Origin::File { path, line });
         }
         let mut lines = Vec::new();
         collect_lines("", positions.get_ref(), &mut |key, at| {
             lines.push((key, line_of(&at)));
         });
         lines.sort_by_key(|(_, line)| *line);
+        lines.retain(|(key, _)| {
+            let section = key.split('.').next().unwrap_or_default();
+            !misspelled.contains(&section)
+        });
         for (key, line) in lines {
             let origin = Origin::File {
                 path: path.to_owned(),
@@ -247,6 +253,12 @@ impl Layers {
         let Some(rest) = name.strip_prefix("POLLGATE_") else {
             return;
         };
+        if rest.starts_with("ROUTE__") {
+            self.mistakes.push(format!(
+                "environment: unknown name {name}; routes of your own are in the file only, as [[route]]"
+            ));
+            return;
+        }
         let meant = |key: &String| environment_name(key).replace("__", "_") == name;
         if name.contains("__") || self.known.iter().any(meant) {
             let dotted = rest.replace("__", ".").to_ascii_lowercase();

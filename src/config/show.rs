@@ -40,30 +40,31 @@ impl Loaded {
 
     fn write_routes(&self, text: &mut String, routes: &Value) {
         for (index, route) in routes.as_array().into_iter().flatten().enumerate() {
-            let _ = match self.origins.get(&routes::key(index)) {
-                Some(origin) => writeln!(text, "\n[[route]] # {origin}"),
-                None => writeln!(text, "\n[[route]]"),
-            };
+            let _ = writeln!(text, "\n[[route]]");
             for (key, value) in route.as_table().into_iter().flatten() {
-                let _ = writeln!(text, "{key} = {value}");
+                let origin = self.origins.get(&format!("{}.{key}", routes::key(index)));
+                let _ = match origin {
+                    Some(origin) => writeln!(text, "{key} = {value} # {origin}"),
+                    None => writeln!(text, "{key} = {value}"),
+                };
             }
         }
     }
 
     /// The table of routes in force, as comments.
     fn routes_in_force(&self) -> String {
-        let mut text =
-            String::from("\n# Status routes in force: name, method, where the id is, paths.\n");
+        let mut text = String::from(
+            "\n# Status routes in force: name, method, where the id is, paths and what a query must have.\n",
+        );
         let routes = Routes::new(&self.config.routes.presets, &self.config.route);
         for row in routes.iter().flat_map(Routes::rows) {
             let (method, id) = row.asks();
-            let paths: Vec<_> = row.templates().iter().map(Template::as_str).collect();
-            let name = row.name();
-            let _ = writeln!(
-                text,
-                "# {name:<14} {method:<4} {id:<14} {}",
-                paths.join("  ")
-            );
+            let paths = row.templates().iter().map(|path| path.as_str().to_owned());
+            let mut first = (row.name(), method, &*id);
+            for line in paths.chain(row.conditions()) {
+                let (name, method, id) = std::mem::take(&mut first);
+                let _ = writeln!(text, "# {name:<14} {method:<4} {id:<14} {line}");
+            }
         }
         text
     }
@@ -91,7 +92,14 @@ impl Loaded {
         let row = |row: &Row| {
             let (method, id) = row.asks();
             let paths: Vec<_> = row.templates().iter().map(Template::as_str).collect();
-            json!({"name": row.name(), "method": method, "id": id, "paths": paths})
+            let conditions: Vec<_> = row.conditions().collect();
+            json!({
+                "name": row.name(),
+                "method": method,
+                "id": id,
+                "paths": paths,
+                "conditions": conditions,
+            })
         };
         routes.iter().flat_map(Routes::rows).map(row).collect()
     }

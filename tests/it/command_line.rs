@@ -175,6 +175,182 @@ fn a_wrong_configuration_is_exit_2_with_one_message_before_any_port_is_bound() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a table")]
+fn a_wrong_route_is_told_with_its_line_its_name_and_its_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("wrong.toml");
+    let name = file.to_str().unwrap();
+    let x = |keys: &str| format!("[[route]]\nname = \"x\"\n{keys}");
+    for (content, told) in [
+        (
+            "[routes]\npresets = [\"mj\", \"klng\"]\n".to_owned(),
+            ":2: routes.presets: there is no preset \"klng\"; there are octopus, mj, kling,",
+        ),
+        (
+            "[routes]\npresets = \"mj\"\n".to_owned(),
+            ":2: routes.presets: got \"mj\", takes a list",
+        ),
+        (
+            "[[routes]]\nname = \"x\"\n".to_owned(),
+            ":1: routes: a route of your own is written [[route]]",
+        ),
+        (
+            "[route]\nname = \"x\"\npath = \"/x/{id}\"\n".to_owned(),
+            ":1: route: each route is a section of its own, with two brackets: [[route]]",
+        ),
+        (
+            "route = \"x\"\n".to_owned(),
+            ":1: route: each route is a section of its own",
+        ),
+        (
+            "[[route]]\npath = \"/x/{id}\"\n".to_owned(),
+            ":1: route: name: it is missing",
+        ),
+        (
+            "[[route]]\nname = \"klng\"\nmax_ttl = \"1h\"\n".to_owned(),
+            ":1: route \"klng\": path: it is missing; did you mean the preset \"kling\"?",
+        ),
+        (
+            "[[route]]\nname = \"My Route\"\npath = \"/x/{id}\"\n".to_owned(),
+            ":2: route \"My Route\": name: got \"My Route\", takes up to 32 of a-z",
+        ),
+        (
+            x("path = \"/x/{id}\"\n\nresults = \"/a\"\n"),
+            ":5: route \"x\": unknown key results; did you mean result?",
+        ),
+        (
+            x("path = \"/x/:id\"\n"),
+            ":3: route \"x\": path: got \"/x/:id\", takes {id} where the task is",
+        ),
+        (
+            x("path = \"/x?id={id}\"\n"),
+            ":3: route \"x\": path: got \"/x?id={id}\", but no path can hold '?'; an id in the query is told by id = \"query:NAME\"",
+        ),
+        (
+            x("path = \"https://h/x/{id}\"\n"),
+            ":3: route \"x\": path: got \"https://h/x/{id}\", takes a path that begins with /",
+        ),
+        (
+            x("path = \"/x\"\nid = \"task_id\"\n"),
+            ":4: route \"x\": id: got \"task_id\", takes \"query:NAME\" or \"body:/POINTER\"",
+        ),
+        (
+            x("path = \"/x\"\nid = \"body:/id\"\nmethod = \"post\"\n"),
+            ":5: route \"x\": method: got \"post\", takes \"GET\" or \"POST\"",
+        ),
+        (
+            x("path = \"/x/{id}\"\n\n# JSONPath\nstatus = \"$.data.status\"\n"),
+            ":6: route \"x\": status: got \"$.data.status\", takes a JSON pointer, which begins with /",
+        ),
+        (
+            x("path = \"/x/{id}\"\nmax_ttl = 3600\n"),
+            ":4: route \"x\": max_ttl: got 3600, takes a duration such as \"50m\"",
+        ),
+        (
+            x("path = \"/x/{id}\"\nkeep = \"none\"\n"),
+            ":4: route \"x\": keep: got \"none\", takes \"task\" or \"share\"",
+        ),
+        (
+            x("path = \"/x/{id}\"\nunless = \"a=b\"\n"),
+            ":4: route \"x\": unless: got \"a=b\", takes the name of a query parameter",
+        ),
+        (
+            x("path = \"/v1/tasks/{task}\"\nid = \"query:id\"\n"),
+            ":3: route \"x\": path: /v1/tasks/{task} matches requests of route \"tasks\" too, which has /v1/tasks/{id}; to change a preset, give the route its name",
+        ),
+        (
+            x("path = \"/x/{id}\"\n[[route]]\nname = \"x\"\npath = \"/y/{id}\"\n"),
+            ":5: route \"x\": name: another route has it already",
+        ),
+        (
+            x("path = [\"/x/{id}\", 7]\n"),
+            ":3: route \"x\": path: got [\"/x/{id}\", 7], takes a text or a list of texts",
+        ),
+    ] {
+        fs::write(&file, &content).unwrap();
+        let said = run(&["check", "--config", name], &[]);
+        assert_eq!((said.code, said.out.as_str()), (Some(2), ""), "{content}");
+        assert_eq!(said.err.lines().count(), 1, "{}", said.err);
+        assert!(
+            said.err.starts_with(&format!("pollgate: {name}{told}")),
+            "{content}\n{}\n{told}",
+            said.err
+        );
+    }
+    for (variable, told) in [
+        (
+            "POLLGATE_ROUTES__PRESETS",
+            "routes.presets: there is no preset \"x\"",
+        ),
+        (
+            "POLLGATE_ROUTE__NAME",
+            "routes of your own are in the file only, as [[route]]",
+        ),
+    ] {
+        let said = run(&["check"], &[(variable, "x")]);
+        assert_eq!(said.code, Some(2));
+        assert!(
+            said.err.contains(variable) && said.err.contains(told),
+            "{}",
+            said.err
+        );
+    }
+}
+
+#[test]
+fn check_shows_the_routes_in_force() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("my.toml");
+    let text = "[routes]\npresets = [\"mj\", \"jimeng\"]\n[[route]]\nname = \"mj\"\nmax_ttl = \"1h\"\n\n[[route]]\nname = \"own\"\npath = \"/own\"\nid = \"query:job\"\n";
+    fs::write(&file, text).unwrap();
+    let name = file.to_str().unwrap();
+    let said = run(&["check", "--config", name], &[]);
+    assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
+    let (settings, table) = said.out.split_once("\n# Status routes in force").unwrap();
+    assert!(
+        settings.contains(&format!(
+            "\n[[route]]\nmax_ttl = \"1h\" # {name}:5\nname = \"mj\" # {name}:4\n"
+        )),
+        "{settings}"
+    );
+    let lines: Vec<_> = table
+        .lines()
+        .skip(1)
+        .map(|line| line.trim_start_matches("# ").trim())
+        .collect();
+    let columns = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let lines: Vec<_> = lines.into_iter().map(columns).collect();
+    assert_eq!(
+        lines,
+        [
+            "unified GET path /v1/video/generations/{id}",
+            "openai GET path /v1/videos/{id}",
+            "mj GET path /mj/task/{id}/fetch",
+            "/{mode}/mj/task/{id}/fetch",
+            "jimeng POST body:/task_id /jimeng/",
+            "/jm",
+            "when Action=CVSync2AsyncGetResult",
+            "own GET query:job /own",
+        ]
+    );
+    let said = run(&["check", "--config", name, "--format", "json"], &[]);
+    let told: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    let routes = told["routes_in_force"].as_array().unwrap();
+    assert_eq!(routes.len(), 5);
+    assert_eq!(
+        routes[3],
+        serde_json::json!({
+            "name": "jimeng",
+            "method": "POST",
+            "id": "body:/task_id",
+            "paths": ["/jimeng/", "/jm"],
+            "conditions": ["when Action=CVSync2AsyncGetResult"],
+        })
+    );
+    assert_eq!(told["origins"]["route[0].max_ttl"], format!("{name}:5"));
+}
+
+#[test]
 fn all_mistakes_are_told_a_line_each() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("wrong.toml");
