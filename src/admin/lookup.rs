@@ -68,8 +68,7 @@ impl Wanted {
     }
 
     fn matches(&self, task: &str) -> bool {
-        let wanted = self.task.as_str();
-        route::names(task, wanted) || route::decoded(task).split('\n').any(|one| one == wanted)
+        route::names(task, self.task.as_str())
     }
 
     /// Looks the task up. Scans the whole cache.
@@ -287,13 +286,31 @@ impl Found {
     }
 }
 
-/// The path on which upstream was asked, as far as the key tells it.
+/// The path on which upstream was asked, with … for the task.
 fn asked_on(routes: &Routes, key: &TaskKey) -> String {
     let Some(row) = routes.row(key.route) else {
         return "a route that has changed since".into();
     };
-    let path = row.templates().first().map_or("", Template::as_str);
-    path.replace("{id}", "…")
+    let path = match key.task.path() {
+        Some(path) => {
+            let is_id = |segment: &str| segment == key.task.as_str();
+            let segments = path.split('/');
+            let segments = segments.map(|segment| if is_id(segment) { "…" } else { segment });
+            segments.collect::<Vec<_>>().join("/")
+        }
+        None => row
+            .templates()
+            .first()
+            .map_or("", Template::as_str)
+            .replace("{id}", "…"),
+    };
+    match row.asks() {
+        ("POST", _) => format!("POST {path}"),
+        (_, id) => match id.strip_prefix("query:") {
+            Some(name) => format!("{path}?{name}=…"),
+            None => path,
+        },
+    }
 }
 
 fn heading(html: &mut String, routes: &Routes, key: &TaskKey) {

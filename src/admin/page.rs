@@ -48,6 +48,7 @@ pub(super) fn write(view: &View, looked_up: Option<(&str, &Found)>) -> std::io::
         "outcomes" => outcomes(to, view),
         "states" => states(to, view),
         "all settings" => rows(to, &view.settings),
+        "all routes" => rows(to, &view.routes),
         name => match name.strip_prefix("rows ") {
             Some(table) => rows(to, view.tables.get(table).map_or(&[], Vec::as_slice)),
             None => put(to, cell(view, name)),
@@ -199,6 +200,7 @@ mod tests {
             "outcomes",
             "states",
             "all settings",
+            "all routes",
         ];
         for name in placeholders {
             let table = name

@@ -272,6 +272,59 @@ async fn the_lookup_separates_callers_and_paths_and_marks_what_is_no_longer_usab
 }
 
 #[tokio::test]
+async fn the_lookup_finds_a_task_on_whatever_route_and_names_what_was_asked() {
+    let upstream = Upstream::saying(r#"{"id":"7","status":"running"}"#).await;
+    let presets = "kling,ark,octopus,suno-batch";
+    let gateway = Gateway::start(&upstream.url(), &[("routes.presets", presets)]).await;
+    let kling = "/kling/v1/images/generations/7";
+    let ark = "/seedance/v3/contents/generations/tasks/7";
+    for path in [kling, ark, "/v1/video/query?a=1&id=7"] {
+        assert_eq!(gateway.get(path).await.status, 200);
+    }
+    upstream.now(|_| {
+        crate::support::Reply::json(
+            r#"{"data":[{"id":"7","status":"SUCCESS"},{"id":"8","status":"SUCCESS"}]}"#,
+        )
+    });
+    let batch = Request::post(gateway.client.url("/suno/fetch"))
+        .header("authorization", "Bearer sk-test")
+        .body(Full::from(r#"{"ids":["7","8"]}"#))
+        .unwrap();
+    assert_eq!(gateway.client.send(batch).await.status, 200);
+    for typed in [
+        "7",
+        "%2Fkling%2Fv1%2Fvideos%2Ftext2video%2F7",
+        "https%3A%2F%2Fh%2Fv1%2Fvideo%2Fquery%3Fid%3D7%26b%3D2",
+        "http%3A%2F%2Fh%2Fapi%2Fv3%2Fcontents%2Fgenerations%2Ftasks%2F7",
+    ] {
+        let told = look_up(&gateway, typed).await;
+        for asked_on in [
+            "asked on /kling/v1/images/generations/…",
+            "asked on /seedance/v3/contents/generations/tasks/…",
+            "asked on /v1/video/query?id=…",
+            "asked on POST /suno/fetch",
+        ] {
+            assert_eq!(
+                told.matches(asked_on).count(),
+                1,
+                "{typed}: {asked_on}: {told}"
+            );
+        }
+        assert_eq!(told.matches("processing, 0 %").count(), 3, "{told}");
+        assert_eq!(told.matches("succeeded, 100 %").count(), 1, "{told}");
+    }
+    let page = page(&gateway, "/").await;
+    let (_, routes) = page.text().split_once("All status routes").unwrap();
+    for told in [
+        ">kling</th>",
+        ">POST, id in body:/ids</td>",
+        ">/kling/v1/videos/{kind}/{id}, /kling/v1/images/{kind}/{id}</td>",
+    ] {
+        assert!(routes.contains(told), "{told} is not in {routes}");
+    }
+}
+
+#[tokio::test]
 async fn ids_and_input_are_escaped() {
     let upstream =
         Upstream::start(|_| Reply::new(404, "application/json", r#"{"error":{"message":"no"}}"#))

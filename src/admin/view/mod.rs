@@ -18,6 +18,7 @@ use crate::answer::outcome::Outcome;
 use crate::cache::Census;
 use crate::config::Setting;
 use crate::gateway::Gateway;
+use crate::route::Routes;
 use crate::telemetry::{ErrorRecord, SeenBy};
 
 /// Everything that the page shows at one moment.
@@ -32,6 +33,9 @@ pub(super) struct View {
     /// All settings in force: only for the page, since they hardly ever change.
     #[serde(skip)]
     pub settings: Vec<Row>,
+    /// All status routes in force, likewise.
+    #[serde(skip)]
+    pub routes: Vec<Row>,
 }
 
 /// A row of a table.
@@ -98,6 +102,7 @@ impl View {
         view.callers(&counted.census, &report.callers);
         view.asked(&report.tasks);
         view.settings(&gateway.settings());
+        view.routes(&gateway.routes());
         view.errors(&gateway.polls().recent_errors.latest(), now);
         view
     }
@@ -212,6 +217,17 @@ impl View {
             },
         );
         self.tables.insert("settings", changed);
+    }
+
+    fn routes(&mut self, routes: &Routes) {
+        let rows = routes.rows().iter().map(|row| {
+            let (method, id) = row.asks();
+            let paths = row.templates().iter().map(|path| path.as_str().to_owned());
+            let paths: Vec<_> = paths.chain(row.conditions()).collect();
+            let asks = format!("{method}, id in {id}");
+            Row::new("", [row.name().to_owned(), asks, paths.join(", ")])
+        });
+        self.routes = rows.collect();
     }
 
     fn errors(&mut self, latest: &[ErrorRecord], now: Instant) {
