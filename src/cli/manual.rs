@@ -11,6 +11,7 @@ use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 
 use crate::config::example;
 use crate::gateway::Problem;
+use crate::route::{KEYS, presets};
 
 /// The commands that read the configuration.
 const CONFIGURED: [&str; 4] = [
@@ -201,6 +202,22 @@ fn see_also(roff: &mut Roff, name: &str) {
     roff.text([roman(format!("{page}, pollgate.toml(5)"))]);
 }
 
+fn routes(roff: &mut Roff) {
+    roff.control("SH", ["[[ROUTE]]"]);
+    roff.text([roman(
+        "Each is a status route of your own, or changes the preset of that name and turns it on. Pointers are JSON pointers \
+         (RFC 6901); one text stands for a list of one. \"pollgate check\" shows the routes in force. The presets are:",
+    )]);
+    let names: Vec<_> = presets()
+        .iter()
+        .map(|preset| preset.name.as_str())
+        .collect();
+    roff.text([roman(names.join(", ") + ".")]);
+    for (key, text) in KEYS {
+        definition(roff, [bold(key)], text);
+    }
+}
+
 /// Writes pollgate.toml(5).
 fn configuration_page(to: &mut impl Write) -> io::Result<()> {
     let mut roff = Roff::new();
@@ -236,6 +253,7 @@ fn configuration_page(to: &mut impl Write) -> io::Result<()> {
             roff.text([roman(line)]);
         }
     }
+    routes(&mut roff);
     roff.control("SH", ["SEE ALSO"]);
     roff.text([roman("pollgate(1), pollgate-check(1)")]);
     roff.to_writer(to)

@@ -23,7 +23,10 @@ pub fn settings() -> Vec<Setting> {
     let mut settings: Vec<Setting> = Vec::new();
     let mut section = "";
     for line in TEXT.lines() {
-        if let Some(header) = line.strip_prefix('[') {
+        if line.starts_with("# [[") {
+            // An example of a list: its keys are described elsewhere.
+            section = "";
+        } else if let Some(header) = line.strip_prefix('[') {
             section = header.trim_end_matches(']');
         } else if line.starts_with(' ') {
             // The comment of the last key goes on.

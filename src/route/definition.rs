@@ -116,7 +116,7 @@ pub const KEYS: [(&str, &str); 17] = [
     ),
     (
         "errors",
-        "newapi | openai | mj: the form of pollgate's own errors",
+        "newapi, openai or mj: the form of pollgate's own errors",
     ),
 ];
 

@@ -14,7 +14,7 @@ mod table;
 mod task_id;
 mod template;
 
-pub use definition::{DEFAULT_PRESETS, Definition, KEYS, presets};
+pub use definition::{DEFAULT_PRESETS, Definition, KEYS, PollMethod, presets};
 pub use label::{LABELS, RouteLabel};
 pub use table::{AsIsRoute, Matched, Mistake, RouteId, Routes, Row, StatusRoute};
 pub use task_id::{TaskId, decoded, encoded, id_of, names};

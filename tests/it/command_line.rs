@@ -669,7 +669,9 @@ fn every_command_has_a_manual_page_that_troff_understands() {
     // pollgate.toml(5) is made of the shipped file.
     let configuration = read("pollgate.toml.5");
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/pollgate.toml");
-    for line in fs::read_to_string(shipped).unwrap().lines() {
+    let shipped = fs::read_to_string(shipped).unwrap();
+    let (settings, _) = shipped.split_once("# [[route]]").unwrap();
+    for line in settings.lines() {
         let line = line.trim_start_matches("# ");
         if let Some((key, _)) = line.split_once(" = ").filter(|_| line.contains(" # ")) {
             assert!(
@@ -677,6 +679,14 @@ fn every_command_has_a_manual_page_that_troff_understands() {
                 "{key}"
             );
         }
+    }
+    let (_, routes) = configuration.split_once(".SH [[ROUTE]]\n").unwrap();
+    for (key, text) in pollgate::route::KEYS {
+        let words = text.split(['-', '\'']).next().unwrap();
+        assert!(
+            routes.contains(&format!(".TP\n\\fB{key}\\fR\n{words}")),
+            "{key} is not in {routes}"
+        );
     }
     let in_the_way = folder.path().join("file");
     fs::write(&in_the_way, "").unwrap();

@@ -63,15 +63,16 @@ fn uncommented(text: &str) -> String {
         })
     };
     let lines = text.lines().map(|line| match line.strip_prefix("# ") {
-        Some(rest) if is_setting(rest) => rest,
+        Some(rest) if is_setting(rest) || rest.starts_with("[[") => rest,
         _ => line,
     });
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Section, key and value of every setting.
+/// Section, key and value of every setting; routes are a list of their own.
 fn settings(table: &Table) -> impl Iterator<Item = (&str, &str, &Value)> {
-    table.iter().flat_map(|(section, keys)| {
+    let sections = table.iter().filter(|(section, _)| *section != "route");
+    sections.flat_map(|(section, keys)| {
         let keys = keys.as_table().expect("a section");
         keys.iter()
             .map(move |(key, value)| (section.as_str(), key.as_str(), value))
@@ -98,6 +99,9 @@ fn the_example_configuration_is_the_defaults_key_for_key() {
         .map(|(section, key, _)| format!("{section}.{key}"))
         .collect();
     assert_eq!(optional, ["listen.tls", "upstream.ca_file"]);
+    let routes = all["route"].as_array().expect("a list");
+    assert_eq!(routes[0]["path"][0].as_str(), Some("/acme/v1/jobs/{id}"));
+    assert_eq!(routes.len(), 1);
 }
 
 #[test]

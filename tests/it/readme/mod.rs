@@ -2,6 +2,7 @@
 
 mod commands;
 mod figures;
+mod routes;
 mod session;
 mod tables;
 
