@@ -104,7 +104,8 @@ mod tests {
         assert_eq!(strike(Some(StatusRoute::Unified)), Some("html"));
         assert_eq!(strike(Some(StatusRoute::Openai)), Some("503"));
         assert_eq!(strike(Some(StatusRoute::Openai)), None);
-        assert_eq!(faults.rules(), [Rule::new(Fault::Html).on(Scope::Unified)]);
+        let unified = Scope::Route(StatusRoute::Unified);
+        assert_eq!(faults.rules(), [Rule::new(Fault::Html).on(unified)]);
     }
 
     #[test]

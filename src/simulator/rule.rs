@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::status_route::StatusRoute;
 
@@ -52,28 +52,14 @@ pub enum Fault {
 }
 
 /// Which requests a rule covers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub enum Scope {
     /// Every status route.
     #[default]
     Status,
-    /// `GET /v1/video/generations/{id}`.
-    Unified,
-    /// `GET /v1/videos/{id}`.
-    Openai,
-    /// `GET /v1/video/query`.
-    Octopus,
-    /// `GET /mj/task/{id}/fetch`.
-    Mj,
-    /// `GET /kling/v1/{videos|images}/{kind}/{id}`.
-    Kling,
-    /// `GET /suno/fetch/{id}`.
-    Suno,
-    /// `GET /v1/tasks/{id}`.
-    Tasks,
-    /// `GET /api/v3/contents/generations/tasks/{id}`.
-    Ark,
+    /// One status route.
+    Route(StatusRoute),
     /// Everything but `/simulator`.
     All,
 }
@@ -164,50 +150,43 @@ impl FromStr for Fault {
 
 impl Scope {
     /// Every scope.
-    const ALL: [Self; 10] = [
-        Self::Status,
-        Self::Unified,
-        Self::Openai,
-        Self::Octopus,
-        Self::Mj,
-        Self::Kling,
-        Self::Suno,
-        Self::Tasks,
-        Self::Ark,
-        Self::All,
-    ];
+    fn every() -> impl Iterator<Item = Self> {
+        let routes = StatusRoute::ALL.into_iter().map(Self::Route);
+        std::iter::once(Self::Status)
+            .chain(routes)
+            .chain([Self::All])
+    }
 
     /// Name in flags and JSON.
     const fn name(self) -> &'static str {
-        match self.route() {
-            Some(route) => route.name(),
-            None if matches!(self, Self::All) => "all",
-            None => "status",
+        match self {
+            Self::Status => "status",
+            Self::Route(route) => route.name(),
+            Self::All => "all",
         }
-    }
-
-    /// The one route that it covers, if it is for one.
-    const fn route(self) -> Option<StatusRoute> {
-        Some(match self {
-            Self::Status | Self::All => return None,
-            Self::Unified => StatusRoute::Unified,
-            Self::Openai => StatusRoute::Openai,
-            Self::Octopus => StatusRoute::Octopus,
-            Self::Mj => StatusRoute::Mj,
-            Self::Kling => StatusRoute::Kling,
-            Self::Suno => StatusRoute::Suno,
-            Self::Tasks => StatusRoute::Tasks,
-            Self::Ark => StatusRoute::Ark,
-        })
     }
 
     /// Whether it covers a request; `status` is the route of a status poll.
     pub(super) fn covers(self, status: Option<StatusRoute>) -> bool {
         match self {
-            Self::All => true,
             Self::Status => status.is_some(),
-            _ => status.is_some() && status == self.route(),
+            Self::Route(route) => status == Some(route),
+            Self::All => true,
         }
+    }
+}
+
+impl Serialize for Scope {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl TryFrom<String> for Scope {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, Self::Error> {
+        name.parse()
     }
 }
 
@@ -215,11 +194,11 @@ impl FromStr for Scope {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL
-            .into_iter()
+        Self::every()
             .find(|scope| scope.name() == text)
             .ok_or_else(|| {
-                let names = Self::ALL.map(Self::name).join(", ");
+                let names: Vec<_> = Self::every().map(Self::name).collect();
+                let names = names.join(", ");
                 format!("unknown scope `{text}`; takes {names}")
             })
     }
@@ -410,7 +389,7 @@ mod tests {
                 assert_eq!(serde_json::from_str::<Rule>(&json).expect("json"), rule);
             }
         }
-        for scope in Scope::ALL {
+        for scope in Scope::every() {
             assert_eq!(scope.name().parse(), Ok(scope));
             assert_eq!(serde_json::to_value(scope).expect("a string"), scope.name());
         }

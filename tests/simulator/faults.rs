@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use pollgate::simulator::{Fault, Rule, Scope, Settings, Status};
+use pollgate::simulator::{Fault, Rule, Scope, Settings, Status, StatusRoute};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -88,8 +88,8 @@ async fn a_fault_applies_only_in_its_scope() {
     };
     for (scope, expected) in [
         (Scope::Status, [503, 503, 200]),
-        (Scope::Unified, [503, 200, 200]),
-        (Scope::Openai, [200, 503, 200]),
+        (Scope::Route(StatusRoute::Unified), [503, 200, 200]),
+        (Scope::Route(StatusRoute::Openai), [200, 503, 200]),
         (Scope::All, [503, 503, 503]),
     ] {
         world
