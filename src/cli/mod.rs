@@ -57,6 +57,7 @@ const DEMO_HELP: &str = "\
 Examples:
   pollgate demo                                    20 tasks, 25 pollers each, until Ctrl-C
   pollgate demo --seconds 30 > demo.txt            plain lines, and a summary after half a minute
+  pollgate demo --routes                           Midjourney, Kling, Suno and other task APIs as well
   pollgate demo --tasks 100 --listen 127.0.0.1:8080";
 
 #[derive(Debug, Subcommand)]

@@ -12,39 +12,12 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde_json::Value;
 use tokio::time::{Instant, timeout};
 
+use super::route::Route;
 use super::workload::Job;
 use crate::gateway::Problem;
 
 /// Timeout of a request; the gateway's own is shorter.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// One of the two status paths.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Path {
-    /// `/v1/video/generations`.
-    Unified,
-    /// `/v1/videos`.
-    OpenAi,
-}
-
-impl Path {
-    /// Path of the create request; status paths lie below it.
-    pub(super) const fn base(self) -> &'static str {
-        match self {
-            Self::Unified => "/v1/video/generations",
-            Self::OpenAi => "/v1/videos",
-        }
-    }
-
-    /// Path number `number`: the two alternate.
-    pub(super) fn of(number: usize) -> Self {
-        if number.is_multiple_of(2) {
-            Self::Unified
-        } else {
-            Self::OpenAi
-        }
-    }
-}
 
 /// A client with its own connections; clones share them.
 #[derive(Debug, Clone)]
@@ -76,23 +49,24 @@ impl Client {
     }
 
     /// Creates a task, and returns its id.
-    pub(super) async fn create(&self, job: &Job, path: Path) -> Result<String, Problem> {
-        let body = job.document().to_string();
+    pub(super) async fn create(&self, job: &Job, route: &Route) -> Result<String, Problem> {
+        let body = job.document(route.model).to_string();
         let answer = self
-            .send(Method::POST, path.base(), job.key, body.into())
+            .send(Method::POST, route.create, job.key, body.into())
             .await?;
         let document: Value = serde_json::from_slice(&answer.body)?;
-        let id = match path {
-            Path::Unified => &document["task_id"],
-            Path::OpenAi => &document["id"],
-        };
-        Ok(id.as_str().ok_or("no id")?.to_owned())
+        Ok(route.created_id(&document).ok_or("no id")?.to_owned())
     }
 
     /// Polls a task's status.
-    pub(super) async fn status(&self, path: Path, key: &str, id: &str) -> Result<Answer, Problem> {
-        let target = format!("{}/{id}", path.base());
-        self.send(Method::GET, &target, key, Bytes::new()).await
+    pub(super) async fn status(
+        &self,
+        route: &Route,
+        key: &str,
+        id: &str,
+    ) -> Result<Answer, Problem> {
+        self.send(Method::GET, &route.target(id), key, Bytes::new())
+            .await
     }
 
     async fn send(
@@ -126,6 +100,11 @@ impl Answer {
     /// The `cache-status` field, or an empty string.
     pub(super) fn cache_status(&self) -> &str {
         self.header("cache-status")
+    }
+
+    /// Whether it is a page for people instead of a document.
+    pub(super) fn is_page(&self) -> bool {
+        self.header(CONTENT_TYPE.as_str()).starts_with("text/html")
     }
 
     /// The `age` field, in seconds.

@@ -8,9 +8,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::client::{Answer, Client, Path};
-use super::referee::{Allowance, Origin, Violation, is_over, judge};
-use super::tally::Tally;
+use super::client::{Answer, Client};
+use super::referee::{Allowance, Origin, Violation, is_over, judge, may_be_a_page};
+use super::route::{Route, Slot};
+use super::tally::{Failure, Tally};
 use super::workload::{Job, Workload, chance};
 use crate::simulator::{Simulator, State};
 use crate::sync::lock;
@@ -51,39 +52,40 @@ impl Crowd {
         }
     }
 
-    /// Keeps `tasks` tasks running, each with `pollers` pollers, until `stop` is cancelled. Polls in flight are awaited.
-    pub(super) async fn poll(self, tasks: usize, pollers: usize) {
+    /// Keeps a task running in each slot, with `pollers` pollers, until `stop` is cancelled. Polls in flight are awaited.
+    pub(super) async fn poll(self, slots: Vec<Slot>, pollers: usize) {
         let crowd = Arc::new(self);
-        let mut slots = JoinSet::new();
-        for slot in 0..tasks {
+        let mut filled = JoinSet::new();
+        let count = slots.len();
+        for (number, slot) in slots.into_iter().enumerate() {
             let crowd = Arc::clone(&crowd);
-            let delay = crowd.workload.start_delay(slot, tasks);
-            slots.spawn(async move {
+            let delay = crowd.workload.start_delay(number, count);
+            filled.spawn(async move {
                 crowd.pause(delay).await;
-                crowd.fill(slot, pollers).await;
+                crowd.fill(number, slot, pollers).await;
             });
         }
-        while slots.join_next().await.is_some() {}
+        while filled.join_next().await.is_some() {}
     }
 
     /// Runs one task after the other in a slot.
-    async fn fill(self: Arc<Self>, slot: usize, pollers: usize) {
+    async fn fill(self: Arc<Self>, number: usize, slot: Slot, pollers: usize) {
         let client = Client::new(&self.gateway);
         while !self.stop.is_cancelled() {
             let job = self.workload.next();
-            let Ok(id) = client.create(&job, Path::of(slot)).await else {
+            let Ok(id) = client.create(&job, slot.create).await else {
                 self.tally().not_created += 1;
                 self.pause(PAUSE).await;
                 continue;
             };
-            self.tally().started(slot, job.clone(), id.clone());
+            self.tally().started(number, slot, job.clone(), id.clone());
             let mut group = JoinSet::new();
-            for number in 0..pollers {
+            for poller in 0..pollers {
                 let poller = Poller {
                     crowd: Arc::clone(&self),
                     client: client.clone(),
-                    slot,
-                    path: Path::of(number),
+                    slot: number,
+                    route: slot.polled(poller),
                     job: job.clone(),
                     id: id.clone(),
                     seen: None,
@@ -95,28 +97,38 @@ impl Crowd {
                 end = end.max(seen.unwrap_or_default());
             }
             if end.is_some_and(is_over) {
-                self.poll_with_foreign_key(&client, slot, &job, &id).await;
+                self.poll_with_foreign_key(&client, number, slot.create, &job, &id)
+                    .await;
             }
             let truth = self.simulator.truth(&id).map(|truth| truth.state);
-            self.tally().finished(slot, truth);
+            self.tally().finished(number, truth);
         }
     }
 
     /// Polls a finished task, which the gateway has cached for its owner, with a key that does not own it.
-    async fn poll_with_foreign_key(&self, client: &Client, slot: usize, job: &Job, id: &str) {
-        let path = Path::of(slot);
-        let Some(answer) = self.status(client, slot, path, job.foreign_key, id).await else {
+    async fn poll_with_foreign_key(
+        &self,
+        client: &Client,
+        slot: usize,
+        route: &'static Route,
+        job: &Job,
+        id: &str,
+    ) {
+        let Some(answer) = self.status(client, slot, route, job.foreign_key, id).await else {
             return;
         };
         // new-api answers 400 where OpenAI answers 404.
         match answer.status.as_u16() {
+            200 if answer.is_page() && may_be_a_page(route, answer.cache_status()) => {
+                self.tally().poll_failed(route, Failure::Page);
+            }
             200 => {
                 let violation = Violation::Foreign("another key's task was shown".into());
-                let context = || context(job, path, id, answer.cache_status());
+                let context = || context(job, route, id, answer.cache_status());
                 self.tally().violated(&violation, context);
             }
             400 | 404 => self.tally().refused += 1,
-            code => *self.tally().errors.entry(code).or_default() += 1,
+            code => self.tally().poll_failed(route, Failure::Status(code)),
         }
     }
 
@@ -125,14 +137,14 @@ impl Crowd {
         &self,
         client: &Client,
         slot: usize,
-        path: Path,
+        route: &'static Route,
         key: &str,
         id: &str,
     ) -> Option<Answer> {
-        let answer = client.status(path, key, id).await;
+        let answer = client.status(route, key, id).await;
         match &answer {
-            Ok(answer) => self.tally().answered(slot, answer.sent.elapsed()),
-            Err(_) => self.tally().unanswered += 1,
+            Ok(answer) => self.tally().answered(slot, route, answer.sent.elapsed()),
+            Err(_) => self.tally().unanswered(route),
         }
         answer.ok()
     }
@@ -152,7 +164,7 @@ struct Poller {
     crowd: Arc<Crowd>,
     client: Client,
     slot: usize,
-    path: Path,
+    route: &'static Route,
     job: Job,
     id: String,
     seen: Option<State>,
@@ -178,12 +190,16 @@ impl Poller {
     async fn poll(&mut self) {
         let crowd = &self.crowd;
         let answer = crowd
-            .status(&self.client, self.slot, self.path, self.job.key, &self.id)
+            .status(&self.client, self.slot, self.route, self.job.key, &self.id)
             .await;
         let Some(answer) = answer else { return };
         if answer.status != StatusCode::OK {
-            let code = answer.status.as_u16();
-            *crowd.tally().errors.entry(code).or_default() += 1;
+            let failure = Failure::Status(answer.status.as_u16());
+            crowd.tally().poll_failed(self.route, failure);
+            return;
+        }
+        if answer.is_page() && may_be_a_page(self.route, answer.cache_status()) {
+            crowd.tally().poll_failed(self.route, Failure::Page);
             return;
         }
         let cache_status = answer.cache_status();
@@ -194,21 +210,21 @@ impl Poller {
             .simulator
             .states_between(&self.id, since, Instant::now())
             .unwrap_or_default();
-        let judged = judge(&self.id, self.path, &answer.body, &truth, self.seen);
+        let judged = judge(&self.id, self.route, &answer.body, &truth, self.seen);
         let mut tally = crowd.tally();
         tally.count_origin(origin);
         tally.checked += 1;
         match judged {
             Ok(state) => self.seen = Some(state),
             Err(violation) => tally.violated(&violation, || {
-                context(&self.job, self.path, &self.id, cache_status)
+                context(&self.job, self.route, &self.id, cache_status)
             }),
         }
     }
 }
 
 /// Describes the answer that a violation was found in.
-fn context(job: &Job, path: Path, id: &str, cache_status: &str) -> String {
-    let (base, channel) = (path.base(), job.channel.name());
-    format!("{base}/{id}, channel {channel}, cache-status: {cache_status}")
+fn context(job: &Job, route: &Route, id: &str, cache_status: &str) -> String {
+    let (target, channel) = (route.target(id), job.channel.name());
+    format!("{target}, channel {channel}, cache-status: {cache_status}")
 }

@@ -9,10 +9,10 @@ pub(super) struct Endpoints {
 
 impl Endpoints {
     /// Shell command that polls a task, in two lines.
-    pub(super) fn curl(&self, key: &str, id: &str) -> [String; 2] {
+    pub(super) fn curl(&self, key: &str, target: &str) -> [String; 2] {
         [
             format!("curl -H 'Authorization: Bearer {key}' \\"),
-            format!("  {}/v1/videos/{id}", self.gateway),
+            format!("  '{}{target}'", self.gateway),
         ]
     }
 }

@@ -3,6 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `workload` | the tasks: owner, channel, lifetime, outcome |
+//! | `route` | the status routes, as clients know them |
 //! | `crowd`, `client` | the pollers |
 //! | `referee` | judges every answer against the true states |
 //! | `tally` | counters |
@@ -18,6 +19,7 @@ mod paint;
 mod referee;
 mod render;
 mod report;
+mod route;
 mod screen;
 mod tally;
 mod view;
@@ -40,6 +42,7 @@ use crate::sync::lock;
 use crowd::Crowd;
 use endpoints::Endpoints;
 use referee::Allowance;
+use route::{OTHERS, Slot};
 use screen::{Screen, say};
 use tally::{Rates, Tally};
 use view::View;
@@ -52,15 +55,21 @@ const FAULTS: [Fault; 3] = [Fault::RateLimited, Fault::BadGateway, Fault::Html];
 /// The share of upstream polls that each of them strikes.
 const FAULT_RATE: f64 = 0.01;
 
+/// Tasks at a time on each of the other routes.
+const TASKS_PER_ROUTE: usize = 2;
+
 /// Options of `pollgate demo`.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
     /// Number of tasks at a time; when one ends, the next is created.
     #[arg(long, value_name = "N", default_value = "20", value_parser = clap::value_parser!(u16).range(1..=1000))]
     tasks: u16,
-    /// Number of clients that poll each task, about once a second, half of them on each status path.
+    /// Number of clients that poll each task, about once a second, half of them on each path of the video API.
     #[arg(long, value_name = "N", default_value = "25", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pollers: u16,
+    /// Poll tasks on the other status routes as well (octopus, mj, kling, suno, tasks, ark): two at a time on each.
+    #[arg(long)]
+    routes: bool,
     /// Stop after this many seconds instead of at Ctrl-C.
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: Option<u64>,
@@ -92,7 +101,12 @@ fn admin(text: &str) -> Result<Admin, String> {
 /// A port is taken, or the demo's own check failed: a poller got a wrong answer.
 pub(crate) async fn run(options: Options, stop: CancellationToken) -> Result<(), Problem> {
     let (tasks, pollers) = (usize::from(options.tasks), usize::from(options.pollers));
-    let simulator = Simulator::new(simulator_settings(tasks));
+    let mut slots: Vec<_> = (0..tasks).map(Slot::video).collect();
+    if options.routes {
+        let others = OTHERS.iter().map(Slot::other);
+        slots.extend(others.flat_map(|slot| [slot; TASKS_PER_ROUTE]));
+    }
+    let simulator = Simulator::new(simulator_settings(slots.len()));
     let upstream = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let config = gateway_config(&options, upstream.local_addr()?)?;
     let allowance = Allowance::of(&config.cache);
@@ -104,7 +118,7 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> Result<(),
             .admin_address()
             .map(|address| format!("http://{address}")),
     };
-    let tally = Arc::new(Mutex::new(Tally::new(tasks)));
+    let tally = Arc::new(Mutex::new(Tally::new(slots.len())));
     let mut show = Show {
         simulator: simulator.clone(),
         gateway,
@@ -121,6 +135,7 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> Result<(),
             &endpoints,
             tasks,
             pollers,
+            slots.len() - tasks,
             &faults,
             &fault_rate,
         ))?;
@@ -144,7 +159,7 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> Result<(),
         let workload = Workload::new(options.seconds);
         let (gateway, stop) = (endpoints.gateway.clone(), stop.clone());
         let (simulator, tally) = (simulator.clone(), Arc::clone(&tally));
-        Crowd::new(gateway, simulator, allowance, workload, tally, stop).poll(tasks, pollers)
+        Crowd::new(gateway, simulator, allowance, workload, tally, stop).poll(slots, pollers)
     });
 
     show.started = Instant::now();

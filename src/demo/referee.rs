@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::client::Path;
+use super::route::Route;
 use crate::config::Cache;
 use crate::simulator::State;
 
@@ -104,21 +104,18 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Judges the body of a 200 for task `asked` on `path` and returns the state in it. `truth` holds the states that were
+/// Judges the body of a 200 for task `asked` on `route` and returns the state in it. `truth` holds the states that were
 /// true within the allowance, in order, and `before` the state that the poller saw last.
 pub(super) fn judge(
     asked: &str,
-    path: Path,
+    route: &Route,
     body: &[u8],
     truth: &[State],
     before: Option<State>,
 ) -> Result<State, Violation> {
     let document: Value = serde_json::from_slice(body)
         .map_err(|error| Violation::Wrong(format!("not JSON: {error}")))?;
-    let (id, word) = match path {
-        Path::Unified => (&document["data"]["task_id"], &document["data"]["status"]),
-        Path::OpenAi => (&document["id"], &document["status"]),
-    };
+    let (id, word) = (route.id(&document), route.status(&document));
     if id != asked {
         return Err(Violation::Foreign(format!("the id {id}")));
     }
@@ -127,8 +124,8 @@ pub(super) fn judge(
     }
     let state = word
         .as_str()
-        .and_then(|word| read(word, path))
-        .ok_or_else(|| Violation::Wrong(format!("{word} is not a status of this path")))?;
+        .and_then(|word| route.state(word))
+        .ok_or_else(|| Violation::Wrong(format!("{word} is not a status of this route")))?;
     if !truth.contains(&state) {
         let names: Vec<_> = truth.iter().map(|state| state.name()).collect();
         let (state, truth) = (state.name(), names.join(", then "));
@@ -140,25 +137,14 @@ pub(super) fn judge(
     }
 }
 
+/// Whether an answer with this `cache-status` may be upstream's page, passed on as it came. From memory none may come.
+pub(super) fn may_be_a_page(route: &Route, cache_status: &str) -> bool {
+    route.passes_on && matches!(Origin::read(cache_status), Origin::Fetched | Origin::Shared)
+}
+
 /// Whether the state is terminal.
 pub(super) fn is_over(state: State) -> bool {
     matches!(state, State::Succeeded | State::Failed)
-}
-
-/// Parses a status of this path; on the unified path upstream's own row statuses pass through. `NOT_START`, which is
-/// queued in some channels and processing in others, is missing: no task of the demo is ever in it.
-fn read(word: &str, path: Path) -> Option<State> {
-    Some(match (path, word) {
-        (Path::OpenAi, "queued") | (Path::Unified, "queued" | "SUBMITTED" | "QUEUED") => {
-            State::Queued
-        }
-        (Path::OpenAi, "in_progress") | (Path::Unified, "processing" | "IN_PROGRESS") => {
-            State::Processing
-        }
-        (Path::OpenAi, "completed") | (Path::Unified, "succeeded" | "SUCCESS") => State::Succeeded,
-        (Path::OpenAi, "failed") | (Path::Unified, "failed" | "FAILURE") => State::Failed,
-        _ => return None,
-    })
 }
 
 /// Whether a task may go from one state to the other. A terminal state is the last one.
@@ -182,6 +168,7 @@ fn stray_url<'a>(value: &'a Value, asked: &str) -> Option<&'a str> {
 mod tests {
     use serde_json::json;
 
+    use super::super::route::{OTHERS, VIDEO};
     use super::State::{Failed, Processing, Queued, Succeeded};
     use super::*;
 
@@ -201,7 +188,7 @@ mod tests {
     fn a_true_answer_passes_in_either_dialect() {
         let judged = judge(
             "task_T",
-            Path::OpenAi,
+            &VIDEO[1],
             &object("task_T", "in_progress"),
             &[Queued, Processing],
             Some(Queued),
@@ -217,7 +204,7 @@ mod tests {
             assert_eq!(
                 judge(
                     "task_T",
-                    Path::Unified,
+                    &VIDEO[0],
                     &row("task_T", word, "http://sim/task_T.mp4"),
                     &[state],
                     None
@@ -231,7 +218,7 @@ mod tests {
     fn a_state_that_the_task_never_had_is_wrong() {
         let judged = judge(
             "task_T",
-            Path::OpenAi,
+            &VIDEO[1],
             &object("task_T", "completed"),
             &[Queued, Processing],
             None,
@@ -244,7 +231,7 @@ mod tests {
     fn a_state_that_is_no_longer_true_is_wrong() {
         let judged = judge(
             "task_T",
-            Path::OpenAi,
+            &VIDEO[1],
             &object("task_T", "queued"),
             &[Processing],
             None,
@@ -257,7 +244,7 @@ mod tests {
         for word in ["processing", "IN_PROGRESS", "cancelled", "unknown", ""] {
             let judged = judge(
                 "task_T",
-                Path::OpenAi,
+                &VIDEO[1],
                 &object("task_T", word),
                 &[Processing],
                 None,
@@ -266,7 +253,7 @@ mod tests {
         }
         let judged = judge(
             "task_T",
-            Path::Unified,
+            &VIDEO[0],
             &row("task_T", "in_progress", ""),
             &[Processing],
             None,
@@ -275,8 +262,51 @@ mod tests {
     }
 
     #[test]
+    fn each_other_route_has_words_of_its_own_and_one_place_for_them() {
+        let mj = json!({"id": "7", "status": "IN_PROGRESS", "imageUrl": "http://sim/7?rand=1"});
+        let kling = json!({"code": 0, "data": {"task_id": "7", "task_status": "succeed"}});
+        let suno = json!({"code": "success", "data": {"task_id": "7", "status": "FAILURE"}});
+        let tasks = json!({"task_id": "7", "status": "QUEUED"});
+        let ark = json!({"id": "7", "status": "running"});
+        let octopus = json!({"id": "7", "status": "pending"});
+        let documents = [octopus, mj, kling, suno, tasks, ark];
+        let states = [Queued, Processing, Succeeded, Failed, Queued, Processing];
+        for ((route, document), state) in OTHERS.iter().zip(&documents).zip(states) {
+            let body = document.to_string();
+            let judged = |id, truth| judge(id, route, body.as_bytes(), &[truth], None);
+            assert_eq!(judged("7", state), Ok(state), "{}", route.name());
+            let lie = if state == Queued { Succeeded } else { Queued };
+            assert!(matches!(judged("7", lie), Err(Violation::Wrong(_))));
+            assert!(matches!(judged("8", state), Err(Violation::Foreign(_))));
+            let other = body
+                .replace(r#"status":"#, r#"status":"not "#)
+                .replace(r#""not ""#, r#""not "#);
+            let judged = judge("7", route, other.as_bytes(), &[state], None);
+            assert!(matches!(judged, Err(Violation::Wrong(_))), "{other}");
+        }
+    }
+
+    #[test]
+    fn only_where_answers_are_passed_on_may_upstreams_own_page_come() {
+        for (route, cache_status, may) in [
+            (&OTHERS[0], "pollgate; fwd=miss", true),
+            (&OTHERS[0], "pollgate; fwd=stale; collapsed", true),
+            (&OTHERS[0], "pollgate; hit; ttl=1", false),
+            (
+                &OTHERS[0],
+                "pollgate; fwd=stale; detail=stale_if_error",
+                false,
+            ),
+            (&VIDEO[0], "pollgate; fwd=miss", false),
+            (&VIDEO[1], "pollgate; fwd=miss", false),
+        ] {
+            assert_eq!(may_be_a_page(route, cache_status), may, "{cache_status}");
+        }
+    }
+
+    #[test]
     fn a_page_instead_of_a_document_is_wrong() {
-        let judged = judge("task_T", Path::OpenAi, b"<html>", &[Queued], None);
+        let judged = judge("task_T", &VIDEO[1], b"<html>", &[Queued], None);
         assert!(matches!(judged, Err(Violation::Wrong(_))));
     }
 
@@ -291,7 +321,7 @@ mod tests {
             // Both were true within the allowance, so that the answer is backward and not wrong.
             let judged = judge(
                 "task_T",
-                Path::OpenAi,
+                &VIDEO[1],
                 &object("task_T", word),
                 &[before, now],
                 Some(before),
@@ -304,7 +334,7 @@ mod tests {
     fn another_tasks_id_or_url_is_foreign() {
         let judged = judge(
             "task_T",
-            Path::OpenAi,
+            &VIDEO[1],
             &object("task_U", "queued"),
             &[Queued],
             None,
@@ -312,7 +342,7 @@ mod tests {
         assert!(matches!(judged, Err(Violation::Foreign(_))));
         let judged = judge(
             "task_T",
-            Path::Unified,
+            &VIDEO[0],
             &row("task_T", "SUCCESS", "http://sim/task_U.mp4"),
             &[Succeeded],
             None,

@@ -89,7 +89,7 @@ fn polls(view: &View, width: usize) -> [Line; 3] {
     ]
 }
 
-/// Latency, answers by origin, faults and their cost, and tasks by state.
+/// Latency, answers by origin, faults and their cost, tasks by state, and polls by route.
 fn answers(view: &View, width: usize) -> Vec<Line> {
     let quantile = |name: &str, value| {
         Line::new()
@@ -129,6 +129,14 @@ fn answers(view: &View, width: usize) -> Vec<Line> {
     lines.extend(flow("injected faults", faults, width));
     lines.extend(flow("failed polls", failed, width));
     lines.extend(flow("tasks", states, width));
+    let routes = view.routes.iter().map(|route| {
+        let polls = format!("{} → {}", number(route.client), number(route.upstream));
+        let name = format!("{} ", route.name);
+        Line::new().then(Style::Dim, name).text(polls)
+    });
+    if !view.routes.is_empty() {
+        lines.extend(flow("other routes", routes, width));
+    }
     lines
 }
 
@@ -160,7 +168,12 @@ fn task_table(view: &View, width: usize, room: usize) -> Vec<Line> {
     let channel = if width < WITH_CHANNEL {
         String::new()
     } else {
-        format!("{:<19}", "channel")
+        let heading = if view.routes.is_empty() {
+            "channel"
+        } else {
+            "channel or route"
+        };
+        format!("{heading:<19}")
     };
     let head = Line::new()
         .then(Style::Dim, format!(" task           {channel}state"))
@@ -200,7 +213,7 @@ fn task_row(task: &TaskRow, width: usize) -> Line {
     let channel = if width < WITH_CHANNEL {
         String::new()
     } else {
-        format!("{:<19}", task.channel)
+        format!("{:<19}", task.documents)
     };
     let polls = format!("{} → {:>4}", number(task.client), number(task.upstream));
     let row = Line::new()
@@ -240,7 +253,7 @@ fn footer(view: &View, endpoints: &Endpoints, width: usize) -> Vec<Line> {
     let admin = admin.map(|admin| Line::new().then(Style::Dim, "admin ").text(admin.as_str()));
     lines.extend(flow("gateway", [gateway].into_iter().chain(admin), width));
     if let Some(task) = view.tasks.first() {
-        let [first, second] = endpoints.curl(task.key, &task.id);
+        let [first, second] = endpoints.curl(task.key, &task.target);
         let command = [labelled("try").text(first), Line::new().text(second)];
         // A command that is cut is of no use.
         if command.iter().all(|line| line.width() <= width) {
@@ -259,7 +272,9 @@ fn labelled(label: &str) -> Line {
 pub(super) mod tests {
     use std::time::Duration;
 
+    use super::super::route::OTHERS;
     use super::super::tally::Rates;
+    use super::super::view::RouteRow;
     use super::*;
 
     pub(in super::super) fn endpoints() -> Endpoints {
@@ -277,7 +292,8 @@ pub(super) mod tests {
         let task = TaskRow {
             id: "task_0123456789abcdefghijklmnopqrstuv".into(),
             key: "sk-alice",
-            channel: "openai-on-unified",
+            target: "/v1/videos/task_0123456789abcdefghijklmnopqrstuv".into(),
+            documents: "openai-on-unified",
             state: State::Processing,
             progress: 42,
             client: 1321,
@@ -297,10 +313,22 @@ pub(super) mod tests {
             p50: Some(Duration::from_micros(310)),
             p99: Some(Duration::from_millis(101)),
             states: [3, 17, 80, 9],
+            routes: Vec::new(),
             tasks: vec![task; tasks],
             checked: 99_450,
             violations: 0,
         }
+    }
+
+    /// Polls on every other route, each with these counts.
+    pub(in super::super) fn routes(client: u64, upstream: u64, failed: u64) -> Vec<RouteRow> {
+        let rows = OTHERS.iter().map(|route| RouteRow {
+            name: route.name(),
+            client,
+            upstream,
+            failed,
+        });
+        rows.collect()
     }
 
     /// A day with 1,000 tasks of 1,000 pollers, more than a machine can run.
@@ -317,6 +345,7 @@ pub(super) mod tests {
         view.failed = 1_000_000;
         view.faults = vec![("429", 171_000), ("502", 171_000), ("html", 171_000)];
         view.states = [300, 700, 4_000_000, 500_000];
+        view.routes = routes(288_000_000, 2_880_000, 160_000);
         view.checked = 1_728_000_000;
         for (task, state) in view.tasks.iter_mut().zip([
             State::Queued,
@@ -365,6 +394,25 @@ pub(super) mod tests {
             "✓ 99,450 answers checked:  none wrong, backward or foreign",
             "curl -H 'Authorization: Bearer sk-alice'",
             "http://127.0.0.1:41234/v1/videos/task_0123456789abcdefghijklmnopqrstuv",
+        ] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+        assert_eq!(lines.len(), 23);
+    }
+
+    #[test]
+    fn polls_on_the_other_routes_are_in_a_small_terminal() {
+        let mut view = view(20);
+        view.routes = routes(12_345, 678, 0);
+        let lines = painted(&view, 80, 23);
+        let text = lines.join("\n");
+        for part in [
+            " other routes     octopus 12,345 → 678  mj 12,345 → 678  kling 12,345 → 678",
+            "ark 12,345 → 678",
+            "channel or route",
+            "more tasks",
+            "none wrong, backward or foreign",
+            "curl -H",
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }

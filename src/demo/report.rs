@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::endpoints::Endpoints;
 use super::paint::number;
+use super::route::{OTHERS, Route};
 use super::tally::Tally;
 use super::view::{View, time};
 
@@ -17,6 +18,7 @@ pub(super) fn opening(
     endpoints: &Endpoints,
     tasks: usize,
     pollers: usize,
+    others: usize,
     faults: &[&str],
     fault_rate: &str,
 ) -> String {
@@ -25,6 +27,13 @@ pub(super) fn opening(
     line(&format!(
         "pollgate demo: {tasks} tasks with {pollers} pollers each, against a simulated OctopusX"
     ));
+    if others > 0 {
+        let names: Vec<_> = OTHERS.iter().map(Route::name).collect();
+        line(&format!(
+            "  and {others} tasks at a time on other routes: {}",
+            names.join(", ")
+        ));
+    }
     line(&format!(
         "  injected faults: {fault_rate} of upstream polls fail on purpose ({})",
         faults.join(", ")
@@ -40,7 +49,7 @@ pub(super) fn opening(
 /// A command that polls a task, once there is one.
 pub(super) fn invitation(view: &View, endpoints: &Endpoints) -> Option<String> {
     let task = view.tasks.first()?;
-    let [first, second] = endpoints.curl(task.key, &task.id);
+    let [first, second] = endpoints.curl(task.key, &task.target);
     Some(format!("try: {first}\n{second}\n"))
 }
 
@@ -164,6 +173,17 @@ pub(super) fn summary(view: &View, tally: &Tally) -> String {
         &number(tally.refused),
         "polls of another key's task, refused",
     );
+    for route in &view.routes {
+        line(
+            &format!("on {}", route.name),
+            &number(route.client),
+            &format!(
+                "client polls, {} upstream, {} failed",
+                number(route.upstream),
+                number(route.failed)
+            ),
+        );
+    }
     if tally.unanswered + tally.not_created > 0 {
         line(
             "unanswered",
@@ -245,7 +265,8 @@ mod tests {
     use std::time::Duration;
 
     use super::super::referee::Violation;
-    use super::super::render::tests::{busiest, endpoints, is_narrow, view as busy};
+    use super::super::render::tests::{busiest, endpoints, is_narrow, routes, view as busy};
+    use super::super::tally::Failure;
     use super::*;
     use crate::simulator::State;
 
@@ -254,7 +275,12 @@ mod tests {
         tally.checked = 1_234;
         tally.created = 12;
         tally.refused = 4;
-        tally.errors = [(429, 2), (502, 1)].into();
+        tally.errors = [
+            (Failure::Status(429), 2),
+            (Failure::Status(502), 1),
+            (Failure::Page, 1),
+        ]
+        .into();
         tally
     }
 
@@ -289,8 +315,23 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
-        assert!(!text.contains("unanswered"));
+        assert!(!text.contains("unanswered") && !text.contains("on kling"));
         assert_eq!(failure(&tally()), None);
+    }
+
+    #[test]
+    fn the_summary_reports_each_other_route() {
+        let view = View {
+            routes: routes(1_234, 56, 2),
+            ..view()
+        };
+        let text = summary(&view, &tally());
+        for name in ["octopus", "mj", "kling", "suno", "tasks", "ark"] {
+            let label = format!("on {name}");
+            let entry =
+                format!("  {label:<17}        1,234   client polls, 56 upstream, 2 failed\n");
+            assert!(text.contains(&entry), "{entry} is not in\n{text}");
+        }
     }
 
     #[test]
@@ -298,13 +339,13 @@ mod tests {
         let text = summary(&view(), &tally());
         for part in [
             "injected faults              3   upstream, on purpose: 1 × 429, 2 × html",
-            "failed polls                 3   seen by clients: 2 × 429, 1 × 502",
+            "failed polls                 3   seen by clients: 2 × 429, 1 × 502, 1 × html",
             "without pollgate      about 36   estimated: 2.97 % of client polls would have",
             "   failed, had each gone upstream",
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
-        let text = opening(&endpoints(), 20, 25, &["429", "html"], "2.97 %");
+        let text = opening(&endpoints(), 20, 25, 0, &["429", "html"], "2.97 %");
         assert!(
             text.contains("injected faults: 2.97 % of upstream polls fail on purpose (429, html)")
         );
@@ -316,7 +357,9 @@ mod tests {
         violated.checked = 1_728_000_000;
         violated.unanswered = 1_000_000;
         violated.not_created = 1_000_000;
-        violated.errors = [429, 500, 502, 503, 504].map(|code| (code, 100_000)).into();
+        violated.errors = [429, 500, 502, 503, 504]
+            .map(|code| (Failure::Status(code), 100_000))
+            .into();
         let (before, now) = (State::Succeeded, State::Queued);
         violated.violated(&Violation::Backward { before, now }, || {
             "/v1/video/generations/task_0123456789abcdefghijklmnopqrstuv, channel openai-on-unified, \
@@ -326,7 +369,14 @@ mod tests {
         for view in [View::default(), view(), busy(20), busiest()] {
             for tally in [&tally(), &violated] {
                 let texts = [
-                    opening(&endpoints(), 1000, 1000, &["429", "502", "html"], "2.97 %"),
+                    opening(
+                        &endpoints(),
+                        1000,
+                        1000,
+                        12,
+                        &["429", "502", "html"],
+                        "2.97 %",
+                    ),
                     invitation(&view, &endpoints()).unwrap_or_default(),
                     head(),
                     moment(&view),

@@ -1,11 +1,13 @@
 //! Counters of the crowd. Memory is bounded, however long the demo runs.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::time::Duration;
 
 use super::referee::{Origin, Violation};
+use super::route::{Route, Slot};
 use super::workload::Job;
-use crate::simulator::State;
+use crate::simulator::{State, StatusRoute};
 
 /// Violations kept in full.
 const EXAMPLES: usize = 5;
@@ -21,8 +23,10 @@ pub(super) struct Tally {
     pub(super) unanswered: u64,
     /// Answers by origin: hit, shared, fetched, stale.
     origins: [u64; 4],
-    /// Error answers by HTTP status.
-    pub(super) errors: BTreeMap<u16, u64>,
+    /// Polls and failed polls of each route.
+    routes: BTreeMap<StatusRoute, RouteTally>,
+    /// Failed polls that got an answer.
+    pub(super) errors: BTreeMap<Failure, u64>,
     /// Polls with a foreign key, refused as they should be.
     pub(super) refused: u64,
     /// Answers that the referee judged.
@@ -41,9 +45,37 @@ pub(super) struct Tally {
     pub(super) live: Vec<Option<LiveTask>>,
 }
 
+/// Counts of one status route.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct RouteTally {
+    /// Status polls that got an answer.
+    pub(super) answered: u64,
+    /// Status polls that got an error or no answer.
+    pub(super) failed: u64,
+}
+
+/// The answer to a failed poll.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Failure {
+    /// An HTTP status other than 200.
+    Status(u16),
+    /// Upstream's page, on a route whose answers are passed on as they come.
+    Page,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(code) => code.fmt(f),
+            Self::Page => f.write_str("html"),
+        }
+    }
+}
+
 /// A task that is being polled.
 #[derive(Debug, Clone)]
 pub(super) struct LiveTask {
+    pub(super) slot: Slot,
     pub(super) job: Job,
     pub(super) id: String,
     /// Answered status polls.
@@ -73,12 +105,34 @@ impl Tally {
     }
 
     /// Counts an answered poll.
-    pub(super) fn answered(&mut self, slot: usize, took: Duration) {
+    pub(super) fn answered(&mut self, slot: usize, route: &Route, took: Duration) {
         self.answered += 1;
+        self.on(route).answered += 1;
         self.latencies.record(took);
         if let Some(Some(live)) = self.live.get_mut(slot) {
             live.polls += 1;
         }
+    }
+
+    /// Counts a poll without an answer.
+    pub(super) fn unanswered(&mut self, route: &Route) {
+        self.unanswered += 1;
+        self.on(route).failed += 1;
+    }
+
+    /// Counts an answered poll as failed.
+    pub(super) fn poll_failed(&mut self, route: &Route, failure: Failure) {
+        *self.errors.entry(failure).or_default() += 1;
+        self.on(route).failed += 1;
+    }
+
+    fn on(&mut self, route: &Route) -> &mut RouteTally {
+        self.routes.entry(route.simulated).or_default()
+    }
+
+    /// Counts of a route; `None` before its first poll.
+    pub(super) fn by_route(&self, route: &Route) -> Option<RouteTally> {
+        self.routes.get(&route.simulated).copied()
     }
 
     /// Counts an answer's origin.
@@ -107,9 +161,14 @@ impl Tally {
     }
 
     /// Counts a new task, which is polled from now on.
-    pub(super) fn started(&mut self, slot: usize, job: Job, id: String) {
+    pub(super) fn started(&mut self, number: usize, slot: Slot, job: Job, id: String) {
         self.created += 1;
-        self.live[slot] = Some(LiveTask { job, id, polls: 0 });
+        self.live[number] = Some(LiveTask {
+            slot,
+            job,
+            id,
+            polls: 0,
+        });
     }
 
     /// Counts a task that is no longer polled by its true state, so that its end, once shown, stays counted even where

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::referee::Origin;
+use super::route::OTHERS;
 use super::tally::{Rates, Tally};
 use crate::simulator::{Simulator, State};
 use crate::telemetry::Metrics;
@@ -36,6 +37,8 @@ pub(super) struct View {
     pub(super) p99: Option<Duration>,
     /// Tasks by state: queued and processing now, succeeded and failed since the start.
     pub(super) states: [u64; 4],
+    /// Polls on the routes beside the video API's; empty without `--routes`.
+    pub(super) routes: Vec<RouteRow>,
     /// Tasks that are being polled.
     pub(super) tasks: Vec<TaskRow>,
     /// Answers that the referee judged.
@@ -44,14 +47,28 @@ pub(super) struct View {
     pub(super) violations: u64,
 }
 
+/// Polls on one route.
+#[derive(Debug, Clone)]
+pub(super) struct RouteRow {
+    pub(super) name: &'static str,
+    /// Answered status polls, counted by the clients.
+    pub(super) client: u64,
+    /// Status polls that reached the simulator.
+    pub(super) upstream: u64,
+    /// Client polls that got an error or no answer.
+    pub(super) failed: u64,
+}
+
 /// One task that is being polled.
 #[derive(Debug, Clone)]
 pub(super) struct TaskRow {
     pub(super) id: String,
     /// The owner's key.
     pub(super) key: &'static str,
-    /// The channel's name.
-    pub(super) channel: &'static str,
+    /// Path and query of a poll.
+    pub(super) target: String,
+    /// The name of the channel, which selects the documents of the video API, or else of the route.
+    pub(super) documents: &'static str,
     /// The task's true state.
     pub(super) state: State,
     /// Percent.
@@ -77,10 +94,16 @@ impl View {
                 continue;
             };
             states[truth.state as usize] += 1;
+            let route = live.slot.polled(live.slot.polls.len() - 1);
             tasks.push(TaskRow {
                 id: live.id.clone(),
                 key: live.job.key,
-                channel: live.job.channel.name(),
+                target: route.target(&live.id),
+                documents: if route.passes_on {
+                    route.name()
+                } else {
+                    live.job.channel.name()
+                },
                 state: truth.state,
                 progress: truth.progress,
                 client: live.polls,
@@ -89,7 +112,17 @@ impl View {
         }
         let origins = [Origin::Hit, Origin::Shared, Origin::Fetched, Origin::Stale];
         let counts = simulator.counts();
+        let routes = OTHERS.iter().filter_map(|route| {
+            let polls = tally.by_route(route)?;
+            Some(RouteRow {
+                name: route.name(),
+                client: polls.answered,
+                upstream: counts.polls_on(route.simulated),
+                failed: polls.failed,
+            })
+        });
         Self {
+            routes: routes.collect(),
             client: tally.answered,
             upstream: counts.status_polls,
             avoided: metrics.polls_avoided(),
@@ -162,6 +195,7 @@ pub(super) fn time(time: Option<Duration>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::route::Slot;
     use super::super::workload::Workload;
     use super::*;
     use crate::simulator::{Fault, Rule, Settings, Status, TaskOptions};
@@ -212,7 +246,8 @@ mod tests {
             ..TaskOptions::default()
         };
         let id = simulator.create("sk-alice", "row", options).expect("an id");
-        tally.started(0, Workload::new(None).next(), id.clone());
+        let job = Workload::new(None).next();
+        tally.started(0, Slot::video(0), job, id.clone());
         let states = |tally: &Tally| {
             let view = View::new(&simulator, &metrics, tally, &Rates::default());
             view.states

@@ -29,11 +29,11 @@ pub(super) struct Job {
 }
 
 impl Job {
-    /// Body of the create request.
-    pub(super) fn document(&self) -> Value {
+    /// Body of the create request, with the model in this member.
+    pub(super) fn document(&self, model: &str) -> Value {
         let lifetime = format!("{}ms", self.lifetime.as_millis());
         json!({
-            "model": self.channel.name(),
+            model: self.channel.name(),
             "prompt": "a lighthouse in a storm, seen by a gull",
             "simulate": {"lifetime": lifetime, "outcome": self.outcome},
         })
@@ -137,7 +137,7 @@ mod tests {
     fn a_jobs_model_selects_its_channel() {
         for _ in 0..10 {
             let job = Workload::new(None).next();
-            let document = job.document();
+            let document = job.document("model");
             let model = document["model"].as_str().expect("a string");
             assert_eq!(Channel::of_model(model), Some(job.channel));
         }

@@ -51,6 +51,17 @@ pub struct Counts {
     pub faults: BTreeMap<Fault, u64>,
 }
 
+impl Counts {
+    /// Status polls that arrived on a route.
+    pub(crate) fn polls_on(&self, route: StatusRoute) -> u64 {
+        match route {
+            StatusRoute::Unified => self.unified_polls,
+            StatusRoute::Openai => self.openai_polls,
+            _ => self.native_polls.get(&route).copied().unwrap_or(0),
+        }
+    }
+}
+
 /// Kind of a counted request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {

@@ -38,7 +38,7 @@ impl StatusRoute {
     ];
 
     /// Name in flags and JSON.
-    pub(super) const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Unified => "unified",
             Self::Openai => "openai",

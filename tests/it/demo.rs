@@ -161,6 +161,45 @@ fn it_says_that_faults_are_injected_and_what_they_would_have_cost() {
 }
 
 #[test]
+fn with_routes_it_polls_the_other_routes_too_and_tells_what_each_cost() {
+    const ROUTES: [&str; 6] = ["octopus", "mj", "kling", "suno", "tasks", "ark"];
+    let demo = ["demo", "--routes", "--tasks", "1", "--pollers", "6"];
+    let mut demo = binary().args(demo).args(["--seconds", "6"]).output();
+    let output = demo.as_mut().expect("it runs");
+    let text = text(output);
+    assert!(output.status.success(), "{text}");
+    assert!(
+        text.contains("\n  and 12 tasks at a time on other routes: octopus, mj, kling, suno"),
+        "{text}"
+    );
+    let client = number(&text, "client polls");
+    let mut on_routes = 0;
+    for route in ROUTES {
+        let entry = entry(&text, &format!("on {route} "));
+        let counts: Vec<_> = entry.split_whitespace().filter_map(count).collect();
+        let [polls, upstream, failed] = counts[..] else {
+            panic!("not three counts in {entry}")
+        };
+        // Two tasks with six pollers each, for four seconds at least.
+        assert!(polls >= 24 && upstream >= 2, "{entry}");
+        assert!(upstream * 2 < polls && failed * 4 < polls, "{entry}");
+        on_routes += polls;
+    }
+    assert!(on_routes > client / 2 && on_routes < client, "{text}");
+    for line in text.lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+    // Each task that ended was asked for by a key that does not own it.
+    let created = number(&text, "tasks");
+    assert!(
+        created >= 13 && number(&text, "foreign keys") >= 7,
+        "{text}"
+    );
+    let outcome = text.lines().last().expect("lines");
+    assert!(outcome.starts_with(VERDICT), "{text}");
+}
+
+#[test]
 fn no_count_goes_backward_and_no_line_is_wider_than_80_columns() {
     let demo = ["demo", "--tasks", "6", "--pollers", "5", "--seconds", "5"];
     let output = binary().args(demo).output().expect("it runs");
