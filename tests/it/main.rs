@@ -25,6 +25,7 @@ mod fairness;
 mod figures;
 mod forwarding;
 mod fuzz;
+mod fuzz_routes;
 mod http_2_requests;
 mod hygiene;
 mod idle_admin;
