@@ -52,6 +52,7 @@
 //! | [`cache`] | cached answers: their keys, freshness and eviction |
 //! | [`telemetry`] | metrics and log lines |
 //! | [`upstream`] | the client side: connections, requests, circuit breakers |
+//! | [`fleet`] | what many sidecars share: the engine behind them |
 //! | [`server`] | the server side: connections, the guard against request smuggling, TLS |
 //! | [`stack`] | the middleware, one layer per file |
 //! | [`gateway`] | shared state, and the stack in front of it |
@@ -69,6 +70,7 @@ pub mod config;
 mod daemon;
 mod demo;
 pub mod error;
+pub mod fleet;
 pub mod gateway;
 pub mod message;
 pub mod request;

@@ -23,6 +23,7 @@ const ORDER: [&str; 19] = [
     "cache",
     "telemetry",
     "upstream",
+    "fleet",
     "server",
     "stack",
     "gateway",
