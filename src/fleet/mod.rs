@@ -9,4 +9,4 @@
 //! nothing: the gateway is what it is without a fleet.
 
 pub mod engine;
-pub mod memory;
+pub mod seal;
