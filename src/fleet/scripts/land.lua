@@ -1,0 +1,66 @@
+-- land: upstream's answer. It is stored where it is the newest and nothing was forgotten since its lease, and given to all
+-- who wait for it.
+--
+-- KEYS: task, flight, waiters, caller, state, as in board
+-- ARGV: member, caller, fence, asked, received, fresh until, useful until, keep, sealed, channels of members, entry,
+--       longest value that is pushed
+-- Its age is not judged: a landing that comes late says when upstream was asked.
+local task, flight, waiters, caller, state = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local me, fence, asked, useful = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[7])
+local keep, sealed = ARGV[8] == '1', ARGV[9]
+
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+
+-- Tells those who wait, all but the sender.
+local function push(...)
+    local word = table.concat({ ... }, '\n')
+    for _, member in ipairs(redis.call('SMEMBERS', waiters)) do
+        if member ~= me then redis.call('PUBLISH', ARGV[10] .. member, word) end
+    end
+    redis.call('DEL', waiters)
+end
+local number = string.format('%.0f', fence)
+
+local t = redis.call('HMGET', task, 'f', 'm', 'c' .. ARGV[2])
+local s = redis.call('HMGET', state, 'f', 'm')
+local mark = math.max(tonumber(t[2] or 0), tonumber(t[3] or 0), tonumber(s[2] or 0),
+    tonumber(redis.call('HGET', caller, 'm') or 0))
+local v = redis.call('HMGET', flight, 'l', 'vf', 'vk')
+local l, vf = tonumber(v[1] or 0), tonumber(v[2] or 0)
+
+if not t[1] or not s[1] or fence <= mark or asked <= mark then
+    if l == fence then redis.call('HDEL', flight, 'l', 'x', 'o') end
+    -- Where a later lease was given, its own landing is what they wait for.
+    if l <= fence then push('vacant', ARGV[11], number) end
+    return { now, 'forgotten' }
+end
+if fence == vf then return { now, v[3] == '1' and 'kept' or 'pushed' } end
+if fence < vf then return { now, 'superseded' } end
+
+-- On a full engine the answer still reaches those who wait.
+local stored
+if keep then
+    stored = redis.pcall('HSET', flight, 'vf', fence, 'vk', '1', 'va', ARGV[4], 'vr', ARGV[5], 'vx', ARGV[6], 'vu', ARGV[7],
+        'b', sealed)
+else
+    stored = redis.pcall('HSET', flight, 'vf', fence, 'vk', '0')
+    redis.call('HDEL', flight, 'va', 'vr', 'vx', 'vu', 'b')
+end
+local full = type(stored) == 'table' and stored.err
+redis.call('HDEL', flight, 'fo', 'rx')
+if l <= fence then redis.call('HDEL', flight, 'l', 'x', 'o') end
+if fence > tonumber(t[1]) then redis.pcall('HSET', task, 'f', fence) end
+
+-- A value is kept for a minute beyond its use, a week at most; the record of its task, with the marks, for longer.
+local ttl = math.min(604800000, math.max(3600000, math.ceil((useful - now) / 1000) + 60000))
+redis.call('PEXPIRE', flight, ttl)
+if redis.call('PTTL', task) < ttl + 60000 then redis.call('PEXPIRE', task, ttl + 60000) end
+
+local at = string.format('%.0f', now)
+if #sealed <= tonumber(ARGV[12]) then
+    push('landed', ARGV[11], number, at, sealed)
+else
+    push('landed', ARGV[11], number, at)
+end
+return { now, keep and not full and 'kept' or 'pushed' }
