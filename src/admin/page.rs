@@ -113,6 +113,7 @@ const fn gloss(outcome: Outcome) -> &'static str {
         Outcome::Hit => "from memory, fresh",
         Outcome::Shared => "by another client’s poll",
         Outcome::Fetched => "by its own upstream poll",
+        Outcome::Fleet => "by another sidecar of the fleet",
         Outcome::Stale => "last known state while upstream fails",
         Outcome::Forwarded => "passed through unread",
         Outcome::Shed => "refused here",

@@ -57,6 +57,11 @@ pub enum Origin {
         /// Whether it was stored.
         stored: bool,
     },
+    /// Another sidecar of the fleet.
+    Fleet {
+        /// Whether it was asking upstream, and this answer was waited for; else it was remembered.
+        waited: bool,
+    },
 }
 
 impl Landed {
@@ -68,6 +73,7 @@ impl Landed {
             Origin::Memory if own == Outcome::Fetched => (Outcome::Hit, None, false),
             Origin::Memory => (own, None, false),
             Origin::Upstream { stored } => (own, Some(reason), stored),
+            Origin::Fleet { waited } => (Outcome::Fleet, waited.then_some(reason), false),
         };
         Answer {
             reply: self.reply,

@@ -9,6 +9,8 @@ pub enum Outcome {
     Shared,
     /// By an upstream request of its own.
     Fetched,
+    /// By another sidecar of the fleet: its poll, or what the fleet remembers.
+    Fleet,
     /// With the last known state, since upstream is failing.
     Stale,
     /// Forwarded, unread.
@@ -21,10 +23,11 @@ pub enum Outcome {
 
 impl Outcome {
     /// All outcomes, in order of declaration.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Hit,
         Self::Shared,
         Self::Fetched,
+        Self::Fleet,
         Self::Stale,
         Self::Forwarded,
         Self::Shed,
@@ -38,6 +41,7 @@ impl Outcome {
             Self::Hit => "hit",
             Self::Shared => "shared",
             Self::Fetched => "fetched",
+            Self::Fleet => "fleet",
             Self::Stale => "stale",
             Self::Forwarded => "forwarded",
             Self::Shed => "shed",

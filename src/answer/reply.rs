@@ -451,6 +451,29 @@ impl Reply {
         self.state().is_some_and(State::is_terminal)
     }
 
+    /// Whether it tells of an earlier state of the same task than `other`: running where the other has ended, queued where
+    /// the other runs, or of less progress.
+    #[must_use]
+    pub fn is_behind(&self, other: &Self) -> bool {
+        let stage = |reply: &Self| {
+            let snapshot = reply.snapshot()?;
+            let state = snapshot.state();
+            let rank = match state {
+                State::Queued => 0,
+                State::Processing => 1,
+                State::Succeeded | State::Failed => 2,
+            };
+            let progress = if state.is_terminal() {
+                0
+            } else {
+                snapshot.progress()
+            };
+            Some((rank, progress))
+        };
+        // What tells of no task is behind any that does.
+        stage(self) < stage(other)
+    }
+
     /// Whether upstream says that there is no such task. A page that is not JSON does not come from upstream.
     #[must_use]
     pub fn is_task_not_exist(&self) -> bool {

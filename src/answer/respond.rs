@@ -86,7 +86,10 @@ impl Responder {
             rendition.status
         };
         let headers = response.headers_mut();
-        let fresh = matches!(answer.outcome, Outcome::Fetched | Outcome::Shared);
+        let fresh = matches!(
+            (answer.outcome, answer.fwd),
+            (Outcome::Fetched | Outcome::Shared, _) | (Outcome::Fleet, Some(_))
+        );
         headers.reserve(HEADERS);
         if let Some(upstreams) = answer.headers.as_deref() {
             headers.extend(upstreams.clone());
@@ -141,7 +144,7 @@ pub fn cache_status(answer: &Answer, now: Instant) -> HeaderText {
         Some(reason) => {
             status.push_str("; fwd=");
             status.push_str(reason.as_str());
-            if answer.outcome == Outcome::Shared {
+            if matches!(answer.outcome, Outcome::Shared | Outcome::Fleet) {
                 status.push_str("; collapsed");
             }
         }
@@ -158,6 +161,9 @@ pub fn cache_status(answer: &Answer, now: Instant) -> HeaderText {
         let left = seconds(answer.fresh_until.saturating_duration_since(now));
         status.push_str("; ttl=");
         status.push_str(itoa::Buffer::new().format(left));
+    }
+    if answer.outcome == Outcome::Fleet {
+        status.push_str("; detail=fleet");
     }
     status
 }

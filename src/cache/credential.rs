@@ -43,7 +43,7 @@ impl Writes {
 /// What is known of one caller's credential.
 #[derive(Debug)]
 pub(super) struct CredentialState {
-    /// When upstream last accepted the credential, in milliseconds since the store's start; or one of the constants below.
+    /// When upstream last accepted the credential, as a stamp of the store; or one of the constants below.
     pub(super) accepted: AtomicU64,
     /// Counts the caller's own writes, by the slot of the task: polls that were in progress meanwhile are not remembered.
     /// Few callers write.

@@ -338,6 +338,23 @@ impl Lifetime {
         })
     }
 
+    /// The same where other settings decided it: never longer than these allow.
+    #[must_use]
+    pub fn cut(self, cache: &config::Cache) -> Self {
+        let most = match self.rule {
+            Rule::Missing => cache.missing_ttl,
+            Rule::Failed => cache.failed_ttl,
+            Rule::Succeeded | Rule::UrlExpiry | Rule::RouteLimit => cache.succeeded_ttl,
+            Rule::Cadence if cache.adaptive => cache.in_flight_max.max(cache.in_flight_ttl),
+            Rule::UrlAwaited | Rule::InFlight | Rule::Cadence => cache.in_flight_ttl,
+        };
+        Self {
+            fresh: self.fresh.min(most),
+            stale_if_error: self.stale_if_error.min(cache.stale_if_error),
+            ..self
+        }
+    }
+
     /// Ends with the URL's signature.
     fn within(self, limit: Duration, ends_at: i64) -> Self {
         let fresh = self.fresh.min(limit);

@@ -18,4 +18,4 @@ pub use self::entry::{Entry, Looked, Use};
 pub use self::failures::Failure;
 pub use self::inspect::{CallerCount, Census, Remembered};
 pub use self::lease::Lease;
-pub use self::store::{Kept, Store};
+pub use self::store::{Kept, NotAdopted, Store};

@@ -5,7 +5,7 @@
 //! caller since ([`Store::refuse`]), and it has accepted the caller's credential recently.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ahash::RandomState;
@@ -31,6 +31,9 @@ const SLOTS: u16 = 4096;
 /// The slot of all answers that tell of several tasks, behind the others: a write to any task counts here too.
 const MANY: u16 = SLOTS;
 
+/// The stamp of the store's start, in milliseconds: what was before it has a stamp as well.
+const STARTED: u64 = 30 * 24 * 3600 * 1000;
+
 /// The number of accepted callers that are kept; the least recently used beyond it have to be checked again.
 const CALLERS: u64 = 65_536;
 
@@ -49,8 +52,21 @@ pub struct Store {
     failures: Failures,
     pub(super) digests: RandomState,
     capacity: u64,
-    /// The origin of [`CredentialState::accepted`].
+    /// When the tasks of a slot, or the callers of one, last changed: answers from before that are not adopted.
+    changed: Box<[AtomicU64]>,
+    /// The origin of [`Store::stamp`].
     start: Instant,
+}
+
+/// Why an answer of the fleet is not adopted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotAdopted {
+    /// A later state of the task is known.
+    Older,
+    /// Upstream was asked for it before the task was written to or forgotten.
+    Forgotten,
+    /// Upstream was asked for it before it refused the caller.
+    Refused,
 }
 
 /// The result of storing a reply.
@@ -92,6 +108,7 @@ impl Store {
             failures: Failures::new(),
             digests,
             capacity,
+            changed: (0..=MANY + SLOTS).map(|_| AtomicU64::new(0)).collect(),
             start: Instant::now(),
         }
     }
@@ -157,12 +174,19 @@ impl Store {
 
     /// Records that upstream accepted the caller's credential, unless it has refused it since the lease was taken.
     pub fn accept(&self, caller: Caller, lease: &Lease, now: Instant) {
-        let millis = millis(now.saturating_duration_since(self.start));
+        let stamp = self.stamp(now);
         let accepted = &lease.credential.accepted;
-        // A refusal stands.
-        let before = accepted.fetch_update(Ordering::AcqRel, Ordering::Acquire, |accepted| {
-            (accepted != CredentialState::REVOKED).then_some(millis)
-        });
+        // A refusal stands, and so does a later acceptance.
+        let before =
+            accepted.fetch_update(
+                Ordering::AcqRel,
+                Ordering::Acquire,
+                |accepted| match accepted {
+                    CredentialState::REVOKED => None,
+                    CredentialState::UNKNOWN => Some(stamp),
+                    accepted => Some(accepted.max(stamp)),
+                },
+            );
         if before == Ok(CredentialState::UNKNOWN) {
             let kept = || Arc::clone(&lease.credential);
             let current = self.callers.get_with(caller, kept);
@@ -176,6 +200,12 @@ impl Store {
     /// Records that upstream refused the caller's credential: everything remembered for the caller is purged, and no poll
     /// that is in progress brings any of it back.
     pub fn refuse(&self, caller: Caller) {
+        self.refuse_as_of(caller, Instant::now());
+    }
+
+    /// The same where upstream refused it at `at`.
+    pub fn refuse_as_of(&self, caller: Caller, at: Instant) {
+        self.note_change(self.slot_of(caller), at);
         // A state that moka is about to evict is evicted, and so revoked, now.
         self.callers.run_pending_tasks();
         for states in [&self.callers, &self.strangers] {
@@ -247,10 +277,45 @@ impl Store {
         }
     }
 
+    /// Keeps an answer that another sidecar was given when it asked at `asked`, as [`keep`](Self::keep) does.
+    ///
+    /// # Errors
+    /// The answer must not be shown here: it is from before something that is known.
+    pub fn adopt(
+        &self,
+        key: &TaskKey,
+        reply: Reply,
+        decision: &Decision,
+        first_seen: i64,
+        lease: &Lease,
+        asked: Instant,
+    ) -> Result<Kept, NotAdopted> {
+        let asked_at = self.stamp(asked);
+        let has_changed = |slot: usize| asked_at < self.changed[slot].load(Ordering::Acquire);
+        if has_changed(self.slot(&key.task).into()) {
+            return Err(NotAdopted::Forgotten);
+        }
+        if has_changed(self.slot_of(key.caller)) {
+            return Err(NotAdopted::Refused);
+        }
+        let known = self.peek(key).filter(|known| self.is_current(known));
+        if known.is_some_and(|known| asked < known.reply.received && reply.is_behind(&known.reply))
+        {
+            return Err(NotAdopted::Older);
+        }
+        Ok(self.keep(key, reply, decision, first_seen, lease))
+    }
+
     /// Invalidates a task for one caller, on whatever route: polls in progress of this caller are not remembered.
     pub fn invalidate_for(&self, task: &TaskId, caller: Caller) {
+        self.invalidate_for_as_of(task, caller, Instant::now());
+    }
+
+    /// The same where the task was written to at `at`.
+    pub fn invalidate_for_as_of(&self, task: &TaskId, caller: Caller, at: Instant) {
         let credential = self.credential(caller);
         for slot in [self.slot(task), MANY] {
+            self.note_change(slot.into(), at);
             credential.count_write(slot);
         }
         // Those that are found without a search leave at once.
@@ -261,6 +326,12 @@ impl Store {
             route,
             task,
         });
+    }
+
+    /// Whether upstream has accepted the caller's credential.
+    #[must_use]
+    pub fn knows(&self, caller: Caller) -> bool {
+        self.callers.contains_key(&caller)
     }
 
     /// What upstream said of a task that is left alone at `now`, since upstream failed on it.
@@ -327,20 +398,44 @@ impl Store {
     /// Purges a task for every caller and on every route; polls in progress do not bring it back. Returns the number of
     /// answers purged.
     pub fn purge_task(&self, task: &TaskId) -> usize {
-        self.invalidate(task);
+        self.purge_task_as_of(task, Instant::now())
+    }
+
+    /// The same where the task was forgotten at `at`.
+    pub fn purge_task_as_of(&self, task: &TaskId, at: Instant) -> usize {
+        self.invalidate_as_of(task, at);
         self.failures.clear_task(task.as_str());
         self.purge_where(|entry| route::names(entry.task(), task.as_str()))
     }
 
     /// Like [`Store::purge_task`], without searching for the entries: they are never shown again, and expire.
     pub fn invalidate(&self, task: &TaskId) {
+        self.invalidate_as_of(task, Instant::now());
+    }
+
+    fn invalidate_as_of(&self, task: &TaskId, at: Instant) {
         for slot in [self.slot(task), MANY] {
+            self.note_change(slot.into(), at);
             self.epochs[usize::from(slot)].fetch_add(1, Ordering::AcqRel);
         }
     }
 
     /// Purges everything; polls in progress do not bring it back. Returns the number of answers purged.
     pub fn purge_all(&self) -> usize {
+        self.purge_all_as_of(Instant::now())
+    }
+
+    /// The same where everything was forgotten at `at`.
+    pub fn purge_all_as_of(&self, at: Instant) -> usize {
+        for slot in 0..=MANY {
+            self.note_change(slot.into(), at);
+        }
+        self.drop_all()
+    }
+
+    /// Drops everything; polls in progress do not bring it back, but what the fleet knows may. Returns the number of answers
+    /// dropped.
+    pub fn drop_all(&self) -> usize {
         for epoch in &self.epochs {
             epoch.fetch_add(1, Ordering::AcqRel);
         }
@@ -400,6 +495,26 @@ impl Store {
             .count()
     }
 
+    /// A point in time as milliseconds that can be kept in an atomic; also one before the store's start.
+    fn stamp(&self, at: Instant) -> u64 {
+        match at.checked_duration_since(self.start) {
+            Some(since) => STARTED.saturating_add(millis(since)),
+            None => STARTED.saturating_sub(millis(self.start - at)),
+        }
+    }
+
+    /// Notes that what belongs to a slot changed: nothing that was asked for before `at` is adopted.
+    fn note_change(&self, slot: usize, at: Instant) {
+        // Rounded up: an answer of the same millisecond may be from before the change.
+        let stamp = self.stamp(at).saturating_add(1);
+        self.changed[slot].fetch_max(stamp, Ordering::AcqRel);
+    }
+
+    fn slot_of(&self, caller: Caller) -> usize {
+        let slot = self.digests.hash_one(caller) % u64::from(SLOTS);
+        usize::from(MANY) + 1 + usize::try_from(slot).unwrap_or(0)
+    }
+
     fn slot(&self, task: &TaskId) -> u16 {
         if task.is_many() {
             return MANY;
@@ -417,9 +532,9 @@ impl Store {
     pub(super) fn acceptance(&self, entry: &Entry, now: Instant) -> Acceptance {
         match entry.credential.accepted.load(Ordering::Acquire) {
             CredentialState::UNKNOWN | CredentialState::REVOKED => Acceptance::Missing,
-            millis => {
-                let at = self.start + Duration::from_millis(millis);
-                Acceptance::Accepted(now.saturating_duration_since(at))
+            accepted => {
+                let since = self.stamp(now).saturating_sub(accepted);
+                Acceptance::Accepted(Duration::from_millis(since))
             }
         }
     }

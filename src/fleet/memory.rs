@@ -424,7 +424,8 @@ impl Engine for MemoryLink {
 
 impl Server {
     fn cut(self: &Arc<Self>, link: &Arc<LinkState>) {
-        self.cut_if(link, *link.connection.borrow());
+        let connection = *link.connection.borrow();
+        self.cut_if(link, connection);
     }
 
     fn cut_if(self: &Arc<Self>, link: &Arc<LinkState>, connection: u64) {

@@ -40,7 +40,8 @@ pub struct TaskKey {
     pub task: TaskId,
 }
 
-/// A keyed digest of a caller's credentials. It cannot be reversed, nor compared across restarts.
+/// A keyed digest of a caller's credentials. It cannot be reversed, nor compared with another process's, except within a
+/// fleet.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Caller([u8; 16]);
 
@@ -53,6 +54,18 @@ impl fmt::Debug for Caller {
 }
 
 impl Caller {
+    /// The whole digest.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
+    /// A caller as another member of the fleet names it.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
     /// The first half of the digest, which tells callers apart just as well; never zero.
     #[must_use]
     pub fn short(self) -> u64 {
@@ -69,7 +82,8 @@ pub struct Identity {
     used: Used,
 }
 
-/// Computes callers from credentials. The secret key is generated at start-up and never leaves the process.
+/// Computes callers from credentials. The secret key is generated at start-up, or derived from a fleet's
+/// secret, and never leaves the process.
 #[derive(Clone)]
 pub struct CallerKey {
     key: [u8; 32],
@@ -87,10 +101,16 @@ impl CallerKey {
     pub fn random() -> std::io::Result<Self> {
         let mut key = [0; 32];
         getrandom::fill(&mut key).map_err(std::io::Error::other)?;
-        Ok(Self {
+        Ok(Self::new(key))
+    }
+
+    /// A given key: the same key gives the same callers in every process.
+    #[must_use]
+    pub fn new(key: [u8; 32]) -> Self {
+        Self {
             key,
             extras: Arc::default(),
-        })
+        }
     }
 
     /// The same key, with additional headers that identify a caller: at most [`MAX_EXTRAS`].
@@ -128,6 +148,12 @@ impl CallerKey {
     }
 
     fn digest(&self, used: Used, headers: &HeaderMap, query: Option<&str>) -> Caller {
+        let digest = self.whole_digest(used, headers, query);
+        let (halves, _) = digest.as_chunks();
+        Caller(halves[0])
+    }
+
+    fn whole_digest(&self, used: Used, headers: &HeaderMap, query: Option<&str>) -> [u8; 32] {
         // Nearly all callers fit the buffer; others are hashed piece by piece, with the same result.
         let mut whole = ArrayVec::<u8, 512>::new();
         let mut fits = true;
@@ -142,8 +168,7 @@ impl CallerKey {
             });
             hasher.finalize()
         };
-        let (halves, _) = digest.as_bytes().as_chunks();
-        Caller(halves[0])
+        *digest.as_bytes()
     }
 
     /// Visits everything that identifies a caller, each part with its index and length.
@@ -244,6 +269,22 @@ impl Credentials {
             used: self.0.used,
             extras: Arc::clone(&self.0.extras),
         }))
+    }
+
+    /// A digest of the parts that identify the caller, under another key than that of the callers.
+    #[must_use]
+    pub fn digest(&self, key: [u8; 32]) -> [u8; 32] {
+        let Parts {
+            headers,
+            uri,
+            used,
+            extras,
+        } = &*self.0;
+        let key = CallerKey {
+            key,
+            extras: Arc::clone(extras),
+        };
+        key.whole_digest(*used, headers, uri.query())
     }
 
     /// All of the client's headers.

@@ -106,7 +106,11 @@ where
                 let lease = store.lease(&key);
                 let start = || {
                     let (query, lease) = (Arc::clone(&query), lease.clone());
-                    inner.clone().oneshot(LeasedQuery { query, lease })
+                    inner.clone().oneshot(LeasedQuery {
+                        query,
+                        lease,
+                        arrival: None,
+                    })
                 };
                 let mut waiter = flights
                     .join((key.clone(), lease.clone()), max_waiters.get(), start)
@@ -123,8 +127,14 @@ where
                     return Err(Error::UpstreamTimeout);
                 };
                 let landed = landed.map_err(|_| Error::Panicked)??;
-                // The flight was answered from the cache, but this client demands a new answer.
-                if cache_mode == CacheMode::NoCache && landed.origin == Origin::Memory {
+                // The flight was answered from memory, but this client demands a new answer.
+                let is_from_memory = match (landed.origin, role) {
+                    (Origin::Memory, _) => true,
+                    // What a leader is given is as new as it demands.
+                    (Origin::Fleet { waited }, Role::Follower) => !waited,
+                    _ => false,
+                };
+                if cache_mode == CacheMode::NoCache && is_from_memory {
                     continue;
                 }
                 // The task was written to meanwhile. Ask again, so that no client sees a state and then an earlier one.

@@ -4,6 +4,7 @@ mod breaker;
 mod coalesce;
 mod dispatch;
 mod fetch;
+mod fleet;
 mod forward;
 mod hold;
 mod observe;
@@ -33,6 +34,7 @@ use self::breaker::Breaker;
 use self::coalesce::Coalesce;
 use self::dispatch::Dispatch;
 use self::fetch::Fetch;
+use self::fleet::Fleet;
 use self::forward::Forward;
 use self::hold::Hold;
 use self::observe::Observe;
@@ -50,7 +52,7 @@ pub use self::state::{LeasedQuery, Limits, Miss, PollFlights, PollState, Resourc
 pub type Stack = Observe<Rescue<Shed<Dispatch<Status<TaskPipeline<Fetch>>, Forward>>>>;
 
 /// The inner half, which answers status polls: plain values in and out. `F` sends polls upstream.
-pub type TaskPipeline<F> = Hold<Recall<Coalesce<Remember<Retry<Breaker<F>>>>>>;
+pub type TaskPipeline<F> = Hold<Recall<Coalesce<Fleet<Remember<Retry<Breaker<F>>>>>>>;
 
 /// Assembles the stack.
 #[must_use]
@@ -99,6 +101,8 @@ where
         .layer_fn(|inner| Recall::new(inner, state, config))
         // Below this, there is one poll for all waiters.
         .layer_fn(|inner| Coalesce::new(inner, state, config))
+        // Inside the flight: one process asks the fleet once, and never for a hit.
+        .layer_fn(|inner| Fleet::new(inner, state, &cache, config))
         // Inside the flight: an answer is stored once, before the flight leaves the table.
         .layer_fn(|inner| Remember::new(inner, state, &cache, config))
         // Below Remember, which sees only the final result, and above Fetch, so that no permit is held between attempts.

@@ -21,6 +21,7 @@ use crate::cache::freshness::{self, Fault, Known};
 use crate::cache::{Lease, Looked, Store, Use};
 use crate::config;
 use crate::error::Error;
+use crate::fleet::envelope::Arrival;
 use crate::message::fields::unix_now;
 use crate::request::key::TaskKey;
 use crate::request::preferences::CacheMode;
@@ -96,7 +97,12 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, LeasedQuery { query, lease }: LeasedQuery) -> Self::Future {
+    fn call(&mut self, leased: LeasedQuery) -> Self::Future {
+        let LeasedQuery {
+            query,
+            lease,
+            arrival,
+        } = leased;
         let Self { inner, shared } = self.clone();
         Box::pin(async move {
             let Config {
@@ -184,7 +190,16 @@ where
                 },
             };
             let pause = freshness::cool_down(cache);
-            match decision.fault {
+            let fault = decision.fault;
+            if let Some(arrival) = arrival {
+                // Nobody else sets it.
+                let _ = arrival.set(Arrival {
+                    asked: now,
+                    decision,
+                    first_seen,
+                });
+            }
+            match fault {
                 None => {}
                 Some(Fault::Way) => store.back_off(&key, received, pause),
                 Some(fault @ Fault::Own) => {

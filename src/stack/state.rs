@@ -1,6 +1,6 @@
 //! The state that the layers of the stack share, and the values that they pass to each other.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -14,6 +14,8 @@ use crate::cache::created::Created;
 use crate::cache::{Lease, Store};
 use crate::config::Percent;
 use crate::error::Error;
+use crate::fleet::Fleet;
+use crate::fleet::envelope::Arrival;
 use crate::request::key::{Caller, CallerKey, TaskKey};
 use crate::request::query::TaskQuery;
 use crate::sync::flights::Flights;
@@ -89,6 +91,8 @@ pub struct PollState {
     pub retries: Arc<TpsBudget>,
     /// Counts clients waiting for a poll.
     pub waiters: Gauge,
+    /// What it shares with other sidecars; `None` where it stands alone.
+    pub fleet: Option<Arc<Fleet>>,
     /// Cancelled when the process starts to drain: held polls are answered with the latest known state.
     pub draining: CancellationToken,
     /// Cancelled when the drain deadline is near: requests still waiting for upstream fail.
@@ -111,6 +115,7 @@ impl PollState {
             // A fifth of all polls, and one a second besides, counted over ten seconds.
             retries: Arc::new(TpsBudget::new(Duration::from_secs(10), 1, 0.2)),
             waiters: metrics.waiters(),
+            fleet: None,
             draining: CancellationToken::new(),
             out_of_time: CancellationToken::new(),
         }
@@ -140,4 +145,6 @@ pub struct LeasedQuery {
     /// The lease that keys the flight and under which its answer may be stored. It is taken once, so that there is no gap
     /// between the two.
     pub lease: Lease,
+    /// Where the arrival of upstream's answer is put, for the fleet.
+    pub arrival: Option<Arc<OnceLock<Arrival>>>,
 }

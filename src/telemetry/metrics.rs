@@ -14,6 +14,7 @@ use prometheus::{
 use super::demand::Demand;
 use super::exemplars::Exemplars;
 use super::exposition::Exposition;
+use super::fleet::FleetMetrics;
 use super::non_blocking;
 use super::process::Process;
 use crate::answer::outcome::Outcome;
@@ -197,6 +198,14 @@ impl Metrics {
             demand: Demand::default(),
             registry,
         })
+    }
+
+    /// Registers the metrics of a fleet.
+    ///
+    /// # Errors
+    /// They are registered already.
+    pub fn fleet(&self) -> Result<FleetMetrics, prometheus::Error> {
+        FleetMetrics::register(&self.registry)
     }
 
     /// Counts a finished client request.

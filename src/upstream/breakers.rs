@@ -8,7 +8,7 @@
 //! counts at most twice until it succeeds again.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use ahash::{HashMap, RandomState};
@@ -43,6 +43,28 @@ pub struct CircuitBreakers {
     failing: FailingTasks,
     /// Notified when the circuit of everyone closes.
     closed: Notify,
+    /// Told of trouble that others may want to hear of.
+    troubles: OnceLock<Troubles>,
+}
+
+/// Trouble that other sidecars may want to hear of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// Upstream asked a caller for a pause, by name.
+    Paused(Caller, Duration),
+    /// Upstream is down from here, or asked this address for a pause.
+    Everyone,
+}
+
+/// Hears of trouble; must not block.
+pub type OnTrouble = Box<dyn Fn(Trouble) + Send + Sync>;
+
+struct Troubles(OnTrouble);
+
+impl std::fmt::Debug for Troubles {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.write_str("Troubles")
+    }
 }
 
 /// What the result of a poll says about upstream.
@@ -111,7 +133,28 @@ impl CircuitBreakers {
                 .build(),
             failing: FailingTasks::default(),
             closed: Notify::new(),
+            troubles: OnceLock::new(),
         }
+    }
+
+    /// Chooses who is told of trouble; once.
+    pub fn on_trouble(&self, on_trouble: OnTrouble) {
+        // There is one fleet.
+        let _ = self.troubles.set(Troubles(on_trouble));
+    }
+
+    /// Another sidecar was asked for a pause of `caller`, which has this long left.
+    pub fn hear_pause(&self, caller: Caller, left: Duration, now: Instant) {
+        let own = self.own(caller);
+        let change = lock(&own).pause(Some(left), now, 0.0);
+        if let Some(change) = change {
+            self.log(&change, Some(caller), now);
+        }
+    }
+
+    /// Upstream fails for another sidecar: here, the first failure opens the circuit.
+    pub fn hear_trouble(&self) {
+        lock(&self.everyone).suspect();
     }
 
     /// Whether `caller` may ask upstream at `now`, and how; `chance` (0 to 1) spreads the probes.
@@ -221,6 +264,13 @@ impl CircuitBreakers {
         };
         if let Some(Change::Closed(_)) = everyone {
             self.closed.notify_waiters();
+        }
+        if let Some(Troubles(tell)) = self.troubles.get() {
+            match (&own, &everyone) {
+                (Some(Change::Paused(pause)), _) => tell(Trouble::Paused(caller, *pause)),
+                (_, Some(Change::Opened { .. } | Change::Paused(_))) => tell(Trouble::Everyone),
+                _ => {}
+            }
         }
         if let Some(change) = everyone {
             self.log(&change, None, now);

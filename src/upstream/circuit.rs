@@ -364,6 +364,13 @@ impl Circuit {
         }
     }
 
+    /// Upstream fails elsewhere: the first failure opens a closed circuit, unless a poll passes before.
+    pub(super) fn suspect(&mut self) {
+        if let Self::Closed(window) = self {
+            window.suspicious = true;
+        }
+    }
+
     /// Upstream asked for a pause.
     pub(super) fn pause(
         &mut self,

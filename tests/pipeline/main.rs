@@ -11,6 +11,7 @@
 mod caching;
 mod cadence;
 mod figures;
+mod fleet;
 mod peers;
 mod support;
 mod upstream_failures;

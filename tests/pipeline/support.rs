@@ -10,6 +10,11 @@ use pollgate::answer::Answer;
 use pollgate::answer::reply::Reply;
 use pollgate::config::{Config, UpstreamDialect};
 use pollgate::error::Error;
+use pollgate::fleet::engine::Member;
+use pollgate::fleet::memory::{MemoryEngine, MemoryLink};
+use pollgate::fleet::pulse::Pulse;
+use pollgate::fleet::seal::Secret;
+use pollgate::fleet::{Ear, Fleet, Terms};
 use pollgate::request::key::{CallerKey, Credentials, TaskKey};
 use pollgate::request::preferences::CacheMode;
 use pollgate::request::query::{TaskFetch, TaskQuery};
@@ -39,6 +44,15 @@ pub(crate) struct Upstream {
 }
 
 impl Upstream {
+    /// One that answers by this script.
+    pub(crate) fn new(script: impl Fn(&TaskFetch) -> Said + Send + Sync + 'static) -> Self {
+        Self {
+            script: Arc::new(Mutex::new(Arc::new(script))),
+            asked: Arc::default(),
+            gate: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS / 2)),
+        }
+    }
+
     /// Replaces the script.
     pub(crate) fn now(&self, script: impl Fn(&TaskFetch) -> Said + Send + Sync + 'static) {
         *self.script.lock().unwrap() = Arc::new(script);
@@ -116,11 +130,7 @@ impl Gateway {
         script: impl Fn(&TaskFetch) -> Said + Send + Sync + 'static,
     ) -> Self {
         fastrand::seed(7);
-        let upstream = Upstream {
-            script: Arc::new(Mutex::new(Arc::new(script))),
-            asked: Arc::default(),
-            gate: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS / 2)),
-        };
+        let upstream = Upstream::new(script);
         let metrics = Arc::new(Metrics::new().expect("one of each name"));
         let state = PollState::new(config.cache.capacity.bytes(), &metrics);
         Self {
@@ -132,6 +142,68 @@ impl Gateway {
             dialect: config.upstream.dialect,
             timeout: config.upstream.timeout,
         }
+    }
+
+    /// Assembles a pipeline that is a member of the fleet of `engine`, in front of an upstream that members may share. Its
+    /// heart beats from now on.
+    pub(crate) fn in_fleet(
+        config: &Config,
+        upstream: &Upstream,
+        engine: &MemoryEngine,
+        number: u64,
+    ) -> (Self, MemoryLink) {
+        let metrics = Arc::new(Metrics::new().expect("one of each name"));
+        let mut state = PollState::new(config.cache.capacity.bytes(), &metrics);
+        let secret = Secret::new(b"a secret that all the members share").expect("is long enough");
+        let (ear, member) = (Arc::new(Ear::default()), Member(number));
+        let link = engine.connect(member, ear.pushes());
+        let caller_key = CallerKey::new(secret.caller_key());
+        let terms = Terms {
+            timeout: Duration::from_millis(20),
+            lease: Duration::from_secs(1),
+            max_value: 256 << 10,
+        };
+        let fleet = Fleet::new(
+            member,
+            secret,
+            terms,
+            ear,
+            Arc::new(link.clone()),
+            metrics.fleet().expect("is the only one"),
+        );
+        let pulse = Pulse {
+            fleet: Arc::clone(&fleet),
+            store: Arc::clone(&state.store),
+            cadence: Arc::clone(&state.cadence),
+            breakers: Arc::clone(&state.breakers),
+        };
+        tokio::spawn(pulse.run());
+        state.fleet = Some(fleet);
+        let gateway = Self {
+            pipeline: task_pipeline(&state, config, upstream.clone()),
+            upstream: upstream.clone(),
+            state,
+            metrics,
+            caller_key,
+            dialect: config.upstream.dialect,
+            timeout: config.upstream.timeout,
+        };
+        (gateway, link)
+    }
+
+    /// The fleet that it is a member of.
+    pub(crate) fn fleet(&self) -> &Arc<Fleet> {
+        self.state.fleet.as_ref().expect("is in one")
+    }
+
+    /// The value of a metric with these labels, as they are written.
+    pub(crate) fn metric(&self, series: &str) -> f64 {
+        let metrics = self.metrics.expose(Exposition::Prometheus, 0, 0, 0);
+        let line = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.and_then(|count| count.parse().ok())
+            .unwrap_or_else(|| panic!("{series} is not exposed"))
     }
 
     /// Polls with the default caller, path and cache mode.

@@ -93,6 +93,17 @@ impl Cadence {
         }
     }
 
+    /// Replaces what is known of a model by these ends, oldest first, if there are any.
+    pub fn relearn(&self, model: &str, ends: &[(Duration, Duration)]) {
+        if ends.is_empty() {
+            return;
+        }
+        self.models().by_name.remove(name(model));
+        for (from, to) in ends {
+            self.learn(model, *from, *to);
+        }
+    }
+
     /// The time until the next poll of a task of `model` that is `age` old and `progress` percent done.
     #[must_use]
     pub fn interval(&self, model: &str, age: Duration, progress: u8, bounds: Bounds) -> Duration {

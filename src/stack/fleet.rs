@@ -1,0 +1,748 @@
+//! Lets the sidecars of a fleet share one poll and one memory. It is below Coalesce, so that a process asks the fleet once
+//! for all who wait, and above Remember, which runs only where upstream is asked. What the fleet knows is adopted into the
+//! store first, also when it is stale; all layers above work on the store as ever.
+//!
+//! Without a fleet, and while its engine is away, a poll passes straight through.
+
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Either};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tower::{Service, ServiceExt as _};
+
+use super::shared::Shared;
+use super::state::{LeasedQuery, PollState};
+use crate::answer::reply::Reply;
+use crate::answer::{Landed, Origin};
+use crate::cache::cadence::Cadence;
+use crate::cache::freshness::{self, CredentialVerdict, Fault};
+use crate::cache::{Looked, NotAdopted, Store, Use};
+use crate::config;
+use crate::error::Error;
+use crate::fleet::anchor::Anchor;
+use crate::fleet::engine::{Away, Boarded, EntryKey, Fence, Landing, Left, Sealed, Value};
+use crate::fleet::envelope::{self, Arrival, Opened};
+use crate::fleet::{self, Asking, Forget, Heard, Waiter, Wish};
+use crate::request::preferences::CacheMode;
+use crate::upstream::breakers::{CircuitBreakers, Outlook};
+
+/// How often a poll asks the fleet anew before it goes on alone.
+const ROUNDS: u32 = 3;
+
+/// How much longer than a lease its waiters wait, at most: they are not to return all at once.
+const OVERTIME: Duration = Duration::from_millis(50);
+
+/// How long those whose connection was cut wait before they go on alone, at most.
+const SPREAD: Duration = Duration::from_millis(100);
+
+/// How long a member whose own poll failed leaves the others to take over.
+const HANDOVER: Duration = Duration::from_millis(20);
+
+/// How long a landing is tried again.
+const LANDING: Duration = Duration::from_secs(1);
+
+/// How long one try of a landing takes at most.
+const TRY: Duration = Duration::from_millis(100);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Fleet<S> {
+    inner: Shared<S>,
+    shared: Option<Arc<Config>>,
+}
+
+#[derive(Debug)]
+struct Config {
+    fleet: Arc<fleet::Fleet>,
+    store: Arc<Store>,
+    cadence: Arc<Cadence>,
+    breakers: Arc<CircuitBreakers>,
+    cache: Arc<config::Cache>,
+    /// How long a flight takes at most.
+    timeout: Duration,
+    out_of_time: CancellationToken,
+}
+
+impl<S> Fleet<S> {
+    pub(super) fn new(
+        inner: S,
+        state: &PollState,
+        cache: &Arc<config::Cache>,
+        config: &config::Config,
+    ) -> Self {
+        let shared = state.fleet.as_ref().map(|fleet| Config {
+            fleet: Arc::clone(fleet),
+            store: Arc::clone(&state.store),
+            cadence: Arc::clone(&state.cadence),
+            breakers: Arc::clone(&state.breakers),
+            cache: Arc::clone(cache),
+            timeout: config.upstream.timeout,
+            out_of_time: state.out_of_time.clone(),
+        });
+        Self {
+            inner: Shared::new(inner),
+            shared: shared.map(Arc::new),
+        }
+    }
+}
+
+impl<S> Clone for Fleet<S> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            shared: self.shared.clone(),
+        }
+    }
+}
+
+impl<S> Service<LeasedQuery> for Fleet<S>
+where
+    S: Service<LeasedQuery, Response = Landed, Error = Error, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+{
+    type Response = Landed;
+    type Error = Error;
+    type Future = Either<S::Future, BoxFuture<'static, Result<Landed, Error>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, leased: LeasedQuery) -> Self::Future {
+        let Some(shared) = &self.shared else {
+            return Either::Left(self.inner.call(leased));
+        };
+        if !shared.fleet.health.is_together() {
+            shared.fleet.metrics.alone("away");
+            let (inner, shared) = (self.inner.clone(), Arc::clone(shared));
+            return Either::Right(Box::pin(shared.lonely(inner, leased)));
+        }
+        let flight = Flight {
+            inner: self.inner.clone(),
+            entry: shared.fleet.entry(&leased.query.key),
+            credential: shared.fleet.credential(&leased.query.credentials),
+            config: Arc::clone(shared),
+            leased,
+        };
+        Either::Right(Box::pin(flight.fly()))
+    }
+}
+
+impl Config {
+    /// Learns what the fleet knows of the model of a running task.
+    fn meet(&self, reply: &Reply) {
+        if reply.is_task()
+            && !reply.is_terminal()
+            && let Some(snapshot) = reply.snapshot()
+        {
+            self.fleet.meet(snapshot.model(), &self.cadence);
+        }
+    }
+
+    /// Asks upstream without the fleet, which is told of a refusal all the same, now or later.
+    async fn lonely<S>(
+        self: Arc<Self>,
+        inner: Shared<S>,
+        leased: LeasedQuery,
+    ) -> Result<Landed, Error>
+    where
+        S: Service<LeasedQuery, Response = Landed, Error = Error> + Clone,
+    {
+        let caller = leased.query.key.caller;
+        let knows_caller = self.store.knows(caller);
+        let result = inner.oneshot(leased).await;
+        let refused = result
+            .as_ref()
+            .is_ok_and(|landed| landed.reply.is_refusal());
+        if refused && self.fleet.may_tell_refusal(knows_caller) {
+            self.fleet.forget(Forget::Caller(caller)).await;
+        }
+        result
+    }
+}
+
+/// One flight of this process.
+struct Flight<S> {
+    inner: Shared<S>,
+    config: Arc<Config>,
+    leased: LeasedQuery,
+    entry: EntryKey,
+    credential: [u8; 32],
+}
+
+/// The right to ask upstream for all, or the hope of it.
+enum Lead {
+    /// It was granted.
+    Granted(Fence, Anchor),
+    /// The engine has not answered in time. It may still grant it.
+    Late(Asking),
+}
+
+/// How a lead ended for those who wait in this process.
+enum Flown {
+    /// With this.
+    Landed(Result<Landed, Error>),
+    /// Upstream failed here; others may fare better.
+    Failed(Result<Landed, Error>),
+}
+
+/// How a wait ended.
+enum Waited {
+    /// With an answer.
+    Landed(Landed),
+    /// With a reason to ask the engine again.
+    Again,
+    /// With the loss of the connection.
+    Cut,
+    /// There is no time left.
+    OutOfTime,
+}
+
+impl<S> Flight<S>
+where
+    S: Service<LeasedQuery, Response = Landed, Error = Error, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+{
+    async fn fly(self) -> Result<Landed, Error> {
+        let Config {
+            fleet,
+            store,
+            breakers,
+            cache,
+            ..
+        } = &*self.config;
+        let query = &*self.leased.query;
+        let start = Instant::now();
+        let mut have = match store.look(&query.key, start, cache.credential_ttl) {
+            Some(Looked {
+                entry,
+                good_for: Use::Fresh,
+            }) if query.cache_mode == CacheMode::Default => {
+                // Another flight has landed since this one's client looked.
+                return Ok(entry.landed());
+            }
+            Some(Looked { good_for, .. }) if good_for != Use::Invalidated => {
+                fleet.known(&self.entry)
+            }
+            _ => Fence::NONE,
+        };
+        let give_up = start + self.config.timeout;
+        let mut budget = fleet.terms().timeout;
+        let mut failed = None;
+        let mut waited_for = None;
+        let mut rounds = 0;
+        while rounds < ROUNDS {
+            let mut waiter = fleet.register(self.entry);
+            let now = Instant::now();
+            let may_ask = match breakers.outlook(query.key.caller, now) {
+                Outlook::Passes => true,
+                Outlook::Probes => self.may_probe(&mut budget).await,
+                Outlook::Refuses => false,
+            };
+            let mut asking = fleet.board(Wish {
+                entry: self.entry,
+                have,
+                asked_within: (query.cache_mode == CacheMode::NoCache).then(|| now - query.at),
+                may_lead: failed.is_none() && may_ask,
+            });
+            let said = timeout(budget, &mut asking).await;
+            budget = budget.saturating_sub(now.elapsed());
+            let (anchor, boarded) = match said {
+                Ok(Ok(said)) => said,
+                Ok(Err(away)) => {
+                    fleet.failed(&away);
+                    return self.alone(None, failed).await;
+                }
+                Err(_) => {
+                    fleet.timed_out();
+                    return self.alone(Some(asking), failed).await;
+                }
+            };
+            fleet.health.answered();
+            fleet.metrics.board(word(&boarded));
+            match boarded {
+                Boarded::Fresh(value) => match self.adopt_fresh(&value, &anchor) {
+                    Some(landed) => return Ok(landed),
+                    None => have = have.max(value.fence),
+                },
+                Boarded::Lead { fence, before } => {
+                    self.adopt_stale(before.as_ref(), &anchor);
+                    match self.lead(Lead::Granted(fence, anchor)).await {
+                        Flown::Landed(result) => return result,
+                        Flown::Failed(result) => failed = Some(result),
+                    }
+                    sleep(HANDOVER.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+                }
+                Boarded::Wait {
+                    fence,
+                    rest,
+                    before,
+                    ..
+                } => {
+                    self.adopt_stale(before.as_ref(), &anchor);
+                    let until = anchor.received + rest + OVERTIME.mul_f64(fastrand::f64());
+                    match self.wait(&mut waiter, fence, until, give_up, &anchor).await {
+                        Waited::Landed(landed) => return Ok(landed),
+                        Waited::Again => {}
+                        Waited::OutOfTime => return failed.unwrap_or(Err(Error::UpstreamTimeout)),
+                        Waited::Cut => {
+                            sleep(SPREAD.mul_f64(fastrand::f64())).await;
+                            fleet.metrics.alone("away");
+                            return self.alone(None, failed).await;
+                        }
+                    }
+                    // A lease that was renewed is no round: upstream is slow.
+                    if waited_for.replace(fence) == Some(fence) {
+                        continue;
+                    }
+                }
+                Boarded::Rest { before, .. } => {
+                    self.adopt_stale(before.as_ref(), &anchor);
+                    return failed.unwrap_or(Err(Error::UpstreamDown));
+                }
+                Boarded::Vacant { before } => {
+                    self.adopt_stale(before.as_ref(), &anchor);
+                    // Refused below, in the words of the circuit breaker.
+                    return self.alone(None, failed).await;
+                }
+                Boarded::Late => {
+                    fleet.metrics.alone("timeout");
+                    return self.alone(None, failed).await;
+                }
+            }
+            rounds += 1;
+        }
+        fleet.metrics.alone("rounds");
+        self.alone(None, failed).await
+    }
+
+    /// Goes on without the fleet: with what upstream said here already, or by asking it. A lead that comes late is flown with
+    /// the same poll.
+    async fn alone(
+        self,
+        asking: Option<Asking>,
+        failed: Option<Result<Landed, Error>>,
+    ) -> Result<Landed, Error> {
+        match (failed, asking) {
+            (Some(failed), _) => failed,
+            (None, None) => self.config.lonely(self.inner, self.leased).await,
+            (None, Some(asking)) => match self.lead(Lead::Late(asking)).await {
+                Flown::Landed(result) | Flown::Failed(result) => result,
+            },
+        }
+    }
+
+    /// Asks upstream for all, on a task of its own: once upstream is asked, those who wait elsewhere get the answer even if
+    /// all clients here hang up.
+    async fn lead(&self, lead: Lead) -> Flown {
+        let (tell, told) = oneshot::channel();
+        let slot = Arc::new(OnceLock::new());
+        let leased = LeasedQuery {
+            arrival: Some(Arc::clone(&slot)),
+            ..self.leased.clone()
+        };
+        let leader = Leader {
+            config: Arc::clone(&self.config),
+            entry: self.entry,
+            credential: self.credential,
+            slot,
+            knows_caller: self.config.store.knows(self.leased.query.key.caller),
+            leased: leased.clone(),
+        };
+        let call = self.inner.clone().oneshot(leased);
+        tokio::spawn(leader.fly(call, lead, tell));
+        told.await.unwrap_or(Flown::Landed(Err(Error::Panicked)))
+    }
+
+    /// Whether this member may probe: where upstream paused the caller by name, one of all at a time.
+    async fn may_probe(&self, budget: &mut Duration) -> bool {
+        let Config {
+            fleet, breakers, ..
+        } = &*self.config;
+        let (caller, now) = (self.leased.query.key.caller, Instant::now());
+        if breakers.pause_of(caller, now).is_none() {
+            return true;
+        }
+        let probing = fleet.board(Wish {
+            entry: fleet.probe_entry(caller),
+            have: Fence::NONE,
+            asked_within: None,
+            may_lead: true,
+        });
+        let said = timeout(*budget, probing).await;
+        *budget = budget.saturating_sub(now.elapsed());
+        // An engine that does not say decides nothing.
+        !matches!(said, Ok(Ok((_, Boarded::Wait { .. }))))
+    }
+
+    /// Waits for the member that leads.
+    async fn wait(
+        &self,
+        waiter: &mut Waiter,
+        fence: Fence,
+        until: Instant,
+        give_up: Instant,
+        anchor: &Anchor,
+    ) -> Waited {
+        let metrics = &self.config.fleet.metrics;
+        loop {
+            let heard = tokio::select! {
+                biased;
+                heard = waiter.next() => heard,
+                () = sleep_until(give_up) => return Waited::OutOfTime,
+                () = sleep_until(until) => {
+                    metrics.wait("lease");
+                    return Waited::Again;
+                }
+            };
+            match heard {
+                Heard::Landed {
+                    fence: landed,
+                    sealed,
+                    ..
+                } => {
+                    metrics.wait("landed");
+                    // An earlier one, that landed after its lease was over, may be none to be shown; and one that is not
+                    // pushed is fetched.
+                    let landed = sealed
+                        .filter(|_| landed >= fence)
+                        .and_then(|sealed| self.adopt_pushed(landed, &sealed, anchor));
+                    return landed.map_or(Waited::Again, Waited::Landed);
+                }
+                Heard::Vacant(vacant) if vacant >= fence => {
+                    metrics.wait("vacant");
+                    return Waited::Again;
+                }
+                // Of an earlier lease.
+                Heard::Vacant(_) => {}
+                Heard::Cut => {
+                    metrics.wait("cut");
+                    return Waited::Cut;
+                }
+            }
+        }
+    }
+
+    /// Adopts what stands in until there is news.
+    fn adopt_stale(&self, value: Option<&Value>, anchor: &Anchor) {
+        if let Some(Value { fence, sealed }) = value {
+            drop(self.adopt(*fence, sealed, anchor));
+        }
+    }
+
+    /// Adopts an answer that the engine holds to be fresh; `None` where it is not, by the rules here.
+    fn adopt_fresh(&self, value: &Value, anchor: &Anchor) -> Option<Landed> {
+        self.adopt(value.fence, &value.sealed, anchor)?;
+        let (store, key) = (&self.config.store, &self.leased.query.key);
+        let looked = store.look(key, Instant::now(), self.config.cache.credential_ttl)?;
+        (looked.good_for == Use::Fresh).then(|| Landed {
+            origin: Origin::Fleet { waited: false },
+            ..looked.entry.landed()
+        })
+    }
+
+    /// Adopts the answer that was waited for. It is shown once even where it is not kept, as upstream's own would be.
+    fn adopt_pushed(&self, fence: Fence, sealed: &Sealed, anchor: &Anchor) -> Option<Landed> {
+        let (landed, fault) = self.adopt(fence, sealed, anchor)?;
+        if let Some(fault) = fault {
+            let (key, lease) = (&self.leased.query.key, &self.leased.lease);
+            let pause = freshness::cool_down(&self.config.cache);
+            let failure = Ok(landed.clone());
+            let received = landed.received;
+            self.config
+                .store
+                .fail(key, fault, failure, lease, received, pause);
+        }
+        Some(landed)
+    }
+
+    fn adopt(
+        &self,
+        fence: Fence,
+        sealed: &Sealed,
+        anchor: &Anchor,
+    ) -> Option<(Landed, Option<Fault>)> {
+        let Config {
+            fleet,
+            store,
+            cache,
+            ..
+        } = &*self.config;
+        let key = &self.leased.query.key;
+        let plain = fleet
+            .open(&self.entry, fence, &self.credential, sealed)
+            .ok()?;
+        let Some(opened) = envelope::read(plain, key, anchor, cache) else {
+            fleet.metrics.refused("too_old");
+            return None;
+        };
+        let Opened {
+            reply,
+            headers,
+            arrival,
+        } = opened;
+        let Arrival {
+            asked,
+            decision,
+            first_seen,
+        } = arrival;
+        let received = reply.received;
+        self.config.meet(&reply);
+        let adopted = store.adopt(key, reply, &decision, first_seen, &self.leased.lease, asked);
+        match adopted {
+            Ok(kept) => {
+                fleet.note(&self.entry, fence);
+                let landed = Landed {
+                    reply: kept.reply,
+                    headers,
+                    received,
+                    fresh_until: received + decision.fresh_for(),
+                    origin: Origin::Fleet { waited: true },
+                };
+                Some((landed, decision.fault))
+            }
+            Err(why) => {
+                fleet.metrics.refused(match why {
+                    NotAdopted::Older => "older",
+                    NotAdopted::Forgotten => "forgotten",
+                    NotAdopted::Refused => "refused",
+                });
+                None
+            }
+        }
+    }
+}
+
+/// A poll of upstream that others may wait for.
+struct Leader {
+    config: Arc<Config>,
+    leased: LeasedQuery,
+    entry: EntryKey,
+    credential: [u8; 32],
+    /// Where the arrival of the answer is put.
+    slot: Arc<OnceLock<Arrival>>,
+    /// Whether upstream has accepted the caller before.
+    knows_caller: bool,
+}
+
+impl Leader {
+    async fn fly(
+        self,
+        call: impl Future<Output = Result<Landed, Error>> + Send,
+        lead: Lead,
+        tell: oneshot::Sender<Flown>,
+    ) {
+        let Config {
+            fleet, out_of_time, ..
+        } = &*self.config;
+        let (mut granted, mut asking) = match lead {
+            Lead::Granted(fence, anchor) => (Some((fence, anchor)), None),
+            Lead::Late(asking) => (None, Some(asking)),
+        };
+        let half = fleet.terms().lease / 2;
+        let mut renewal = Instant::now() + half;
+        let mut renewing: Option<BoxFuture<'static, Result<bool, Away>>> = None;
+        let mut call = std::pin::pin!(call);
+        let result = loop {
+            tokio::select! {
+                biased;
+                result = &mut call => break result,
+                () = out_of_time.cancelled() => break Err(Error::Draining),
+                late = optional(&mut asking) => {
+                    asking = None;
+                    granted = lead_of(late);
+                    renewal = Instant::now() + half;
+                }
+                renewed = optional(&mut renewing) => {
+                    renewing = None;
+                    if renewed == Ok(false) {
+                        // Somebody else leads, or it was forgotten. The fence decides what this answer is worth.
+                        renewal += Duration::from_hours(24);
+                    }
+                }
+                () = sleep_until(renewal), if granted.is_some() && renewing.is_none() => {
+                    renewal += half;
+                    renewing = granted
+                        .map(|(fence, _)| fleet.renew(self.entry, fence).boxed());
+                }
+            }
+        };
+        drop(renewing);
+        let verdict = self.verdict(&result);
+        if self.is_refusal() && granted.is_none() {
+            self.tell_refusal().await;
+        }
+        if let Some(asking) = asking {
+            // Nobody waits for the engine, but what it says is worth knowing: it may be a lead.
+            drop(tell.send(Flown::Landed(result.clone())));
+            if let Some((fence, anchor)) = lead_of(asking.await) {
+                self.end(verdict, fence, &anchor, &result).await;
+            }
+            return;
+        }
+        let Some((fence, anchor)) = granted else {
+            drop(tell.send(Flown::Landed(result)));
+            return;
+        };
+        let flown = match verdict {
+            Verdict::Left(Left::Failed) => {
+                self.end(verdict, fence, &anchor, &result).await;
+                Flown::Failed(result)
+            }
+            _ if self.is_refusal() => {
+                // Those who wait are given the refusal, and then all forget the caller.
+                self.end(verdict, fence, &anchor, &result).await;
+                self.tell_refusal().await;
+                Flown::Landed(result)
+            }
+            _ => {
+                drop(tell.send(Flown::Landed(result.clone())));
+                self.end(verdict, fence, &anchor, &result).await;
+                return;
+            }
+        };
+        drop(tell.send(flown));
+    }
+
+    /// What is to be done with the lease.
+    fn verdict(&self, result: &Result<Landed, Error>) -> Verdict {
+        let arrival = self.slot.get();
+        match (result, arrival) {
+            (Ok(_), Some(arrival)) if arrival.decision.fault == Some(Fault::Way) => {
+                Verdict::Left(Left::Failed)
+            }
+            (Ok(_), Some(_)) => Verdict::Land,
+            // It was in memory after all.
+            (Ok(_), None) => Verdict::Left(Left::Unused),
+            (Err(Error::UpstreamTimeout), _) => Verdict::Left(Left::TimedOut),
+            (Err(error), _)
+                if error.is_way_failure() || error.is_own_fault() || *error == Error::TooLarge =>
+            {
+                Verdict::Left(Left::Failed)
+            }
+            (Err(_), _) => Verdict::Left(Left::Unused),
+        }
+    }
+
+    fn is_refusal(&self) -> bool {
+        let verdict = self.slot.get().map(|arrival| arrival.decision.credential);
+        verdict == Some(Some(CredentialVerdict::Refused))
+    }
+
+    async fn tell_refusal(&self) {
+        let fleet = &self.config.fleet;
+        if fleet.may_tell_refusal(self.knows_caller) {
+            fleet
+                .forget(Forget::Caller(self.leased.query.key.caller))
+                .await;
+        }
+    }
+
+    async fn end(
+        &self,
+        verdict: Verdict,
+        fence: Fence,
+        anchor: &Anchor,
+        result: &Result<Landed, Error>,
+    ) {
+        let fleet = &self.config.fleet;
+        match (verdict, result, self.slot.get()) {
+            (Verdict::Land, Ok(landed), Some(arrival)) => {
+                self.land(landed, arrival, fence, anchor).await;
+            }
+            (Verdict::Left(why), ..) => fleet.leave(self.entry, fence, why),
+            _ => fleet.leave(self.entry, fence, Left::Unused),
+        }
+    }
+
+    /// Hands the answer in, again until it is certain that it was, or pointless.
+    async fn land(&self, landed: &Landed, arrival: &Arrival, fence: Fence, anchor: &Anchor) {
+        let fleet = &self.config.fleet;
+        let (times, plain) = envelope::write(landed, arrival, anchor);
+        self.config.meet(&landed.reply);
+        if plain.len() > fleet.terms().max_value {
+            fleet.metrics.landing("too_large");
+            fleet.leave(self.entry, fence, Left::Unused);
+            return;
+        }
+        let sealed = fleet
+            .secret
+            .seal(&self.entry, fence, &self.credential, &plain);
+        let lifetime = arrival.decision.lifetime;
+        let keep = lifetime.is_some_and(|lifetime| !lifetime.is_zero());
+        let until = Instant::now() + LANDING;
+        loop {
+            let landing = fleet.land(self.entry, fence, times, sealed.clone(), keep);
+            match timeout(TRY, landing).await {
+                Ok(Ok(landing)) => {
+                    if landing == Landing::Kept {
+                        fleet.note(&self.entry, fence);
+                        if let Some(end) = &arrival.decision.ended {
+                            fleet.tell_end(end);
+                        }
+                    }
+                    fleet.metrics.landing(match landing {
+                        Landing::Kept => "kept",
+                        Landing::Pushed => "pushed",
+                        Landing::Superseded => "superseded",
+                        Landing::Forgotten => "forgotten",
+                    });
+                    return;
+                }
+                Ok(Err(Away::Refused(_))) => break,
+                Ok(Err(_)) | Err(_) => {}
+            }
+            let again = Instant::now() + Duration::from_millis(20 + fastrand::u64(..30));
+            if again >= until {
+                break;
+            }
+            sleep_until(again).await;
+        }
+        fleet.metrics.landing("lost");
+    }
+}
+
+/// What is to be done with a lease.
+#[derive(Clone, Copy)]
+enum Verdict {
+    Land,
+    Left(Left),
+}
+
+/// The lead that a late answer brings, if it does.
+fn lead_of(late: Result<(Anchor, Boarded), Away>) -> Option<(Fence, Anchor)> {
+    match late {
+        Ok((anchor, Boarded::Lead { fence, .. })) => Some((fence, anchor)),
+        _ => None,
+    }
+}
+
+/// Awaits a future where there is one.
+async fn optional<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+fn word(boarded: &Boarded) -> &'static str {
+    match boarded {
+        Boarded::Fresh(_) => "fresh",
+        Boarded::Lead { .. } => "lead",
+        Boarded::Wait { .. } => "wait",
+        Boarded::Rest { .. } => "rest",
+        Boarded::Vacant { .. } => "vacant",
+        Boarded::Late => "late",
+    }
+}
