@@ -4,6 +4,7 @@
 //! variables, flags. Loading binds no port and opens no connection.
 
 mod changes;
+pub mod engine_url;
 pub mod example;
 mod explain;
 mod header_names;

@@ -13,7 +13,8 @@ pub mod engine;
 pub mod envelope;
 mod fences;
 pub mod health;
-mod link;
+pub mod link;
+mod membership;
 pub mod memory;
 mod news;
 mod outbox;
@@ -21,6 +22,6 @@ pub mod pulse;
 pub mod seal;
 mod waits;
 
-pub use self::link::{Asking, Ear, Fleet, Terms, Wish};
+pub use self::membership::{Asking, Ear, Fleet, Terms, Wish};
 pub use self::news::Forget;
 pub use self::waits::{Heard, Waiter};

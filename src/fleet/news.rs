@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::engine::{EngineTime, Member, Scope, Sealed};
-use super::link::Fleet;
+use super::membership::Fleet;
 use super::seal::Secret;
 use crate::request::key::Caller;
 use crate::request::route::TaskId;

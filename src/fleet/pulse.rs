@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::anchor::Anchor;
 use super::engine::{Ask, Away, Heard, Joined, Position, SILENCE, Said};
-use super::link::Fleet;
+use super::membership::Fleet;
 use super::news::{HEARSAY, Item, Told};
 use crate::cache::Store;
 use crate::cache::cadence::Cadence;

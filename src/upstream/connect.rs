@@ -245,30 +245,34 @@ pub(super) fn tls(config: &config::Upstream) -> Result<ClientConfig, UpstreamPro
     Ok(ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(UpstreamProblem::Tls)?
-        .with_root_certificates(roots(config.ca_file.as_deref())?)
+        .with_root_certificates(roots(config.ca_file.as_deref()).map_err(|why| {
+            UpstreamProblem::CaFile(config.ca_file.clone().unwrap_or_default(), why)
+        })?)
         .with_no_client_auth())
 }
 
 /// The system's roots, or Mozilla's where the system has none (an image from scratch); a private CA comes on top.
-fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, UpstreamProblem> {
+///
+/// # Errors
+/// The CA's file cannot be used; in words.
+pub(crate) fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
     if let Some(path) = ca_file {
-        let refuse = |why: String| UpstreamProblem::CaFile(path.to_owned(), why);
-        let mut file = BufReader::new(File::open(path).map_err(|error| refuse(error.to_string()))?);
+        let mut file = BufReader::new(File::open(path).map_err(|error| error.to_string())?);
         let mut found = 0;
         for certificate in CertificateDer::pem_reader_iter(&mut file) {
-            let certificate = certificate.map_err(|error| refuse(error.to_string()))?;
+            let certificate = certificate.map_err(|error| error.to_string())?;
             roots
                 .add(certificate)
-                .map_err(|error| refuse(error.to_string()))?;
+                .map_err(|error| error.to_string())?;
             found += 1;
         }
         if found == 0 {
-            return Err(refuse("there is none in it".into()));
+            return Err("there is none in it".into());
         }
     }
     Ok(roots)

@@ -3,7 +3,7 @@
 pub mod breakers;
 mod circuit;
 mod client;
-mod connect;
+pub(crate) mod connect;
 mod exchange;
 mod expect;
 mod failure;

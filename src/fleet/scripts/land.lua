@@ -33,10 +33,10 @@ if not t[1] or not s[1] or fence <= mark or asked <= mark then
     if l == fence then redis.call('HDEL', flight, 'l', 'x', 'o') end
     -- Where a later lease was given, its own landing is what they wait for.
     if l <= fence then push('vacant', ARGV[11], number) end
-    return { now, 'forgotten' }
+    return 'forgotten'
 end
-if fence == vf then return { now, v[3] == '1' and 'kept' or 'pushed' } end
-if fence < vf then return { now, 'superseded' } end
+if fence == vf then return v[3] == '1' and 'kept' or 'pushed' end
+if fence < vf then return 'superseded' end
 
 -- On a full engine the answer still reaches those who wait.
 local stored
@@ -63,4 +63,4 @@ if #sealed <= tonumber(ARGV[12]) then
 else
     push('landed', ARGV[11], number, at)
 end
-return { now, keep and not full and 'kept' or 'pushed' }
+return keep and not full and 'kept' or 'pushed'

@@ -1,0 +1,71 @@
+//! The scripts that the engine runs, by the digest that it knows them by.
+
+use std::fmt;
+
+use redis::Cmd;
+use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+
+/// A script and its SHA-1, as EVALSHA takes it.
+pub(super) struct Script {
+    name: &'static str,
+    text: &'static str,
+    sha: String,
+}
+
+/// All scripts.
+#[derive(Debug)]
+pub(super) struct Scripts {
+    pub board: Script,
+    pub land: Script,
+    pub leave: Script,
+    pub renew: Script,
+    pub forget: Script,
+    pub tell: Script,
+    pub beat: Script,
+    pub ends: Script,
+}
+
+impl Scripts {
+    pub(super) fn new() -> Self {
+        Self {
+            board: Script::new("board", include_str!("../scripts/board.lua")),
+            land: Script::new("land", include_str!("../scripts/land.lua")),
+            leave: Script::new("leave", include_str!("../scripts/leave.lua")),
+            renew: Script::new("renew", include_str!("../scripts/renew.lua")),
+            forget: Script::new("forget", include_str!("../scripts/forget.lua")),
+            tell: Script::new("tell", include_str!("../scripts/tell.lua")),
+            beat: Script::new("beat", include_str!("../scripts/beat.lua")),
+            ends: Script::new("ends", include_str!("../scripts/ends.lua")),
+        }
+    }
+}
+
+impl fmt::Debug for Script {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str(self.name)
+    }
+}
+
+impl Script {
+    fn new(name: &'static str, text: &'static str) -> Self {
+        let digest = digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
+        let sha = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        Self { name, text, sha }
+    }
+
+    /// Calls the script, which the engine has.
+    pub(super) fn call(&self, keys: &[String], args: &[Vec<u8>]) -> Cmd {
+        Self::command("EVALSHA", &self.sha, keys, args)
+    }
+
+    /// Calls the script and has the engine keep it.
+    pub(super) fn load_and_call(&self, keys: &[String], args: &[Vec<u8>]) -> Cmd {
+        Self::command("EVAL", self.text, keys, args)
+    }
+
+    fn command(how: &str, what: &str, keys: &[String], args: &[Vec<u8>]) -> Cmd {
+        let mut command = redis::cmd(how);
+        command.arg(what).arg(keys.len()).arg(keys).arg(args);
+        command
+    }
+}

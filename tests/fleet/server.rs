@@ -1,0 +1,150 @@
+//! A Valkey or Redis of a test's own: started on a free port, in a directory of its own, and ended with the test.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The servers to test with: those that `POLLGATE_ENGINES` names, separated by colons, else the system's.
+pub(crate) fn binaries() -> Vec<PathBuf> {
+    if let Ok(named) = std::env::var("POLLGATE_ENGINES") {
+        return named.split(':').map(PathBuf::from).collect();
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = ["valkey-server", "redis-server"]
+        .into_iter()
+        .find_map(|name| {
+            let mut places = std::env::split_paths(&path).map(|place| place.join(name));
+            places.find(|place| place.is_file())
+        });
+    let why = "these tests take a valkey-server or redis-server; `tests/run fleet` installs one";
+    vec![found.unwrap_or_else(|| panic!("{why}"))]
+}
+
+/// A running server.
+pub(crate) struct Server {
+    binary: PathBuf,
+    options: Vec<String>,
+    port: u16,
+    directory: tempfile::TempDir,
+    child: Child,
+}
+
+impl Server {
+    /// Starts a server, with options beyond those that keep it small and to itself.
+    pub(crate) fn start(binary: &Path, options: &[&str]) -> Self {
+        let options = options.iter().map(|option| (*option).to_owned()).collect();
+        let directory = tempfile::tempdir().expect("a directory");
+        let port = free_port();
+        let child = run(binary, port, directory.path(), &options);
+        let server = Self {
+            binary: binary.to_owned(),
+            options,
+            port,
+            directory,
+            child,
+        };
+        server.await_ready();
+        server
+    }
+
+    /// Where it listens.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its files.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// A connection for the test itself.
+    pub(crate) fn connection(&self) -> redis::Connection {
+        let client = redis::Client::open(("127.0.0.1", self.port)).expect("an address");
+        client.get_connection().expect("a connection")
+    }
+
+    /// Kills it, with all that it knows.
+    pub(crate) fn kill(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+
+    /// Starts it again on the same port, empty.
+    pub(crate) fn restart(&mut self) {
+        self.child = run(
+            &self.binary,
+            self.port,
+            self.directory.path(),
+            &self.options,
+        );
+        self.await_ready();
+    }
+
+    /// Sends it a signal: STOP or CONT.
+    pub(crate) fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill")
+            .arg(format!("-{signal}"))
+            .arg(pid)
+            .status();
+        assert!(sent.expect("kill").success(), "{signal}");
+    }
+
+    fn await_ready(&self) {
+        let until = Instant::now() + Duration::from_secs(20);
+        loop {
+            let client = redis::Client::open(("127.0.0.1", self.port)).expect("an address");
+            let connected = client.get_connection_with_timeout(Duration::from_millis(500));
+            if connected
+                .is_ok_and(|mut connection| redis::cmd("PING").exec(&mut connection).is_ok())
+            {
+                return;
+            }
+            let log = self.directory.path().join("log");
+            assert!(
+                Instant::now() < until,
+                "{} does not start: {}",
+                self.binary.display(),
+                fs::read_to_string(log).unwrap_or_default()
+            );
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.signal("CONT");
+        self.kill();
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("an address").port()
+}
+
+fn run(binary: &Path, port: u16, directory: &Path, options: &[String]) -> Child {
+    let mut command = Command::new(binary);
+    command
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+        .args([
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--logfile",
+            "log",
+            "--dir",
+        ])
+        .arg(directory)
+        .args(options)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    command
+        .spawn()
+        .unwrap_or_else(|error| panic!("{}: {error}", binary.display()))
+}
