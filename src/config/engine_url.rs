@@ -46,7 +46,9 @@ impl FromStr for EngineUrl {
         };
         let (host, port) = match place.rsplit_once(':') {
             Some((host, port)) if !port.ends_with(']') => {
-                let port = port.parse().map_err(|_| refuse("got a port that is none"))?;
+                let port = port
+                    .parse()
+                    .map_err(|_| refuse("got a port that is none"))?;
                 (host, port)
             }
             _ => (place, 6379),
@@ -119,17 +121,31 @@ mod tests {
     fn urls_are_read_and_shown_without_their_password() {
         for (text, shown, user, password) in [
             ("redis://127.0.0.1", "redis://127.0.0.1:6379", None, None),
-            ("redis://127.0.0.1:7000/3", "redis://127.0.0.1:7000/3", None, None),
+            (
+                "redis://127.0.0.1:7000/3",
+                "redis://127.0.0.1:7000/3",
+                None,
+                None,
+            ),
             ("valkey://v", "redis://v:6379", None, None),
             ("rediss://[::1]:6380/", "rediss://[::1]:6380", None, None),
             ("redis://[::1]", "redis://[::1]:6379", None, None),
             ("rediss://gate@e:1", "rediss://gate@e:1", Some("gate"), None),
-            ("redis://gate:p%40%3As@e", "redis://gate@e:6379", Some("gate"), Some("p@:s")),
+            (
+                "redis://gate:p%40%3As@e",
+                "redis://gate@e:6379",
+                Some("gate"),
+                Some("p@:s"),
+            ),
             ("redis://:secret@e", "redis://e:6379", None, Some("secret")),
         ] {
             let url: EngineUrl = text.parse().expect(text);
             assert_eq!(url.to_string(), shown, "{text}");
-            assert_eq!((url.user.as_deref(), url.password.as_deref()), (user, password), "{text}");
+            assert_eq!(
+                (url.user.as_deref(), url.password.as_deref()),
+                (user, password),
+                "{text}"
+            );
         }
     }
 
@@ -147,7 +163,10 @@ mod tests {
         ] {
             let error = text.parse::<EngineUrl>().expect_err(text);
             assert!(error.contains(why), "{text}: {error}");
-            assert!(error.contains(TAKES) && !error.contains("hunter2"), "{error}");
+            assert!(
+                error.contains(TAKES) && !error.contains("hunter2"),
+                "{error}"
+            );
         }
     }
 }

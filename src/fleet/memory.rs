@@ -552,6 +552,9 @@ impl Memory {
     /// The mark of an entry; `None` where nothing is known of its task.
     fn mark(&self, key: &EntryKey) -> Option<Fence> {
         let task = self.tasks.get(&key.task)?.mark;
+        if self.highest == Fence::NONE {
+            return None;
+        }
         let of = Scope::TaskOf {
             task: key.task,
             caller: key.caller,
@@ -752,23 +755,25 @@ impl Memory {
     }
 
     fn forget(&mut self, scope: Scope, now: EngineTime) -> Fence {
+        let known = |task| self.tasks.get(&task).map_or(self.highest, |task| task.last);
         let last = match scope {
-            Scope::Task(task) | Scope::TaskOf { task, .. } => {
-                self.tasks.get(&task).map_or(0, |task| task.last.0)
-            }
-            Scope::Caller(_) | Scope::All => self.highest.0,
+            Scope::Task(task) | Scope::TaskOf { task, .. } => known(task),
+            Scope::Caller(_) | Scope::All => self.highest,
         };
-        let next = |mark: Fence| Fence(now.0.max(mark.0 + 1).max(last + 1));
+        let next = |mark: Fence| Fence(now.0.max(mark.0 + 1).max(last.0 + 1));
         if let Scope::Task(task) = scope {
             let task = self.tasks.entry(task).or_default();
             task.mark = next(task.mark);
             task.last = task.mark;
-            task.mark
-        } else {
-            let mark = self.marks.entry(scope).or_default();
-            *mark = next(*mark);
-            *mark
+            return task.mark;
         }
+        let mark = self.marks.entry(scope).or_default();
+        *mark = next(*mark);
+        if let Scope::TaskOf { task, .. } = scope {
+            let (mark, last) = (*mark, *mark);
+            self.tasks.entry(task).or_insert(Task { mark, last });
+        }
+        *mark
     }
 
     fn tell(&mut self, news: &Sealed, model: Option<Digest>, now: EngineTime) {

@@ -266,9 +266,7 @@ pub(crate) fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, String> {
         let mut found = 0;
         for certificate in CertificateDer::pem_reader_iter(&mut file) {
             let certificate = certificate.map_err(|error| error.to_string())?;
-            roots
-                .add(certificate)
-                .map_err(|error| error.to_string())?;
+            roots.add(certificate).map_err(|error| error.to_string())?;
             found += 1;
         }
         if found == 0 {

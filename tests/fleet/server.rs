@@ -35,7 +35,7 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server, with options beyond those that keep it small and to itself.
     pub(crate) fn start(binary: &Path, options: &[&str]) -> Self {
-        let options = options.iter().map(|option| (*option).to_owned()).collect();
+        let options: Vec<_> = options.iter().map(|option| (*option).to_owned()).collect();
         let directory = tempfile::tempdir().expect("a directory");
         let port = free_port();
         let child = run(binary, port, directory.path(), &options);

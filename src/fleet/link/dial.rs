@@ -107,7 +107,8 @@ impl Dialer {
             .await
             .and_then(|tcp| tcp.map_err(|error| error.to_string()))
             .map_err(|why| refuse(&why))?;
-        tcp.set_nodelay(true).map_err(|error| refuse(&error.to_string()))?;
+        tcp.set_nodelay(true)
+            .map_err(|error| refuse(&error.to_string()))?;
         let Some(tls) = &self.tls else {
             return greeted(tcp, info, config).await.map_err(|why| refuse(&why));
         };
@@ -200,10 +201,14 @@ fn usable(hello: &Value) -> Result<(), String> {
     let version: String = field("version")
         .and_then(|version| redis::from_redis_value(version.clone()).ok())
         .unwrap_or_default();
-    let mut numbers = version.split('.').map(|part| part.parse::<u64>().unwrap_or(0));
+    let mut numbers = version
+        .split('.')
+        .map(|part| part.parse::<u64>().unwrap_or(0));
     let numbers = [(); 2].map(|()| numbers.next().unwrap_or(0));
     if numbers < OLDEST {
-        return Err(format!("its version {version} is too old: it takes 6.2 or later"));
+        return Err(format!(
+            "its version {version} is too old: it takes 6.2 or later"
+        ));
     }
     Ok(())
 }

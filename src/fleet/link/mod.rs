@@ -4,14 +4,16 @@
 //! no connection; a connection that owes an answer for [`SILENCE`] is closed, since nothing else shows that the other side
 //! is frozen or the network swallows everything; connecting again forever, after a while drawn by chance.
 
+#[cfg(test)]
+mod conformance;
 mod dial;
 mod script;
 mod wire;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -139,10 +141,19 @@ impl Link {
     /// # Errors
     /// A file of TLS cannot be used; in words, with the setting's name.
     pub fn start(config: &LinkConfig, member: Member, pushes: Pushes) -> Result<Arc<Self>, String> {
+        Self::start_with(Scripts::new(), config, member, pushes)
+    }
+
+    fn start_with(
+        scripts: Scripts,
+        config: &LinkConfig,
+        member: Member,
+        pushes: Pushes,
+    ) -> Result<Arc<Self>, String> {
         let dialer = Dialer::new(config)?;
         let shared = Arc::new(Shared {
             names: Names::new(&config.name, member),
-            scripts: Scripts::new(),
+            scripts,
             connected: AtomicBool::new(false),
             connections: AtomicU64::new(0),
             problem: Mutex::default(),
@@ -291,7 +302,10 @@ async fn run(shared: &Shared, connection: MultiplexedConnection, job: Job) -> Re
         Err(_) => (Err(Away::Lost), Some(silent())),
         Ok(Ok(value)) => match wire::said(&ask, value) {
             Some(said) => (Ok(said), None),
-            None => (Err(Away::Refused("it answers in an unknown way".into())), None),
+            None => (
+                Err(Away::Refused("it answers in an unknown way".into())),
+                None,
+            ),
         },
         Ok(Err(error)) => failed(&error),
     };
@@ -301,7 +315,12 @@ async fn run(shared: &Shared, connection: MultiplexedConnection, job: Job) -> Re
 }
 
 async fn sent(mut connection: MultiplexedConnection, call: &Call<'_>) -> Result<Value, RedisError> {
-    let mut send = async |command: Cmd| connection.send_packed_command(&command).await?.extract_error();
+    let mut send = async |command: Cmd| {
+        connection
+            .send_packed_command(&command)
+            .await?
+            .extract_error()
+    };
     match send(call.script.call(&call.keys, &call.args)).await {
         // It was restarted, or its scripts were flushed.
         Err(error) if error.kind() == ServerErrorKind::NoScript.into() => {

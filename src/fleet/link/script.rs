@@ -1,5 +1,6 @@
 //! The scripts that the engine runs, by the digest that it knows them by.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use redis::Cmd;
@@ -8,7 +9,7 @@ use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 /// A script and its SHA-1, as EVALSHA takes it.
 pub(super) struct Script {
     name: &'static str,
-    text: &'static str,
+    text: Cow<'static, str>,
     sha: String,
 }
 
@@ -27,15 +28,27 @@ pub(super) struct Scripts {
 
 impl Scripts {
     pub(super) fn new() -> Self {
+        Self::from(Cow::Borrowed)
+    }
+
+    /// Scripts that read the time from a key, so that a test can set it.
+    #[cfg(test)]
+    pub(super) fn by_clock(key: &str) -> Self {
+        let time = format!("redis.call('HMGET', '{key}', 's', 'us')");
+        Self::from(|text| text.replace("redis.call('TIME')", &time).into())
+    }
+
+    fn from(edit: impl Fn(&'static str) -> Cow<'static, str>) -> Self {
+        let script = |name, text| Script::new(name, edit(text));
         Self {
-            board: Script::new("board", include_str!("../scripts/board.lua")),
-            land: Script::new("land", include_str!("../scripts/land.lua")),
-            leave: Script::new("leave", include_str!("../scripts/leave.lua")),
-            renew: Script::new("renew", include_str!("../scripts/renew.lua")),
-            forget: Script::new("forget", include_str!("../scripts/forget.lua")),
-            tell: Script::new("tell", include_str!("../scripts/tell.lua")),
-            beat: Script::new("beat", include_str!("../scripts/beat.lua")),
-            ends: Script::new("ends", include_str!("../scripts/ends.lua")),
+            board: script("board", include_str!("../scripts/board.lua")),
+            land: script("land", include_str!("../scripts/land.lua")),
+            leave: script("leave", include_str!("../scripts/leave.lua")),
+            renew: script("renew", include_str!("../scripts/renew.lua")),
+            forget: script("forget", include_str!("../scripts/forget.lua")),
+            tell: script("tell", include_str!("../scripts/tell.lua")),
+            beat: script("beat", include_str!("../scripts/beat.lua")),
+            ends: script("ends", include_str!("../scripts/ends.lua")),
         }
     }
 }
@@ -47,9 +60,13 @@ impl fmt::Debug for Script {
 }
 
 impl Script {
-    fn new(name: &'static str, text: &'static str) -> Self {
+    fn new(name: &'static str, text: Cow<'static, str>) -> Self {
         let digest = digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
-        let sha = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha = digest
+            .as_ref()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         Self { name, text, sha }
     }
 
@@ -60,7 +77,7 @@ impl Script {
 
     /// Calls the script and has the engine keep it.
     pub(super) fn load_and_call(&self, keys: &[String], args: &[Vec<u8>]) -> Cmd {
-        Self::command("EVAL", self.text, keys, args)
+        Self::command("EVAL", &self.text, keys, args)
     }
 
     fn command(how: &str, what: &str, keys: &[String], args: &[Vec<u8>]) -> Cmd {

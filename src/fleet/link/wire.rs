@@ -135,18 +135,21 @@ impl Names {
                     Scope::Caller(caller) => (self.caller(*caller), "m".to_owned(), MARK_KEPT_MS),
                     Scope::All => (self.state(), "m".to_owned(), MARK_KEPT_MS),
                 };
-                let is_record = !matches!(scope, Scope::Caller(_));
+                let is_task = matches!(scope, Scope::Task(_) | Scope::TaskOf { .. });
                 Call {
                     script: &scripts.forget,
                     keys: vec![hash, self.state()],
-                    args: vec![field.into(), number(kept), number(u8::from(is_record))],
+                    args: vec![field.into(), number(kept), number(u8::from(is_task))],
                 }
             }
             Ask::Tell { news, model } => {
                 let ends = model.map(|model| self.ends(model));
                 Call {
                     script: &scripts.tell,
-                    keys: [self.state(), self.journal()].into_iter().chain(ends).collect(),
+                    keys: [self.state(), self.journal()]
+                        .into_iter()
+                        .chain(ends)
+                        .collect(),
                     args: vec![news.0.to_vec(), self.bell().into()],
                 }
             }
@@ -239,7 +242,9 @@ impl Names {
                 key,
                 fence,
                 at: EngineTime(read(parts.next()?)?),
-                sealed: parts.next().map(|part| Sealed(Bytes::copy_from_slice(part))),
+                sealed: parts
+                    .next()
+                    .map(|part| Sealed(Bytes::copy_from_slice(part))),
             }),
             _ => None,
         }
@@ -262,9 +267,7 @@ pub(super) fn said(ask: &Ask, reply: Wire) -> Option<Said> {
             "forgotten" => Landing::Forgotten,
             _ => return None,
         }),
-        Ask::Leave { .. } | Ask::Renew { .. } | Ask::Tell { .. } => {
-            Said::Done(whole(&reply)? == 1)
-        }
+        Ask::Leave { .. } | Ask::Renew { .. } | Ask::Tell { .. } => Said::Done(whole(&reply)? == 1),
         Ask::Forget(_) => Said::Forgotten(Fence(whole(&reply)?)),
         Ask::Beat { .. } => Said::Heard(heard(&mut Parts::of(reply)?)?),
         Ask::Ends { .. } => Said::Ends(list(reply)?),

@@ -18,16 +18,15 @@ if why == 'failed' then
     if not string.find(failed, me, 1, true) then failed = failed .. me .. ',' end
     local _, count = string.gsub(failed, ',', '')
     rests = count >= tonumber(ARGV[6])
-    redis.call('HSET', flight, 'fo', failed)
+    redis.call('HSET', flight, 'fo', rests and '' or failed)
 end
 if rests then
-    redis.call('HDEL', flight, 'fo')
     redis.call('HSET', flight, 'rx', now + tonumber(ARGV[7]))
 end
 
 local word = table.concat({ 'vacant', ARGV[5], ARGV[2] }, '\n')
 for _, member in ipairs(redis.call('SMEMBERS', waiters)) do
-    if member ~= me then redis.call('PUBLISH', ARGV[4] .. member, word) end
+    redis.call('PUBLISH', ARGV[4] .. member, word)
 end
 redis.call('DEL', waiters)
 return 1

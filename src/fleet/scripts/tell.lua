@@ -8,7 +8,11 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local before = redis.call('HGET', state, 'j') or '0-0'
 
-local id = redis.call('XADD', journal, 'MAXLEN', '~', 16384, '*', 'm', ARGV[1], 'p', before)
+-- Where the clock went back, ids count on from the last.
+local ms, count = string.match(before, '(%d+)-(%d+)')
+local id = string.format('%.0f-0', now)
+if now <= tonumber(ms) then id = string.format('%s-%.0f', ms, count + 1) end
+redis.call('XADD', journal, 'MAXLEN', '~', 16384, id, 'm', ARGV[1], 'p', before)
 redis.call('XTRIM', journal, 'MINID', '~', string.format('%.0f', now - 86400000))
 redis.call('PEXPIRE', journal, 172800000)
 redis.call('HSET', state, 'j', id)
