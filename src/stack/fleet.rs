@@ -25,14 +25,17 @@ use crate::cache::{Looked, NotAdopted, Store, Use};
 use crate::config;
 use crate::error::Error;
 use crate::fleet::anchor::Anchor;
-use crate::fleet::engine::{Away, Boarded, EntryKey, Fence, Landing, Left, Sealed, Value};
+use crate::fleet::engine::{
+    Away, Boarded, EntryKey, FAILURES, Fence, Landing, Left, Sealed, Value,
+};
 use crate::fleet::envelope::{self, Arrival, Opened};
 use crate::fleet::{self, Asking, Forget, Heard, Waiter, Wish};
 use crate::request::preferences::CacheMode;
 use crate::upstream::breakers::{CircuitBreakers, Outlook};
 
-/// How often a poll asks the fleet anew before it goes on alone.
-const ROUNDS: u32 = 3;
+/// How often a poll asks the fleet before it goes on alone: once more than upstream may fail for other members before they
+/// leave the entry alone.
+const ROUNDS: usize = FAILURES + 1;
 
 /// How much longer than a lease its waiters wait, at most: they are not to return all at once.
 const OVERTIME: Duration = Duration::from_millis(50);
@@ -245,11 +248,9 @@ where
         while rounds < ROUNDS {
             let mut waiter = fleet.register(self.entry);
             let now = Instant::now();
-            let may_ask = match breakers.outlook(query.key.caller, now) {
-                Outlook::Passes => true,
-                Outlook::Probes => self.may_probe(&mut budget).await,
-                Outlook::Refuses => false,
-            };
+            let outlook = breakers.outlook(query.key.caller, now);
+            let others_probe = outlook == Outlook::Probes && !self.may_probe(&mut budget).await;
+            let may_ask = outlook != Outlook::Refuses && !others_probe;
             let mut asking = fleet.board(Wish {
                 entry: self.entry,
                 have,
@@ -313,6 +314,9 @@ where
                 }
                 Boarded::Vacant { before } => {
                     self.adopt_stale(before.as_ref(), &anchor);
+                    if others_probe {
+                        return failed.unwrap_or(Err(Error::RateLimited(fleet.terms().lease)));
+                    }
                     // Refused below, in the words of the circuit breaker.
                     return self.alone(None, failed).await;
                 }

@@ -392,7 +392,6 @@ async fn an_upstream_that_fails_for_three_members_is_left_alone_for_a_while() {
             .iter()
             .all(|answer| answer.outcome == Outcome::Stale)
     );
-    dbg(&scene);
     // Three members, with the retries of each.
     let asked = scene.upstream.count() - before;
     assert!((3..=9).contains(&asked), "{asked}");
@@ -857,7 +856,6 @@ async fn a_pause_that_names_a_caller_holds_for_all_members() {
         let polls = scene.sidecars.iter().map(|(gateway, _)| gateway.poll(id));
         join_all(polls).await;
     }
-    dbg(&scene);
     assert_eq!(scene.upstream.count(), before);
     // When it is over, one of them probes.
     scene
@@ -892,25 +890,20 @@ async fn what_one_member_learns_of_ends_all_know() {
         (LATENCY, document(fetch, body))
     };
     scene.upstream.now(status);
+    let ids: Vec<_> = (0..20).map(|number| format!("t{number}")).collect();
     while start.elapsed() < Duration::from_secs(103) {
-        for number in 0..20 {
-            scene
-                .poll(0, &format!("t{number}"))
-                .await
-                .expect("an answer");
-        }
+        join_all(ids.iter().map(|id| scene.poll(0, id))).await;
+        sleep(millis(500)).await;
     }
     sleep(millis(100)).await;
     // Both stretch the time to the next poll of a young task; and so does one that starts now.
     scene.join();
     sleep(millis(100)).await;
-    let begun = Instant::now();
-    scene.upstream.now(move |fetch| {
+    scene.upstream.now(|fetch| {
         let body = format!(
             r#"{{"id":"{}","object":"video","model":"m","status":"processing"}}"#,
             id_of(fetch)
         );
-        let _ = begun;
         (LATENCY, document(fetch, body))
     });
     // The new one meets the model with the first task, and knows of its ends with the second.
@@ -1013,11 +1006,4 @@ async fn an_engine_that_is_never_there_costs_nothing() {
     let answer = gateway.poll("t").await.expect("an answer");
     assert_eq!(answer.outcome, Outcome::Fetched);
     assert_eq!(start.elapsed(), LATENCY);
-}
-fn dbg(scene: &Scene) {
-    for (g, _) in &scene.sidecars {
-        for l in g.expose().lines() { if l.starts_with("pollgate_fleet") && !l.ends_with(" 0") && !l.contains("command_sec") { println!("{l}"); } }
-        println!("--");
-    }
-    println!("{:?}", scene.upstream.asked().len());
 }

@@ -191,7 +191,6 @@ impl Gateway {
         (gateway, link)
     }
 
-    pub(crate) fn expose(&self) -> String { self.metrics.expose(Exposition::Prometheus, 0, 0, 0) }
     /// The fleet that it is a member of.
     pub(crate) fn fleet(&self) -> &Arc<Fleet> {
         self.state.fleet.as_ref().expect("is in one")
