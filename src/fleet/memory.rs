@@ -551,17 +551,21 @@ impl Memory {
 
     /// The mark of an entry; `None` where nothing is known of its task.
     fn mark(&self, key: &EntryKey) -> Option<Fence> {
-        let task = self.tasks.get(&key.task)?.mark;
-        if self.highest == Fence::NONE {
-            return None;
-        }
+        let is_known = self.highest != Fence::NONE && self.tasks.contains_key(&key.task);
+        is_known.then(|| self.highest_mark(key))
+    }
+
+    fn highest_mark(&self, key: &EntryKey) -> Fence {
         let of = Scope::TaskOf {
             task: key.task,
             caller: key.caller,
         };
-        let others = [of, Scope::Caller(key.caller), Scope::All]
-            .map(|scope| self.marks.get(&scope).copied().unwrap_or_default());
-        others.into_iter().chain([task]).max()
+        let task = self.tasks.get(&key.task);
+        let task = task.map_or(Fence::NONE, |task| task.mark);
+        [of, Scope::Caller(key.caller), Scope::All]
+            .iter()
+            .filter_map(|scope| self.marks.get(scope).copied())
+            .fold(task, Fence::max)
     }
 
     fn board(
@@ -629,11 +633,14 @@ impl Memory {
             .tasks
             .get(&board.key.task)
             .map_or(0, |task| task.last.0);
-        let marked = mark.map_or(0, |mark| mark.0);
+        let marked = self.highest_mark(&board.key).0;
         let landed = entry.and_then(|entry| entry.landed);
         let landed = landed.map_or(0, |(fence, _)| fence.0);
         let next = last.max(marked).max(landed) + 1;
         let fence = Fence(now.0.max(next));
+        if self.highest == Fence::NONE {
+            self.marks.insert(Scope::All, Fence(fence.0 - 1));
+        }
         self.highest = self.highest.max(fence);
         let task = self.tasks.entry(board.key.task).or_insert(Task {
             mark: Fence(fence.0 - 1),

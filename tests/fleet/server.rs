@@ -1,5 +1,6 @@
 //! A Valkey or Redis of a test's own: started on a free port, in a directory of its own, and ended with the test.
 
+use std::collections::HashMap;
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -117,7 +118,6 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.signal("CONT");
         self.kill();
     }
 }
@@ -147,4 +147,64 @@ fn run(binary: &Path, port: u16, directory: &Path, options: &[String]) -> Child 
     command
         .spawn()
         .unwrap_or_else(|error| panic!("{}: {error}", binary.display()))
+}
+
+/// A sentinel that watches one primary, and acts alone.
+pub(crate) struct Sentinel(Server);
+
+impl Sentinel {
+    pub(crate) fn start(binary: &Path, name: &str, primary: u16) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let port = free_port();
+        let file = directory.path().join("sentinel.conf");
+        let settings = format!(
+            "port {port}\nbind 127.0.0.1\nlogfile log\ndir {}\n\
+             sentinel monitor {name} 127.0.0.1 {primary} 1\n\
+             sentinel down-after-milliseconds {name} 300\n\
+             sentinel failover-timeout {name} 3000\n",
+            directory.path().display()
+        );
+        fs::write(&file, settings).expect("written");
+        let child = Command::new(binary)
+            .arg(&file)
+            .arg("--sentinel")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("a sentinel");
+        let server = Server {
+            binary: binary.to_owned(),
+            options: Vec::new(),
+            port,
+            directory,
+            child,
+        };
+        server.await_ready();
+        Self(server)
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.0.port
+    }
+
+    /// Waits until it knows a replica that can take over.
+    pub(crate) fn await_replica(&self, name: &str) {
+        let until = Instant::now() + Duration::from_secs(30);
+        loop {
+            let mut connection = self.0.connection();
+            let mut ask = redis::cmd("SENTINEL");
+            let replicas: Vec<HashMap<String, String>> = ask
+                .arg(&["replicas", name])
+                .query(&mut connection)
+                .expect("replicas");
+            let link_is_up = replicas
+                .iter()
+                .any(|replica| replica["master-link-status"] == "ok");
+            if link_is_up {
+                return;
+            }
+            assert!(Instant::now() < until, "{replicas:?}");
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
 }

@@ -1,33 +1,25 @@
 //! The real engines and the one in memory, asked the same at the same time, must say the same and push the same.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::runtime::{Builder, Runtime};
-use tokio::time::{Instant, sleep};
 
+use super::Link;
 use super::script::Scripts;
-use super::{Link, LinkConfig};
 use crate::fleet::engine::{
     Ask, Away, Board, Boarded, Digest, Engine, EngineTime, EntryKey, Fence, Heard, Land, Left,
-    MAX_PUSH, Member, Position, Push, Pushes, Said, Scope, Sealed, Times,
+    MAX_PUSH, Member, Position, Said, Scope, Sealed, Times,
 };
 use crate::fleet::memory::{MemoryEngine, MemoryLink};
 use crate::sync::lock;
 
-#[path = "../../../tests/fleet/server.rs"]
-#[allow(dead_code, reason = "tests/fleet uses the rest")]
-mod server;
-
-use server::Server;
+use super::tests::server::{self, Server};
+use super::tests::{Inbox, config, connected, inbox};
 
 const MEMBERS: usize = 4;
-const FLEET: &str = "conformance";
 const CLOCK: &str = "the clock of the test";
-
-/// What a member was pushed and nobody has looked at.
-type Inbox = Arc<Mutex<Vec<Push>>>;
 
 /// Both engines, each with the same members.
 struct Both {
@@ -52,13 +44,6 @@ struct Pair {
     leads: Vec<(EntryKey, Fence, EngineTime)>,
 }
 
-fn inbox() -> (Inbox, Pushes) {
-    let inbox = Inbox::default();
-    let into = Arc::clone(&inbox);
-    let pushes: Pushes = Arc::new(move |push| lock(&into).push(push));
-    (inbox, pushes)
-}
-
 impl Both {
     fn start(server: &Server) -> Self {
         let still = Builder::new_current_thread()
@@ -71,17 +56,7 @@ impl Both {
             .enable_all()
             .build()
             .expect("a runtime");
-        let config = LinkConfig {
-            engine: format!("redis://127.0.0.1:{}", server.port())
-                .parse()
-                .expect("a URL"),
-            password_file: None,
-            sentinel: None,
-            ca_file: None,
-            cert: None,
-            key: None,
-            name: FLEET.into(),
-        };
+        let config = config(server.port());
         let mut connection = server.connection();
         redis::cmd("FLUSHALL")
             .exec(&mut connection)
@@ -273,14 +248,6 @@ impl Both {
     }
 }
 
-async fn connected(link: &Link) {
-    let until = Instant::now() + Duration::from_secs(10);
-    while !link.status().connected {
-        assert!(Instant::now() < until, "{:?}", link.status());
-        sleep(Duration::from_millis(5)).await;
-    }
-}
-
 /// On a real engine, this takes about a quarter of a millisecond a call.
 const CALLS: usize = 4000;
 
@@ -312,7 +279,7 @@ fn the_same_calls_have_the_same_effect_on_every_engine() {
                 8..11 => {
                     both.memory.trim_journal(2);
                     redis::cmd("XTRIM")
-                        .arg(&[&format!("pg1:{FLEET}:j"), "MAXLEN", "2"])
+                        .arg(&["pg1:tests:j", "MAXLEN", "2"])
                         .exec(&mut both.connection)
                         .expect("trimmed");
                 }

@@ -8,6 +8,8 @@
 mod conformance;
 mod dial;
 mod script;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::path::PathBuf;
@@ -333,7 +335,11 @@ async fn sent(mut connection: MultiplexedConnection, call: &Call<'_>) -> Result<
 /// What an error means for whoever asked, and why the connection is given up where it is.
 fn failed(error: &RedisError) -> (Result<Said, Away>, Option<String>) {
     let words = in_words(error);
-    match error.code() {
+    // Redis 6 wraps what goes wrong inside a script.
+    let wrapped = words
+        .rsplit_once(": -")
+        .and_then(|(_, inner)| inner.split(' ').next());
+    match wrapped.or(error.code()) {
         Some("OOM" | "MISCONF" | "NOREPLICAS") => (Err(Away::Full), None),
         // It has become a replica, is still reading its memory, or is busy with somebody's script: another may be reached.
         Some("READONLY" | "LOADING" | "MASTERDOWN" | "BUSY" | "UNBLOCKED") => {
