@@ -4,6 +4,7 @@
 //! that cannot be read is as good as no answer.
 
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::answer::reply::{Headers, Reply};
 use crate::cache::cadence::TaskAge;
 use crate::cache::freshness::{CredentialVerdict, Decision, Fault, Lifetime, Rule};
 use crate::config;
-use crate::request::key::TaskKey;
+use crate::request::query::TaskQuery;
 use crate::task::{Source, TaskSnapshot};
 
 /// How upstream's answer arrived, and what was decided about it.
@@ -77,11 +78,12 @@ struct Head {
 /// A rule by its name.
 struct Word<T>(T);
 
-const RULES: [(Rule, &str); 7] = [
+const RULES: [(Rule, &str); 8] = [
     (Rule::Missing, "missing"),
     (Rule::Failed, "failed"),
     (Rule::Succeeded, "succeeded"),
     (Rule::UrlExpiry, "url_expiry"),
+    (Rule::RouteLimit, "route_limit"),
     (Rule::UrlAwaited, "url_awaited"),
     (Rule::InFlight, "in_flight"),
     (Rule::Cadence, "cadence"),
@@ -118,7 +120,9 @@ pub fn write(landed: &Landed, arrival: &Arrival, anchor: &Anchor) -> (Times, Vec
         useful_until: received.after(fresh + stale.unwrap_or_default()),
     };
     let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
+    let content_type = (CONTENT_TYPE, landed.reply.content_type());
     let headers = landed.headers.as_deref().into_iter().flatten();
+    let headers = headers.chain([(&content_type.0, &content_type.1)]);
     let head = Head {
         asked: times.asked.0,
         received: received.0,
@@ -145,11 +149,11 @@ pub fn write(landed: &Landed, arrival: &Arrival, anchor: &Anchor) -> (Times, Vec
     (times, plain)
 }
 
-/// Reads an answer on the task of `key`; `None` where it cannot be read, or says that it comes from the future.
+/// Reads the answer to a query; `None` where it cannot be read, or says that it comes from the future.
 #[must_use]
 pub fn read(
     plain: Vec<u8>,
-    key: &TaskKey,
+    query: &TaskQuery,
     anchor: &Anchor,
     cache: &config::Cache,
 ) -> Option<Opened> {
@@ -158,14 +162,19 @@ pub fn read(
     let body = Bytes::from(plain).slice(end + 1..);
     let (asked, received) = (EngineTime(head.asked), EngineTime(head.received));
     let (asked, received) = (anchor.instant(asked)?, anchor.instant(received)?);
+    let route = query.resource.as_ref().map(|resource| &resource.route);
     let snapshot = if head.task {
         let source = Source {
-            asked_id: &key.task.decoded(),
+            asked_id: &query.key.task.decoded(),
             status: head.status,
             body: &body,
             first_seen: head.first_seen,
         };
-        Some(TaskSnapshot::read(&source).ok()?)
+        let read = match route {
+            Some(route) => TaskSnapshot::read_by(&route.reader, &source),
+            None => TaskSnapshot::read(&source),
+        };
+        Some(read.ok()?)
     } else {
         None
     };
@@ -175,7 +184,10 @@ pub fn read(
         .filter_map(|(name, value)| Some((name.parse::<HeaderName>().ok()?, value.parse().ok()?)))
         .collect();
     let status = StatusCode::from_u16(head.status).ok()?;
-    let mut reply = Reply::new(status, &headers, body, snapshot);
+    let mut reply = match route {
+        Some(route) => Reply::as_is(route, status, &headers, body, snapshot),
+        None => Reply::new(status, &headers, body, snapshot),
+    };
     reply.received = received;
     let lifetime = head.rule.map(|rule| {
         let told = Lifetime {

@@ -25,8 +25,9 @@ use super::seal::{Secret, Unsealed};
 use super::waits::{Waiter, Waits};
 use crate::cache::cadence::Cadence;
 use crate::cache::freshness::End;
-use crate::request::key::{Caller, Credentials, TaskKey};
-use crate::request::route::TaskId;
+use crate::request::key::{Caller, Credentials};
+use crate::request::query::TaskQuery;
+use crate::route::TaskId;
 use crate::sync::lock;
 use crate::telemetry::FleetMetrics;
 
@@ -159,17 +160,28 @@ impl Fleet {
         self.ear.waits.len()
     }
 
-    /// The engine's name for what `key` is about.
+    /// The engine's name for what a query asks; `None` where it asks for several tasks at once: a forget names one, and would
+    /// not find such an answer.
     #[must_use]
-    pub fn entry(&self, key: &TaskKey) -> EntryKey {
-        EntryKey {
-            task: self.task_digest(&key.task),
-            caller: self.caller_digest(key.caller),
-            // How upstream is asked.
+    pub fn entry(&self, query: &TaskQuery) -> Option<EntryKey> {
+        let task = &query.key.task;
+        if task.is_many() {
+            return None;
+        }
+        // How upstream is asked: members may number routes differently, and have others of the same name.
+        let resource = query.resource.as_deref();
+        let path = resource.map_or("", |resource| &resource.path);
+        let body = resource.and_then(|resource| resource.body.as_ref());
+        let body = body.map_or(&b""[..], |(body, _)| body);
+        let label = query.label();
+        let parts = [label.as_str(), task.whole(), path].map(str::as_bytes);
+        Some(EntryKey {
+            task: self.task_digest(task),
+            caller: self.caller_digest(query.key.caller),
             dialect: self
                 .secret
-                .digest("route", &[key.dialect.as_str().as_bytes()]),
-        }
+                .digest("route", &[parts[0], parts[1], parts[2], body]),
+        })
     }
 
     pub(super) fn task_digest(&self, task: &TaskId) -> Digest {

@@ -8,7 +8,7 @@ use super::engine::{EngineTime, Member, Scope, Sealed};
 use super::membership::Fleet;
 use super::seal::Secret;
 use crate::request::key::Caller;
-use crate::request::route::TaskId;
+use crate::route::TaskId;
 
 /// An entry of the journal.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -71,7 +71,7 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::route::TaskId;
+    use crate::route::TaskId;
 
     fn task(number: usize) -> Forget {
         Forget::Task(TaskId::new(&number.to_string()))

@@ -14,7 +14,7 @@ use crate::cache::Store;
 use crate::cache::cadence::Cadence;
 use crate::message::fields::unix_now;
 use crate::request::key::Caller;
-use crate::request::route::TaskId;
+use crate::route::TaskId;
 use crate::upstream::breakers::{CircuitBreakers, Trouble};
 
 /// The time between two beats.

@@ -128,9 +128,13 @@ where
             let (inner, shared) = (self.inner.clone(), Arc::clone(shared));
             return Either::Right(Box::pin(shared.lonely(inner, leased)));
         }
+        let Some(entry) = shared.fleet.entry(&leased.query) else {
+            let (inner, shared) = (self.inner.clone(), Arc::clone(shared));
+            return Either::Right(Box::pin(shared.lonely(inner, leased)));
+        };
         let flight = Flight {
             inner: self.inner.clone(),
-            entry: shared.fleet.entry(&leased.query.key),
+            entry,
             credential: shared.fleet.credential(&leased.query.credentials),
             config: Arc::clone(shared),
             leased,
@@ -487,7 +491,7 @@ where
         let plain = fleet
             .open(&self.entry, fence, &self.credential, sealed)
             .ok()?;
-        let Some(opened) = envelope::read(plain, key, anchor, cache) else {
+        let Some(opened) = envelope::read(plain, &self.leased.query, anchor, cache) else {
             fleet.metrics.refused("too_old");
             return None;
         };

@@ -12,7 +12,7 @@ use pollgate::error::Error;
 use pollgate::fleet::engine::{Ask, Push};
 use pollgate::fleet::memory::{Fault, Lost, MemoryEngine, MemoryLink};
 use pollgate::request::preferences::CacheMode;
-use pollgate::request::route::TaskId;
+use pollgate::route::TaskId;
 use pollgate::task::{Dialect, State};
 use tokio::time::{Instant, advance, sleep};
 
@@ -783,7 +783,7 @@ async fn a_storm_of_forged_pushes_costs_polls_and_nothing_else() {
     let query = scene
         .gateway(0)
         .query("me", Dialect::OpenAi, "t", CacheMode::Default);
-    let key = fleet.entry(&query.key);
+    let key = fleet.entry(&query).expect("asks for one task");
     let storm = async {
         for _ in 0..1_000 {
             let fence = pollgate::fleet::engine::Fence(u64::MAX);
