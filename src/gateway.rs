@@ -2,17 +2,24 @@
 //! stack in front of it, rebuilt when the configuration is reloaded.
 
 use std::convert::Infallible;
+use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::Response;
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout};
 use tower::Service;
 
 use crate::cache::Store;
-use crate::config::{Config, Setting, UpstreamUrl};
+use crate::config::{self, Config, EngineUrl, Setting, UpstreamUrl};
+use crate::fleet::engine::Member;
+use crate::fleet::link::{Link, LinkConfig};
+use crate::fleet::pulse::Pulse;
+use crate::fleet::seal::Secret;
+use crate::fleet::{Ear, Fleet, Terms};
 use crate::message::body::Body;
 use crate::request::inbound::Inbound;
 use crate::request::key::CallerKey;
@@ -36,6 +43,43 @@ pub struct Gateway {
     /// The stack that `stack` was cloned from, to notice a reload.
     seen: Arc<Stack>,
     stack: Stack,
+    /// The link to the engine of the fleet, if it is a member of one.
+    link: Option<Arc<Link>>,
+}
+
+/// Prepares to be a member of a fleet: reads the secret and the files of TLS.
+fn fleet(
+    engine: &EngineUrl,
+    config: &config::Fleet,
+    metrics: &Metrics,
+) -> Result<(Arc<Fleet>, Arc<Link>), Problem> {
+    let path = config.secret_file.as_deref().unwrap_or(Path::new(""));
+    let refuse = |why: String| format!("fleet.secret_file: got \"{}\": {why}", path.display());
+    let secret = std::fs::read(path).map_err(|error| refuse(error.to_string()))?;
+    // A text file ends with a newline that is no part of what is in it.
+    let secret = Secret::new(secret.trim_ascii()).map_err(|why| refuse(why.to_string()))?;
+    let mut member = [0; 8];
+    getrandom::fill(&mut member).map_err(std::io::Error::other)?;
+    let member = Member(u64::from_le_bytes(member));
+    let link = LinkConfig {
+        engine: engine.clone(),
+        password_file: config.password_file.clone(),
+        sentinel: config.sentinel.clone(),
+        ca_file: config.ca_file.clone(),
+        cert: config.cert.clone(),
+        key: config.key.clone(),
+        name: config.name.clone(),
+    };
+    let ear = Arc::new(Ear::default());
+    let link = Link::new(&link, member, ear.pushes())?;
+    let terms = Terms {
+        timeout: config.timeout,
+        lease: config.lease,
+        max_value: usize::try_from(config.max_value.bytes()).unwrap_or(usize::MAX),
+    };
+    let engine = Arc::clone(&link);
+    let fleet = Fleet::new(member, secret, terms, ear, engine, metrics.fleet()?);
+    Ok((fleet, link))
 }
 
 /// The configuration at start-up, and what is current.
@@ -46,6 +90,9 @@ struct Settings {
     routes: ArcSwap<Routes>,
 }
 
+/// How long a start waits for the fleet at most.
+const JOINING: Duration = Duration::from_secs(1);
+
 /// Why a gateway could not be created.
 pub type Problem = Box<dyn std::error::Error + Send + Sync>;
 
@@ -53,12 +100,25 @@ impl Gateway {
     /// Creates a gateway. Opens no connection and binds no port.
     ///
     /// # Errors
-    /// The CA file cannot be used, or the operating system provides no random bytes.
+    /// The CA file or a file of the fleet cannot be used, or the operating system provides no random bytes.
     pub fn new(config: &Config) -> Result<Self, Problem> {
         let metrics = Arc::new(Metrics::new()?);
+        let mut polls = PollState::new(config.cache.capacity.bytes(), &metrics);
+        let joining = match &config.fleet.engine {
+            Some(engine) => Some(fleet(engine, &config.fleet, &metrics)?),
+            None => None,
+        };
+        let caller_key = match &joining {
+            Some((fleet, _)) => CallerKey::new(fleet.secret.caller_key()),
+            None => CallerKey::random()?,
+        };
+        let link = joining.map(|(fleet, link)| {
+            polls.fleet = Some(fleet);
+            link
+        });
         let resources = Resources {
-            caller_key: CallerKey::random()?,
-            polls: PollState::new(config.cache.capacity.bytes(), &metrics),
+            caller_key,
+            polls,
             upstream: Upstream::new(&config.upstream, Arc::clone(&metrics))?,
             metrics,
             limits: Limits::new(
@@ -91,7 +151,49 @@ impl Gateway {
             }),
             stack: Stack::clone(&seen),
             seen,
+            link,
         })
+    }
+
+    /// Connects to the fleet, if there is one, and waits for it for a moment: with an engine that is down, the gateway
+    /// starts all the same, and joins later. Does nothing the second time.
+    pub async fn join_fleet(&self) {
+        let (Some(link), Some(fleet)) = (&self.link, &self.resources.polls.fleet) else {
+            return;
+        };
+        if !link.start() {
+            return;
+        }
+        let PollState {
+            store,
+            cadence,
+            breakers,
+            ..
+        } = &self.resources.polls;
+        let pulse = Pulse {
+            fleet: Arc::clone(fleet),
+            store: Arc::clone(store),
+            cadence: Arc::clone(cadence),
+            breakers: Arc::clone(breakers),
+        };
+        tokio::spawn(pulse.run());
+        let joined = async {
+            while !fleet.health.is_together() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let joined = timeout(JOINING, joined).await.is_ok();
+        let Some(engine) = &self.settings.started.fleet.engine else {
+            return;
+        };
+        let key = fleet.secret.fingerprint();
+        if joined {
+            tracing::info!("fleet: joined at {engine}, key {key}");
+        } else {
+            let why = link.status().problem;
+            let why = why.as_deref().unwrap_or("no heartbeat yet");
+            tracing::warn!("fleet: alone until {engine} can be reached, key {key}: {why}");
+        }
     }
 
     /// Applies new settings to all later requests. Cached entries and flights are kept; settings fixed at start-up

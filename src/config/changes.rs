@@ -8,6 +8,18 @@ use super::{keys, routes};
 /// Keys that are read once, when the process starts. A reload applies all others.
 const FIXED: &[&str] = &[
     "cache.capacity",
+    "fleet.ca_file",
+    "fleet.cert",
+    "fleet.engine",
+    "fleet.key",
+    "fleet.lease",
+    "fleet.max_value",
+    "fleet.name",
+    "fleet.password_file",
+    "fleet.secret_file",
+    "fleet.sentinel.hosts",
+    "fleet.sentinel.name",
+    "fleet.timeout",
     "limits.caller_share",
     "limits.drain",
     "limits.header_timeout",

@@ -6,7 +6,9 @@ use std::str::FromStr;
 use http::Uri;
 use percent_encoding::percent_decode_str;
 
-const TAKES: &str = "redis://host:port/database, or rediss:// for TLS; user@ or user:password@ before the host where the engine asks for them";
+use super::human::Human;
+
+const TAKES: &str = r#"redis://host:port/database, rediss:// for TLS, or "off"; user@ or user:password@ before the host where the engine asks for them"#;
 
 /// Where the engine is, and as whom pollgate connects to it.
 #[derive(Clone, PartialEq, Eq)]
@@ -83,6 +85,22 @@ impl FromStr for EngineUrl {
             password,
             database,
         })
+    }
+}
+
+impl Human for Option<EngineUrl> {
+    const TAKES: &'static str = TAKES;
+
+    fn read(text: &str) -> Option<Self> {
+        if text == "off" {
+            Some(None)
+        } else {
+            text.parse().ok().map(Some)
+        }
+    }
+
+    fn write(&self) -> String {
+        self.as_ref().map_or("off".into(), ToString::to_string)
     }
 }
 

@@ -20,7 +20,12 @@ pub(super) fn explain(key: &str, message: &str, merged: &Table, origins: &Origin
     if let Some((_, missing)) = message.split_once("missing field `") {
         let missing = missing.trim_end_matches('`');
         let location = location(key, origins);
-        return format!("{location}: {key}.{missing} is missing: {key} takes both cert and key");
+        let both = if key == "fleet.sentinel" {
+            "name and hosts"
+        } else {
+            "cert and key"
+        };
+        return format!("{location}: {key}.{missing} is missing: {key} takes both {both}");
     }
     invalid(key, &takes(message), merged, origins)
 }

@@ -173,6 +173,12 @@ impl Size {
         Self(count << 20)
     }
 
+    /// `count` × 1,024 bytes.
+    #[must_use]
+    pub const fn kibibytes(count: u64) -> Self {
+        Self(count << 10)
+    }
+
     /// In bytes.
     #[must_use]
     pub const fn bytes(self) -> u64 {

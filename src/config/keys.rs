@@ -6,7 +6,18 @@ use super::Config;
 use super::problem::Problem;
 
 /// Keys without a default, which [`Config::default`] therefore does not contain.
-const OPTIONAL_KEYS: [&str; 3] = ["listen.tls.cert", "listen.tls.key", "upstream.ca_file"];
+const OPTIONAL_KEYS: [&str; 10] = [
+    "fleet.ca_file",
+    "fleet.cert",
+    "fleet.key",
+    "fleet.password_file",
+    "fleet.secret_file",
+    "fleet.sentinel.hosts",
+    "fleet.sentinel.name",
+    "listen.tls.cert",
+    "listen.tls.key",
+    "upstream.ca_file",
+];
 
 /// The defaults, in the form of a configuration file.
 pub(super) fn default_table() -> Result<Table, Problem> {

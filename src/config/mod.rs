@@ -4,7 +4,7 @@
 //! variables, flags. Loading binds no port and opens no connection.
 
 mod changes;
-pub mod engine_url;
+mod engine_url;
 pub mod example;
 mod explain;
 mod header_names;
@@ -26,8 +26,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::HeaderName;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
+pub use self::engine_url::EngineUrl;
 pub use changes::Changes;
 pub use human::{Percent, Size, UpstreamUrl, Workers};
 pub use in_force::Setting;
@@ -56,6 +57,8 @@ pub struct Config {
     /// Status routes of one's own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub route: Vec<route::Definition>,
+    /// What is shared with other sidecars.
+    pub fleet: Fleet,
     /// What is cached, and for how long.
     pub cache: Cache,
     /// Limits on connections, requests and time.
@@ -201,6 +204,72 @@ impl Default for Presets {
             presets: route::DEFAULT_PRESETS.map(str::to_owned).into(),
         }
     }
+}
+
+/// What is shared with other sidecars.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Fleet {
+    /// The Valkey or Redis that all members use; without one, the process stands alone.
+    #[serde(with = "human")]
+    pub engine: Option<EngineUrl>,
+    /// Who knows where the engine is, instead of the URL's host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sentinel: Option<Sentinel>,
+    /// The file with the secret that all members have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_file: Option<PathBuf>,
+    /// The file with the engine's password; it goes before the URL's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+    /// Certificates of a private CA, PEM, trusted beside the system's roots.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// The certificate by which pollgate shows the engine who it is, PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cert: Option<PathBuf>,
+    /// The key of that certificate, PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+    /// The name of the fleet: fleets with different names on one engine do not meet.
+    pub name: String,
+    /// What one poll may spend on the engine.
+    #[serde(with = "human")]
+    pub timeout: Duration,
+    /// How long the others leave a poll to the member that makes it, until they hear from it.
+    #[serde(with = "human")]
+    pub lease: Duration,
+    /// The largest answer that is shared.
+    #[serde(with = "human")]
+    pub max_value: Size,
+}
+
+/// Sentinels, and what they call the engine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sentinel {
+    /// The name of the primary that they watch.
+    pub name: String,
+    /// Their addresses.
+    #[serde(deserialize_with = "list_or_text")]
+    pub hosts: Vec<String>,
+}
+
+/// A list, or a text with commas, as the environment has it.
+fn list_or_text<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(
+        untagged,
+        expecting = "expected a list of addresses, such as [\"s1:26379\"]"
+    )]
+    enum Either {
+        List(Vec<String>),
+        Text(String),
+    }
+    Ok(match Either::deserialize(from)? {
+        Either::List(list) => list,
+        Either::Text(text) => text.split(',').map(|item| item.trim().to_owned()).collect(),
+    })
 }
 
 /// What is cached, and for how long.
@@ -350,6 +419,24 @@ impl Default for Answers {
     fn default() -> Self {
         Self {
             rendering: Rendering::Faithful,
+        }
+    }
+}
+
+impl Default for Fleet {
+    fn default() -> Self {
+        Self {
+            engine: None,
+            sentinel: None,
+            secret_file: None,
+            password_file: None,
+            ca_file: None,
+            cert: None,
+            key: None,
+            name: "default".into(),
+            timeout: Duration::from_millis(20),
+            lease: Duration::from_secs(1),
+            max_value: Size::kibibytes(256),
         }
     }
 }

@@ -10,6 +10,12 @@ use super::origin::Origins;
 /// A key that is well formed but unusable, and what it takes.
 type Refused = (&'static str, &'static str);
 
+/// The shortest lease: time for a heartbeat's delay.
+const MIN_LEASE: Duration = Duration::from_millis(100);
+
+/// The longest lease: those who wait for a member that has died wait for as long.
+const MAX_LEASE: Duration = Duration::from_secs(10);
+
 /// Refuses settings that are well formed but unusable.
 pub(super) fn check(config: &Config, origins: &Origins) -> Vec<Refused> {
     let mut refused = Vec::new();
@@ -30,7 +36,34 @@ pub(super) fn check(config: &Config, origins: &Origins) -> Vec<Refused> {
             r#"an address other than listen.address, or "off""#,
         );
     }
-    let durations: [(&str, Duration); 5] = [
+    let fleet = &config.fleet;
+    require(
+        fleet.engine.is_none() || fleet.secret_file.is_some(),
+        "fleet.secret_file",
+        "a file with at least 32 bytes, the same for all members; fleet.engine needs it",
+    );
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
+    require(
+        !fleet.name.is_empty() && fleet.name.len() <= 64 && fleet.name.chars().all(is_plain),
+        "fleet.name",
+        "up to 64 letters, digits, hyphens, underscores and dots",
+    );
+    require(
+        fleet.cert.is_some() == fleet.key.is_some(),
+        if fleet.key.is_none() {
+            "fleet.key"
+        } else {
+            "fleet.cert"
+        },
+        "a PEM file; fleet.cert and fleet.key go together",
+    );
+    require(
+        fleet.lease >= MIN_LEASE && fleet.lease <= MAX_LEASE,
+        "fleet.lease",
+        r#"a duration from "100ms" to "10s""#,
+    );
+    let durations: [(&str, Duration); 6] = [
+        ("fleet.timeout", fleet.timeout),
         ("upstream.connect_timeout", config.upstream.connect_timeout),
         ("upstream.timeout", config.upstream.timeout),
         ("limits.header_timeout", config.limits.header_timeout),
@@ -81,5 +114,22 @@ pub(super) fn warnings(config: &Config) -> Vec<(&'static str, String)> {
             format!("{admin} is reachable from other machines, and has no password"),
         ));
     }
+    if let Some(engine) = &config.fleet.engine
+        && !engine.tls
+        && engine.password.is_some()
+        && !is_loopback(&engine.host)
+    {
+        warnings.push((
+            "fleet.engine",
+            "its password is sent in the clear; rediss:// encrypts the connection".into(),
+        ));
+    }
     warnings
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost"
+        || host
+            .parse()
+            .is_ok_and(|address: std::net::IpAddr| address.is_loopback())
 }

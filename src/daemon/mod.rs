@@ -223,6 +223,7 @@ impl Bound {
             )),
             tokio::spawn(async { match notify::feed_watchdog().await {} }),
         ];
+        gateway.join_fleet().await;
         notify::ready(&status);
         // Joined, so that the drain is logged even if nothing is in progress.
         let (served, ()) = tokio::join!(

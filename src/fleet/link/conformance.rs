@@ -69,8 +69,9 @@ impl Both {
                 let (real, pushes) = inbox();
                 let scripts = Scripts::by_clock(CLOCK);
                 let _inside = moving.enter();
-                let started =
-                    Link::start_with(scripts, &config, Member(member), pushes).expect("a link");
+                let started = Link::with_scripts(scripts, &config, Member(member), pushes);
+                let started = started.expect("a link");
+                started.start();
                 moving.block_on(connected(&started));
                 Pair {
                     memory: (link, in_memory),

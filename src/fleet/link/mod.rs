@@ -12,6 +12,7 @@ mod script;
 mod tests;
 mod wire;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -26,13 +27,13 @@ use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, ServerErrorKind, Value};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
 use self::dial::{Dialer, Driver, QUEUE, in_words};
 use self::script::Scripts;
 use self::wire::{Call, Names};
 use super::engine::{Ask, Away, Engine, Member, Push, Pushes, SILENCE, Said};
-use crate::config::engine_url::EngineUrl;
+use crate::config::{EngineUrl, Sentinel};
 use crate::sync::lock;
 
 /// How many bytes of commands are unanswered at most.
@@ -63,15 +64,6 @@ pub struct LinkConfig {
     pub name: String,
 }
 
-/// Sentinels, and what they call the engine.
-#[derive(Debug, Clone)]
-pub struct Sentinel {
-    /// The name of the primary that they watch.
-    pub name: String,
-    /// Their addresses, `host:port`.
-    pub hosts: Vec<String>,
-}
-
 /// How a link is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
@@ -84,11 +76,24 @@ pub struct Status {
 }
 
 /// A link to an engine. Dropping it closes the connection.
-#[derive(Debug)]
 pub struct Link {
     shared: Arc<Shared>,
     jobs: mpsc::UnboundedSender<Job>,
-    _stop: DropGuard,
+    /// Until it is started.
+    keeper: Mutex<Option<Keeper>>,
+    stop: CancellationToken,
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(to, "Link({:?})", self.status())
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
 }
 
 /// What the link and its task both look at.
@@ -138,15 +143,15 @@ impl Drop for Room {
 }
 
 impl Link {
-    /// Starts to connect, and goes on for as long as the link lives. Takes a tokio runtime.
+    /// Reads what it needs, and connects to nothing yet.
     ///
     /// # Errors
     /// A file of TLS cannot be used; in words, with the setting's name.
-    pub fn start(config: &LinkConfig, member: Member, pushes: Pushes) -> Result<Arc<Self>, String> {
-        Self::start_with(Scripts::new(), config, member, pushes)
+    pub fn new(config: &LinkConfig, member: Member, pushes: Pushes) -> Result<Arc<Self>, String> {
+        Self::with_scripts(Scripts::new(), config, member, pushes)
     }
 
-    fn start_with(
+    fn with_scripts(
         scripts: Scripts,
         config: &LinkConfig,
         member: Member,
@@ -163,22 +168,31 @@ impl Link {
             bytes: AtomicUsize::new(0),
         });
         let (jobs, queued) = mpsc::unbounded_channel();
-        let stop = CancellationToken::new();
         let keeper = Keeper {
             dialer,
             shared: Arc::clone(&shared),
             queued,
             pushes,
         };
-        let stopped = stop.clone();
-        tokio::spawn(async move {
-            stopped.run_until_cancelled(keeper.keep()).await;
-        });
         Ok(Arc::new(Self {
             shared,
             jobs,
-            _stop: stop.drop_guard(),
+            keeper: Mutex::new(Some(keeper)),
+            stop: CancellationToken::new(),
         }))
+    }
+
+    /// Starts to connect, and goes on for as long as the link lives; says whether it was not started before. Takes a tokio
+    /// runtime.
+    pub fn start(&self) -> bool {
+        let Some(keeper) = lock(&self.keeper).take() else {
+            return false;
+        };
+        let stop = self.stop.clone();
+        tokio::spawn(async move {
+            stop.run_until_cancelled(keeper.keep()).await;
+        });
+        true
     }
 
     /// How it is.

@@ -8,7 +8,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
 use self::server::Server;
-use super::{Link, LinkConfig, QUEUE, Sentinel};
+use super::{Link, LinkConfig, QUEUE};
+use crate::config::Sentinel;
 use crate::fleet::engine::{
     Ask, Away, Board, Boarded, Digest, Engine, EngineTime, EntryKey, Fence, Land, Landing, Left,
     Member, Push, Pushes, SILENCE, Said, Scope, Sealed, Times,
@@ -70,7 +71,9 @@ async fn problem(link: &Link) -> String {
 
 fn start(config: &LinkConfig, member: Member) -> (Arc<Link>, Inbox) {
     let (inbox, pushes) = inbox();
-    (Link::start(config, member, pushes).expect("a link"), inbox)
+    let link = Link::new(config, member, pushes).expect("a link");
+    link.start();
+    (link, inbox)
 }
 
 async fn link_to(server: &Server, member: Member) -> (Arc<Link>, Inbox) {
@@ -395,7 +398,7 @@ on_every_engine! {
         assert!(why.contains("TLS: ") && why.contains("certificate"), "{why}");
         let config = LinkConfig { ca_file: Some("/nowhere/ca.pem".into()), ..config };
         let (_, pushes) = inbox();
-        let why = Link::start(&config, ME, pushes).expect_err("no such file");
+        let why = Link::new(&config, ME, pushes).expect_err("no such file");
         assert!(why.starts_with("fleet.ca_file: got \"/nowhere/ca.pem\": "), "{why}");
     }
 }
