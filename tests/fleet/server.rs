@@ -158,7 +158,7 @@ impl Sentinel {
         let port = free_port();
         let file = directory.path().join("sentinel.conf");
         let settings = format!(
-            "port {port}\nbind 127.0.0.1\nlogfile log\ndir {}\n\
+            "port {port}\nbind 127.0.0.1\nlogfile {0}/log\ndir {0}\n\
              sentinel monitor {name} 127.0.0.1 {primary} 1\n\
              sentinel down-after-milliseconds {name} 300\n\
              sentinel failover-timeout {name} 3000\n",

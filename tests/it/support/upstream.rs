@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
@@ -40,6 +41,7 @@ pub(crate) struct Reply {
     status: StatusCode,
     headers: Vec<(Cow<'static, str>, String)>,
     body: Bytes,
+    after: Duration,
 }
 
 impl Reply {
@@ -52,7 +54,13 @@ impl Reply {
             status: StatusCode::from_u16(status).unwrap(),
             headers: vec![("content-type".into(), content_type.into())],
             body: body.into(),
+            after: Duration::ZERO,
         }
+    }
+
+    /// Sent so long after the request.
+    pub(crate) fn after(self, after: Duration) -> Self {
+        Self { after, ..self }
     }
 
     pub(crate) fn with(mut self, name: impl Into<Cow<'static, str>>, value: &str) -> Self {
@@ -112,7 +120,9 @@ impl Upstream {
                     status,
                     headers,
                     body,
+                    after,
                 } = script(&one);
+                tokio::time::sleep(after).await;
                 let mut response = Response::builder().status(status);
                 for (name, value) in headers {
                     response = response.header(&*name, value);
