@@ -19,11 +19,11 @@ use crate::fleet::engine::Member;
 use crate::fleet::link::{Link, LinkConfig};
 use crate::fleet::pulse::Pulse;
 use crate::fleet::seal::Secret;
-use crate::fleet::{Ear, Fleet, Terms};
+use crate::fleet::{Ear, Fleet, Forget, Terms};
 use crate::message::body::Body;
 use crate::request::inbound::Inbound;
 use crate::request::key::CallerKey;
-use crate::route::{Mistake, Routes};
+use crate::route::{Mistake, Routes, TaskId};
 use crate::stack::{Limits, PollState, Resources, Stack, assemble};
 use crate::sync::shares::Shares;
 use crate::telemetry::{Exposition, Metrics};
@@ -226,6 +226,24 @@ impl Gateway {
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.resources.polls.store
+    }
+
+    /// Forgets a task for every caller, here and in the fleet; returns the number of answers forgotten here.
+    pub async fn forget_task(&self, task: &TaskId) -> usize {
+        let forgotten = self.store().purge_task(task);
+        if let Some(fleet) = &self.resources.polls.fleet {
+            fleet.forget(Forget::Task(task.clone())).await;
+        }
+        forgotten
+    }
+
+    /// Forgets everything, here and in the fleet; returns the number of answers forgotten here.
+    pub async fn forget_all(&self) -> usize {
+        let forgotten = self.store().purge_all();
+        if let Some(fleet) = &self.resources.polls.fleet {
+            fleet.forget(Forget::All).await;
+        }
+        forgotten
     }
 
     /// The state that status polls share: the cache, the flights and the circuit breakers.

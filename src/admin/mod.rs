@@ -113,13 +113,13 @@ impl Admin {
                     self.gateway.expose(format),
                 )
             }
-            "/cache" if *method == Method::DELETE => removed(self.gateway.store().purge_all()),
+            "/cache" if *method == Method::DELETE => removed(self.gateway.forget_all().await),
             "/" | LIVE | "/healthz" | "/readyz" | "/metrics" => not_allowed("GET, HEAD"),
             "/cache" => not_allowed("DELETE"),
             path => match path.strip_prefix("/cache/") {
                 Some("") | None => text(StatusCode::NOT_FOUND, INDEX),
                 Some(task) if *method == Method::DELETE => {
-                    removed(self.gateway.store().purge_task(&TaskId::new(task)))
+                    removed(self.gateway.forget_task(&TaskId::new(task)).await)
                 }
                 Some(_) => not_allowed("DELETE"),
             },

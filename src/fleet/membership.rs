@@ -244,8 +244,7 @@ impl Fleet {
     }
 
     /// Boards.
-    #[must_use]
-    pub fn board(self: &Arc<Self>, wish: Wish) -> Asking {
+    pub fn board(self: &Arc<Self>, wish: &Wish) -> Asking {
         let now = Instant::now();
         let expires = lock(&self.clock).map_or(EngineTime(u64::MAX >> 11), |anchor| {
             anchor.engine_time(now).after(USEFUL)
@@ -306,6 +305,9 @@ impl Fleet {
     }
 
     /// Holds a lease for longer; says whether it could.
+    ///
+    /// # Errors
+    /// Nothing is known of what became of it.
     pub fn renew(
         &self,
         entry: EntryKey,

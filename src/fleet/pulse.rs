@@ -106,7 +106,6 @@ impl Pulse {
 
     fn join(&self, joined: Joined, again: bool) {
         match joined {
-            Joined::Resumed => {}
             Joined::New if again => {
                 // The engine has lost its memory, and with it the marks. What is known here is as right as it was.
                 tracing::warn!(
@@ -114,7 +113,7 @@ impl Pulse {
                 );
                 self.fleet.tell_again();
             }
-            Joined::New => {}
+            Joined::New | Joined::Resumed => {}
             Joined::Gap => {
                 self.fleet.metrics.journal_gaps.inc();
                 tracing::warn!("fleet: news were lost; what is remembered here is dropped");

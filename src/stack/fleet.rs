@@ -223,26 +223,13 @@ where
 {
     async fn fly(self) -> Result<Landed, Error> {
         let Config {
-            fleet,
-            store,
-            breakers,
-            cache,
-            ..
+            fleet, breakers, ..
         } = &*self.config;
         let query = &*self.leased.query;
         let start = Instant::now();
-        let mut have = match store.look(&query.key, start, cache.credential_ttl) {
-            Some(Looked {
-                entry,
-                good_for: Use::Fresh,
-            }) if query.cache_mode == CacheMode::Default => {
-                // Another flight has landed since this one's client looked.
-                return Ok(entry.landed());
-            }
-            Some(Looked { good_for, .. }) if good_for != Use::Invalidated => {
-                fleet.known(&self.entry)
-            }
-            _ => Fence::NONE,
+        let mut have = match self.look_again(start) {
+            Ok(landed) => return Ok(landed),
+            Err(fence) => fence,
         };
         let give_up = start + self.config.timeout;
         let mut budget = fleet.terms().timeout;
@@ -255,7 +242,7 @@ where
             let outlook = breakers.outlook(query.key.caller, now);
             let others_probe = outlook == Outlook::Probes && !self.may_probe(&mut budget).await;
             let may_ask = outlook != Outlook::Refuses && !others_probe;
-            let mut asking = fleet.board(Wish {
+            let mut asking = fleet.board(&Wish {
                 entry: self.entry,
                 have,
                 asked_within: (query.cache_mode == CacheMode::NoCache).then(|| now - query.at),
@@ -335,6 +322,27 @@ where
         self.alone(None, failed).await
     }
 
+    /// What another flight has landed since this one's client looked; else the fence of what is known.
+    fn look_again(&self, now: Instant) -> Result<Landed, Fence> {
+        let Config {
+            fleet,
+            store,
+            cache,
+            ..
+        } = &*self.config;
+        let query = &*self.leased.query;
+        match store.look(&query.key, now, cache.credential_ttl) {
+            Some(Looked {
+                entry,
+                good_for: Use::Fresh,
+            }) if query.cache_mode == CacheMode::Default => Ok(entry.landed()),
+            Some(Looked { good_for, .. }) if good_for != Use::Invalidated => {
+                Err(fleet.known(&self.entry))
+            }
+            _ => Err(Fence::NONE),
+        }
+    }
+
     /// Goes on without the fleet: with what upstream said here already, or by asking it. A lead that comes late is flown with
     /// the same poll.
     async fn alone(
@@ -382,7 +390,7 @@ where
         if breakers.pause_of(caller, now).is_none() {
             return true;
         }
-        let probing = fleet.board(Wish {
+        let probing = fleet.board(&Wish {
             entry: fleet.probe_entry(caller),
             have: Fence::NONE,
             asked_within: None,
@@ -569,7 +577,7 @@ impl Leader {
                 () = out_of_time.cancelled() => break Err(Error::Draining),
                 late = optional(&mut asking) => {
                     asking = None;
-                    granted = lead_of(late);
+                    granted = lead_of(&late);
                     renewal = Instant::now() + half;
                 }
                 renewed = optional(&mut renewing) => {
@@ -594,7 +602,7 @@ impl Leader {
         if let Some(asking) = asking {
             // Nobody waits for the engine, but what it says is worth knowing: it may be a lead.
             drop(tell.send(Flown::Landed(result.clone())));
-            if let Some((fence, anchor)) = lead_of(asking.await) {
+            if let Some((fence, anchor)) = lead_of(&asking.await) {
                 self.end(verdict, fence, &anchor, &result).await;
             }
             return;
@@ -631,15 +639,14 @@ impl Leader {
                 Verdict::Left(Left::Failed)
             }
             (Ok(_), Some(_)) => Verdict::Land,
-            // It was in memory after all.
-            (Ok(_), None) => Verdict::Left(Left::Unused),
             (Err(Error::UpstreamTimeout), _) => Verdict::Left(Left::TimedOut),
             (Err(error), _)
                 if error.is_way_failure() || error.is_own_fault() || *error == Error::TooLarge =>
             {
                 Verdict::Left(Left::Failed)
             }
-            (Err(_), _) => Verdict::Left(Left::Unused),
+            // It was in memory after all, or upstream was not asked.
+            _ => Verdict::Left(Left::Unused),
         }
     }
 
@@ -729,9 +736,9 @@ enum Verdict {
 }
 
 /// The lead that a late answer brings, if it does.
-fn lead_of(late: Result<(Anchor, Boarded), Away>) -> Option<(Fence, Anchor)> {
+fn lead_of(late: &Result<(Anchor, Boarded), Away>) -> Option<(Fence, Anchor)> {
     match late {
-        Ok((anchor, Boarded::Lead { fence, .. })) => Some((fence, anchor)),
+        Ok((anchor, Boarded::Lead { fence, .. })) => Some((*fence, *anchor)),
         _ => None,
     }
 }

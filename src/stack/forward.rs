@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use tokio::time::Instant;
+use tokio::task::JoinHandle;
 use tower::Service;
 
 use super::state::Resources;
@@ -20,6 +21,7 @@ use crate::cache::Store;
 use crate::cache::created::Created;
 use crate::config::{Config, Forwarded};
 use crate::error::Error;
+use crate::fleet::{Fleet, Forget};
 use crate::message::body::Body;
 use crate::request::key::Caller;
 use crate::request::routed::Forwardable;
@@ -34,6 +36,7 @@ pub struct Forward {
     upstream: Upstream,
     store: Arc<Store>,
     created: Arc<Created>,
+    fleet: Option<Arc<Fleet>>,
     forwarded: Forwarded,
     idle_timeout: Duration,
 }
@@ -44,6 +47,7 @@ impl Forward {
             upstream: resources.upstream.clone(),
             store: Arc::clone(&resources.polls.store),
             created: Arc::clone(&resources.polls.created),
+            fleet: resources.polls.fleet.clone(),
             forwarded: config.listen.forwarded,
             idle_timeout: config.limits.idle_timeout,
         }
@@ -66,20 +70,23 @@ impl Forward {
         let is_post = request.method() == Method::POST;
         let named = caller.and_then(|caller| self.watch_body(&mut request, caller));
         let request = forward_request(self.upstream.url(), request, peer, self.forwarded)?;
-        let write = writes.zip(caller).map(|(task, caller)| {
-            let store = Arc::clone(&self.store);
-            Write::begin(store, task, caller)
-        });
+        let mut write = writes
+            .zip(caller)
+            .map(|(task, caller)| self.write(task, caller));
+        if let Some(write) = &mut write {
+            write.is_forgotten().await;
+        }
         let mut response = self
             .upstream
             .exchange(request, client, interim, self.idle_timeout)
             .await?;
         if response.status().is_success() {
             if let Some(write) = write {
-                write.was_accepted();
+                write.was_accepted().await;
             }
-            if let Some(write) = named.and_then(|named| lock(&named).take()) {
-                write.was_accepted();
+            let named = named.and_then(|named| lock(&named).take());
+            if let Some(write) = named {
+                write.was_accepted().await;
             }
             if let Some(caller) = caller.filter(|_| is_post) {
                 response = self.read_create(response, caller);
@@ -92,18 +99,22 @@ impl Forward {
         })
     }
 
+    fn write(&self, task: TaskId, caller: Caller) -> Write {
+        Write::begin(Arc::clone(&self.store), self.fleet.clone(), task, caller)
+    }
+
     /// Reads the body of a remix, an edit or a deletion on its way, for the task that it names.
     fn watch_body(&self, request: &mut Request<Body>, caller: Caller) -> Option<Named> {
         if !names_task_in_body(request.uri().path()) || !may_be_read(request.headers()) {
             return None;
         }
         let named = Named::default();
-        let (slot, store) = (Arc::clone(&named), Arc::clone(&self.store));
+        let (slot, this) = (Arc::clone(&named), self.clone());
         let body = std::mem::replace(request.body_mut(), Body::empty());
         *request.body_mut() = body.copied(LARGEST_READ, move |body| {
             if let Some(id) = named_task(body) {
                 let task = TaskId::new(&encoded(&id));
-                *lock(&slot) = Some(Write::begin(store, task, caller));
+                *lock(&slot) = Some(this.write(task, caller));
             }
         });
         Some(named)
@@ -178,30 +189,65 @@ impl Service<Forwardable> for Forward {
 
 /// A write to a task in progress. The caller's cached answers of the task are purged when it starts and when it ends,
 /// however it ends (RFC 9111 §4.4), since a poll in between may have seen the old state. If upstream accepts the write,
-/// the task is invalidated for all callers; one that upstream rejects or does not answer affects nobody else.
+/// the task is invalidated for all callers; one that upstream rejects or does not answer affects nobody else. A fleet
+/// forgets with it, which the write waits for, though not for long.
 struct Write {
     store: Arc<Store>,
+    fleet: Option<Arc<Fleet>>,
+    /// The forget with which it begins.
+    forgetting: Option<JoinHandle<bool>>,
     task: TaskId,
     caller: Caller,
 }
 
 impl Write {
-    fn begin(store: Arc<Store>, task: TaskId, caller: Caller) -> Self {
+    fn begin(
+        store: Arc<Store>,
+        fleet: Option<Arc<Fleet>>,
+        task: TaskId,
+        caller: Caller,
+    ) -> Self {
         store.invalidate_for(&task, caller);
+        let own = Forget::TaskOf(task.clone(), caller);
+        let forgetting = fleet
+            .clone()
+            .map(|fleet| tokio::spawn(async move { fleet.forget(own).await }));
         Self {
             store,
+            fleet,
+            forgetting,
             task,
             caller,
         }
     }
 
-    fn was_accepted(self) {
-        self.store.invalidate(&self.task);
+    /// Resolves when the fleet has forgotten what the write begins to change, or is told later.
+    async fn is_forgotten(&mut self) {
+        if let Some(forgetting) = self.forgetting.take() {
+            // It does not panic.
+            let _ = forgetting.await;
+        }
     }
+
+    async fn was_accepted(mut self) {
+        self.store.invalidate(&self.task);
+        // What is forgotten for all is forgotten for this caller too.
+        if let Some(fleet) = self.fleet.take() {
+            self.store.invalidate_for(&self.task, self.caller);
+            fleet.forget(Forget::Task(self.task.clone())).await;
+        }
+    }
+
 }
 
 impl Drop for Write {
     fn drop(&mut self) {
         self.store.invalidate_for(&self.task, self.caller);
+        if let (Some(fleet), Ok(runtime)) =
+            (self.fleet.take(), tokio::runtime::Handle::try_current())
+        {
+            let own = Forget::TaskOf(self.task.clone(), self.caller);
+            runtime.spawn(async move { fleet.forget(own).await });
+        }
     }
 }

@@ -196,8 +196,8 @@ impl Gateway {
         self.state.fleet.as_ref().expect("is in one")
     }
 
-    /// The value of a metric with these labels, as they are written.
-    pub(crate) fn metric(&self, series: &str) -> f64 {
+    /// The value of a counter with these labels, as they are written.
+    pub(crate) fn metric(&self, series: &str) -> usize {
         let metrics = self.metrics.expose(Exposition::Prometheus, 0, 0, 0);
         let line = metrics
             .lines()
