@@ -161,6 +161,10 @@ pub fn read(
     let head: Head = serde_json::from_slice(&plain[..end]).ok()?;
     let body = Bytes::from(plain).slice(end + 1..);
     let (asked, received) = (EngineTime(head.asked), EngineTime(head.received));
+    if received > anchor.latest(Instant::now()) {
+        // The engine's clock has gone back: it cannot be told how old this is.
+        return None;
+    }
     let (asked, received) = (anchor.instant(asked)?, anchor.instant(received)?);
     let route = query.resource.as_ref().map(|resource| &resource.route);
     let snapshot = if head.task {

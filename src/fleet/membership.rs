@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -106,6 +106,7 @@ pub struct Fleet {
     /// The models whose ends were asked for.
     met: Mutex<HashSet<Digest>>,
     members: AtomicU32,
+    answers: AtomicU64,
 }
 
 impl fmt::Debug for Fleet {
@@ -142,6 +143,7 @@ impl Fleet {
             stranger: Mutex::default(),
             met: Mutex::default(),
             members: AtomicU32::new(0),
+            answers: AtomicU64::new(0),
         });
         // Set once: an ear is of one fleet.
         let _ = fleet.ear.fleet.set(Arc::downgrade(&fleet));
@@ -342,21 +344,22 @@ impl Fleet {
     }
 
     /// Makes all members forget. Resolves when the engine has done so, or when a poll's worth of time is over: then it is
-    /// told as soon as it can be. What is known here is the caller's business.
-    pub async fn forget(self: &Arc<Self>, forget: Forget) {
+    /// told as soon as it can be. Returns whether it has done so. What is known here is the caller's business.
+    pub async fn forget(self: &Arc<Self>, forget: Forget) -> bool {
         let at = Instant::now();
         self.outbox.put(at, forget.clone());
         if !self.health.is_together() {
-            return;
+            return false;
         }
         let (fleet, deadline) = (Arc::clone(self), self.terms.timeout);
         // It goes on although nobody waits for it any more.
         let forgetting = tokio::spawn(async move { fleet.forget_now(at, forget).await });
         match timeout(deadline, forgetting).await {
-            Ok(Ok(true)) => {}
+            Ok(Ok(true)) => return true,
             Ok(_) => self.ear.bell.notify_one(),
             Err(_) => self.health.timed_out(&self.metrics),
         }
+        false
     }
 
     /// Notes that upstream refused a caller, to tell all members. Those whom upstream never accepted are told of now and
@@ -469,6 +472,17 @@ impl Fleet {
     /// The engine's time, if it was ever told.
     pub(super) fn engine_now(&self) -> Option<EngineTime> {
         lock(&self.clock).map(|anchor| anchor.engine_time(Instant::now()))
+    }
+
+    /// How many answers came from the fleet.
+    #[must_use]
+    pub fn answers(&self) -> u64 {
+        self.answers.load(Ordering::Relaxed)
+    }
+
+    /// Counts an answer that came from the fleet.
+    pub fn note_answer(&self) {
+        self.answers.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The members that the engine has seen lately, this one included.

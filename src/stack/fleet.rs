@@ -265,7 +265,10 @@ where
             fleet.metrics.board(word(&boarded));
             match boarded {
                 Boarded::Fresh(value) => match self.adopt_fresh(&value, &anchor) {
-                    Some(landed) => return Ok(landed),
+                    Some(landed) => {
+                        fleet.note_answer();
+                        return Ok(landed);
+                    }
                     None => have = have.max(value.fence),
                 },
                 Boarded::Lead { fence, before } => {
@@ -285,7 +288,10 @@ where
                     self.adopt_stale(before.as_ref(), &anchor);
                     let until = anchor.received + rest + OVERTIME.mul_f64(fastrand::f64());
                     match self.wait(&mut waiter, fence, until, give_up, &anchor).await {
-                        Waited::Landed(landed) => return Ok(landed),
+                        Waited::Landed(landed) => {
+                            fleet.note_answer();
+                            return Ok(landed);
+                        }
                         Waited::Again => {}
                         Waited::OutOfTime => return failed.unwrap_or(Err(Error::UpstreamTimeout)),
                         Waited::Cut => {

@@ -10,6 +10,7 @@
     reason = "a test that cannot go on has failed; figures are for reading"
 )]
 
+mod fleet;
 mod rules;
 mod schedule;
 mod upstream;

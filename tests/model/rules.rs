@@ -272,7 +272,10 @@ fn judge_answer(world: &World, poll: &Poll, answer: &Answer, now: Moment) -> Jud
                 || world.fetches.iter().any(|fetch| fetch.early);
             forbid(!trouble, "stale, though upstream is well")
         }
-        Outcome::Forwarded | Outcome::Shed | Outcome::Failed => Err("no outcome of a poll"),
+        // There is no fleet here; `fleet.rs` has some.
+        Outcome::Fleet | Outcome::Forwarded | Outcome::Shed | Outcome::Failed => {
+            Err("no outcome of a poll")
+        }
     }
 }
 

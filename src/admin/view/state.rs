@@ -21,6 +21,7 @@ impl View {
         paused: usize,
         now: Instant,
     ) {
+        self.set("fleet", fleet(gateway, now));
         let upstream = &report.upstream;
         let state = upstream.state;
         self.set("state", state.word());
@@ -222,4 +223,32 @@ fn whole(span: Duration) -> String {
         return "under 1\u{a0}s".into();
     }
     self::span(Duration::from_secs(span.as_secs())).replace(".0", "")
+}
+
+/// How the fleet is doing, in words; nothing where there is none.
+fn fleet(gateway: &Gateway, now: Instant) -> String {
+    let Some(fleet) = &gateway.polls().fleet else {
+        return String::new();
+    };
+    let (since, why) = fleet.health.since();
+    let time = span(now.saturating_duration_since(since));
+    let own = format!(
+        "This is {}, secret {}.",
+        fleet.member,
+        fleet.secret.fingerprint()
+    );
+    if !fleet.health.is_together() {
+        return format!(
+            "Fleet: the engine has been left alone for {time}: {why}. This gateway polls for itself. {own}"
+        );
+    }
+    let members = match fleet.members() {
+        0 | 1 => "alone".into(),
+        2 => "with one other member".into(),
+        members => format!("with {} other members", members - 1),
+    };
+    let answers = fleet.answers();
+    format!(
+        "Fleet: together for {time}, {members}; {answers} flights got their answer from it. {own}"
+    )
 }
