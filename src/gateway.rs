@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,9 +15,10 @@ use tokio::time::{Instant, sleep, timeout};
 use tower::Service;
 
 use crate::cache::Store;
-use crate::config::{self, Config, EngineUrl, Setting, UpstreamUrl};
-use crate::fleet::engine::Member;
+use crate::config::{self, Config, Setting, UpstreamUrl};
+use crate::fleet::engine::{Engine, Member};
 use crate::fleet::link::{Link, LinkConfig};
+use crate::fleet::memory::MemoryEngine;
 use crate::fleet::pulse::Pulse;
 use crate::fleet::seal::Secret;
 use crate::fleet::{Ear, Fleet, Forget, Terms};
@@ -45,41 +47,82 @@ pub struct Gateway {
     stack: Stack,
     /// The link to the engine of the fleet, if it is a member of one.
     link: Option<Arc<Link>>,
+    /// Whether its heart beats.
+    joined: Arc<AtomicBool>,
 }
 
-/// Prepares to be a member of a fleet: reads the secret and the files of TLS.
-fn fleet(
-    engine: &EngineUrl,
-    config: &config::Fleet,
-    metrics: &Metrics,
-) -> Result<(Arc<Fleet>, Arc<Link>), Problem> {
-    let path = config.secret_file.as_deref().unwrap_or(Path::new(""));
-    let refuse = |why: String| format!("fleet.secret_file: got \"{}\": {why}", path.display());
-    let secret = std::fs::read(path).map_err(|error| refuse(error.to_string()))?;
-    // A text file ends with a newline that is no part of what is in it.
-    let secret = Secret::new(secret.trim_ascii()).map_err(|why| refuse(why.to_string()))?;
-    let mut member = [0; 8];
-    getrandom::fill(&mut member).map_err(std::io::Error::other)?;
-    let member = Member(u64::from_le_bytes(member));
-    let link = LinkConfig {
-        engine: engine.clone(),
-        password_file: config.password_file.clone(),
-        sentinel: config.sentinel.clone(),
-        ca_file: config.ca_file.clone(),
-        cert: config.cert.clone(),
-        key: config.key.clone(),
-        name: config.name.clone(),
-    };
-    let ear = Arc::new(Ear::default());
-    let link = Link::new(&link, member, ear.pushes())?;
-    let terms = Terms {
-        timeout: config.timeout,
-        lease: config.lease,
-        max_value: usize::try_from(config.max_value.bytes()).unwrap_or(usize::MAX),
-    };
-    let engine = Arc::clone(&link);
-    let fleet = Fleet::new(member, secret, terms, ear, engine, metrics.fleet()?);
-    Ok((fleet, link))
+/// What a gateway shares with others, and over which engine.
+#[derive(Debug, Clone)]
+pub struct Membership {
+    /// The secret of the fleet.
+    pub secret: Secret,
+    /// The engine.
+    pub engine: Over,
+}
+
+/// An engine.
+#[derive(Debug, Clone)]
+pub enum Over {
+    /// One in this process.
+    Memory(MemoryEngine),
+    /// A Valkey or Redis.
+    Link(LinkConfig),
+}
+
+impl Membership {
+    /// Reads what the settings name; `None` where they name no engine.
+    ///
+    /// # Errors
+    /// The file with the secret cannot be read, or is too short.
+    fn read(config: &config::Fleet) -> Result<Option<Self>, Problem> {
+        let Some(engine) = &config.engine else {
+            return Ok(None);
+        };
+        let path = config.secret_file.as_deref().unwrap_or(Path::new(""));
+        let refuse = |why: String| format!("fleet.secret_file: got \"{}\": {why}", path.display());
+        let secret = std::fs::read(path).map_err(|error| refuse(error.to_string()))?;
+        // A text file ends with a newline that is no part of what is in it.
+        let secret = Secret::new(secret.trim_ascii()).map_err(|why| refuse(why.to_string()))?;
+        let link = LinkConfig {
+            engine: engine.clone(),
+            password_file: config.password_file.clone(),
+            sentinel: config.sentinel.clone(),
+            ca_file: config.ca_file.clone(),
+            cert: config.cert.clone(),
+            key: config.key.clone(),
+            name: config.name.clone(),
+        };
+        Ok(Some(Self {
+            secret,
+            engine: Over::Link(link),
+        }))
+    }
+
+    /// Becomes a member.
+    fn join(
+        self,
+        config: &config::Fleet,
+        metrics: &Metrics,
+    ) -> Result<(Arc<Fleet>, Option<Arc<Link>>), Problem> {
+        let mut member = [0; 8];
+        getrandom::fill(&mut member).map_err(std::io::Error::other)?;
+        let member = Member(u64::from_le_bytes(member));
+        let ear = Arc::new(Ear::default());
+        let (engine, link): (Arc<dyn Engine>, _) = match self.engine {
+            Over::Memory(engine) => (Arc::new(engine.connect(member, ear.pushes())), None),
+            Over::Link(link) => {
+                let link = Link::new(&link, member, ear.pushes())?;
+                (Arc::clone(&link) as _, Some(link))
+            }
+        };
+        let terms = Terms {
+            timeout: config.timeout,
+            lease: config.lease,
+            max_value: usize::try_from(config.max_value.bytes()).unwrap_or(usize::MAX),
+        };
+        let fleet = Fleet::new(member, self.secret, terms, ear, engine, metrics.fleet()?);
+        Ok((fleet, link))
+    }
 }
 
 /// The configuration at start-up, and what is current.
@@ -102,20 +145,28 @@ impl Gateway {
     /// # Errors
     /// The CA file or a file of the fleet cannot be used, or the operating system provides no random bytes.
     pub fn new(config: &Config) -> Result<Self, Problem> {
+        Self::with_membership(config, Membership::read(&config.fleet)?)
+    }
+
+    /// The same as a member of a given fleet, or of none.
+    ///
+    /// # Errors
+    /// As for [`Gateway::new`].
+    pub fn with_membership(
+        config: &Config,
+        membership: Option<Membership>,
+    ) -> Result<Self, Problem> {
         let metrics = Arc::new(Metrics::new()?);
         let mut polls = PollState::new(config.cache.capacity.bytes(), &metrics);
-        let joining = match &config.fleet.engine {
-            Some(engine) => Some(fleet(engine, &config.fleet, &metrics)?),
-            None => None,
+        let (caller_key, link) = match membership {
+            Some(membership) => {
+                let (fleet, link) = membership.join(&config.fleet, &metrics)?;
+                let caller_key = CallerKey::new(fleet.secret.caller_key());
+                polls.fleet = Some(fleet);
+                (caller_key, link)
+            }
+            None => (CallerKey::random()?, None),
         };
-        let caller_key = match &joining {
-            Some((fleet, _)) => CallerKey::new(fleet.secret.caller_key()),
-            None => CallerKey::random()?,
-        };
-        let link = joining.map(|(fleet, link)| {
-            polls.fleet = Some(fleet);
-            link
-        });
         let resources = Resources {
             caller_key,
             polls,
@@ -152,17 +203,21 @@ impl Gateway {
             stack: Stack::clone(&seen),
             seen,
             link,
+            joined: Arc::default(),
         })
     }
 
     /// Connects to the fleet, if there is one, and waits for it for a moment: with an engine that is down, the gateway
     /// starts all the same, and joins later. Does nothing the second time.
     pub async fn join_fleet(&self) {
-        let (Some(link), Some(fleet)) = (&self.link, &self.resources.polls.fleet) else {
+        let Some(fleet) = &self.resources.polls.fleet else {
             return;
         };
-        if !link.start() {
+        if self.joined.swap(true, Ordering::AcqRel) {
             return;
+        }
+        if let Some(link) = &self.link {
+            link.start();
         }
         let PollState {
             store,
@@ -190,7 +245,7 @@ impl Gateway {
         if joined {
             tracing::info!("fleet: joined at {engine}, key {key}");
         } else {
-            let why = link.status().problem;
+            let why = self.link.as_ref().and_then(|link| link.status().problem);
             let why = why.as_deref().unwrap_or("no heartbeat yet");
             tracing::warn!("fleet: alone until {engine} can be reached, key {key}: {why}");
         }

@@ -53,32 +53,38 @@ impl Bound {
     /// A file cannot be used.
     pub(crate) fn examine(config: &Config) -> Result<(Gateway, Option<TlsIdentity>), StartProblem> {
         let gateway = Gateway::new(config).map_err(StartProblem::Configuration)?;
+        Ok((gateway, Self::identity(config)?))
+    }
+
+    fn identity(config: &Config) -> Result<Option<TlsIdentity>, StartProblem> {
         let tls = config
             .listen
             .tls
             .as_ref()
             .map(TlsIdentity::read)
             .transpose();
-        Ok((
-            gateway,
-            tls.map_err(|problem| StartProblem::Configuration(problem.into()))?,
-        ))
-    }
-
-    /// Sets up the gateway and binds its ports.
-    ///
-    /// # Errors
-    /// A file that the configuration names cannot be used, or a port cannot be bound.
-    pub(crate) async fn new(config: Config) -> Result<Self, StartProblem> {
-        Self::with_sockets(config, Passed::default()).await
+        tls.map_err(|problem| StartProblem::Configuration(problem.into()))
     }
 
     /// Sets up the gateway and binds the ports for which no socket was passed.
     ///
     /// # Errors
-    /// As for [`Bound::new`], or a passed socket cannot be used.
+    /// A file that the configuration names cannot be used, a port cannot be bound, or a passed socket cannot be used.
     pub(crate) async fn with_sockets(config: Config, passed: Passed) -> Result<Self, StartProblem> {
-        let (gateway, tls) = Self::examine(&config)?;
+        let gateway = Gateway::new(&config).map_err(StartProblem::Configuration)?;
+        Self::around(gateway, config, passed).await
+    }
+
+    /// Binds the ports of a gateway.
+    ///
+    /// # Errors
+    /// As for [`Bound::with_sockets`].
+    pub(crate) async fn around(
+        gateway: Gateway,
+        config: Config,
+        passed: Passed,
+    ) -> Result<Self, StartProblem> {
+        let tls = Self::identity(&config)?;
         let options = ServerOptions {
             max_connections: config.limits.max_connections.get(),
             when_full: WhenFull::TurnAway,

@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// What all pollers share.
 #[derive(Debug)]
 pub(super) struct Crowd {
-    gateway: String,
+    gateways: Vec<String>,
     simulator: Simulator,
     allowance: Allowance,
     workload: Workload,
@@ -33,9 +33,9 @@ pub(super) struct Crowd {
 }
 
 impl Crowd {
-    /// Creates a crowd for the gateway at this base URL; the simulator behind it knows the true states.
+    /// Creates a crowd for the gateways at these base URLs; the simulator behind them knows the true states.
     pub(super) fn new(
-        gateway: String,
+        gateways: Vec<String>,
         simulator: Simulator,
         allowance: Allowance,
         workload: Workload,
@@ -43,7 +43,7 @@ impl Crowd {
         stop: CancellationToken,
     ) -> Self {
         Self {
-            gateway,
+            gateways,
             simulator,
             allowance,
             workload,
@@ -70,7 +70,9 @@ impl Crowd {
 
     /// Runs one task after the other in a slot.
     async fn fill(self: Arc<Self>, number: usize, slot: Slot, pollers: usize) {
-        let client = Client::new(&self.gateway);
+        // Each poller keeps to one gateway, as it does beside its sidecar.
+        let clients: Vec<_> = self.gateways.iter().map(|url| Client::new(url)).collect();
+        let client = &clients[number % clients.len()];
         while !self.stop.is_cancelled() {
             let job = self.workload.next();
             let Ok(id) = client.create(&job, slot.create).await else {
@@ -83,7 +85,7 @@ impl Crowd {
             for poller in 0..pollers {
                 let poller = Poller {
                     crowd: Arc::clone(&self),
-                    client: client.clone(),
+                    client: clients[poller % clients.len()].clone(),
                     slot: number,
                     route: slot.polled(poller),
                     job: job.clone(),
@@ -97,7 +99,7 @@ impl Crowd {
                 end = end.max(seen.unwrap_or_default());
             }
             if end.is_some_and(is_over) {
-                self.poll_with_foreign_key(&client, number, slot.create, &job, &id)
+                self.poll_with_foreign_key(client, number, slot.create, &job, &id)
                     .await;
             }
             let truth = self.simulator.truth(&id).map(|truth| truth.state);

@@ -1,10 +1,12 @@
-//! Where the demo's gateway listens, and a request to try there.
+//! Where the demo's gateways listen, and a request to try there.
 
-/// Base URLs of the gateway's two listeners.
+/// Base URLs of the gateways, and of the first one's admin listener.
 #[derive(Debug, Clone)]
 pub(super) struct Endpoints {
-    pub(super) gateway: String,
+    pub(super) gateways: Vec<String>,
     pub(super) admin: Option<String>,
+    /// What their fleet shares its memory through, in words; `None` where there is no fleet.
+    pub(super) engine: Option<String>,
 }
 
 impl Endpoints {
@@ -12,7 +14,7 @@ impl Endpoints {
     pub(super) fn curl(&self, key: &str, target: &str) -> [String; 2] {
         [
             format!("curl -H 'Authorization: Bearer {key}' \\"),
-            format!("  '{}{target}'", self.gateway),
+            format!("  '{}{target}'", self.gateways[0]),
         ]
     }
 }

@@ -30,13 +30,17 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::net::TcpListener;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, Config, LogRequests, UpstreamUrl};
-use crate::daemon::Bound;
-use crate::gateway::{Gateway, Problem};
+use crate::config::{self, Config, EngineUrl, LogRequests, UpstreamUrl};
+use crate::daemon::{Bound, Passed};
+use crate::fleet::link::LinkConfig;
+use crate::fleet::memory::MemoryEngine;
+use crate::fleet::seal::Secret;
+use crate::gateway::{Gateway, Membership, Over, Problem};
 use crate::simulator::{self, Fault, Rule, Simulator};
 use crate::sync::lock;
 use crowd::Crowd;
@@ -70,6 +74,12 @@ pub(crate) struct Options {
     /// Poll tasks on the other status routes as well (octopus, mj, kling, suno, tasks, ark): two at a time on each.
     #[arg(long)]
     routes: bool,
+    /// Number of gateways; more than one are a fleet, and each client keeps to one of them.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=100))]
+    sidecars: u16,
+    /// A Valkey or Redis for the fleet; without it the fleet shares the memory of this process.
+    #[arg(long, value_name = "URL")]
+    engine: Option<EngineUrl>,
     /// Stop after this many seconds instead of at Ctrl-C.
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: Option<u64>,
@@ -110,18 +120,39 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> Result<(),
     let upstream = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let config = gateway_config(&options, upstream.local_addr()?)?;
     let allowance = Allowance::of(&config.cache);
-    let bound = Bound::new(config).await?;
-    let gateway = bound.gateway().clone();
+    let membership = membership(&options)?;
+    let mut bound = Vec::new();
+    for number in 0..options.sidecars {
+        let mut config = config.clone();
+        if number > 0 {
+            // The ports that were asked for are the first one's.
+            config.listen.address.set_port(0);
+            config.listen.admin = None;
+        }
+        let gateway = Gateway::with_membership(&config, membership.clone())?;
+        bound.push(Bound::around(gateway, config, Passed::default()).await?);
+    }
+    let gateways: Vec<_> = bound.iter().map(|bound| bound.gateway().clone()).collect();
+    let addresses: io::Result<Vec<_>> = bound.iter().map(Bound::address).collect();
     let endpoints = Endpoints {
-        gateway: format!("http://{}", bound.address()?),
-        admin: bound
+        gateways: addresses?
+            .iter()
+            .map(|address| format!("http://{address}"))
+            .collect(),
+        admin: bound[0]
             .admin_address()
             .map(|address| format!("http://{address}")),
+        engine: membership.map(|membership| match membership.engine {
+            Over::Memory(_) => {
+                "an engine in the memory of this process; --engine URL takes a real one".into()
+            }
+            Over::Link(link) => link.engine.to_string(),
+        }),
     };
     let tally = Arc::new(Mutex::new(Tally::new(slots.len())));
     let mut show = Show {
         simulator: simulator.clone(),
-        gateway,
+        gateways,
         tally: Arc::clone(&tally),
         rates: Rates::default(),
         started: Instant::now(),
@@ -150,16 +181,22 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> Result<(),
     let serving = {
         let (done, stop) = (done.clone(), stop.clone());
         tokio::spawn(async move {
-            let served = bound.run(done).await;
-            stop.cancel();
-            served
+            let served = bound.into_iter().map(|bound| async {
+                let served = bound.run(done.clone()).await;
+                stop.cancel();
+                served
+            });
+            join_all(served)
+                .await
+                .into_iter()
+                .collect::<Result<(), _>>()
         })
     };
     let crowd = tokio::spawn({
         let workload = Workload::new(options.seconds);
-        let (gateway, stop) = (endpoints.gateway.clone(), stop.clone());
+        let (gateways, stop) = (endpoints.gateways.clone(), stop.clone());
         let (simulator, tally) = (simulator.clone(), Arc::clone(&tally));
-        Crowd::new(gateway, simulator, allowance, workload, tally, stop).poll(slots, pollers)
+        Crowd::new(gateways, simulator, allowance, workload, tally, stop).poll(slots, pollers)
     });
 
     show.started = Instant::now();
@@ -197,7 +234,7 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> Result<(),
 /// Shows a view at regular intervals.
 struct Show {
     simulator: Simulator,
-    gateway: Gateway,
+    gateways: Vec<Gateway>,
     tally: Arc<Mutex<Tally>>,
     rates: Rates,
     started: Instant,
@@ -230,12 +267,40 @@ impl Show {
             seconds: self.seconds,
             ..View::new(
                 &self.simulator,
-                self.gateway.metrics(),
+                self.gateways
+                    .iter()
+                    .map(|gateway| gateway.metrics().polls_avoided())
+                    .sum(),
                 &lock(&self.tally),
                 &self.rates,
             )
         }
     }
+}
+
+/// What the gateways share, with a secret of this run; nothing where there is one only.
+fn membership(options: &Options) -> Result<Option<Membership>, Problem> {
+    if options.sidecars == 1 && options.engine.is_none() {
+        return Ok(None);
+    }
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret).map_err(io::Error::other)?;
+    let engine = match &options.engine {
+        None => Over::Memory(MemoryEngine::new()),
+        Some(engine) => Over::Link(LinkConfig {
+            engine: engine.clone(),
+            password_file: None,
+            sentinel: None,
+            ca_file: None,
+            cert: None,
+            key: None,
+            name: format!("demo-{}", std::process::id()),
+        }),
+    };
+    Ok(Some(Membership {
+        secret: Secret::new(&secret)?,
+        engine,
+    }))
 }
 
 /// Some latency, and faults for the gateway to hide.

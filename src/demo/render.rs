@@ -248,7 +248,7 @@ fn footer(view: &View, endpoints: &Endpoints, width: usize) -> Vec<Line> {
     };
     let mut lines = flow("referee", verdict, width);
     lines.push(Line::new());
-    let gateway = Line::new().text(endpoints.gateway.as_str());
+    let gateway = Line::new().text(endpoints.gateways.join(" ").as_str());
     let admin = endpoints.admin.as_ref();
     let admin = admin.map(|admin| Line::new().then(Style::Dim, "admin ").text(admin.as_str()));
     lines.extend(flow("gateway", [gateway].into_iter().chain(admin), width));
@@ -279,7 +279,8 @@ pub(super) mod tests {
 
     pub(in super::super) fn endpoints() -> Endpoints {
         Endpoints {
-            gateway: "http://127.0.0.1:41234".into(),
+            engine: None,
+            gateways: vec!["http://127.0.0.1:41234".into()],
             admin: Some("http://127.0.0.1:41235".into()),
         }
     }

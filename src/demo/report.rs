@@ -38,7 +38,12 @@ pub(super) fn opening(
         "  injected faults: {fault_rate} of upstream polls fail on purpose ({})",
         faults.join(", ")
     ));
-    line(&format!("  gateway {}", endpoints.gateway));
+    for gateway in &endpoints.gateways {
+        line(&format!("  gateway {gateway}"));
+    }
+    if let Some(engine) = &endpoints.engine {
+        line(&format!("  a fleet over {engine}"));
+    }
     line(&format!(
         "  admin   {}",
         endpoints.admin.as_deref().unwrap_or("off")
