@@ -236,9 +236,13 @@ def main():
             start(processes, log, BINARY, "simulate", "--listen", "127.0.0.1:0")
             upstream = eventually("the simulator", address_in(log, "on"))
             log = scratch / "gateway.log"
+            # A member of a fleet, whose metrics are asked for too; nobody need be there.
+            (scratch / "fleet.key").write_text("0123456789abcdef" * 2)
+            config = scratch / "pollgate.toml"
+            config.write_text('[fleet]\nengine = "redis://127.0.0.1:9"\n' f'secret_file = "{scratch}/fleet.key"\n')
             start(
                 processes, log, BINARY, "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0",
-                "--upstream", f"http://{upstream}",
+                "--upstream", f"http://{upstream}", "--config", str(config),
             )  # fmt: skip
             admin = eventually("the admin port", address_in(log, "admin listening on"))
             gateway = eventually("the port", address_in(log, "pollgate listening on"))

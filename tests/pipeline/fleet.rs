@@ -868,6 +868,38 @@ async fn a_pause_that_names_a_caller_holds_for_all_members() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pause_lets_nobody_wait_for_a_member_that_may_not_ask() {
+    const LIMITED: &str = r#"{"error":{"message":"rate limited"}}"#;
+    let scene = Scene::new(5).await;
+    let polls = Arc::new(AtomicUsize::new(0));
+    scene.upstream.now(move |fetch| {
+        if polls.fetch_add(1, Ordering::Relaxed) == 7 {
+            (LATENCY, error(429, &[], LIMITED))
+        } else {
+            (LATENCY, task(fetch, "processing"))
+        }
+    });
+    let poller = |number: usize, id: usize| {
+        let scene = &scene;
+        async move {
+            let mut longest = Duration::ZERO;
+            sleep(millis(37 * (number + 5 * id) as u64 % 900)).await;
+            for _ in 0..40 {
+                let start = Instant::now();
+                let _ = scene.poll(number, &format!("t{id}")).await;
+                longest = longest.max(start.elapsed());
+                sleep(millis(200)).await;
+            }
+            longest
+        }
+    };
+    let pollers = (0..5).flat_map(|number| (0..5).map(move |id| (number, id)));
+    let times = join_all(pollers.map(|(number, id)| poller(number, id))).await;
+    let longest = times.into_iter().max().unwrap();
+    assert!(longest < LATENCY + millis(60), "{longest:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_one_member_learns_of_ends_all_know() {
     let upstream = Upstream::new(|fetch| (LATENCY, task(fetch, "processing")));
     let mut scene = Scene::before(upstream, 0).await;
