@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 use super::anchor::Anchor;
 use super::engine::{
     Ask, Away, Board, Boarded, Digest, Engine, EngineTime, EntryKey, Fence, Land, Landing, Left,
-    Member, Push, Pushes, Said, Sealed, Times,
+    Member, Push, Pushes, Said, Scope, Sealed, Times,
 };
 use super::fences::Fences;
 use super::health::Health;
@@ -186,11 +186,11 @@ impl Fleet {
         })
     }
 
-    pub(super) fn task_digest(&self, task: &TaskId) -> Digest {
+    fn task_digest(&self, task: &TaskId) -> Digest {
         self.secret.digest("task", &[task.as_str().as_bytes()])
     }
 
-    pub(super) fn caller_digest(&self, caller: Caller) -> Digest {
+    fn caller_digest(&self, caller: Caller) -> Digest {
         self.secret.digest("caller", &[caller.as_bytes()])
     }
 
@@ -376,8 +376,20 @@ impl Fleet {
         may
     }
 
+    fn scope(&self, forget: &Forget) -> Scope {
+        match forget {
+            Forget::Task(task) => Scope::Task(self.task_digest(task)),
+            Forget::TaskOf(task, caller) => Scope::TaskOf {
+                task: self.task_digest(task),
+                caller: self.caller_digest(*caller),
+            },
+            Forget::All => Scope::All,
+            Forget::Caller(caller) => Scope::Caller(self.caller_digest(*caller)),
+        }
+    }
+
     async fn forget_now(&self, at: Instant, forget: Forget) -> bool {
-        let scope = forget.scope(self);
+        let scope = self.scope(&forget);
         let told = self.told(at, forget.item());
         // Both are queued at once, in this order: whoever hears of it finds the mark.
         let forgetting = self.ask("forget", Ask::Forget(scope));

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::engine::{EngineTime, Member, Scope, Sealed};
-use super::membership::Fleet;
+use super::engine::{EngineTime, Member, Sealed};
 use super::seal::Secret;
 use crate::request::key::Caller;
 use crate::route::TaskId;
@@ -76,18 +75,6 @@ pub enum Forget {
 }
 
 impl Forget {
-    pub(super) fn scope(&self, fleet: &Fleet) -> Scope {
-        match self {
-            Self::Task(task) => Scope::Task(fleet.task_digest(task)),
-            Self::TaskOf(task, caller) => Scope::TaskOf {
-                task: fleet.task_digest(task),
-                caller: fleet.caller_digest(*caller),
-            },
-            Self::All => Scope::All,
-            Self::Caller(caller) => Scope::Caller(fleet.caller_digest(*caller)),
-        }
-    }
-
     pub(super) fn item(&self) -> Item {
         match self {
             Self::Task(task) => Item::Forget {
