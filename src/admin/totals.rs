@@ -261,7 +261,7 @@ pollgate_flights 2
     #[tokio::test(start_paused = true)]
     async fn what_is_counted_is_read_back() {
         let totals = Totals::read(TEXT, Instant::now());
-        assert_eq!(totals.requests, [2.0, 4.0, 2.0, 0.0, 17.0, 0.0, 9.0]);
+        assert_eq!(totals.requests, [2.0, 4.0, 2.0, 0.0, 0.0, 17.0, 0.0, 9.0]);
         assert_eq!((totals.errors, totals.upstream_failed), (23.0, 1.0));
         let polls = (totals.client_polls, totals.avoided, totals.upstream_polls);
         assert_eq!(polls, (17.0, 2.0, 2.0));

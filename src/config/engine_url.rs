@@ -60,8 +60,8 @@ impl FromStr for EngineUrl {
             return Err(refuse("got no host"));
         }
         let decoded = |part: &str| {
-            let part = percent_decode_str(part).decode_utf8();
-            part.map(|part| Some(part.into_owned()).filter(|part| !part.is_empty()))
+            let text = percent_decode_str(part).decode_utf8();
+            text.map(|text| Some(text.into_owned()).filter(|text| !text.is_empty()))
                 .map_err(|_| refuse("got a user or password that is not UTF-8"))
         };
         let (user, password) = match who.map(|who| who.split_once(':').unwrap_or((who, ""))) {

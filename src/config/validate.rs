@@ -39,8 +39,8 @@ pub(super) fn check(config: &Config, origins: &Origins) -> Vec<Refused> {
     let fleet = &config.fleet;
     require(
         fleet.engine.is_none() || fleet.secret_file.is_some(),
-        "fleet.secret_file",
-        "a file with at least 32 bytes, the same for all members; fleet.engine needs it",
+        "fleet.engine",
+        "fleet.secret_file beside it: a file with at least 32 bytes, the same for all members",
     );
     let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
     require(
@@ -48,15 +48,12 @@ pub(super) fn check(config: &Config, origins: &Origins) -> Vec<Refused> {
         "fleet.name",
         "up to 64 letters, digits, hyphens, underscores and dots",
     );
-    require(
-        fleet.cert.is_some() == fleet.key.is_some(),
-        if fleet.key.is_none() {
-            "fleet.key"
-        } else {
-            "fleet.cert"
-        },
-        "a PEM file; fleet.cert and fleet.key go together",
-    );
+    for (given, missing, key, takes) in [
+        (&fleet.cert, &fleet.key, "fleet.cert", "fleet.key beside it"),
+        (&fleet.key, &fleet.cert, "fleet.key", "fleet.cert beside it"),
+    ] {
+        require(given.is_none() || missing.is_some(), key, takes);
+    }
     require(
         fleet.lease >= MIN_LEASE && fleet.lease <= MAX_LEASE,
         "fleet.lease",

@@ -120,6 +120,38 @@ fn a_wrong_configuration_is_exit_2_with_one_message_before_any_port_is_bound() {
             "[cache]\nadaptive = \"yes\"\n",
             ":2: cache.adaptive: got \"yes\", takes true or false",
         ),
+        (
+            "[fleet]\nengine = \"http://h\"\n",
+            ":2: fleet.engine: got \"http://h\", takes redis://host:port/database",
+        ),
+        (
+            "[fleet]\nengine = \"redis://user:hunter2@:1\"\n",
+            ":2: fleet.engine: got a text with a user or a query in it (not repeated here), takes redis://",
+        ),
+        (
+            "[fleet]\nengine = \"redis://h\"\n",
+            ":2: fleet.engine: got \"redis://h\", takes fleet.secret_file beside it",
+        ),
+        (
+            "[fleet]\nname = \"a b\"\n",
+            ":2: fleet.name: got \"a b\", takes up to 64 letters",
+        ),
+        (
+            "[fleet]\nlease = \"1m\"\n",
+            ":2: fleet.lease: got \"1m\", takes a duration from \"100ms\" to \"10s\"",
+        ),
+        (
+            "[fleet]\ncert = \"c.pem\"\n",
+            ":2: fleet.cert: got \"c.pem\", takes fleet.key beside it",
+        ),
+        (
+            "[fleet]\nsentinel = { name = \"x\" }\n",
+            ":2: fleet.sentinel.hosts is missing: fleet.sentinel takes both name and hosts",
+        ),
+        (
+            "[fleet]\nengine = \"redis://h\"\nsecret_file = \"no-such.key\"\n",
+            ":3: fleet.secret_file: got \"no-such.key\": ",
+        ),
         ("cache = 5\n", ":1: cache: got 5, takes a section"),
         (
             "[[cache]]\ncapacity = \"1MiB\"\n",

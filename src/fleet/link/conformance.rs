@@ -263,7 +263,7 @@ fn the_same_calls_have_the_same_effect_on_every_engine() {
         let server = Server::start(&binary, &[]);
         let mut both = Both::start(&server);
         let mut dice = fastrand::Rng::with_seed(seed);
-        let mut seen = std::collections::BTreeMap::<&str, usize>::new();
+        let mut kinds = std::collections::BTreeMap::<&str, usize>::new();
         both.step(0);
         for call in 0..CALLS {
             match dice.u16(..1000) {
@@ -299,7 +299,7 @@ fn the_same_calls_have_the_same_effect_on_every_engine() {
             );
             let now = both.now();
             let said = both.ask(member, &ask, &story);
-            *seen.entry(kind(&ask, &said)).or_default() += 1;
+            *kinds.entry(kind(&ask, &said)).or_default() += 1;
             if let (
                 Ask::Board(board),
                 Ok(Said::Boarded {
@@ -311,7 +311,6 @@ fn the_same_calls_have_the_same_effect_on_every_engine() {
                 both.members[member].leads.push((board.key, *fence, now));
             }
         }
-        println!("{}: {seen:?}", binary.display());
         for needed in [
             "fresh",
             "lead",
@@ -332,8 +331,8 @@ fn the_same_calls_have_the_same_effect_on_every_engine() {
             "ends",
         ] {
             assert!(
-                seen.contains_key(needed),
-                "never seen: {needed}, in {seen:?}, seed {seed}"
+                kinds.contains_key(needed),
+                "never seen: {needed}, in {kinds:?}, seed {seed}"
             );
         }
     }

@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::LinkConfig;
+use crate::config::{EngineUrl, Sentinel};
 use crate::upstream::connect::roots;
 
 /// How long a connection may take to come about, each of its parts.
@@ -35,6 +35,25 @@ pub(super) type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Takes what the engine pushes, in the order in which it arrives.
 pub(super) type OnPush = Arc<dyn Fn(redis::PushInfo) + Send + Sync>;
+
+/// How the engine is reached.
+#[derive(Debug, Clone)]
+pub struct LinkConfig {
+    /// Where it is.
+    pub engine: EngineUrl,
+    /// The file with the password, read each time that a connection is made; it goes before the URL's.
+    pub password_file: Option<PathBuf>,
+    /// Who knows where it is, instead of the URL's host.
+    pub sentinel: Option<Sentinel>,
+    /// A private CA's certificates, for TLS.
+    pub ca_file: Option<PathBuf>,
+    /// The certificate by which pollgate shows who it is, and its key.
+    pub cert: Option<PathBuf>,
+    /// The key of that certificate.
+    pub key: Option<PathBuf>,
+    /// The name of the fleet, which its keys begin with.
+    pub name: String,
+}
 
 /// Dials the engine.
 pub(super) struct Dialer {
@@ -242,7 +261,7 @@ fn password(path: &Path) -> Result<String, String> {
 fn tls(config: &LinkConfig) -> Result<ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let roots = roots(config.ca_file.as_deref())
-        .map_err(|why: String| of("ca_file", &config.ca_file, &why))?;
+        .map_err(|why: String| of("ca_file", config.ca_file.as_deref(), &why))?;
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
@@ -252,15 +271,15 @@ fn tls(config: &LinkConfig) -> Result<ClientConfig, String> {
     };
     let certs = CertificateDer::pem_file_iter(cert)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| of("cert", &config.cert, &error.to_string()))?;
+        .map_err(|error| of("cert", config.cert.as_deref(), &error.to_string()))?;
     let private = PrivateKeyDer::from_pem_file(key)
-        .map_err(|error| of("key", &config.key, &error.to_string()))?;
+        .map_err(|error| of("key", config.key.as_deref(), &error.to_string()))?;
     builder
         .with_client_auth_cert(certs, private)
-        .map_err(|error| of("cert", &config.cert, &error.to_string()))
+        .map_err(|error| of("cert", config.cert.as_deref(), &error.to_string()))
 }
 
-fn of(setting: &str, path: &Option<PathBuf>, why: &str) -> String {
-    let path = path.as_deref().unwrap_or(Path::new("")).display();
+fn of(setting: &str, path: Option<&Path>, why: &str) -> String {
+    let path = path.unwrap_or(Path::new("")).display();
     format!("fleet.{setting}: got \"{path}\": {why}")
 }

@@ -13,7 +13,6 @@ mod tests;
 mod wire;
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -29,11 +28,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+pub use self::dial::LinkConfig;
 use self::dial::{Dialer, Driver, QUEUE, in_words};
 use self::script::Scripts;
 use self::wire::{Call, Names};
 use super::engine::{Ask, Away, Engine, Member, Push, Pushes, SILENCE, Said};
-use crate::config::{EngineUrl, Sentinel};
 use crate::sync::lock;
 
 /// How many bytes of commands are unanswered at most.
@@ -44,25 +43,6 @@ const SHORTEST: Duration = Duration::from_millis(50);
 
 /// The time between two tries, at most.
 const LONGEST: Duration = Duration::from_secs(2);
-
-/// How the engine is reached.
-#[derive(Debug, Clone)]
-pub struct LinkConfig {
-    /// Where it is.
-    pub engine: EngineUrl,
-    /// The file with the password, read each time that a connection is made; it goes before the URL's.
-    pub password_file: Option<PathBuf>,
-    /// Who knows where it is, instead of the URL's host.
-    pub sentinel: Option<Sentinel>,
-    /// A private CA's certificates, for TLS.
-    pub ca_file: Option<PathBuf>,
-    /// The certificate by which pollgate shows who it is, and its key.
-    pub cert: Option<PathBuf>,
-    /// The key of that certificate.
-    pub key: Option<PathBuf>,
-    /// The name of the fleet, which its keys begin with.
-    pub name: String,
-}
 
 /// How a link is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -190,7 +170,7 @@ impl Link {
         };
         let stop = self.stop.clone();
         tokio::spawn(async move {
-            stop.run_until_cancelled(keeper.keep()).await;
+            stop.run_until_cancelled(Box::pin(keeper.keep())).await;
         });
         true
     }

@@ -62,11 +62,8 @@ impl fmt::Debug for Script {
 impl Script {
     fn new(name: &'static str, text: Cow<'static, str>) -> Self {
         let digest = digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
-        let sha = digest
-            .as_ref()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let mut hex = const_hex::Buffer::<20>::new();
+        let sha = hex.format_slice(digest.as_ref()).to_owned();
         Self { name, text, sha }
     }
 

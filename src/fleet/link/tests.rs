@@ -18,6 +18,11 @@ use crate::sync::lock;
 
 #[path = "../../../tests/fleet/server.rs"]
 #[allow(dead_code, reason = "tests/fleet uses the rest")]
+#[allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "a server's own time is no tokio's"
+)]
 pub(super) mod server;
 
 const ME: Member = Member(1);
@@ -128,8 +133,7 @@ macro_rules! on_every_engine {
         async fn $name() {
             for binary in server::binaries() {
                 let $binary = binary.as_path();
-                println!("{}", $binary.display());
-                timeout(Duration::from_secs(60), async $body).await.expect("an end");
+                                timeout(Duration::from_mins(1), async $body).await.expect("an end");
             }
         }
     )*};
@@ -259,8 +263,8 @@ on_every_engine! {
 
     async fn a_user_with_the_documented_rights_can_do_everything(binary) {
         let server = Server::start(binary, &[]);
-        let line = include_str!("../../../deploy/fleet/users.acl");
-        let rule: Vec<_> = line.lines().filter(|line| line.starts_with("user ")).collect();
+        let file = include_str!("../../../deploy/fleet/users.acl");
+        let rule: Vec<_> = file.lines().filter(|line| line.starts_with("user ")).collect();
         let [rule] = rule[..] else { panic!("one user: {rule:?}") };
         let words: Vec<_> = rule.split(' ').skip(1).collect();
         redis::cmd("ACL").arg("SETUSER").arg(&words).exec(&mut server.connection()).expect("a user");

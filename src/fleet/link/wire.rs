@@ -1,6 +1,8 @@
 //! Commands and replies of the engine, as bytes: which keys and arguments a script is called with, and what its reply and
 //! a push say.
 
+use std::fmt::Display;
+
 use bytes::Bytes;
 use redis::{PushInfo, PushKind, Value as Wire};
 
@@ -391,8 +393,8 @@ fn list(value: Wire) -> Option<Vec<Sealed>> {
     }
 }
 
-fn number(number: impl ToString) -> Vec<u8> {
-    number.to_string().into_bytes()
+fn number(number: impl Display + Copy) -> Vec<u8> {
+    format!("{number}").into_bytes()
 }
 
 fn read(digits: &[u8]) -> Option<u64> {

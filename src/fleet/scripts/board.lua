@@ -4,7 +4,7 @@
 --   task     hash: f highest fence given for the task, m mark of the task, c<caller> mark of the task for one caller.
 --            Where it is missing, nothing of the task counts.
 --   flight   hash: the lease (l fence, x end, o owner); the value (vf fence, va asked, vr received, vx fresh until,
---            vu useful until, b sealed; vk whether it was kept); failures (fo owners, rx rest until)
+--            vu useful until, b sealed; vk whether it was kept); failures (fb members that failed, rx rest until)
 --   waiters  set of members that wait for the lease
 --   caller   hash: m mark of the caller
 --   state    hash: f highest fence given at all, m mark of everything, b birth, j last entry of the journal

@@ -48,7 +48,7 @@ else
     redis.call('HDEL', flight, 'va', 'vr', 'vx', 'vu', 'b')
 end
 local full = type(stored) == 'table' and stored.err
-redis.call('HDEL', flight, 'fo', 'rx')
+redis.call('HDEL', flight, 'fb', 'rx')
 if l <= fence then redis.call('HDEL', flight, 'l', 'x', 'o') end
 if fence > tonumber(t[1]) then redis.pcall('HSET', task, 'f', fence) end
 

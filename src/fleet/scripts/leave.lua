@@ -7,7 +7,7 @@ local me, fence, why = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local v = redis.call('HMGET', flight, 'l', 'fo')
+local v = redis.call('HMGET', flight, 'l', 'fb')
 if tonumber(v[1] or 0) ~= fence then return 0 end
 redis.call('HDEL', flight, 'l', 'x', 'o')
 
@@ -18,7 +18,7 @@ if why == 'failed' then
     if not string.find(failed, me, 1, true) then failed = failed .. me .. ',' end
     local _, count = string.gsub(failed, ',', '')
     rests = count >= tonumber(ARGV[6])
-    redis.call('HSET', flight, 'fo', rests and '' or failed)
+    redis.call('HSET', flight, 'fb', rests and '' or failed)
 end
 if rests then
     redis.call('HSET', flight, 'rx', now + tonumber(ARGV[7]))
