@@ -101,13 +101,22 @@ impl Crowd {
     }
 
     /// Ends, and tells what was seen.
-    pub(crate) async fn end(self) -> Seen {
+    pub(crate) async fn end(mut self) -> Seen {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = Seen::default();
-        for client in self.clients {
+        for client in std::mem::take(&mut self.clients) {
             all.add(client.await.expect("a client"));
         }
         all
+    }
+}
+
+/// Ends, and nobody wants to know.
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        for client in &self.clients {
+            client.abort();
+        }
     }
 }
 

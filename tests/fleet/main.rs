@@ -11,6 +11,8 @@
 )]
 
 mod crowd;
+mod namespace;
+mod scene;
 #[allow(dead_code, reason = "the tests of the link use the rest")]
 mod server;
 #[allow(
@@ -29,12 +31,17 @@ use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 
 use self::crowd::{Crowd, KEY, Seen, path};
+use self::namespace::Namespace;
+use self::scene::{Fleet, upstream};
 use self::server::Server;
-use self::support::{Gateway, Reply, Upstream, eventually};
+use self::support::{Reply, Upstream, eventually};
 use self::tunnel::Tunnel;
 
 /// How long an answer stays fresh while its task runs.
 const TTL: Duration = Duration::from_secs(1);
+
+/// Patient with the engine: the tests share their cores with others.
+const SETTINGS: [(&str, &str); 2] = [("cache.in_flight_ttl", "1s"), ("fleet.timeout", "100ms")];
 
 /// How long upstream takes.
 const LATENCY: Duration = Duration::from_millis(60);
@@ -43,84 +50,6 @@ const LATENCY: Duration = Duration::from_millis(60);
 const STORM: Duration = Duration::from_secs(6);
 
 const MS100: Duration = Duration::from_millis(100);
-
-/// An upstream on which every task makes progress.
-async fn upstream() -> Upstream {
-    let began = Instant::now();
-    Upstream::start(move |asked| {
-        let done = (began.elapsed().as_millis() / 300).min(99);
-        let id = asked.target.rsplit('/').next().unwrap_or_default();
-        let body = format!(
-            r#"{{"code":"success","message":"","data":{{"task_id":"{id}","action":"textGenerate","status":"IN_PROGRESS","progress":"{done}%","fail_reason":""}}}}"#
-        );
-        Reply::json(body).after(LATENCY)
-    })
-    .await
-}
-
-/// A fleet of gateways.
-struct Fleet {
-    gateways: Vec<Gateway>,
-    /// Has the fleet's secret.
-    file: tempfile::NamedTempFile,
-    engine: u16,
-}
-
-impl Fleet {
-    async fn start(count: usize, upstream: &str, engine: u16) -> Self {
-        let file = tempfile::NamedTempFile::new().expect("a file");
-        std::fs::write(file.path(), "0123456789abcdef0123456789abcdef\n").expect("written");
-        let mut fleet = Self {
-            gateways: Vec::new(),
-            file,
-            engine,
-        };
-        for _ in 0..count {
-            fleet.add(upstream, &[]).await;
-        }
-        fleet.are_together(count).await;
-        fleet
-    }
-
-    /// Starts one more.
-    async fn add(&mut self, upstream: &str, settings: &[(&str, &str)]) {
-        let engine = format!("redis://127.0.0.1:{}", self.engine);
-        let file = self.file.path().display().to_string();
-        let mut all = vec![
-            ("fleet.engine", engine.as_str()),
-            ("fleet.secret_file", file.as_str()),
-            ("cache.in_flight_ttl", "1s"),
-            ("cache.adaptive", "false"),
-        ];
-        all.extend(settings);
-        self.gateways.push(Gateway::start(upstream, &all).await);
-    }
-
-    /// Waits until each gateway sees so many members.
-    async fn are_together(&self, members: usize) {
-        for gateway in &self.gateways {
-            eventually("the members", async || {
-                gateway.metric("pollgate_fleet_members ").await as usize >= members
-            })
-            .await;
-        }
-    }
-
-    fn addresses(&self) -> Vec<SocketAddr> {
-        self.gateways
-            .iter()
-            .map(|gateway| gateway.address)
-            .collect()
-    }
-
-    async fn sum(&self, series: &str) -> usize {
-        let mut sum = 0.0;
-        for gateway in &self.gateways {
-            sum += gateway.metric(series).await;
-        }
-        sum as usize
-    }
-}
 
 /// The most polls that one gateway alone makes of one task in a storm: one for each time that its answer ends.
 fn alone(storm: Duration) -> usize {
@@ -134,8 +63,12 @@ fn engine() -> PathBuf {
 
 /// Lets a crowd poll one task through five gateways while something happens to the engine.
 async fn storm(engine: u16, happens: impl AsyncFnOnce()) -> (Seen, usize) {
-    let upstream = upstream().await;
-    let fleet = Fleet::start(5, &upstream.url(), engine).await;
+    storm_at(SocketAddr::from(([127, 0, 0, 1], engine)), happens).await
+}
+
+async fn storm_at(engine: SocketAddr, happens: impl AsyncFnOnce()) -> (Seen, usize) {
+    let upstream = upstream(LATENCY).await;
+    let fleet = Fleet::start_at(5, &upstream.url(), Some(engine), &SETTINGS).await;
     let crowd = Crowd::start(&fleet.addresses(), 4, 1, MS100);
     let began = Instant::now();
     sleep(Duration::from_millis(1500)).await;
@@ -154,7 +87,7 @@ async fn storm(engine: u16, happens: impl AsyncFnOnce()) -> (Seen, usize) {
 
 /// Runs a test that has to end.
 async fn bounded(test: impl Future<Output = ()>) {
-    timeout(Duration::from_secs(60), test)
+    timeout(Duration::from_mins(1), test)
         .await
         .expect("an end");
 }
@@ -221,6 +154,28 @@ async fn a_network_that_swallows_everything_between_fleet_and_engine_fails_nobod
         })
         .await;
         seen.assert_whole("swallowed");
+        assert!(polls <= 5 * alone(STORM), "{polls} polls of upstream");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes an engine: tests/run fleet"]
+async fn a_partition_between_fleet_and_engine_fails_nobody() {
+    let Some(namespace) = Namespace::new() else {
+        return println!("SKIPPED: a network namespace takes root and iproute2");
+    };
+    bounded(async {
+        let place = namespace.place();
+        let server = Server::start_in(place.clone(), &engine(), &[]);
+        let engine = format!("{}:{}", place.host, server.port()).parse().unwrap();
+        let (seen, polls) = storm_at(engine, async || {
+            namespace.cut_off(true);
+            sleep(Duration::from_secs(2)).await;
+            namespace.cut_off(false);
+        })
+        .await;
+        seen.assert_whole("partitioned");
         assert!(polls <= 5 * alone(STORM), "{polls} polls of upstream");
     })
     .await;
@@ -295,8 +250,8 @@ async fn a_full_fleet_engine_fails_nobody() {
 async fn members_of_a_fleet_that_die_take_nobody_with_them() {
     bounded(async {
         let server = Server::start(&engine(), &[]);
-        let upstream = upstream().await;
-        let fleet = Fleet::start(5, &upstream.url(), server.port()).await;
+        let upstream = upstream(LATENCY).await;
+        let fleet = Fleet::start(5, &upstream.url(), Some(server.port()), &SETTINGS).await;
         let (dying, living) = fleet.gateways.split_at(3);
         let addresses: Vec<_> = living.iter().map(|gateway| gateway.address).collect();
         // The dying lead as well: their pollers are of no interest.
@@ -330,10 +285,10 @@ async fn members_of_a_fleet_that_die_take_nobody_with_them() {
 async fn members_of_a_fleet_that_cannot_reach_upstream_are_served_by_the_others() {
     bounded(async {
         let server = Server::start(&engine(), &[]);
-        let upstream = upstream().await;
-        let mut fleet = Fleet::start(4, &upstream.url(), server.port()).await;
+        let upstream = upstream(LATENCY).await;
+        let mut fleet = Fleet::start(4, &upstream.url(), Some(server.port()), &SETTINGS).await;
         // Nobody listens there.
-        fleet.add("http://127.0.0.1:1", &[]).await;
+        fleet.add("http://127.0.0.1:1", &SETTINGS).await;
         fleet.are_together(5).await;
         // The task is known before the one that is cut off is asked.
         let first = fleet.gateways[0].client.get(&path(0), KEY, &[]).await;
@@ -354,13 +309,13 @@ async fn a_fleet_that_starts_anew_remembers() {
     bounded(async {
         let server = Server::start(&engine(), &[]);
         let upstream = Upstream::saying(support::row("SUCCESS")).await;
-        let fleet = Fleet::start(3, &upstream.url(), server.port()).await;
+        let fleet = Fleet::start(3, &upstream.url(), Some(server.port()), &SETTINGS).await;
         for gateway in &fleet.gateways {
             assert_eq!(gateway.client.get(&path(0), KEY, &[]).await.status, 200);
         }
         assert_eq!(upstream.count(), 1, "one poll of a finished task");
         drop(fleet);
-        let fleet = Fleet::start(3, &upstream.url(), server.port()).await;
+        let fleet = Fleet::start(3, &upstream.url(), Some(server.port()), &SETTINGS).await;
         for gateway in &fleet.gateways {
             assert_eq!(gateway.client.get(&path(0), KEY, &[]).await.status, 200);
         }
@@ -379,7 +334,7 @@ async fn a_purge_on_one_member_reaches_the_whole_fleet() {
     bounded(async {
         let server = Server::start(&engine(), &[]);
         let upstream = Upstream::saying(support::row("SUCCESS")).await;
-        let fleet = Fleet::start(3, &upstream.url(), server.port()).await;
+        let fleet = Fleet::start(3, &upstream.url(), Some(server.port()), &SETTINGS).await;
         for gateway in &fleet.gateways {
             gateway.client.get(&path(0), KEY, &[]).await;
         }
@@ -447,7 +402,7 @@ async fn whoever_reads_the_fleet_engine_learns_nothing() {
                 }
             })
             .await;
-            let fleet = Fleet::start(3, &upstream.url(), commands.port()).await;
+            let fleet = Fleet::start(3, &upstream.url(), Some(commands.port()), &SETTINGS).await;
             let crowd = Crowd::start(&fleet.addresses(), 12, 12, MS100);
             sleep(Duration::from_secs(3)).await;
             let purge = http::Request::delete(format!(

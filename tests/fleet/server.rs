@@ -24,10 +24,27 @@ pub(crate) fn binaries() -> Vec<PathBuf> {
     vec![found.unwrap_or_else(|| panic!("{why}"))]
 }
 
+/// Where a server runs: in a network namespace, if it is not the test's own, and at this address.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub namespace: Option<String>,
+    pub host: String,
+}
+
+impl Place {
+    fn here() -> Self {
+        Self {
+            namespace: None,
+            host: "127.0.0.1".into(),
+        }
+    }
+}
+
 /// A running server.
 pub(crate) struct Server {
     binary: PathBuf,
     options: Vec<String>,
+    place: Place,
     port: u16,
     directory: tempfile::TempDir,
     child: Child,
@@ -36,13 +53,19 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server, with options beyond those that keep it small and to itself.
     pub(crate) fn start(binary: &Path, options: &[&str]) -> Self {
+        Self::start_in(Place::here(), binary, options)
+    }
+
+    /// Starts it in another place.
+    pub(crate) fn start_in(place: Place, binary: &Path, options: &[&str]) -> Self {
         let options: Vec<_> = options.iter().map(|option| (*option).to_owned()).collect();
         let directory = tempfile::tempdir().expect("a directory");
         let port = free_port();
-        let child = run(binary, port, directory.path(), &options);
+        let child = run(&place, binary, port, directory.path(), &options);
         let server = Self {
             binary: binary.to_owned(),
             options,
+            place,
             port,
             directory,
             child,
@@ -63,7 +86,8 @@ impl Server {
 
     /// A connection for the test itself.
     pub(crate) fn connection(&self) -> redis::Connection {
-        let client = redis::Client::open(("127.0.0.1", self.port)).expect("an address");
+        let address = (self.place.host.as_str(), self.port);
+        let client = redis::Client::open(address).expect("an address");
         client.get_connection().expect("a connection")
     }
 
@@ -76,6 +100,7 @@ impl Server {
     /// Starts it again on the same port, empty.
     pub(crate) fn restart(&mut self) {
         self.child = run(
+            &self.place,
             &self.binary,
             self.port,
             self.directory.path(),
@@ -97,7 +122,8 @@ impl Server {
     fn await_ready(&self) {
         let until = Instant::now() + Duration::from_secs(20);
         loop {
-            let client = redis::Client::open(("127.0.0.1", self.port)).expect("an address");
+            let address = (self.place.host.as_str(), self.port);
+            let client = redis::Client::open(address).expect("an address");
             let connected = client.get_connection_with_timeout(Duration::from_millis(500));
             if connected
                 .is_ok_and(|mut connection| redis::cmd("PING").exec(&mut connection).is_ok())
@@ -127,10 +153,18 @@ fn free_port() -> u16 {
     listener.local_addr().expect("an address").port()
 }
 
-fn run(binary: &Path, port: u16, directory: &Path, options: &[String]) -> Child {
-    let mut command = Command::new(binary);
+fn run(place: &Place, binary: &Path, port: u16, directory: &Path, options: &[String]) -> Child {
+    let mut command = match &place.namespace {
+        Some(namespace) => {
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", namespace]).arg(binary);
+            command
+        }
+        None => Command::new(binary),
+    };
+    command.args(["--protected-mode", "no"]);
     command
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+        .args(["--port", &port.to_string(), "--bind", &place.host])
         .args([
             "--save",
             "",
@@ -175,6 +209,7 @@ impl Sentinel {
         let server = Server {
             binary: binary.to_owned(),
             options: Vec::new(),
+            place: Place::here(),
             port,
             directory,
             child,

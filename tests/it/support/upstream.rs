@@ -59,6 +59,7 @@ impl Reply {
     }
 
     /// Sent so long after the request.
+    #[allow(dead_code, reason = "tests/fleet uses it")]
     pub(crate) fn after(self, after: Duration) -> Self {
         Self { after, ..self }
     }
