@@ -152,6 +152,11 @@ def check_kubernetes(scratch, manifests):
         file.write_text(data["pollgate.toml"])
         environment = {name: value for name, value in data.items() if name.startswith("POLLGATE_")}
         environment["POLLGATE_CONFIG"] = str(file)
+        # What a pod reads from a Secret.
+        secret = scratch / "secret"
+        secret.write_text("0123456789abcdef0123456789abcdef\n")
+        variables = [variable["name"] for one in containers(rendered) for variable in one.get("env", [])]
+        environment |= {name: str(secret) for name in variables if name.endswith("_FILE")}
         answer = subprocess.run([BINARY, "check"], env=environment, check=True, stdout=subprocess.PIPE, text=True)
         in_force = tomllib.loads(answer.stdout)
         image = [one["image"] for one in containers(rendered)]
@@ -170,9 +175,10 @@ def check_kubernetes(scratch, manifests):
 
 def check_images():
     """One name, with this version, wherever the image is named."""
-    compose = yaml.safe_load((DEPLOY / "compose/compose.yaml").read_text())
-    if compose["services"]["pollgate"]["image"] != IMAGE:
-        sys.exit("deploy: compose/compose.yaml names another image")
+    for file, service in (("compose", "pollgate"), ("fleet", "sidecar1")):
+        compose = yaml.safe_load((DEPLOY / file / "compose.yaml").read_text())
+        if compose["services"][service]["image"] != IMAGE:
+            sys.exit(f"deploy: {file}/compose.yaml names another image")
     label = f'org.opencontainers.image.version="{VERSION}"'
     if label not in (DEPLOY / "Dockerfile").read_text():
         sys.exit(f"deploy: Dockerfile has no {label}")
