@@ -14,6 +14,7 @@ use super::words::{ago, span};
 use crate::cache::freshness::Rule;
 use crate::cache::{Acceptance, Remembered, Use};
 use crate::config;
+use crate::fleet::Fleet;
 use crate::gateway::Gateway;
 use crate::request::key::TaskKey;
 use crate::route::{self, Matched, Routes, TaskId, Template};
@@ -39,6 +40,7 @@ pub(super) struct Found {
     cache: config::Cache,
     now: Instant,
     routes: Arc<Routes>,
+    fleet: Option<Arc<Fleet>>,
 }
 
 impl Wanted {
@@ -103,6 +105,7 @@ impl Wanted {
             wanted: self,
             remembered,
             cache,
+            fleet: polls.fleet.clone(),
             now,
             routes,
         }
@@ -192,7 +195,15 @@ impl Found {
             .fresh_until()
             .saturating_duration_since(entry.reply.received);
         let age = self.now.saturating_duration_since(entry.reply.received);
-        fact(html, "Received", &ago(age));
+        let by = self.fleet.as_ref().and_then(|fleet| {
+            let leader = fleet.leader(&one.key, entry.reply.received)?;
+            Some(if leader == fleet.member {
+                ", led by this gateway".into()
+            } else {
+                format!(", led by {leader} of the fleet")
+            })
+        });
+        fact(html, "Received", &(ago(age) + by.as_deref().unwrap_or("")));
         fact(
             html,
             "Fresh for",

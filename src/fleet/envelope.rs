@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::anchor::Anchor;
-use super::engine::{EngineTime, Times};
+use super::engine::{EngineTime, Member, Times};
 use crate::answer::Landed;
 use crate::answer::reply::{Headers, Reply};
 use crate::cache::cadence::TaskAge;
@@ -34,6 +34,8 @@ pub struct Arrival {
 /// An answer of another member.
 #[derive(Debug)]
 pub struct Opened {
+    /// Who asked upstream.
+    pub by: Member,
     /// What upstream said.
     pub reply: Reply,
     /// Upstream's headers that may leave with it.
@@ -44,6 +46,9 @@ pub struct Opened {
 
 #[derive(Serialize, Deserialize)]
 struct Head {
+    /// Who asked upstream.
+    #[serde(default)]
+    by: u64,
     /// The times, in microseconds on the engine's clock.
     asked: u64,
     received: u64,
@@ -107,7 +112,7 @@ impl<'de> Deserialize<'de> for Word<Rule> {
 
 /// Writes an answer, and says when it is good by the engine's clock.
 #[must_use]
-pub fn write(landed: &Landed, arrival: &Arrival, anchor: &Anchor) -> (Times, Vec<u8>) {
+pub fn write(landed: &Landed, arrival: &Arrival, anchor: &Anchor, by: Member) -> (Times, Vec<u8>) {
     let decision = &arrival.decision;
     let lifetime = decision.lifetime;
     let received = anchor.engine_time(landed.received);
@@ -124,6 +129,7 @@ pub fn write(landed: &Landed, arrival: &Arrival, anchor: &Anchor) -> (Times, Vec
     let headers = landed.headers.as_deref().into_iter().flatten();
     let headers = headers.chain([(&content_type.0, &content_type.1)]);
     let head = Head {
+        by: by.0,
         asked: times.asked.0,
         received: received.0,
         status: landed.reply.status.as_u16(),
@@ -210,6 +216,7 @@ pub fn read(
         }
     };
     Some(Opened {
+        by: Member(head.by),
         headers: reply.headers.clone(),
         arrival: Arrival {
             asked,

@@ -17,7 +17,7 @@ use super::engine::{
     Ask, Away, Board, Boarded, Digest, Engine, EngineTime, EntryKey, Fence, Land, Landing, Left,
     Member, Push, Pushes, Said, Scope, Sealed, Times,
 };
-use super::fences::Fences;
+use super::fences::{Fences, Known};
 use super::health::Health;
 use super::news::{Forget, Item, Told};
 use super::outbox::Outbox;
@@ -25,9 +25,9 @@ use super::seal::{Secret, Unsealed};
 use super::waits::{Waiter, Waits};
 use crate::cache::cadence::Cadence;
 use crate::cache::freshness::End;
-use crate::request::key::{Caller, Credentials};
+use crate::request::key::{Caller, Credentials, TaskKey};
 use crate::request::query::TaskQuery;
-use crate::route::TaskId;
+use crate::route::{RouteLabel, TaskId};
 use crate::sync::lock;
 use crate::telemetry::FleetMetrics;
 
@@ -166,23 +166,30 @@ impl Fleet {
     /// not find such an answer.
     #[must_use]
     pub fn entry(&self, query: &TaskQuery) -> Option<EntryKey> {
-        let task = &query.key.task;
-        if task.is_many() {
-            return None;
-        }
         // How upstream is asked: members may number routes differently, and have others of the same name.
         let resource = query.resource.as_deref();
         let path = resource.map_or("", |resource| &resource.path);
         let body = resource.and_then(|resource| resource.body.as_ref());
         let body = body.map_or(&b""[..], |(body, _)| body);
-        let label = query.label();
-        let parts = [label.as_str(), task.whole(), path].map(str::as_bytes);
+        self.entry_on(&query.key, query.label(), path, body)
+    }
+
+    fn entry_on(
+        &self,
+        key: &TaskKey,
+        label: RouteLabel,
+        path: &str,
+        body: &[u8],
+    ) -> Option<EntryKey> {
+        let task = &key.task;
+        if task.is_many() {
+            return None;
+        }
+        let [label, whole, path] = [label.as_str(), task.whole(), path].map(str::as_bytes);
         Some(EntryKey {
             task: self.task_digest(task),
-            caller: self.caller_digest(query.key.caller),
-            dialect: self
-                .secret
-                .digest("route", &[parts[0], parts[1], parts[2], body]),
+            caller: self.caller_digest(key.caller),
+            dialect: self.secret.digest("route", &[label, whole, path, body]),
         })
     }
 
@@ -219,12 +226,24 @@ impl Fleet {
     /// The fence of what the store has of an entry.
     #[must_use]
     pub fn known(&self, entry: &EntryKey) -> Fence {
-        self.fences.get(entry)
+        self.fences
+            .get(entry)
+            .map_or(Fence::NONE, |known| known.fence)
     }
 
-    /// Notes the fence of what the store has of an entry.
-    pub fn note(&self, entry: &EntryKey, fence: Fence) {
-        self.fences.raise(entry, fence);
+    /// Notes what the store has of an entry.
+    pub fn note(&self, entry: &EntryKey, known: Known) {
+        self.fences.raise(entry, known);
+    }
+
+    /// Who asked upstream for what the store has of a task, received at `received` on a route whose documents are
+    /// converted; `None` where it did not come by the fleet.
+    #[must_use]
+    pub fn leader(&self, key: &TaskKey, received: Instant) -> Option<Member> {
+        let label = RouteLabel::of(key.route.dialect()?);
+        let entry = self.entry_on(key, label, "", b"")?;
+        let known = self.fences.get(&entry)?;
+        (known.received == received).then_some(known.leader)
     }
 
     /// Opens an answer; counted where it does not open.

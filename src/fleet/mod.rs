@@ -22,6 +22,7 @@ pub mod pulse;
 pub mod seal;
 mod waits;
 
+pub use self::fences::Known;
 pub use self::membership::{Asking, Ear, Fleet, Terms, Wish};
 pub use self::news::Forget;
 pub use self::waits::{Heard, Waiter};

@@ -29,7 +29,7 @@ use crate::fleet::engine::{
     Away, Boarded, EntryKey, FAILURES, Fence, Landing, Left, Sealed, Value,
 };
 use crate::fleet::envelope::{self, Arrival, Opened};
-use crate::fleet::{self, Asking, Forget, Heard, Waiter, Wish};
+use crate::fleet::{self, Asking, Forget, Heard, Known, Waiter, Wish};
 use crate::request::preferences::CacheMode;
 use crate::upstream::breakers::{CircuitBreakers, Outlook};
 
@@ -510,6 +510,7 @@ where
             return None;
         };
         let Opened {
+            by,
             reply,
             headers,
             arrival,
@@ -524,7 +525,12 @@ where
         let adopted = store.adopt(key, reply, &decision, first_seen, &self.leased.lease, asked);
         match adopted {
             Ok(kept) => {
-                fleet.note(&self.entry, fence);
+                let known = Known {
+                    fence,
+                    leader: by,
+                    received,
+                };
+                fleet.note(&self.entry, known);
                 let landed = Landed {
                     reply: kept.reply,
                     headers,
@@ -690,7 +696,7 @@ impl Leader {
     /// Hands the answer in, again until it is certain that it was, or pointless.
     async fn land(&self, landed: &Landed, arrival: &Arrival, fence: Fence, anchor: &Anchor) {
         let fleet = &self.config.fleet;
-        let (times, plain) = envelope::write(landed, arrival, anchor);
+        let (times, plain) = envelope::write(landed, arrival, anchor, fleet.member);
         self.config.meet(&landed.reply);
         if plain.len() > fleet.terms().max_value {
             fleet.metrics.landing("too_large");
@@ -708,7 +714,12 @@ impl Leader {
             match timeout(TRY, landing).await {
                 Ok(Ok(landing)) => {
                     if landing == Landing::Kept {
-                        fleet.note(&self.entry, fence);
+                        let known = Known {
+                            fence,
+                            leader: fleet.member,
+                            received: landed.received,
+                        };
+                        fleet.note(&self.entry, known);
                         if let Some(end) = &arrival.decision.ended {
                             fleet.tell_end(end);
                         }
