@@ -66,7 +66,7 @@ pub enum Over {
     /// One in this process.
     Memory(MemoryEngine),
     /// A Valkey or Redis.
-    Link(LinkConfig),
+    Link(Box<LinkConfig>),
 }
 
 impl Membership {
@@ -94,7 +94,7 @@ impl Membership {
         };
         Ok(Some(Self {
             secret,
-            engine: Over::Link(link),
+            engine: Over::Link(Box::new(link)),
         }))
     }
 

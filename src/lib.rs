@@ -17,7 +17,7 @@
 //!             Hold       long polls: asks again until a change        src/stack/hold.rs
 //!             Recall     cache hits, and stale answers on errors      src/stack/recall.rs
 //!             Coalesce   one flight for a leader and its followers    src/stack/coalesce.rs
-//!             Fleet      one poll and one memory for many sidecars     src/stack/fleet.rs, src/fleet/mod.rs
+//!             Fleet      one poll and one memory for many sidecars     src/stack/fleet/mod.rs, src/fleet/mod.rs
 //!             Remember   stores answers as `cache::freshness` decides   src/stack/remember.rs
 //!             Retry      retries what a second try may solve          src/stack/retry.rs
 //!             Breaker    circuit breaker: does not ask while down     src/stack/breaker.rs

@@ -120,35 +120,8 @@ pub(crate) async fn run(options: Options, stop: CancellationToken) -> Result<(),
     let upstream = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let config = gateway_config(&options, upstream.local_addr()?)?;
     let allowance = Allowance::of(&config.cache);
-    let membership = membership(&options)?;
-    let mut bound = Vec::new();
-    for number in 0..options.sidecars {
-        let mut config = config.clone();
-        if number > 0 {
-            // The ports that were asked for are the first one's.
-            config.listen.address.set_port(0);
-            config.listen.admin = None;
-        }
-        let gateway = Gateway::with_membership(&config, membership.clone())?;
-        bound.push(Bound::around(gateway, config, Passed::default()).await?);
-    }
-    let gateways: Vec<_> = bound.iter().map(|bound| bound.gateway().clone()).collect();
-    let addresses: io::Result<Vec<_>> = bound.iter().map(Bound::address).collect();
-    let endpoints = Endpoints {
-        gateways: addresses?
-            .iter()
-            .map(|address| format!("http://{address}"))
-            .collect(),
-        admin: bound[0]
-            .admin_address()
-            .map(|address| format!("http://{address}")),
-        engine: membership.map(|membership| match membership.engine {
-            Over::Memory(_) => {
-                "an engine in the memory of this process; --engine URL takes a real one".into()
-            }
-            Over::Link(link) => link.engine.to_string(),
-        }),
-    };
+    let (bound, endpoints) = bind(&options, &config).await?;
+    let gateways = bound.iter().map(|bound| bound.gateway().clone()).collect();
     let tally = Arc::new(Mutex::new(Tally::new(slots.len())));
     let mut show = Show {
         simulator: simulator.clone(),
@@ -278,6 +251,39 @@ impl Show {
     }
 }
 
+/// Sets up the gateways and binds their ports.
+async fn bind(options: &Options, config: &Config) -> Result<(Vec<Bound>, Endpoints), Problem> {
+    let membership = membership(options)?;
+    let mut bound = Vec::new();
+    for number in 0..options.sidecars {
+        let mut config = config.clone();
+        if number > 0 {
+            // The ports that were asked for are the first one's.
+            config.listen.address.set_port(0);
+            config.listen.admin = None;
+        }
+        let gateway = Gateway::with_membership(&config, membership.clone())?;
+        bound.push(Bound::around(gateway, config, Passed::default()).await?);
+    }
+    let addresses: io::Result<Vec<_>> = bound.iter().map(Bound::address).collect();
+    let endpoints = Endpoints {
+        gateways: addresses?
+            .iter()
+            .map(|address| format!("http://{address}"))
+            .collect(),
+        admin: bound[0]
+            .admin_address()
+            .map(|address| format!("http://{address}")),
+        engine: membership.map(|membership| match membership.engine {
+            Over::Memory(_) => {
+                "an engine in the memory of this process; --engine URL takes a real one".into()
+            }
+            Over::Link(link) => link.engine.to_string(),
+        }),
+    };
+    Ok((bound, endpoints))
+}
+
 /// What the gateways share, with a secret of this run; nothing where there is one only.
 fn membership(options: &Options) -> Result<Option<Membership>, Problem> {
     if options.sidecars == 1 && options.engine.is_none() {
@@ -287,7 +293,7 @@ fn membership(options: &Options) -> Result<Option<Membership>, Problem> {
     getrandom::fill(&mut secret).map_err(io::Error::other)?;
     let engine = match &options.engine {
         None => Over::Memory(MemoryEngine::new()),
-        Some(engine) => Over::Link(LinkConfig {
+        Some(engine) => Over::Link(Box::new(LinkConfig {
             engine: engine.clone(),
             password_file: None,
             sentinel: None,
@@ -295,7 +301,7 @@ fn membership(options: &Options) -> Result<Option<Membership>, Problem> {
             cert: None,
             key: None,
             name: format!("demo-{}", std::process::id()),
-        }),
+        })),
     };
     Ok(Some(Membership {
         secret: Secret::new(&secret)?,

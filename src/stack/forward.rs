@@ -10,8 +10,8 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
-use tokio::time::Instant;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tower::Service;
 
 use super::state::Resources;
@@ -201,12 +201,7 @@ struct Write {
 }
 
 impl Write {
-    fn begin(
-        store: Arc<Store>,
-        fleet: Option<Arc<Fleet>>,
-        task: TaskId,
-        caller: Caller,
-    ) -> Self {
+    fn begin(store: Arc<Store>, fleet: Option<Arc<Fleet>>, task: TaskId, caller: Caller) -> Self {
         store.invalidate_for(&task, caller);
         let own = Forget::TaskOf(task.clone(), caller);
         let forgetting = fleet
@@ -237,7 +232,6 @@ impl Write {
             fleet.forget(Forget::Task(self.task.clone())).await;
         }
     }
-
 }
 
 impl Drop for Write {

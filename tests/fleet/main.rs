@@ -87,9 +87,7 @@ async fn storm_at(engine: SocketAddr, happens: impl AsyncFnOnce()) -> (Seen, usi
 
 /// Runs a test that has to end.
 async fn bounded(test: impl Future<Output = ()>) {
-    timeout(Duration::from_mins(1), test)
-        .await
-        .expect("an end");
+    timeout(Duration::from_mins(1), test).await.expect("an end");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -360,11 +360,11 @@ impl Run {
         ));
         store.purge_task(&id);
         self.own[at][task] = version;
-        if let Some(fleet) = fleet {
-            if fleet.forget(Forget::Task(id)).await {
-                self.tell(format_args!("which the engine acknowledges"));
-                self.acknowledged[task].push((version, Instant::now()));
-            }
+        if let Some(fleet) = fleet
+            && fleet.forget(Forget::Task(id)).await
+        {
+            self.tell(format_args!("which the engine acknowledges"));
+            self.acknowledged[task].push((version, Instant::now()));
         }
     }
 }

@@ -977,13 +977,7 @@ async fn whoever_reads_the_engine_learns_nothing() {
         .await;
     let dump = scene.engine.dump();
     assert!(dump.len() > 5_000);
-    for word in [
-        "secret",
-        "cdn.example",
-        "succeeded",
-        "video",
-        "task-",
-    ] {
+    for word in ["secret", "cdn.example", "succeeded", "video", "task-"] {
         let found = dump
             .windows(word.len())
             .any(|window| window == word.as_bytes());

@@ -4,34 +4,33 @@
 //!
 //! Without a fleet, and while its engine is away, a poll passes straight through.
 
+mod common;
+mod leader;
+
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Either};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt as _};
 
+use self::common::Config;
+use self::leader::{Flown, Lead, Leader};
 use super::shared::Shared;
 use super::state::{LeasedQuery, PollState};
-use crate::answer::reply::Reply;
 use crate::answer::{Landed, Origin};
-use crate::cache::cadence::Cadence;
-use crate::cache::freshness::{self, CredentialVerdict, Fault};
-use crate::cache::{Looked, NotAdopted, Store, Use};
+use crate::cache::freshness::{self, Fault};
+use crate::cache::{Looked, NotAdopted, Use};
 use crate::config;
 use crate::error::Error;
 use crate::fleet::anchor::Anchor;
-use crate::fleet::engine::{
-    Away, Boarded, EntryKey, FAILURES, Fence, Landing, Left, Sealed, Value,
-};
+use crate::fleet::engine::{Boarded, EntryKey, FAILURES, Fence, Sealed, Value};
 use crate::fleet::envelope::{self, Arrival, Opened};
-use crate::fleet::{self, Asking, Forget, Heard, Known, Waiter, Wish};
+use crate::fleet::{Asking, Heard, Known, Waiter, Wish};
 use crate::request::preferences::CacheMode;
-use crate::upstream::breakers::{CircuitBreakers, Outlook};
+use crate::upstream::breakers::Outlook;
 
 /// How often a poll asks the fleet before it goes on alone: once more than upstream may fail for other members before they
 /// leave the entry alone.
@@ -46,29 +45,11 @@ const SPREAD: Duration = Duration::from_millis(100);
 /// How long a member whose own poll failed leaves the others to take over.
 const HANDOVER: Duration = Duration::from_millis(20);
 
-/// How long a landing is tried again.
-const LANDING: Duration = Duration::from_secs(1);
-
-/// How long one try of a landing takes at most.
-const TRY: Duration = Duration::from_millis(100);
-
 /// See the module.
 #[derive(Debug)]
 pub struct Fleet<S> {
     inner: Shared<S>,
     shared: Option<Arc<Config>>,
-}
-
-#[derive(Debug)]
-struct Config {
-    fleet: Arc<fleet::Fleet>,
-    store: Arc<Store>,
-    cadence: Arc<Cadence>,
-    breakers: Arc<CircuitBreakers>,
-    cache: Arc<config::Cache>,
-    /// How long a flight takes at most.
-    timeout: Duration,
-    out_of_time: CancellationToken,
 }
 
 impl<S> Fleet<S> {
@@ -143,39 +124,6 @@ where
     }
 }
 
-impl Config {
-    /// Learns what the fleet knows of the model of a running task.
-    fn meet(&self, reply: &Reply) {
-        if reply.is_task()
-            && !reply.is_terminal()
-            && let Some(snapshot) = reply.snapshot()
-        {
-            self.fleet.meet(snapshot.model(), &self.cadence);
-        }
-    }
-
-    /// Asks upstream without the fleet, which is told of a refusal all the same, now or later.
-    async fn lonely<S>(
-        self: Arc<Self>,
-        inner: Shared<S>,
-        leased: LeasedQuery,
-    ) -> Result<Landed, Error>
-    where
-        S: Service<LeasedQuery, Response = Landed, Error = Error> + Clone,
-    {
-        let caller = leased.query.key.caller;
-        let knows_caller = self.store.knows(caller);
-        let result = inner.oneshot(leased).await;
-        let refused = result
-            .as_ref()
-            .is_ok_and(|landed| landed.reply.is_refusal());
-        if refused && self.fleet.may_tell_refusal(knows_caller) {
-            self.fleet.forget(Forget::Caller(caller)).await;
-        }
-        result
-    }
-}
-
 /// One flight of this process.
 struct Flight<S> {
     inner: Shared<S>,
@@ -183,22 +131,6 @@ struct Flight<S> {
     leased: LeasedQuery,
     entry: EntryKey,
     credential: [u8; 32],
-}
-
-/// The right to ask upstream for all, or the hope of it.
-enum Lead {
-    /// It was granted.
-    Granted(Fence, Anchor),
-    /// The engine has not answered in time. It may still grant it.
-    Late(Asking),
-}
-
-/// How a lead ended for those who wait in this process.
-enum Flown {
-    /// With this.
-    Landed(Result<Landed, Error>),
-    /// Upstream failed here; others may fare better.
-    Failed(Result<Landed, Error>),
 }
 
 /// How a wait ended.
@@ -238,31 +170,14 @@ where
         let mut rounds = 0;
         while rounds < ROUNDS {
             let mut waiter = fleet.register(self.entry);
-            let now = Instant::now();
-            let outlook = breakers.outlook(query.key.caller, now);
+            let outlook = breakers.outlook(query.key.caller, Instant::now());
             let others_probe = outlook == Outlook::Probes && !self.may_probe(&mut budget).await;
             let may_ask = outlook != Outlook::Refuses && !others_probe;
-            let mut asking = fleet.board(&Wish {
-                entry: self.entry,
-                have,
-                asked_within: (query.cache_mode == CacheMode::NoCache).then(|| now - query.at),
-                may_lead: failed.is_none() && may_ask,
-            });
-            let said = timeout(budget, &mut asking).await;
-            budget = budget.saturating_sub(now.elapsed());
-            let (anchor, boarded) = match said {
-                Ok(Ok(said)) => said,
-                Ok(Err(away)) => {
-                    fleet.failed(&away);
-                    return self.alone(None, failed).await;
-                }
-                Err(_) => {
-                    fleet.timed_out();
-                    return self.alone(Some(asking), failed).await;
-                }
+            let may_lead = failed.is_none() && may_ask;
+            let (anchor, boarded) = match self.board(have, may_lead, &mut budget).await {
+                Ok(said) => said,
+                Err(asking) => return self.alone(asking, failed).await,
             };
-            fleet.health.answered();
-            fleet.metrics.board(word(&boarded));
             match boarded {
                 Boarded::Fresh(value) => match self.adopt_fresh(&value, &anchor) {
                     Some(landed) => {
@@ -326,6 +241,39 @@ where
         }
         fleet.metrics.alone("rounds");
         self.alone(None, failed).await
+    }
+
+    /// Asks the engine, within what is left of the budget; else leaves what may still come of it.
+    async fn board(
+        &self,
+        have: Fence,
+        may_lead: bool,
+        budget: &mut Duration,
+    ) -> Result<(Anchor, Boarded), Option<Asking>> {
+        let (fleet, query, now) = (&self.config.fleet, &self.leased.query, Instant::now());
+        let mut asking = fleet.board(&Wish {
+            entry: self.entry,
+            have,
+            asked_within: (query.cache_mode == CacheMode::NoCache).then(|| now - query.at),
+            may_lead,
+        });
+        let said = timeout(*budget, &mut asking).await;
+        *budget = budget.saturating_sub(now.elapsed());
+        match said {
+            Ok(Ok((anchor, boarded))) => {
+                fleet.health.answered();
+                fleet.metrics.board(word(&boarded));
+                Ok((anchor, boarded))
+            }
+            Ok(Err(away)) => {
+                fleet.failed(&away);
+                Err(None)
+            }
+            Err(_) => {
+                fleet.timed_out();
+                Err(Some(asking))
+            }
+        }
     }
 
     /// What another flight has landed since this one's client looked; else the fence of what is known.
@@ -549,222 +497,6 @@ where
                 None
             }
         }
-    }
-}
-
-/// A poll of upstream that others may wait for.
-struct Leader {
-    config: Arc<Config>,
-    leased: LeasedQuery,
-    entry: EntryKey,
-    credential: [u8; 32],
-    /// Where the arrival of the answer is put.
-    slot: Arc<OnceLock<Arrival>>,
-    /// Whether upstream has accepted the caller before.
-    knows_caller: bool,
-}
-
-impl Leader {
-    async fn fly(
-        self,
-        call: impl Future<Output = Result<Landed, Error>> + Send,
-        lead: Lead,
-        tell: oneshot::Sender<Flown>,
-    ) {
-        let Config {
-            fleet, out_of_time, ..
-        } = &*self.config;
-        let (mut granted, mut asking) = match lead {
-            Lead::Granted(fence, anchor) => (Some((fence, anchor)), None),
-            Lead::Late(asking) => (None, Some(asking)),
-        };
-        let half = fleet.terms().lease / 2;
-        let mut renewal = Instant::now() + half;
-        let mut renewing: Option<BoxFuture<'static, Result<bool, Away>>> = None;
-        let mut call = std::pin::pin!(call);
-        let result = loop {
-            tokio::select! {
-                biased;
-                result = &mut call => break result,
-                () = out_of_time.cancelled() => break Err(Error::Draining),
-                late = optional(&mut asking) => {
-                    asking = None;
-                    granted = lead_of(&late);
-                    renewal = Instant::now() + half;
-                }
-                renewed = optional(&mut renewing) => {
-                    renewing = None;
-                    if renewed == Ok(false) {
-                        // Somebody else leads, or it was forgotten. The fence decides what this answer is worth.
-                        renewal += Duration::from_hours(24);
-                    }
-                }
-                () = sleep_until(renewal), if granted.is_some() && renewing.is_none() => {
-                    renewal += half;
-                    renewing = granted
-                        .map(|(fence, _)| fleet.renew(self.entry, fence).boxed());
-                }
-            }
-        };
-        drop(renewing);
-        let verdict = self.verdict(&result);
-        if self.is_refusal() && granted.is_none() {
-            self.tell_refusal().await;
-        }
-        if let Some(asking) = asking {
-            // Nobody waits for the engine, but what it says is worth knowing: it may be a lead.
-            drop(tell.send(Flown::Landed(result.clone())));
-            if let Some((fence, anchor)) = lead_of(&asking.await) {
-                self.end(verdict, fence, &anchor, &result).await;
-            }
-            return;
-        }
-        let Some((fence, anchor)) = granted else {
-            drop(tell.send(Flown::Landed(result)));
-            return;
-        };
-        let flown = match verdict {
-            Verdict::Left(Left::Failed) => {
-                self.end(verdict, fence, &anchor, &result).await;
-                Flown::Failed(result)
-            }
-            _ if self.is_refusal() => {
-                // Those who wait are given the refusal, and then all forget the caller.
-                self.end(verdict, fence, &anchor, &result).await;
-                self.tell_refusal().await;
-                Flown::Landed(result)
-            }
-            _ => {
-                drop(tell.send(Flown::Landed(result.clone())));
-                self.end(verdict, fence, &anchor, &result).await;
-                return;
-            }
-        };
-        drop(tell.send(flown));
-    }
-
-    /// What is to be done with the lease.
-    fn verdict(&self, result: &Result<Landed, Error>) -> Verdict {
-        let arrival = self.slot.get();
-        match (result, arrival) {
-            (Ok(_), Some(arrival)) if arrival.decision.fault == Some(Fault::Way) => {
-                Verdict::Left(Left::Failed)
-            }
-            (Ok(_), Some(_)) => Verdict::Land,
-            (Err(Error::UpstreamTimeout), _) => Verdict::Left(Left::TimedOut),
-            (Err(error), _)
-                if error.is_way_failure() || error.is_own_fault() || *error == Error::TooLarge =>
-            {
-                Verdict::Left(Left::Failed)
-            }
-            // It was in memory after all, or upstream was not asked.
-            _ => Verdict::Left(Left::Unused),
-        }
-    }
-
-    fn is_refusal(&self) -> bool {
-        let verdict = self.slot.get().map(|arrival| arrival.decision.credential);
-        verdict == Some(Some(CredentialVerdict::Refused))
-    }
-
-    async fn tell_refusal(&self) {
-        let fleet = &self.config.fleet;
-        if fleet.may_tell_refusal(self.knows_caller) {
-            fleet
-                .forget(Forget::Caller(self.leased.query.key.caller))
-                .await;
-        }
-    }
-
-    async fn end(
-        &self,
-        verdict: Verdict,
-        fence: Fence,
-        anchor: &Anchor,
-        result: &Result<Landed, Error>,
-    ) {
-        let fleet = &self.config.fleet;
-        match (verdict, result, self.slot.get()) {
-            (Verdict::Land, Ok(landed), Some(arrival)) => {
-                self.land(landed, arrival, fence, anchor).await;
-            }
-            (Verdict::Left(why), ..) => fleet.leave(self.entry, fence, why),
-            _ => fleet.leave(self.entry, fence, Left::Unused),
-        }
-    }
-
-    /// Hands the answer in, again until it is certain that it was, or pointless.
-    async fn land(&self, landed: &Landed, arrival: &Arrival, fence: Fence, anchor: &Anchor) {
-        let fleet = &self.config.fleet;
-        let (times, plain) = envelope::write(landed, arrival, anchor, fleet.member);
-        self.config.meet(&landed.reply);
-        if plain.len() > fleet.terms().max_value {
-            fleet.metrics.landing("too_large");
-            fleet.leave(self.entry, fence, Left::Unused);
-            return;
-        }
-        let sealed = fleet
-            .secret
-            .seal(&self.entry, fence, &self.credential, &plain);
-        let lifetime = arrival.decision.lifetime;
-        let keep = lifetime.is_some_and(|lifetime| !lifetime.is_zero());
-        let until = Instant::now() + LANDING;
-        loop {
-            let landing = fleet.land(self.entry, fence, times, sealed.clone(), keep);
-            match timeout(TRY, landing).await {
-                Ok(Ok(landing)) => {
-                    if landing == Landing::Kept {
-                        let known = Known {
-                            fence,
-                            leader: fleet.member,
-                            received: landed.received,
-                        };
-                        fleet.note(&self.entry, known);
-                        if let Some(end) = &arrival.decision.ended {
-                            fleet.tell_end(end);
-                        }
-                    }
-                    fleet.metrics.landing(match landing {
-                        Landing::Kept => "kept",
-                        Landing::Pushed => "pushed",
-                        Landing::Superseded => "superseded",
-                        Landing::Forgotten => "forgotten",
-                    });
-                    return;
-                }
-                Ok(Err(Away::Refused(_))) => break,
-                Ok(Err(_)) | Err(_) => {}
-            }
-            let again = Instant::now() + Duration::from_millis(20 + fastrand::u64(..30));
-            if again >= until {
-                break;
-            }
-            sleep_until(again).await;
-        }
-        fleet.metrics.landing("lost");
-    }
-}
-
-/// What is to be done with a lease.
-#[derive(Clone, Copy)]
-enum Verdict {
-    Land,
-    Left(Left),
-}
-
-/// The lead that a late answer brings, if it does.
-fn lead_of(late: &Result<(Anchor, Boarded), Away>) -> Option<(Fence, Anchor)> {
-    match late {
-        Ok((anchor, Boarded::Lead { fence, .. })) => Some((*fence, *anchor)),
-        _ => None,
-    }
-}
-
-/// Awaits a future where there is one.
-async fn optional<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
-    match future {
-        Some(future) => future.await,
-        None => std::future::pending().await,
     }
 }
 
