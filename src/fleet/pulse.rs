@@ -161,7 +161,7 @@ impl Pulse {
                             .hear_pause(caller(bytes), left, Instant::now());
                     }
                 }
-                Item::Trouble if ago < HEARSAY => self.breakers.hear_trouble(),
+                Item::Trouble if ago < HEARSAY => self.breakers.hear_trouble(Instant::now()),
                 Item::Ended { model, from, to } => {
                     let millis = Duration::from_millis;
                     self.cadence.learn(&model, millis(from), millis(to));

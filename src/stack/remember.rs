@@ -98,11 +98,7 @@ where
     }
 
     fn call(&mut self, leased: LeasedQuery) -> Self::Future {
-        let LeasedQuery {
-            query,
-            lease,
-            arrival,
-        } = leased;
+        let (query, lease, slot) = (leased.query, leased.lease, leased.arrival);
         let Self { inner, shared } = self.clone();
         Box::pin(async move {
             let Config {
@@ -191,10 +187,11 @@ where
             };
             let pause = freshness::cool_down(cache);
             let fault = decision.fault;
-            if let Some(arrival) = arrival {
+            if let Some(slot) = slot {
                 // Nobody else sets it.
-                let _ = arrival.set(Arrival {
-                    asked: now,
+                let asked = now;
+                let _ = slot.set(Arrival {
+                    asked,
                     decision,
                     first_seen,
                 });

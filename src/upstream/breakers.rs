@@ -153,8 +153,8 @@ impl CircuitBreakers {
     }
 
     /// Upstream fails for another sidecar: here, the first failure opens the circuit.
-    pub fn hear_trouble(&self) {
-        lock(&self.everyone).suspect();
+    pub fn hear_trouble(&self, now: Instant) {
+        lock(&self.everyone).suspect(now);
     }
 
     /// Whether `caller` may ask upstream at `now`, and how; `chance` (0 to 1) spreads the probes.

@@ -364,10 +364,11 @@ impl Circuit {
         }
     }
 
-    /// Upstream fails elsewhere: the first failure opens a closed circuit, unless a poll passes before.
-    pub(super) fn suspect(&mut self) {
+    /// Upstream fails elsewhere at `now`: within a while, the first failure opens a closed circuit, unless a poll passes
+    /// before.
+    pub(super) fn suspect(&mut self, now: Instant) {
         if let Self::Closed(window) = self {
-            window.suspicious = true;
+            window.suspected = Some(now);
         }
     }
 
@@ -409,6 +410,8 @@ pub(super) struct Window {
     another: Option<(Caller, Instant)>,
     /// The failures since a poll last passed.
     streak: Option<Streak>,
+    /// When it was heard that upstream fails elsewhere.
+    suspected: Option<Instant>,
 }
 
 /// Failures without a poll that passed between them.
@@ -448,6 +451,7 @@ impl Window {
 
     fn pass(&mut self, now: Instant) {
         self.streak = None;
+        self.suspected = None;
         self.second(now).passed += 1;
     }
 
@@ -477,8 +481,12 @@ impl Window {
             LATELY
         };
         let passed: u32 = self.within(lately, now).map(|second| second.passed).sum();
-        let is_open = failed >= FEWEST_FAILURES
-            && passed.saturating_mul(ONE_IN) < failed.saturating_add(passed);
+        let is_suspected = self
+            .suspected
+            .take_if(|since| now.saturating_duration_since(*since).as_secs() < WINDOW);
+        let is_open = is_suspected.is_some()
+            || failed >= FEWEST_FAILURES
+                && passed.saturating_mul(ONE_IN) < failed.saturating_add(passed);
         let (failed, passed) = self.counts(now);
         let opened = Change::Opened {
             failed,
