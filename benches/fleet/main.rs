@@ -33,7 +33,9 @@ mod support;
 mod tunnel;
 
 use std::fmt::Write as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use tokio::time::sleep;
 
@@ -151,6 +153,7 @@ async fn main() {
     println!("{page}");
 }
 
+#[allow(clippy::too_many_lines, reason = "one table, a scene a row")]
 async fn one_task(binary: &std::path::Path, page: &mut String) {
     writeln!(page, "### One task\n\nTarget: at most 1.02 × the polls of one sidecar; with any fault of the engine 0 failed, 0 backward, and never more polls than without a fleet.\n").unwrap();
     page.push_str(HEAD);

@@ -1,7 +1,9 @@
 //! A fleet of gateways, and an upstream behind it.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::support::{Gateway, Reply, Upstream, eventually};
 

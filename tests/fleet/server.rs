@@ -6,7 +6,9 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// The servers to test with: those that `POLLGATE_ENGINES` names, separated by colons, else the system's.
 pub(crate) fn binaries() -> Vec<PathBuf> {
@@ -119,6 +121,10 @@ impl Server {
         assert!(sent.expect("kill").success(), "{signal}");
     }
 
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a start is awaited before anything else runs"
+    )]
     fn await_ready(&self) {
         let until = Instant::now() + Duration::from_secs(20);
         loop {
@@ -223,6 +229,10 @@ impl Sentinel {
     }
 
     /// Waits until it knows a replica that can take over.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a start is awaited before anything else runs"
+    )]
     pub(crate) fn await_replica(&self, name: &str) {
         let until = Instant::now() + Duration::from_secs(30);
         loop {
