@@ -120,10 +120,10 @@ impl Routed {
             refusal,
         } = inbound;
         let (method, uri) = (request.method(), request.uri());
-        let matched = routes.read(method, uri.path(), uri.query());
+        let read = || routes.read(method, uri.path(), uri.query());
         if let Some(error) = refusal {
             return Self {
-                subject: Subject::forwarded(matched.errors(), None),
+                subject: Subject::forwarded(read().errors(), None),
                 kind: Kind::Refused(error),
             };
         }
@@ -140,7 +140,7 @@ impl Routed {
                 interim: interim.clone(),
             })),
         };
-        match matched {
+        match read() {
             Matched::Poll {
                 route,
                 task,
