@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use pollgate::cache::cadence::{Bounds, Cadence};
+use pollgate::cache::cadence::{Bounds, Cadence, Running};
+use tokio::time::Instant;
 
 use crate::simulation::{Dice, Rule, Sum, WORLDS, follow, usual};
 use crate::{LEAST, MOST};
@@ -333,9 +334,13 @@ fn lives(svg: &mut String) {
         most: Duration::from_secs_f64(MOST),
     };
     let at = |age: f64| {
-        cadence
-            .interval("model", Duration::from_secs_f64(age), 50, bounds)
-            .as_secs_f64()
+        let task = Running {
+            at: Instant::now(),
+            age: Duration::from_secs_f64(age),
+            progress: 50,
+            has_changed: false,
+        };
+        cadence.next("model", task, bounds).lasts.as_secs_f64()
     };
     let path = (0..=560).map(|half| f64::from(half) / 2.0);
     line(svg, &panel.points(path.map(|age| (age, at(age)))), ADAPTIVE);

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use pollgate::cache::cadence::{Bounds, Cadence};
+use pollgate::cache::cadence::{Bounds, Cadence, Running};
+use tokio::time::Instant;
 
 /// A seeded source of chance (splitmix64).
 #[derive(Debug, Clone)]
@@ -146,7 +147,7 @@ pub(crate) fn follow(
     seed: u64,
     cadence: &Cadence,
 ) -> Vec<Run> {
-    let mut dice = Dice::new(seed);
+    let (mut dice, begun) = (Dice::new(seed), Instant::now());
     (0..count)
         .map(|n| {
             let end = (world.lifetime)(&mut dice, n);
@@ -166,9 +167,13 @@ pub(crate) fn follow(
                             least: seconds(least),
                             most: seconds(most),
                         };
-                        cadence
-                            .interval("model", seconds(now), 50, bounds)
-                            .as_secs_f64()
+                        let task = Running {
+                            at: begun + seconds(now),
+                            age: seconds(now),
+                            progress: 50,
+                            has_changed: false,
+                        };
+                        cadence.next("model", task, bounds).lasts.as_secs_f64()
                     }
                 };
                 before = now;

@@ -11,7 +11,9 @@ use tokio::time::Instant;
 use super::html::Escaped;
 use super::upstream_state::{State, UpstreamState};
 use super::words::{ago, span};
-use crate::cache::freshness::Rule;
+use crate::cache::cadence::Cadence;
+use crate::cache::created::Created;
+use crate::cache::freshness::{self, Rule};
 use crate::cache::{Acceptance, Remembered, Use};
 use crate::config;
 use crate::fleet::Fleet;
@@ -38,6 +40,8 @@ pub(super) struct Found {
     pauses: Vec<Option<Duration>>,
     upstream: UpstreamState,
     cache: config::Cache,
+    cadence: Arc<Cadence>,
+    created: Arc<Created>,
     now: Instant,
     routes: Arc<Routes>,
     fleet: Option<Arc<Fleet>>,
@@ -106,6 +110,8 @@ impl Wanted {
             remembered,
             cache,
             fleet: polls.fleet.clone(),
+            cadence: Arc::clone(&polls.cadence),
+            created: Arc::clone(&polls.created),
             now,
             routes,
         }
@@ -232,6 +238,21 @@ impl Found {
             }
             Rule::InFlight => "the task is running (cache.in_flight_ttl)".into(),
             Rule::RouteLimit => "the task succeeded (max_ttl of its route)".into(),
+            Rule::Round => {
+                let created = self.created.get(one.key.caller, &one.key.task);
+                let model = created
+                    .as_ref()
+                    .and_then(|created| created.task.model.as_deref());
+                let class = freshness::class_of(&one.entry.reply, model);
+                match class.and_then(|class| self.cadence.rounds(&class, self.now)) {
+                    Some(rounds) => format!(
+                        "the task is running, and upstream looks every {:.1} s, next in {}",
+                        rounds.every.as_secs_f64(),
+                        span(rounds.next_in)
+                    ),
+                    None => "the task is running, and upstream was seen to look in rounds".into(),
+                }
+            }
             Rule::Cadence => {
                 let age = one.entry.task_age();
                 let age = age.map(|age| age.at(one.entry.reply.received));

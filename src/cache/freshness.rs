@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use super::cadence::{Bounds, Cadence, TaskAge};
+use super::cadence::{Bounds, Cadence, Changed, Found, Interval, ROUND_STRETCH, Running, TaskAge};
 use crate::answer::reply::Reply;
 use crate::config;
 use crate::task::{State, TaskSnapshot};
@@ -87,13 +87,45 @@ impl Decision {
     }
 }
 
-/// Decides what becomes of `reply`; `unix_now` is the time in Unix seconds, and `model` what the task's create told.
-/// Where documents tell no model, that is the model.
+/// What the poll found of a task that was known to run, and the class of tasks that it belongs to.
+#[must_use]
+pub fn found(
+    reply: &Reply,
+    known: Option<Known<'_>>,
+    model: Option<&str>,
+) -> Option<(Box<str>, Found)> {
+    let before = known
+        .filter(|known| known.age.is_some())
+        .map(|known| known.reply)?;
+    if before.is_terminal() || !reply.is_task() {
+        return None;
+    }
+    let is = reply.snapshot()?;
+    let mut changed = None;
+    // The stored one is read again only where it differs.
+    if *before.body != *reply.body {
+        let was = before.snapshot()?;
+        let told = |task: &TaskSnapshot| (task.state(), task.progress(), task.updated_at());
+        changed = (told(&was) != told(&is)).then(|| Changed {
+            updated_at: is.updated_at().filter(|at| Some(*at) != was.updated_at()),
+        });
+    }
+    let found = Found {
+        before: before.received,
+        at: reply.received,
+        changed,
+    };
+    Some((class(reply, &is, model).into(), found))
+}
+
+/// Decides what becomes of `reply`; `has_changed` says whether it is [`found`] changed, `unix_now` is the time in Unix
+/// seconds, and `model` what the task's create told. Where documents tell no model, that is the model.
 #[must_use]
 pub fn decide(
     reply: &Reply,
     known: Option<Known<'_>>,
     model: Option<&str>,
+    has_changed: bool,
     unix_now: i64,
     cache: &config::Cache,
     cadence: &Cadence,
@@ -102,7 +134,7 @@ pub fn decide(
         Some(awaited) => Some(awaited),
         None => task_age(reply, known, unix_now),
     };
-    let in_flight = in_flight_ttl(reply, age, model, cache, cadence);
+    let in_flight = in_flight_ttl(reply, age, model, has_changed, cache, cadence);
     let fault = fault(reply, known);
     let awaits_url =
         awaited_url(reply, known).is_some_and(|since| since.at(reply.received) < URL_FOLLOWS);
@@ -150,21 +182,36 @@ fn in_flight_ttl(
     reply: &Reply,
     age: Option<TaskAge>,
     model: Option<&str>,
+    has_changed: bool,
     cache: &config::Cache,
     cadence: &Cadence,
-) -> Duration {
+) -> Interval {
     match (reply.snapshot(), age) {
         (Some(snapshot), Some(age)) if cache.adaptive && !snapshot.state().is_terminal() => {
             let bounds = Bounds {
                 least: cache.in_flight_ttl,
                 most: cache.in_flight_max,
             };
-            let age = age.at(reply.received);
-            let class = class(reply, &snapshot, model);
-            cadence.interval(&class, age, snapshot.progress(), bounds)
+            let task = Running {
+                at: reply.received,
+                age: age.at(reply.received),
+                progress: snapshot.progress(),
+                has_changed,
+            };
+            cadence.next(&class(reply, &snapshot, model), task, bounds)
         }
-        _ => cache.in_flight_ttl,
+        _ => Interval {
+            lasts: cache.in_flight_ttl,
+            by_round: false,
+        },
     }
+}
+
+/// The class of tasks that a reply's task belongs to, if it tells of one.
+#[must_use]
+pub fn class_of(reply: &Reply, model: Option<&str>) -> Option<String> {
+    let snapshot = reply.snapshot()?;
+    Some(class(reply, &snapshot, model).into_owned())
 }
 
 /// The tasks that a task ends like: those of its model, on routes of other tasks apart from each other.
@@ -254,6 +301,8 @@ pub enum Rule {
     InFlight,
     /// The task is running, and few of its model end at its age: up to `cache.in_flight_max`.
     Cadence,
+    /// The task is running, and upstream's next round is known: until just after it, at most twice `cache.in_flight_max`.
+    Round,
 }
 
 /// How long `reply` is kept when it arrives at `now` (Unix seconds); `None` for not at all. `in_flight` is for how long
@@ -268,7 +317,7 @@ pub fn lifetime(
     reply: &Reply,
     now: i64,
     cache: &config::Cache,
-    in_flight: Duration,
+    in_flight: Interval,
     awaits_url: bool,
 ) -> Option<Lifetime> {
     let Some(snapshot) = reply.snapshot() else {
@@ -302,10 +351,13 @@ pub fn lifetime(
             }
         }
         State::Succeeded => kept(cache.in_flight_ttl, Rule::UrlAwaited),
-        State::Queued | State::Processing if in_flight > cache.in_flight_ttl => {
-            kept(in_flight, Rule::Cadence)
+        State::Queued | State::Processing if in_flight.by_round => {
+            kept(in_flight.lasts, Rule::Round)
         }
-        State::Queued | State::Processing => kept(in_flight, Rule::InFlight),
+        State::Queued | State::Processing if in_flight.lasts > cache.in_flight_ttl => {
+            kept(in_flight.lasts, Rule::Cadence)
+        }
+        State::Queued | State::Processing => kept(in_flight.lasts, Rule::InFlight),
     })
 }
 
@@ -346,7 +398,10 @@ impl Lifetime {
             Rule::Failed => cache.failed_ttl,
             Rule::Succeeded | Rule::UrlExpiry | Rule::RouteLimit => cache.succeeded_ttl,
             Rule::Cadence if cache.adaptive => cache.in_flight_max.max(cache.in_flight_ttl),
-            Rule::UrlAwaited | Rule::InFlight | Rule::Cadence => cache.in_flight_ttl,
+            Rule::Round if cache.adaptive && cache.in_flight_max > cache.in_flight_ttl => {
+                cache.in_flight_max * ROUND_STRETCH
+            }
+            Rule::UrlAwaited | Rule::InFlight | Rule::Cadence | Rule::Round => cache.in_flight_ttl,
         };
         Self {
             fresh: self.fresh.min(most),
@@ -380,7 +435,7 @@ mod tests {
 
     use super::*;
     use crate::route::{Definition, Routes, Row, StatusRoute};
-    use crate::task::{Source, TaskSnapshot};
+    use crate::task::Source;
 
     const CREATED: i64 = 1_000_000;
 
@@ -408,6 +463,7 @@ mod tests {
             reply,
             known,
             None,
+            found(reply, known, None).is_some_and(|(_, found)| found.changed.is_some()),
             CREATED + 30,
             &config::Cache::default(),
             &Cadence::new(),
@@ -563,6 +619,57 @@ mod tests {
         assert_eq!((json.forbidden, json.credential), (true, None));
         let html = decided(&error(StatusCode::FORBIDDEN, "<html>"), None);
         assert_eq!((html.forbidden, html.fault), (false, Some(Fault::Way)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_has_changed_with_its_state_its_progress_or_the_time_that_it_tells() {
+        let told = |status: &str, more: &str| {
+            let body = format!(r#"{{"task_id":"t","status":"{status}","model":"m"{more}}}"#);
+            let body = Bytes::from(body);
+            let source = Source {
+                asked_id: "t",
+                status: 200,
+                body: &body,
+                first_seen: CREATED,
+            };
+            let snapshot = TaskSnapshot::read(&source).expect("is a task");
+            Reply::new(StatusCode::OK, &HeaderMap::new(), body, Some(snapshot))
+        };
+        let before = told("running", r#","progress":"10%","updated_at":1000"#);
+        let known = Known {
+            reply: &before,
+            age: decided(&before, None).age,
+            may_vanish: false,
+        };
+        let changed = |at| Some(Changed { updated_at: at });
+        for (status, more, change) in [
+            ("running", r#","progress":"10%","updated_at":1000"#, None),
+            ("running", r#","progress":10,"updated_at":1000,"x":1"#, None),
+            (
+                "running",
+                r#","progress":"20%","updated_at":1000"#,
+                changed(None),
+            ),
+            (
+                "running",
+                r#","progress":"10%","updated_at":1007"#,
+                changed(Some(1007)),
+            ),
+            ("success", r#","updated_at":"soon""#, changed(None)),
+            ("failed", r#","progress":"10%""#, changed(None)),
+        ] {
+            let now = told(status, more);
+            let (class, found) = found(&now, Some(known), None).expect("was known to run");
+            assert_eq!(class.as_ref(), "m");
+            assert_eq!(found.changed, change, "{status} {more}");
+        }
+        let ended = told("success", "");
+        let known = Known {
+            reply: &ended,
+            ..known
+        };
+        assert_eq!(found(&ended, Some(known), None), None);
+        assert_eq!(found(&before, None, None), None);
     }
 
     #[tokio::test(start_paused = true)]

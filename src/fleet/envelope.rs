@@ -83,7 +83,7 @@ struct Head {
 /// A rule by its name.
 struct Word<T>(T);
 
-const RULES: [(Rule, &str); 8] = [
+const RULES: [(Rule, &str); 9] = [
     (Rule::Missing, "missing"),
     (Rule::Failed, "failed"),
     (Rule::Succeeded, "succeeded"),
@@ -92,6 +92,7 @@ const RULES: [(Rule, &str); 8] = [
     (Rule::UrlAwaited, "url_awaited"),
     (Rule::InFlight, "in_flight"),
     (Rule::Cadence, "cadence"),
+    (Rule::Round, "round"),
 ];
 
 impl Serialize for Word<Rule> {

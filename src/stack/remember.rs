@@ -17,7 +17,7 @@ use crate::answer::reply::Reply;
 use crate::answer::{Landed, Origin};
 use crate::cache::cadence::Cadence;
 use crate::cache::created::{Created, Record};
-use crate::cache::freshness::{self, Fault, Known};
+use crate::cache::freshness::{self, Decision, Fault, Known};
 use crate::cache::{Lease, Looked, Store, Use};
 use crate::config;
 use crate::error::Error;
@@ -104,9 +104,9 @@ where
             let Config {
                 store,
                 created,
-                cadence,
                 cache,
                 timeout,
+                ..
             } = &*shared;
             let (key, now) = (query.key.clone(), Instant::now());
 
@@ -163,10 +163,7 @@ where
             let model = created
                 .as_ref()
                 .and_then(|created| created.task.model.as_deref());
-            let decision = freshness::decide(&reply, known, model, unix_now(), cache, cadence);
-            if let Some(end) = &decision.ended {
-                cadence.learn(&end.model, end.seen_running_at, end.seen_ended_at);
-            }
+            let decision = shared.decide(&reply, known, model);
 
             // Keep.
             let (received, headers) = (reply.received, reply.headers.clone());
@@ -253,6 +250,22 @@ fn early(query: &TaskQuery, created: &Record, missing: Reply) -> Reply {
 }
 
 impl Config {
+    /// Decides what becomes of a reply, and lets the cadence learn from it.
+    fn decide(&self, reply: &Reply, known: Option<Known<'_>>, model: Option<&str>) -> Decision {
+        let Self { cache, cadence, .. } = self;
+        let found = freshness::found(reply, known, model);
+        if let Some((class, found)) = &found {
+            cadence.see(class, found);
+        }
+        let has_changed = found.is_some_and(|(_, found)| found.changed.is_some());
+        let now = unix_now();
+        let decision = freshness::decide(reply, known, model, has_changed, now, cache, cadence);
+        if let Some(end) = &decision.ended {
+            cadence.learn(&end.model, end.seen_running_at, end.seen_ended_at);
+        }
+        decision
+    }
+
     /// Leaves the task alone for a while, where upstream was asked for it in vain.
     fn record_failure(&self, key: &TaskKey, error: &Error, lease: &Lease) {
         let (now, pause) = (Instant::now(), freshness::cool_down(&self.cache));

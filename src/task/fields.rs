@@ -36,6 +36,7 @@ const URL_OF_OLD_ROWS: Paths = &["fail_reason"];
 const FORMAT: Paths = &["format", "metadata.format"];
 const PROGRESS: Paths = &["progress"];
 const CREATED_AT: Paths = &["created_at", "submit_time"];
+const UPDATED_AT: Paths = &["updated_at", "status_update_time"];
 const COMPLETED_AT: Paths = &["completed_at", "finish_time", "finished_at"];
 const EXPIRES_AT: Paths = &["expires_at"];
 const MODEL: Paths = &["model", "properties.origin_model_name"];
@@ -151,6 +152,11 @@ impl<'a> Fields<'a> {
 
     pub(super) fn created_at(&self) -> Option<i64> {
         self.task.first(CREATED_AT, values::time)
+    }
+
+    /// When upstream last changed the task.
+    pub(super) fn updated_at(&self) -> Option<i64> {
+        self.task.first(UPDATED_AT, values::time)
     }
 
     /// Only of a task that has ended.

@@ -25,6 +25,7 @@ pub struct TaskSnapshot {
     url_expires_at: Option<i64>,
     progress: u8,
     created_at: i64,
+    updated_at: Option<i64>,
     model: Box<str>,
 }
 
@@ -52,6 +53,7 @@ impl TaskSnapshot {
                 .min(),
             progress: task.progress(),
             created_at: task.created_at().unwrap_or(source.first_seen),
+            updated_at: task.updated_at(),
             model: task
                 .model()
                 .map(Json::text_or_escapes)
@@ -79,6 +81,7 @@ impl TaskSnapshot {
                 _ => reading.progress.unwrap_or(0),
             },
             created_at: reading.created_at.unwrap_or(source.first_seen),
+            updated_at: None,
             model: reading.model.unwrap_or_default().into(),
         })
     }
@@ -130,6 +133,12 @@ impl TaskSnapshot {
     #[must_use]
     pub const fn created_at(&self) -> i64 {
         self.created_at
+    }
+
+    /// When upstream last changed the task, in Unix seconds, if it says so.
+    #[must_use]
+    pub const fn updated_at(&self) -> Option<i64> {
+        self.updated_at
     }
 
     /// The model that was asked for; empty if upstream does not say.

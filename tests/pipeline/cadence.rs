@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use pollgate::answer::Answer;
 use pollgate::answer::reply::Reply;
-use pollgate::cache::cadence::{Bounds, Cadence};
+use pollgate::cache::cadence::{Bounds, Cadence, Running};
 use pollgate::config::Config;
 use pollgate::error::Error;
 use pollgate::request::preferences::CacheMode;
@@ -150,7 +150,13 @@ impl Scene {
             most: self.config.cache.in_flight_max,
         };
         let cadence = &self.gateway.state.cadence;
-        cadence.interval(model, Duration::ZERO, 50, bounds)
+        let task = Running {
+            at: Instant::now(),
+            age: Duration::ZERO,
+            progress: 50,
+            has_changed: false,
+        };
+        cadence.next(model, task, bounds).lasts
     }
 
     /// Waits in polls of 30 s until the task ends. Returns how long after its end the end was seen.
@@ -251,6 +257,44 @@ async fn end_times_outlive_a_reload_and_belong_to_their_model_alone() {
     let fresh = answer.fresh_until - answer.received;
     assert_eq!(fresh, Duration::from_secs(3));
     assert_eq!(scene.chosen("another"), Duration::from_secs(2));
+}
+
+/// Upstream's document of a task that it looks at every 16 s: the progress of the last round, and the end from the next one
+/// on.
+fn report_by_rounds(fetch: &TaskFetch, ends: &Ends, zero: Instant) -> Result<Reply, Error> {
+    let task = fetch.query.key.task.as_str();
+    let round = zero.elapsed().as_secs() / 16;
+    let over = zero + Duration::from_secs(16 * round) >= ends.lock().unwrap()[task];
+    let (status, progress) = if over {
+        ("completed", 100)
+    } else {
+        ("in_progress", round % 90)
+    };
+    let body = format!(
+        r#"{{"id":"{task}","object":"video","model":"m","status":"{status}","progress":{progress},"video_url":"https://h/v.mp4"}}"#
+    );
+    document(fetch, body)
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiters_see_the_end_soon_after_the_round_that_tells_it_with_a_third_of_the_polls() {
+    let [blind, scene] = [false, true].map(Scene::new);
+    let zero = Instant::now();
+    for scene in [&blind, &scene] {
+        let ends = Arc::clone(&scene.ends);
+        let script = move |fetch: &TaskFetch| (AT_ONCE, report_by_rounds(fetch, &ends, zero));
+        scene.gateway.upstream.now(script);
+    }
+    blind.live(0..40).await;
+    scene.live(0..200).await;
+    let (fixed_polls, _) = blind.live(100..140).await;
+    let rounds = scene.gateway.state.cadence.rounds("m", Instant::now());
+    let every = rounds.expect("are known").every.as_secs_f64();
+    assert!((15.5..16.5).contains(&every), "{every}");
+    let (polls, whole_lag) = scene.live(200..240).await;
+    assert!(polls <= 0.3 * fixed_polls, "{polls} of {fixed_polls}");
+    // Eight seconds of it pass until the round, give or take one for forty tasks.
+    assert!(whole_lag <= 8.0 + 2.5, "{whole_lag}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,6 +12,9 @@ use crate::admin::upstream_state::State;
 use crate::admin::words::{NOTHING, count, percent, rate, span};
 use crate::gateway::Gateway;
 
+/// The number of models whose rounds are told.
+const MODELS: usize = 3;
+
 impl View {
     /// How upstream is doing, since when and why, and what that means for clients.
     pub(super) fn state(
@@ -58,6 +61,15 @@ impl View {
             paused => {
                 let _ = write!(detail, " {paused} callers were asked to pause.");
             }
+        }
+        for (model, rounds) in gateway.polls().cadence.all_rounds(now).iter().take(MODELS) {
+            let name = if model.is_empty() { "tasks" } else { model };
+            let _ = write!(
+                detail,
+                " It looks at {name} every {:.1} s, next in {}.",
+                rounds.every.as_secs_f64(),
+                span(rounds.next_in)
+            );
         }
         self.set("state.detail", detail);
     }

@@ -11,9 +11,15 @@
 //! is an end like any other. Time spent queued is part of the age, since upstream polls vendors in rounds and may report
 //! the rest of a task at once; progress is trusted only near 100.
 //!
+//! Where upstream asks its vendors in [`rounds`], nothing happens between two of them. They are learnt from the moments at which
+//! polls find tasks changed, over all tasks of a class and all callers: only times are kept. While a guess at them is
+//! believed, a task is polled soon after the next round is due, so late that the mean lag stays that of the cadence above.
+//!
 //! `cargo bench --bench cadence` simulates the savings and the cost, and writes them to `benches/cadence.md`.
 
 mod histogram;
+mod rounds;
+mod upstream_clock;
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
@@ -24,6 +30,8 @@ use tokio::time::Instant;
 pub use self::histogram::Bounds;
 
 use self::histogram::EndTimes;
+use self::rounds::{Rounds, Sighting};
+use self::upstream_clock::UpstreamClock;
 use crate::sync::lock;
 
 /// The progress, in percent, from which on the end is near.
@@ -31,6 +39,10 @@ const NEARLY_DONE: u8 = 95;
 
 /// The number of models; beyond it the one that was updated longest ago is dropped.
 const MODELS: usize = 256;
+
+/// How much longer than `Bounds::most` an answer may stay fresh, and how much shorter than `Bounds::least`, where
+/// upstream's rounds are known.
+pub const ROUND_STRETCH: u32 = 2;
 
 /// The longest model name in bytes; longer ones count as unknown.
 const NAME: usize = 128;
@@ -57,16 +69,88 @@ impl TaskAge {
     }
 }
 
-/// The end times of all models. At most some hundred kilobytes.
-#[derive(Debug, Default)]
-pub struct Cadence(Mutex<Models>);
+/// What a poll of a running task found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// When the task was polled before.
+    pub before: Instant,
+    /// When it was polled now.
+    pub at: Instant,
+    /// How it changed in between, if it did.
+    pub changed: Option<Changed>,
+}
+
+/// That a task has another state, other progress, or another `updated_at` than before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Changed {
+    /// When it did, in Unix seconds, if upstream says so.
+    pub updated_at: Option<i64>,
+}
+
+/// A running task that was polled just now.
+#[derive(Debug, Clone, Copy)]
+pub struct Running {
+    /// When it was polled.
+    pub at: Instant,
+    /// How old it was then.
+    pub age: Duration,
+    /// How far it was, in percent.
+    pub progress: u8,
+    /// Whether it had changed.
+    pub has_changed: bool,
+}
+
+/// When to poll a task again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Interval {
+    /// The time until then.
+    pub lasts: Duration,
+    /// Whether it follows upstream's rounds.
+    pub by_round: bool,
+}
+
+/// When upstream's rounds are, as far as is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownRounds {
+    /// The mean time from one to the next.
+    pub every: Duration,
+    /// The time until the next.
+    pub next_in: Duration,
+}
+
+/// The end times and the rounds of all models. At most some three megabytes.
+#[derive(Debug)]
+pub struct Cadence {
+    /// The zero of the clock that rounds are told by.
+    begun: Instant,
+    models: Mutex<Models>,
+}
 
 #[derive(Debug, Default)]
 struct Models {
-    /// The number of ends learnt.
-    ends: u64,
-    /// The models, each with `ends` at its last update.
-    by_name: HashMap<Box<str>, (u64, EndTimes)>,
+    /// The number of updates so far.
+    updates: u64,
+    by_name: HashMap<Box<str>, Model>,
+}
+
+/// What is learnt of one model.
+#[derive(Debug)]
+struct Model {
+    /// The number of its last update.
+    updated: u64,
+    ends: EndTimes,
+    /// From the first change on.
+    rounds: Option<Box<Rounds>>,
+    clock: UpstreamClock,
+}
+
+impl Default for Cadence {
+    fn default() -> Self {
+        Self {
+            begun: Instant::now(),
+            models: Mutex::default(),
+        }
+    }
 }
 
 impl Cadence {
@@ -78,47 +162,120 @@ impl Cadence {
 
     /// A task of `model` was seen unfinished at the age `from`, and next finished at the age `to`.
     pub fn learn(&self, model: &str, from: Duration, to: Duration) {
-        let models = &mut *self.models();
-        models.ends += 1;
+        let mut models = self.models();
+        let model = models.of(name(model));
+        model.ends.learn(from.as_secs_f64(), to.as_secs_f64());
+    }
+
+    /// A task of `model` was polled.
+    pub fn see(&self, model: &str, found: &Found) {
+        let mut models = self.models();
+        let (before, at) = (self.seconds(found.before), self.seconds(found.at));
+        let polled = (before, at);
         let name = name(model);
-        if !models.by_name.contains_key(name) {
-            if models.by_name.len() >= MODELS {
-                models.forget_oldest();
-            }
-            models.by_name.insert(name.into(), (0, EndTimes::new()));
-        }
-        if let Some((last, model)) = models.by_name.get_mut(name) {
-            model.learn(from.as_secs_f64(), to.as_secs_f64());
-            *last = models.ends;
+        let (rounds, changed) = if let Some(change) = found.changed {
+            let Model { rounds, clock, .. } = models.of(name);
+            #[expect(clippy::cast_precision_loss, reason = "times are far below 2^52")]
+            let changed = match change.updated_at {
+                Some(updated_at) => clock.place(updated_at as f64, polled),
+                None => polled,
+            };
+            let rounds = rounds.get_or_insert_with(|| Box::new(Rounds::new()));
+            (Some(rounds), Some(changed))
+        } else {
+            let model = models.by_name.get_mut(name);
+            (model.and_then(|model| model.rounds.as_mut()), None)
+        };
+        if let Some(rounds) = rounds {
+            rounds.see(&Sighting {
+                before,
+                at,
+                changed,
+            });
         }
     }
 
-    /// Replaces what is known of a model by these ends, oldest first, if there are any.
+    /// Replaces the end times that are known of a model by these ends, oldest first, if there are any.
     pub fn relearn(&self, model: &str, ends: &[(Duration, Duration)]) {
         if ends.is_empty() {
             return;
         }
-        self.models().by_name.remove(name(model));
+        self.models().of(name(model)).ends = EndTimes::new();
         for (from, to) in ends {
             self.learn(model, *from, *to);
         }
     }
 
-    /// The time until the next poll of a task of `model` that is `age` old and `progress` percent done.
+    /// When to poll a `task` of `model` again.
     #[must_use]
-    pub fn interval(&self, model: &str, age: Duration, progress: u8, bounds: Bounds) -> Duration {
-        let stretches = bounds.most > bounds.least && !bounds.least.is_zero();
-        if !stretches || progress >= NEARLY_DONE {
-            return bounds.least;
+    pub fn next(&self, model: &str, task: Running, bounds: Bounds) -> Interval {
+        let least = Interval {
+            lasts: bounds.least,
+            by_round: false,
+        };
+        if bounds.most <= bounds.least || bounds.least.is_zero() {
+            return least;
         }
-        match self.models().by_name.get_mut(name(model)) {
-            Some((_, model)) => model.interval(age, bounds),
-            None => bounds.least,
+        let mut models = self.models();
+        let Some(model) = models.by_name.get_mut(name(model)) else {
+            return least;
+        };
+        let lasts = match task.progress {
+            NEARLY_DONE.. => bounds.least,
+            _ => model.ends.interval(task.age, bounds),
+        };
+        let by_round = model.rounds.as_mut().and_then(|rounds| {
+            let (lag, most) = (lasts.as_secs_f64() / 2.0, bounds.most * ROUND_STRETCH);
+            let (now, changed) = (self.seconds(task.at), task.has_changed);
+            let wait = rounds.wait(now, changed, lag, most.as_secs_f64())?;
+            let wait = Duration::try_from_secs_f64(wait).ok()?;
+            Some(wait.max(bounds.least / ROUND_STRETCH))
+        });
+        match by_round {
+            Some(lasts) => Interval {
+                lasts,
+                by_round: true,
+            },
+            None => Interval { lasts, ..least },
+        }
+    }
+
+    /// The rounds that tasks of `model` follow, where they are known.
+    #[must_use]
+    pub fn rounds(&self, model: &str, now: Instant) -> Option<KnownRounds> {
+        let models = self.models();
+        let rounds = models.by_name.get(name(model))?.rounds.as_ref()?;
+        let now = self.seconds(now);
+        let expected = rounds.expected(now)?;
+        Some(KnownRounds {
+            every: Duration::try_from_secs_f64(expected.every).ok()?,
+            next_in: Duration::try_from_secs_f64(expected.next - now).unwrap_or_default(),
+        })
+    }
+
+    /// The models whose tasks follow known rounds, by name.
+    #[must_use]
+    pub fn all_rounds(&self, now: Instant) -> Vec<(Box<str>, KnownRounds)> {
+        let names: Vec<_> = self.models().by_name.keys().cloned().collect();
+        let mut known: Vec<_> = names
+            .into_iter()
+            .filter_map(|name| Some((self.rounds(&name, now)?, name)))
+            .map(|(rounds, name)| (name, rounds))
+            .collect();
+        known.sort_by(|(one, _), (other, _)| one.cmp(other));
+        known
+    }
+
+    /// On the clock that rounds are told by.
+    fn seconds(&self, at: Instant) -> f64 {
+        match at.checked_duration_since(self.begun) {
+            Some(since) => since.as_secs_f64(),
+            None => -self.begun.duration_since(at).as_secs_f64(),
         }
     }
 
     fn models(&self) -> MutexGuard<'_, Models> {
-        lock(&self.0)
+        lock(&self.models)
     }
 }
 
@@ -127,11 +284,24 @@ fn name(model: &str) -> &str {
 }
 
 impl Models {
-    fn forget_oldest(&mut self) {
-        let oldest = self.by_name.iter().min_by_key(|(_, (last, _))| *last);
-        if let Some(name) = oldest.map(|(name, _)| name.clone()) {
-            self.by_name.remove(&name);
+    /// The model of this name, which is updated now. Beyond [`MODELS`] it takes the place of the one that was updated longest
+    /// ago.
+    fn of(&mut self, name: &str) -> &mut Model {
+        self.updates += 1;
+        if !self.by_name.contains_key(name) && self.by_name.len() >= MODELS {
+            let oldest = self.by_name.iter().min_by_key(|(_, model)| model.updated);
+            if let Some(name) = oldest.map(|(name, _)| name.clone()) {
+                self.by_name.remove(&name);
+            }
         }
+        let model = self.by_name.entry(name.into()).or_insert_with(|| Model {
+            updated: 0,
+            ends: EndTimes::new(),
+            rounds: None,
+            clock: UpstreamClock::new(),
+        });
+        model.updated = self.updates;
+        model
     }
 }
 
@@ -159,15 +329,32 @@ mod tests {
         cadence
     }
 
+    /// The interval of a task that follows no rounds.
+    fn interval(
+        cadence: &Cadence,
+        model: &str,
+        age: Duration,
+        progress: u8,
+        bounds: Bounds,
+    ) -> Duration {
+        let task = Running {
+            at: Instant::now(),
+            age,
+            progress,
+            has_changed: false,
+        };
+        cadence.next(model, task, bounds).lasts
+    }
+
     fn at(cadence: &Cadence, age: u64) -> Duration {
-        cadence.interval("m", seconds(age), 50, BOUNDS)
+        interval(cadence, "m", seconds(age), 50, BOUNDS)
     }
 
     #[test]
     fn where_nothing_is_learnt_the_cadence_is_fixed() {
         let cadence = learnt(&[100; 50]);
         for age in 0..1000 {
-            let other = cadence.interval("other", seconds(age), 50, BOUNDS);
+            let other = interval(&cadence, "other", seconds(age), 50, BOUNDS);
             let fresh = at(&Cadence::new(), age);
             assert_eq!((other, fresh), (BOUNDS.least, BOUNDS.least));
         }
@@ -197,7 +384,7 @@ mod tests {
             assert_eq!(at(&cadence, age), BOUNDS.least);
         }
         assert_eq!(
-            cadence.interval("m", Duration::MAX, 50, BOUNDS),
+            interval(&cadence, "m", Duration::MAX, 50, BOUNDS),
             BOUNDS.least
         );
     }
@@ -213,8 +400,14 @@ mod tests {
     #[test]
     fn progress_close_to_a_hundred_is_believed() {
         let cadence = learnt(&[100; 40]);
-        assert_eq!(cadence.interval("m", seconds(10), 95, BOUNDS), BOUNDS.least);
-        assert_eq!(cadence.interval("m", seconds(10), 94, BOUNDS), BOUNDS.most);
+        assert_eq!(
+            interval(&cadence, "m", seconds(10), 95, BOUNDS),
+            BOUNDS.least
+        );
+        assert_eq!(
+            interval(&cadence, "m", seconds(10), 94, BOUNDS),
+            BOUNDS.most
+        );
     }
 
     #[test]
@@ -222,7 +415,7 @@ mod tests {
         let cadence = learnt(&[100; 40]);
         for (least, most) in [(2, 2), (2, 1), (0, 10)] {
             let (least, most) = (seconds(least), seconds(most));
-            let interval = cadence.interval("m", seconds(10), 50, Bounds { least, most });
+            let interval = interval(&cadence, "m", seconds(10), 50, Bounds { least, most });
             assert_eq!(interval, least);
         }
     }
@@ -243,7 +436,7 @@ mod tests {
         let most = seconds(5);
         let narrow = Bounds { most, ..BOUNDS };
         assert_eq!(at(&cadence, 10), BOUNDS.most);
-        assert_eq!(cadence.interval("m", seconds(10), 50, narrow), most);
+        assert_eq!(interval(&cadence, "m", seconds(10), 50, narrow), most);
         assert_eq!(at(&cadence, 10), BOUNDS.most);
     }
 
@@ -273,7 +466,7 @@ mod tests {
                 .keys()
                 .all(|name| name.len() <= NAME)
         );
-        assert!(cadence.interval("", seconds(10), 50, BOUNDS) > BOUNDS.least);
+        assert!(interval(&cadence, "", seconds(10), 50, BOUNDS) > BOUNDS.least);
     }
 
     #[tokio::test(start_paused = true)]
@@ -303,7 +496,7 @@ mod tests {
                 cadence.learn("m", from, to);
             }
             for (age, progress, least, most) in looks {
-                let interval = cadence.interval("m", age, progress, Bounds { least, most });
+                let interval = interval(&cadence, "m", age, progress, Bounds { least, most });
                 prop_assert!(interval >= least && interval <= most.max(least), "{interval:?}");
             }
         }
