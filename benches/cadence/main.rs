@@ -1,15 +1,24 @@
 //! What the adaptive cadence saves and what it costs, simulated: writes `benches/cadence.md` and `benches/cadence.svg`.
 //!
 //! `cargo bench --bench cadence`; the same on every run.
-#![allow(missing_docs, clippy::print_stdout, clippy::cast_precision_loss)]
+#![allow(
+    missing_docs,
+    clippy::print_stdout,
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss
+)]
 
+mod optimum;
 mod plot;
+mod shared;
 mod simulation;
 
 use std::fmt::Write as _;
 use std::ops::Range;
 use std::path::Path;
 
+use crate::shared::{Looks, SCENES, Scene, lives, mean};
 use crate::simulation::{Rule, Sum, WORLDS, World, measure};
 
 /// `cache.in_flight_ttl` and `cache.in_flight_max`, as they are by default.
@@ -61,7 +70,7 @@ fn main() {
 fn text(fixed: &[(f64, Sum)], stretched: &[(f64, Sum)], learning: &[(&str, Sum)]) -> String {
     let mut text = String::from(
         "# The adaptive cadence, simulated\n\n\
-         Made by `cargo bench --bench cadence`; the rule is told in `src/cadence/mod.rs`. One waits for each task from its\n\
+         Made by `cargo bench --bench cadence`; the rule is told in `src/cache/cadence/mod.rs`. One waits for each task from its\n\
          beginning to its end. Lag is the time from \"done\" upstream to \"seen\"; in brackets what 95 of 100 stay within.\n\n\
          ![Polls per task against lag, and the interval over a task's life](cadence.svg)\n\n\
          ## Tasks of 83–253 s, median 105 s; upstream asks its vendor every 15 s\n\n\
@@ -99,7 +108,47 @@ fn text(fixed: &[(f64, Sum)], stretched: &[(f64, Sum)], learning: &[(&str, Sum)]
             comparison(&mut text, world, word, &tasks, repeats);
         }
     }
+    text.push_str(
+        "\n## Upstream's rounds: known, and not known\n\n\
+         Tasks of 83–253 s, median 105 s, 20 at once where nothing else is said. Upstream sleeps 15 s, then looks at one task\n\
+         after the other for up to 3 s. The optimum is Barlow and Proschan's for the lag that is reached, with all distributions\n\
+         known: without rounds; and with the last round known, and of the next one its earliest time and its spread, but not what\n\
+         polls of other tasks tell. \"Before\" is the cadence of the end times alone, 2–10 s.\n\n\
+         | upstream | optimum without rounds | optimum with rounds | before | reached | by rounds |\n|---|---|---|---|---|---|\n",
+    );
+    for scene in SCENES {
+        rounds(&mut text, scene);
+    }
     text
+}
+
+/// What is reached in a scene beside what can be.
+fn rounds(text: &mut String, scene: Scene) {
+    let [before, reached] = [false, true].map(|knows| lives(scene, knows, 100..200, 20));
+    let polls = |lives: &[_]| mean(lives, |life| life.polls);
+    let lag = |lives: &[_]| mean(lives, |life| life.lag);
+    let ends = shared::ends(scene);
+    let without = optimum::without_rounds(&ends, lag(&reached));
+    let with = match scene.looks {
+        Looks::Live => "–".into(),
+        Looks::Rounds { sleep, takes, .. } => {
+            let most = optimum::with_rounds(&ends, (sleep(0.0), takes), lag(&reached));
+            format!("{:.1} at {:.2} s", most.polls, most.lag)
+        }
+    };
+    let _ = writeln!(
+        text,
+        "| {} | {:.1} | {with} | {:.1} at {:.2} s | {:.1} at {:.2} s: × {:.2}, × {:.2} | {:.0} % |",
+        scene.name,
+        without.polls,
+        polls(&before),
+        lag(&before),
+        polls(&reached),
+        lag(&reached),
+        polls(&reached) / polls(&before),
+        lag(&reached) / lag(&before),
+        100.0 * mean(&reached, |life| life.by_round),
+    );
 }
 
 fn row(text: &mut String, name: &str, sum: &Sum) {

@@ -146,14 +146,20 @@ struct Model {
 
 impl Default for Cadence {
     fn default() -> Self {
-        Self {
-            begun: Instant::now(),
-            models: Mutex::default(),
-        }
+        Self::begun(Instant::now())
     }
 }
 
 impl Cadence {
+    /// An empty cadence, whose clock begins then. The same polls at the same times since then have the same results.
+    #[must_use]
+    pub fn begun(begun: Instant) -> Self {
+        Self {
+            begun,
+            models: Mutex::default(),
+        }
+    }
+
     /// An empty cadence.
     #[must_use]
     pub fn new() -> Self {

@@ -153,6 +153,13 @@ fn the_figures_of_the_cadence_are_those_that_were_simulated() {
     assert!(reference.contains(&format!(
         "{lag} after upstream reports it instead of {lag_before}."
     )));
+    let rounds = super::table(&table, "| upstream | optimum without rounds |");
+    let usual = rounds
+        .iter()
+        .find(|row| row[0] == "usual rounds; state and progress");
+    let (reached, _) = usual.expect("a row")[4].split_once(':').expect("shares");
+    let (polls, lag) = reached.split_once(" at ").expect("a lag");
+    assert!(reference.contains(&format!("it costs {polls} polls, at {lag}.")));
 }
 
 #[test]
