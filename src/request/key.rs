@@ -88,10 +88,31 @@ pub struct Identity {
 pub struct CallerKey {
     key: [u8; 32],
     extras: Extras,
+    lengths: Lengths,
 }
 
 /// The headers named by `callers.headers`.
 type Extras = Arc<[HeaderName]>;
+
+/// The lengths of the names that identify a caller, a bit for each: few other headers are as long as one of them, so that
+/// most need not be compared.
+#[derive(Clone, Copy)]
+struct Lengths(u64);
+
+impl Lengths {
+    fn of(extras: &[HeaderName]) -> Self {
+        let names = NAMES.iter().chain(extras);
+        Self(names.fold(0, |lengths, name| lengths | Self::bit(name)))
+    }
+
+    fn may_be_of(self, name: &HeaderName) -> bool {
+        self.0 & Self::bit(name) != 0
+    }
+
+    fn bit(name: &HeaderName) -> u64 {
+        1 << name.as_str().len().min(63)
+    }
+}
 
 impl CallerKey {
     /// Creates a random key.
@@ -110,13 +131,14 @@ impl CallerKey {
         Self {
             key,
             extras: Arc::default(),
+            lengths: Lengths::of(&[]),
         }
     }
 
     /// The same key, with additional headers that identify a caller: at most [`MAX_EXTRAS`].
     #[must_use]
     pub fn with_headers(&self, extras: &[HeaderName]) -> Self {
-        let extras = extras
+        let extras: Extras = extras
             .iter()
             .filter(|name| !NAMES.contains(name))
             .take(MAX_EXTRAS)
@@ -124,6 +146,7 @@ impl CallerKey {
             .collect();
         Self {
             key: self.key,
+            lengths: Lengths::of(&extras),
             extras,
         }
     }
@@ -142,7 +165,7 @@ impl CallerKey {
     /// The caller that sent these headers and this query string.
     #[must_use]
     pub fn identify(&self, headers: &HeaderMap, query: Option<&str>) -> Identity {
-        let used = Used::among(headers, &self.extras);
+        let used = Used::among(headers, &self.extras, self.lengths);
         let caller = self.digest(used, headers, query);
         Identity { caller, used }
     }
@@ -242,7 +265,7 @@ impl Credentials {
     pub fn new(headers: HeaderMap, uri: Uri) -> Self {
         let extras = Extras::default();
         Self(Arc::new(Parts {
-            used: Used::among(&headers, &extras),
+            used: Used::among(&headers, &extras, Lengths::of(&extras)),
             headers,
             uri,
             extras,
@@ -283,6 +306,7 @@ impl Credentials {
         let key = CallerKey {
             key,
             extras: Arc::clone(extras),
+            lengths: Lengths::of(&self.0.extras),
         };
         key.whole_digest(*used, headers, uri.query())
     }
@@ -362,11 +386,12 @@ impl Used {
 
     /// Cookies count only if no credential is sent: HTTP clients collect CDN cookies, which would split one API key into
     /// many callers.
-    fn among(headers: &HeaderMap, extras: &[HeaderName]) -> Self {
+    fn among(headers: &HeaderMap, extras: &[HeaderName], lengths: Lengths) -> Self {
         let position =
             |name: &HeaderName| NAMES.iter().chain(extras).position(|known| known == name);
         let sent: u32 = headers
             .keys()
+            .filter(|name| lengths.may_be_of(name))
             .filter_map(position)
             .fold(0, |sent, index| sent | 1 << index);
         Self(if sent & Self::CREDENTIALS == 0 {

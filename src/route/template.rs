@@ -116,7 +116,7 @@ impl Template {
     pub fn fit<'p>(&self, path: &'p str) -> Option<Fit<'p>> {
         let rest = path.strip_prefix(&*self.prefix)?;
         if self.ends_with_id {
-            let end = rest.bytes().position(|byte| byte == b'/');
+            let end = memchr::memchr(b'/', rest.as_bytes());
             let id = &rest[..end.unwrap_or(rest.len())];
             return is_id(id).then_some(Fit {
                 id: Some(id),
