@@ -171,16 +171,11 @@ fn run(place: &Place, binary: &Path, port: u16, directory: &Path, options: &[Str
     command.args(["--protected-mode", "no"]);
     command
         .args(["--port", &port.to_string(), "--bind", &place.host])
-        .args([
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-            "--logfile",
-            "log",
-            "--dir",
-        ])
+        .args(["--save", "", "--appendonly", "no", "--dir"])
         .arg(directory)
+        // Some versions open it before they change to the directory.
+        .arg("--logfile")
+        .arg(directory.join("log"))
         .args(options)
         .stdin(Stdio::null())
         .stdout(Stdio::null());
