@@ -18,7 +18,7 @@ use crate::answer::{Landed, Origin};
 use crate::cache::cadence::Cadence;
 use crate::cache::created::{Created, Record};
 use crate::cache::freshness::{self, Decision, Fault, Known};
-use crate::cache::{Lease, Looked, Store, Use};
+use crate::cache::{Entry, Lease, Looked, Store, Use};
 use crate::config;
 use crate::error::Error;
 use crate::fleet::envelope::Arrival;
@@ -26,7 +26,7 @@ use crate::message::fields::unix_now;
 use crate::request::key::TaskKey;
 use crate::request::preferences::CacheMode;
 use crate::request::query::{TaskFetch, TaskQuery};
-use crate::task::{ErrorForm, Source, TaskSnapshot};
+use crate::task::{ErrorForm, Source, State, TaskSnapshot};
 
 /// A flight's share of `upstream.timeout`. It has to end before its waiters give up: they would abort it, and its result
 /// would not reach the circuit breakers.
@@ -142,10 +142,19 @@ where
                 }
             };
 
-            // A task that was created a moment ago is not missing: upstream does not know it yet.
+            // A task that was created a moment ago is not missing: upstream does not know it yet. One of which more is
+            // known must not go back.
             let created = created.get(key.caller, &key.task);
+            let is_news = |known: &Entry| {
+                let task = known.reply.snapshot();
+                task.is_some_and(|task| task.state() != State::Queued || task.progress() > 0)
+            };
             let reply = match &created {
-                Some(created) if reply.is_task_not_exist() && created.is_early(now) => {
+                Some(created)
+                    if reply.is_task_not_exist()
+                        && created.is_early(now)
+                        && !known.as_deref().is_some_and(is_news) =>
+                {
                     early(&query, created, reply)
                 }
                 _ => reply,

@@ -225,3 +225,26 @@ async fn a_remix_that_names_its_task_in_its_body_forgets_it() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_task_of_which_more_is_known_never_goes_back_to_its_create() {
+    let running = r#"{"id":"t-1","object":"video","status":"in_progress","progress":25}"#;
+    let upstream = Upstream::start(move |asked| {
+        Reply::json(if asked.method == Method::POST {
+            ROUTES[0].1
+        } else {
+            running
+        })
+    })
+    .await;
+    let settings = [("cache.in_flight_ttl", "1ms")];
+    let gateway = Gateway::start(&upstream.url(), &settings).await;
+    post(&gateway, "/v1/videos", "sk-test", "{}").await;
+    assert_eq!(gateway.get("/v1/videos/t-1").await.json()["progress"], 25);
+    upstream.now(|_| Reply::new(400, "application/json", MISSING));
+    let after = gateway.get("/v1/videos/t-1").await;
+    assert_eq!(
+        (after.status.as_u16(), &after.json()["progress"]),
+        (200, &25.into())
+    );
+}

@@ -129,7 +129,7 @@ test('numbers and charts move with the traffic of a crowd, on every screen and i
   const tasks = await page.locator('[data-rows="asked"] tr').allTextContents();
   assert.ok(tasks.length > 5 && tasks.every((row) => /\d+(\.\d+)?\s\/s(queued|processing)/.test(row)), tasks.join('\n'));
   await page.getByText('All settings').click();
-  assert.match(await page.locator('details').textContent(), /cache\.stale_if_error10m/);
+  assert.match(await page.locator('details', { hasText: 'All settings' }).textContent(), /cache\.stale_if_error10m/);
   await take(page, 'demo');
   for (const colorScheme of ['light', 'dark']) {
     await page.emulateMedia({ colorScheme });
