@@ -142,19 +142,9 @@ where
                 }
             };
 
-            // A task that was created a moment ago is not missing: upstream does not know it yet. One of which more is
-            // known must not go back.
             let created = created.get(key.caller, &key.task);
-            let is_news = |known: &Entry| {
-                let task = known.reply.snapshot();
-                task.is_some_and(|task| task.state() != State::Queued || task.progress() > 0)
-            };
             let reply = match &created {
-                Some(created)
-                    if reply.is_task_not_exist()
-                        && created.is_early(now)
-                        && !known.as_deref().is_some_and(is_news) =>
-                {
+                Some(created) if is_early(&reply, created, known.as_deref(), now) => {
                     early(&query, created, reply)
                 }
                 _ => reply,
@@ -217,6 +207,16 @@ where
             Ok(landed)
         })
     }
+}
+
+/// Whether a task is said not to exist that was created a moment ago: upstream does not know it yet. One of which more is
+/// known does not go back to its create.
+fn is_early(reply: &Reply, created: &Record, known: Option<&Entry>, now: Instant) -> bool {
+    let is_news = |known: &Entry| {
+        let task = known.reply.snapshot();
+        task.is_some_and(|task| task.state() != State::Queued || task.progress() > 0)
+    };
+    reply.is_task_not_exist() && created.is_early(now) && !known.is_some_and(is_news)
 }
 
 /// The state of a task that was just created, in place of the answer that there is no such task.
