@@ -95,3 +95,37 @@ impl Record {
         now.saturating_duration_since(self.at) < EARLY
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, Uri};
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::request::key::{CallerKey, Credentials};
+
+    fn caller(target: &'static str) -> Caller {
+        let credentials = Credentials::new(HeaderMap::new(), Uri::from_static(target));
+        CallerKey::new([7; 32]).caller(&credentials)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_is_early_for_ten_seconds_and_only_for_who_created_it() {
+        let created = Created::default();
+        let (own, other) = (caller("/?key=1"), caller("/?key=2"));
+        let task = TaskId::new("a%2Fb");
+        assert!(created.get(own, &task).is_none());
+        created.record(own, br#"{"task_id":"a/b","model":"m"}"#, Instant::now());
+        assert!(created.get(other, &task).is_none());
+        assert!(created.get(own, &TaskId::new("a")).is_none());
+        let record = created
+            .get(own, &task)
+            .expect("is there, however the id is written");
+        assert_eq!(record.task.model.as_deref(), Some("m"));
+        advance(EARLY - Duration::from_millis(1)).await;
+        assert!(record.is_early(Instant::now()));
+        advance(Duration::from_millis(1)).await;
+        assert!(!record.is_early(Instant::now()));
+        assert!(created.get(own, &task).is_some(), "its model still serves");
+    }
+}

@@ -673,6 +673,42 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn the_model_of_a_create_stands_in_where_documents_tell_none() {
+        let told = |status: &str, model: &str| {
+            let body = format!(r#"{{"id":"t","status":"{status}","created_at":{CREATED}{model}}}"#);
+            let source = Source {
+                asked_id: "t",
+                status: 200,
+                body: body.as_bytes(),
+                first_seen: CREATED,
+            };
+            let snapshot = TaskSnapshot::read(&source).expect("a task");
+            let (status, headers) = (StatusCode::OK, HeaderMap::new());
+            Reply::new(status, &headers, Bytes::from(body.clone()), Some(snapshot))
+        };
+        for (own, learnt) in [("", "made"), (r#","model":"m""#, "m")] {
+            let running = told("running", own);
+            let known = Known {
+                reply: &running,
+                age: Some(TaskAge::begun(Instant::now(), Duration::ZERO)),
+                may_vanish: false,
+            };
+            let (cache, cadence) = (config::Cache::default(), Cadence::new());
+            let ended = told("failed", own);
+            let decision = decide(
+                &ended,
+                Some(known),
+                Some("made"),
+                true,
+                CREATED,
+                &cache,
+                &cadence,
+            );
+            assert_eq!(decision.ended.expect("is an end").model.as_ref(), learnt);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_end_is_learnt_from_the_age_at_which_it_was_seen() {
         let running = task("in_progress", "");
         let before = decided(&running, None);

@@ -619,3 +619,53 @@ async fn a_write_on_the_path_of_a_task_forgets_it_on_every_route() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_reload_brings_routes_and_takes_them_and_keeps_nothing_of_one_that_changed() {
+    let upstream = Upstream::saying(r#"{"id":"t","phase":"over"}"#).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("pollgate.toml");
+    let write = |keys: &str| {
+        let route = "[[route]]\nname = \"own\"\npath = \"/own/{id}\"\nstatus = \"/phase\"\n";
+        let route = if keys.is_empty() { "" } else { route };
+        let cache = "[cache]\nin_flight_ttl = \"1h\"\nfailed_ttl = \"1h\"\n";
+        std::fs::write(&file, format!("{cache}{route}{keys}")).expect("is written");
+    };
+    write("failed = \"over\"\n");
+    let gateway = Gateway::with_file(&upstream.url(), &file).await;
+    let told = async || {
+        let answer = gateway.get("/own/t").await;
+        assert_eq!(answer.text(), r#"{"id":"t","phase":"over"}"#);
+        answer.header("cache-status").to_owned()
+    };
+    assert!(told().await.contains("fwd=miss; stored"));
+    assert!(told().await.contains("hit"));
+    let mut reloads = 0;
+    let mut reload = async |keys: &str| {
+        write(keys);
+        gateway.signal("-HUP");
+        reloads += 1;
+        crate::support::eventually("the reload", async || {
+            let log = gateway.log();
+            log.iter()
+                .filter(|line| line.contains("reloaded: route"))
+                .count()
+                == reloads
+        })
+        .await;
+    };
+    // It means something else now.
+    reload("succeeded = \"over\"\n").await;
+    assert!(told().await.contains("fwd=miss"));
+    // Concurrent polls alone share.
+    reload("keep = \"share\"\n").await;
+    for _ in 0..2 {
+        let status = told().await;
+        assert!(
+            status.contains("fwd=miss") && !status.contains("stored"),
+            "{status}"
+        );
+    }
+    reload("").await;
+    assert_eq!(told().await, "", "is forwarded");
+}
