@@ -209,6 +209,11 @@ pub fn presets() -> &'static [Definition] {
     &PRESETS
 }
 
+/// The preset with this name.
+pub(super) fn preset(name: &str) -> Option<&'static Definition> {
+    presets().iter().find(|preset| preset.name == name)
+}
+
 /// One text, or a list of them.
 fn list<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<String>>, D::Error> {
     #[derive(Deserialize)]
