@@ -25,9 +25,10 @@
 //! ```
 //!
 //! - **A hit** ends at Recall: [`cache`] finds the entry, [`answer`] writes the response.
-//! - **A miss** reaches Fetch. Coalesce starts a flight ([`sync`]`::flights`) or joins the one in progress. A flight is a
-//!   tokio task of its own: if the leader's client hangs up, its followers still get the answer; it is aborted when
-//!   the last of them has left. How long a reply is kept is decided by one pure function, `cache::freshness::decide`.
+//! - **A miss** reaches Fetch. Coalesce starts a flight ([`sync`]`::flights`) or joins the one in progress. Its leader's
+//!   request drives a flight as long as nobody else waits for it; from the second waiter on it is a tokio task of its own,
+//!   so that its followers get the answer if the leader's client hangs up. It is aborted when the last of them has left.
+//!   How long a reply is kept is decided by one pure function, `cache::freshness::decide`.
 //! - **Everything else** is forwarded ([`upstream`]`::exchange`), streamed in both directions and unread; a write to a
 //!   task invalidates its cached answers.
 //!

@@ -1,8 +1,10 @@
 //! Single flight: concurrent calls for one key share one execution.
 //!
-//! A flight runs on a task of its own and belongs to none of its waiters. A waiter that leaves, the leader included,
-//! changes nothing for the others; when the last one leaves, the flight is aborted. A panic inside becomes [`Panicked`]
-//! for every waiter. The key is free before any waiter sees the result, so a finished flight is never joined.
+//! A flight belongs to none of its waiters. As long as it has only one, that waiter's own task drives it, which costs no
+//! second task and no wake-up; as soon as another joins, or the only one leaves it to itself, it becomes a task of its
+//! own. A waiter that leaves, the leader included, changes nothing for the others; when the last one leaves, the flight is
+//! aborted. A panic inside becomes [`Panicked`] for every waiter. The key is free before any waiter sees the result, so a
+//! finished flight is never joined.
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -18,31 +20,57 @@
 
 use std::collections::hash_map::Entry;
 use std::fmt;
+use std::future::poll_fn;
 use std::hash::Hash;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
 
 use ahash::HashMap;
-use futures_util::FutureExt as _;
-use futures_util::future::{Shared, WeakShared};
-use tokio::task::JoinHandle;
+use futures_util::future::BoxFuture;
+use slab::Slab;
+use tokio::task::AbortHandle;
 
 use crate::sync::lock;
-use crate::sync::permits::{Permit, Permits};
 
 /// The flights in progress, by key.
-pub struct Flights<K, V: Clone> {
+pub struct Flights<K, V> {
     table: Arc<Table<K, V>>,
 }
 
-type Table<K, V> = Mutex<HashMap<K, InFlight<V>>>;
+/// Locked before the state of a flight, where both are.
+type Table<K, V> = Mutex<HashMap<K, Arc<Flight<K, V>>>>;
 
-struct InFlight<V: Clone> {
-    flight: WeakShared<AbortOnDrop<V>>,
-    waiters: Arc<Permits>,
-    /// Keeps the flight in progress when its last waiter has left.
-    detached: Option<Shared<AbortOnDrop<V>>>,
+struct Flight<K, V> {
+    table: Arc<Table<K, V>>,
+    key: K,
+    state: Mutex<State<V>>,
+}
+
+struct State<V> {
+    stage: Stage<V>,
+    /// Whether a task of its own drives it, instead of its only waiter; with its handle, once there is one.
+    is_task: bool,
+    task: Option<AbortHandle>,
+    /// How many waiters it has.
+    waiters: usize,
+    /// Whether it goes on without any.
+    is_detached: bool,
+    /// Who is woken when it lands: the leader, and the followers.
+    leader: Option<Waker>,
+    followers: Slab<Waker>,
+}
+
+/// How far a flight is.
+enum Stage<V> {
+    /// It waits for something.
+    Waiting(BoxFuture<'static, V>),
+    /// It is polled at this moment, by whoever drives it.
+    Polled,
+    Landed(Result<V, Panicked>),
+    /// Its last waiter has left.
+    Abandoned,
 }
 
 /// The part of a waiter in its flight.
@@ -64,7 +92,7 @@ pub struct Panicked;
 
 impl<K, V> Flights<K, V>
 where
-    K: Hash + Eq + Clone + Send + 'static,
+    K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
     /// An empty table.
@@ -86,7 +114,7 @@ where
         lock(&self.table)
             .iter()
             .filter(|(key, _)| wanted(key))
-            .map(|(key, in_flight)| (key.clone(), in_flight.waiters.in_use()))
+            .map(|(key, flight)| (key.clone(), lock(&flight.state).waiters))
             .collect()
     }
 
@@ -102,74 +130,175 @@ where
     /// [`Full`] if the flight in progress already has `limit` waiters.
     ///
     /// # Panics
-    /// Outside a tokio runtime.
+    /// Outside a tokio runtime, where the flight is not its first waiter's alone any more.
     pub fn join<F>(
         &self,
         key: K,
         limit: usize,
         start: impl FnOnce() -> F,
-    ) -> Result<Waiter<V>, Full>
+    ) -> Result<Waiter<K, V>, Full>
     where
         F: Future<Output = V> + Send + 'static,
     {
         let mut table = lock(&self.table);
         let entry = table.entry(key);
-        if let Entry::Occupied(in_flight) = &entry
-            && let in_flight = in_flight.get()
-            && let Some(flight) = in_flight.flight.upgrade()
-        {
-            // Where the upgrade fails, all waiters have left: the flight is being aborted and is replaced below.
-            let permit = in_flight.waiters.try_acquire(limit).ok_or(Full)?;
-            return Ok(Waiter {
-                flight,
-                role: Role::Follower,
-                waiters: Arc::clone(&in_flight.waiters),
-                _permit: permit,
-            });
+        if let Entry::Occupied(known) = &entry {
+            let flight = Arc::clone(known.get());
+            let mut state = lock(&flight.state);
+            // One that was abandoned, and leaves the table just now, is replaced.
+            if !state.stage.is_over() {
+                if state.waiters >= limit {
+                    return Err(Full);
+                }
+                state.waiters += 1;
+                let spawns = state.becomes_task();
+                drop(state);
+                drop(table);
+                if spawns {
+                    flight.spawn();
+                }
+                return Ok(Waiter {
+                    flight,
+                    role: Role::Follower,
+                    waker: None,
+                });
+            }
         }
-        let waiters = Arc::new(Permits::default());
-        let permit = waiters.try_acquire(limit.max(1)).ok_or(Full)?;
-        let remove = RemoveOnDrop {
+        let flight = Arc::new(Flight {
             table: Arc::clone(&self.table),
             key: entry.key().clone(),
-            waiters: Arc::clone(&waiters),
-        };
-        let flight = start();
-        let handle = tokio::spawn(async move {
-            // Dropped between the end of the flight and the delivery of its result, and also on abort and panic.
-            let _remove = remove;
-            flight.await
+            state: Mutex::new(State {
+                stage: Stage::Waiting(Box::pin(start())),
+                is_task: false,
+                task: None,
+                waiters: 1,
+                is_detached: false,
+                leader: None,
+                followers: Slab::new(),
+            }),
         });
-        let flight = AbortOnDrop(handle).shared();
-        if let Some(weak) = flight.downgrade() {
-            entry.insert_entry(InFlight {
-                flight: weak,
-                waiters: Arc::clone(&waiters),
-                detached: None,
-            });
-        }
+        entry.insert_entry(Arc::clone(&flight));
         Ok(Waiter {
             flight,
             role: Role::Leader,
-            waiters,
-            _permit: permit,
+            waker: None,
         })
-    }
-
-    /// Leaves a flight that goes on without waiters, to its end.
-    pub fn detach(&self, key: &K, waiter: Waiter<V>) {
-        let earlier = {
-            let mut table = lock(&self.table);
-            table
-                .get_mut(key)
-                .filter(|in_flight| Arc::ptr_eq(&in_flight.waiters, &waiter.waiters))
-                .and_then(|in_flight| in_flight.detached.replace(waiter.flight.clone()))
-        };
-        drop((earlier, waiter));
     }
 }
 
-impl<K, V: Clone> Clone for Flights<K, V> {
+impl<V> Stage<V> {
+    fn is_over(&self) -> bool {
+        matches!(self, Self::Landed(_) | Self::Abandoned)
+    }
+}
+
+impl<V> State<V> {
+    /// From now on a task drives it: tells whether it is to be spawned now. Else it is one already, or will be when its
+    /// waiter has polled it.
+    fn becomes_task(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_task, true) && matches!(self.stage, Stage::Waiting(_))
+    }
+
+    /// Has a waiter woken when the flight lands.
+    fn register(&mut self, role: Role, at: &mut Option<usize>, cx: &Context<'_>) {
+        let known = match role {
+            Role::Leader => self.leader.as_mut(),
+            Role::Follower => at.and_then(|at| self.followers.get_mut(at)),
+        };
+        match (known, role) {
+            (Some(waker), _) => waker.clone_from(cx.waker()),
+            (None, Role::Leader) => self.leader = Some(cx.waker().clone()),
+            (None, Role::Follower) => *at = Some(self.followers.insert(cx.waker().clone())),
+        }
+    }
+}
+
+impl<K, V> Flight<K, V>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    /// Polls it for whoever drives it: its only waiter, or its task.
+    fn drive(
+        self: &Arc<Self>,
+        mut state: MutexGuard<'_, State<V>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<V, Panicked>> {
+        let by_waiter = !state.is_task;
+        let Stage::Waiting(mut future) = std::mem::replace(&mut state.stage, Stage::Polled) else {
+            unreachable!("only its driver polls it, and not once it is over");
+        };
+        drop(state);
+        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
+        let result = match polled {
+            Ok(Poll::Ready(value)) => Ok(value),
+            Err(_) => Err(Panicked),
+            Ok(Poll::Pending) => {
+                let mut state = lock(&self.state);
+                if state.stage.is_over() {
+                    // Its last waiter has left meanwhile.
+                    drop(state);
+                    return Poll::Pending;
+                }
+                state.stage = Stage::Waiting(future);
+                // Another waiter has joined meanwhile.
+                let spawns = by_waiter && state.is_task;
+                drop(state);
+                if spawns {
+                    self.spawn();
+                }
+                return Poll::Pending;
+            }
+        };
+        self.land(result.clone());
+        Poll::Ready(result)
+    }
+
+    /// Has a task drive it.
+    fn spawn(self: &Arc<Self>) {
+        let driven = Driven(Arc::clone(self));
+        let drive = poll_fn(move |cx| {
+            let state = lock(&driven.0.state);
+            if state.stage.is_over() {
+                return Poll::Ready(());
+            }
+            driven.0.drive(state, cx).map(drop)
+        });
+        let task = tokio::spawn(drive).abort_handle();
+        let mut state = lock(&self.state);
+        if state.stage.is_over() {
+            task.abort();
+        } else {
+            state.task = Some(task);
+        }
+    }
+
+    /// Frees the key, unless a later flight has it.
+    fn leave_table(&self) {
+        let mut table = lock(&self.table);
+        let is_own = |known: &Arc<Self>| std::ptr::eq(&raw const **known, self);
+        if table.get(&self.key).is_some_and(is_own) {
+            let removed = table.remove(&self.key);
+            drop(table);
+            drop(removed);
+        }
+    }
+
+    /// Ends with a result: frees the key, then tells the waiters.
+    fn land(&self, result: Result<V, Panicked>) {
+        self.leave_table();
+        let mut state = lock(&self.state);
+        let before = std::mem::replace(&mut state.stage, Stage::Landed(result));
+        let leader = state.leader.take();
+        let followers = std::mem::take(&mut state.followers);
+        drop(state);
+        drop(before);
+        let followers = followers.into_iter().map(|(_, waker)| waker);
+        leader.into_iter().chain(followers).for_each(Waker::wake);
+    }
+}
+
+impl<K, V> Clone for Flights<K, V> {
     fn clone(&self) -> Self {
         Self {
             table: Arc::clone(&self.table),
@@ -179,7 +308,7 @@ impl<K, V: Clone> Clone for Flights<K, V> {
 
 impl<K, V> Default for Flights<K, V>
 where
-    K: Hash + Eq + Clone + Send + 'static,
+    K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
     fn default() -> Self {
@@ -187,81 +316,133 @@ where
     }
 }
 
-impl<K, V: Clone> fmt::Debug for Flights<K, V> {
+impl<K, V> fmt::Debug for Flights<K, V> {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         to.write_str("Flights")
     }
 }
 
-/// A waiter on a flight: resolves to the result of the flight. Dropping it leaves the flight.
-#[must_use = "a waiter that is dropped has left the flight"]
-pub struct Waiter<V: Clone> {
-    flight: Shared<AbortOnDrop<V>>,
-    role: Role,
-    waiters: Arc<Permits>,
-    _permit: Permit,
+/// A flight in a task, which ends with it.
+struct Driven<K, V>(Arc<Flight<K, V>>)
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static;
+
+impl<K, V> Drop for Driven<K, V>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    fn drop(&mut self) {
+        let is_over = lock(&self.0.state).stage.is_over();
+        if !is_over {
+            // The runtime shuts down.
+            self.0.land(Err(Panicked));
+        }
+    }
 }
 
-impl<V: Clone> Waiter<V> {
+/// A waiter on a flight: resolves to the result of the flight. Dropping it leaves the flight.
+#[must_use = "a waiter that is dropped has left the flight"]
+pub struct Waiter<K, V>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    flight: Arc<Flight<K, V>>,
+    role: Role,
+    /// Where its waker is among those of the followers.
+    waker: Option<usize>,
+}
+
+impl<K, V> Waiter<K, V>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
     /// Whether it leads the flight or follows.
     #[must_use]
     pub fn role(&self) -> Role {
         self.role
     }
-}
 
-impl<V: Clone> Future for Waiter<V> {
-    type Output = Result<V, Panicked>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.flight.poll_unpin(cx)
+    /// Leaves the flight, which goes on to its end even without waiters.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn detach(self) {
+        let mut state = lock(&self.flight.state);
+        state.is_detached = true;
+        let spawns = state.becomes_task();
+        drop(state);
+        if spawns {
+            self.flight.spawn();
+        }
     }
 }
 
-impl<V: Clone> fmt::Debug for Waiter<V> {
+impl<K, V> Future for Waiter<K, V>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    type Output = Result<V, Panicked>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let mut state = lock(&this.flight.state);
+        match &state.stage {
+            Stage::Landed(result) => return Poll::Ready(result.clone()),
+            Stage::Abandoned => return Poll::Ready(Err(Panicked)),
+            Stage::Waiting(_) | Stage::Polled => {}
+        }
+        // Also of one that drives the flight: should a task take over, nothing else would wake it.
+        state.register(this.role, &mut this.waker, cx);
+        if state.is_task {
+            return Poll::Pending;
+        }
+        this.flight.drive(state, cx)
+    }
+}
+
+impl<K, V> Drop for Waiter<K, V>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    fn drop(&mut self) {
+        let mut state = lock(&self.flight.state);
+        state.waiters -= 1;
+        let waker = match self.role {
+            Role::Leader => state.leader.take(),
+            Role::Follower => self.waker.and_then(|at| state.followers.try_remove(at)),
+        };
+        let goes_on = state.waiters > 0 || state.is_detached;
+        if goes_on || matches!(state.stage, Stage::Landed(_)) {
+            drop(state);
+            drop(waker);
+            return;
+        }
+        let left = std::mem::replace(&mut state.stage, Stage::Abandoned);
+        let task = state.task.take();
+        drop(state);
+        self.flight.leave_table();
+        drop(left);
+        if let Some(task) = task {
+            task.abort();
+        }
+    }
+}
+
+impl<K, V> fmt::Debug for Waiter<K, V>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         to.debug_struct("Waiter")
             .field("role", &self.role)
             .finish_non_exhaustive()
-    }
-}
-
-/// The task of a flight; aborts it when dropped.
-struct AbortOnDrop<V>(JoinHandle<V>);
-
-impl<V> Future for AbortOnDrop<V> {
-    type Output = Result<V, Panicked>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let landed = ready!(self.0.poll_unpin(cx));
-        Poll::Ready(landed.map_err(|_| Panicked))
-    }
-}
-
-impl<V> Drop for AbortOnDrop<V> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// Removes the flight from the table when dropped, unless a later flight has its key.
-struct RemoveOnDrop<K: Hash + Eq, V: Clone> {
-    table: Arc<Table<K, V>>,
-    key: K,
-    waiters: Arc<Permits>,
-}
-
-impl<K: Hash + Eq, V: Clone> Drop for RemoveOnDrop<K, V> {
-    fn drop(&mut self) {
-        let mut table = lock(&self.table);
-        if let Some(in_flight) = table.get(&self.key)
-            && Arc::ptr_eq(&in_flight.waiters, &self.waiters)
-        {
-            let removed = table.remove(&self.key);
-            // What it holds may be the flight itself, which is dropped without the lock.
-            drop(table);
-            drop(removed);
-        }
     }
 }
 
@@ -275,6 +456,11 @@ mod tests {
     use super::*;
 
     const LIMIT: usize = 100;
+
+    fn is_pending(future: &mut (impl Future + Unpin)) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        Pin::new(future).poll(&mut cx).is_pending()
+    }
 
     /// Lets every task run until it waits for something.
     async fn settle() {
@@ -331,8 +517,8 @@ mod tests {
         };
         let leader = flights.join("key", LIMIT, start).expect("is not full");
         let follower = flights.join("key", LIMIT, start).expect("is not full");
-        flights.detach(&"key", leader);
-        flights.detach(&"key", follower);
+        leader.detach();
+        follower.detach();
         settle().await;
         assert_eq!(flights.len(), 1);
         let late = flights.join("key", LIMIT, start).expect("is not full");
@@ -352,7 +538,7 @@ mod tests {
             let _ = open.acquire().await;
             let _ = tell.send(());
         });
-        flights.detach(&"key", leader.expect("is not full"));
+        leader.expect("is not full").detach();
         settle().await;
         gate.add_permits(1);
         told.await.expect("goes on to its end");
@@ -438,6 +624,136 @@ mod tests {
         drop(second);
         assert!(flights.join("k", 2, pending).is_ok());
         drop(first);
+    }
+
+    #[tokio::test]
+    async fn a_waiter_alone_drives_its_flight_and_no_task_does() {
+        let flights = Flights::new();
+        let own = tokio::task::try_id();
+        let waiter = flights.join("k", LIMIT, || async { tokio::task::try_id() });
+        assert_eq!(waiter.expect("limit").await, Ok(own));
+    }
+
+    #[tokio::test]
+    async fn a_flight_that_another_joins_goes_on_in_a_task_of_its_own() {
+        let flights = Flights::new();
+        let gate = Arc::new(Semaphore::new(0));
+        let held = Arc::clone(&gate);
+        let start = || async move {
+            let _ = held.acquire().await;
+            tokio::task::try_id()
+        };
+        let mut leader = flights.join("k", LIMIT, start).expect("limit");
+        assert!(is_pending(&mut leader));
+        let follower = flights.join("k", LIMIT, || ready(tokio::task::try_id()));
+        gate.add_permits(1);
+        // The leader is not polled meanwhile.
+        let by = follower.expect("limit").await.expect("lands");
+        assert_ne!(by, tokio::task::try_id());
+        assert_eq!(leader.await, Ok(by));
+    }
+
+    #[tokio::test]
+    async fn a_leader_whose_flight_became_a_task_is_woken_when_it_lands() {
+        let flights = Flights::new();
+        let gate = Arc::new(Semaphore::new(0));
+        let held = Arc::clone(&gate);
+        let leader = flights
+            .join("k", LIMIT, || async move { held.acquire().await.is_ok() })
+            .expect("limit");
+        let leader = tokio::spawn(leader);
+        settle().await;
+        let follower = flights.join("k", LIMIT, || ready(false)).expect("limit");
+        settle().await;
+        gate.add_permits(1);
+        let landed = tokio::time::timeout(Duration::from_secs(5), leader).await;
+        assert_eq!(landed.expect("is woken").expect("a task"), Ok(true));
+        assert_eq!(follower.await, Ok(true));
+    }
+
+    #[tokio::test]
+    async fn a_flight_that_another_joins_while_it_is_polled_becomes_a_task_after_that() {
+        let flights = Flights::new();
+        let gate = Arc::new(Semaphore::new(0));
+        let (joined, joins) = std::sync::mpsc::channel();
+        let start = || {
+            let (flights, held) = (flights.clone(), Arc::clone(&gate));
+            async move {
+                // As another thread does at this very moment.
+                let follower = flights.join("k", LIMIT, pending::<Option<tokio::task::Id>>);
+                joined.send(follower).expect("is received");
+                let _ = held.acquire().await;
+                tokio::task::try_id()
+            }
+        };
+        let mut leader = flights.join("k", LIMIT, start).expect("limit");
+        assert!(is_pending(&mut leader));
+        let follower = joins.recv().expect("is sent").expect("limit");
+        assert_eq!(follower.role(), Role::Follower);
+        drop(leader);
+        gate.add_permits(1);
+        assert_ne!(follower.await, Ok(tokio::task::try_id()));
+        assert!(flights.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_flight_that_another_joins_at_its_last_poll_lands_for_both() {
+        let flights = Flights::new();
+        let (joined, joins) = std::sync::mpsc::channel();
+        let start = || {
+            let flights = flights.clone();
+            async move {
+                let follower = flights.join("k", LIMIT, pending::<u32>);
+                joined.send(follower).expect("is received");
+                7
+            }
+        };
+        let leader = flights.join("k", LIMIT, start).expect("limit");
+        assert_eq!(leader.await, Ok(7));
+        let follower = joins.recv().expect("is sent").expect("limit");
+        assert_eq!(follower.await, Ok(7));
+    }
+
+    #[tokio::test]
+    async fn a_panic_under_a_waiter_alone_is_told_and_does_not_spread() {
+        let flights = Flights::<_, u32>::new();
+        let waiter = flights.join("k", LIMIT, || async { panic!("on purpose") });
+        assert_eq!(waiter.expect("limit").await, Err(Panicked));
+        assert!(flights.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_flight_in_a_task_is_over_as_soon_as_its_last_waiter_has_left() {
+        let flights = Flights::new();
+        let (sender, receiver) = oneshot::channel::<()>();
+        let leader = flights
+            .join("k", LIMIT, || async move {
+                let _held = receiver;
+                pending::<u32>().await
+            })
+            .expect("limit");
+        let follower = flights.join("k", LIMIT, pending).expect("limit");
+        settle().await;
+        drop(leader);
+        assert!(!sender.is_closed());
+        drop(follower);
+        // The next one may start right now, and there are never two.
+        assert!(sender.is_closed());
+        assert!(flights.is_empty());
+    }
+
+    #[tokio::test]
+    async fn waiters_that_come_and_go_leave_nothing_behind() {
+        let flights = Flights::new();
+        let leader = flights.join("k", LIMIT, pending::<u32>).expect("limit");
+        for _ in 0..1000 {
+            let mut waiter = flights.join("k", LIMIT, pending).expect("limit");
+            assert!(is_pending(&mut waiter));
+            assert!(is_pending(&mut waiter));
+        }
+        let state = lock(&leader.flight.state);
+        assert_eq!(state.followers.len(), 0);
+        assert!(state.followers.capacity() < 8);
     }
 
     #[tokio::test(start_paused = true)]
