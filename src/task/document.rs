@@ -25,6 +25,67 @@ const PARTS: [&str; 8] = [
     "error",
 ];
 
+/// Where a field is in a task.
+pub(super) struct Path {
+    /// The object inside the task that it is in, by its place in [`PARTS`].
+    part: Option<usize>,
+    name: &'static str,
+}
+
+/// The places that are spelled `name` or `part.name`.
+pub(super) const fn paths<const N: usize>(spelled: [&'static str; N]) -> [Path; N] {
+    let mut paths = [const {
+        Path {
+            part: None,
+            name: "",
+        }
+    }; N];
+    let mut at = 0;
+    while at < N {
+        paths[at] = Path::of(spelled[at]);
+        at += 1;
+    }
+    paths
+}
+
+impl Path {
+    const fn of(spelled: &'static str) -> Self {
+        let mut dot = 0;
+        while dot < spelled.len() && spelled.as_bytes()[dot] != b'.' {
+            dot += 1;
+        }
+        if dot == spelled.len() {
+            return Self {
+                part: None,
+                name: spelled,
+            };
+        }
+        let (part, name) = spelled.split_at(dot);
+        let mut at = 0;
+        while !is_same(PARTS[at], part) {
+            at += 1;
+        }
+        Self {
+            part: Some(at),
+            name: name.split_at(1).1,
+        }
+    }
+
+    /// The member of the task that it begins with.
+    pub(super) fn member(&self) -> &'static str {
+        self.part.map_or(self.name, |at| PARTS[at])
+    }
+}
+
+const fn is_same(one: &str, other: &str) -> bool {
+    let (one, other) = (one.as_bytes(), other.as_bytes());
+    let mut at = 0;
+    while at < one.len() && at < other.len() && one[at] == other[at] {
+        at += 1;
+    }
+    at == one.len() && at == other.len()
+}
+
 /// The members that may carry the id that was asked for.
 const IDS: [&str; 4] = ["id", "task_id", "video_id", "request_id"];
 
@@ -268,7 +329,10 @@ impl<'a> Document<'a> {
 
     /// One of the objects inside the task, if it is there.
     pub(super) fn part(&self, name: &str) -> Option<&Object<'a>> {
-        let at = PARTS.iter().position(|part| *part == name)?;
+        self.open_part(PARTS.iter().position(|part| *part == name)?)
+    }
+
+    fn open_part(&self, at: usize) -> Option<&Object<'a>> {
         let opened = || self.task.non_null(PARTS[at])?.object();
         self.parts[at].get_or_init(opened).as_ref()
     }
@@ -288,16 +352,16 @@ impl<'a> Document<'a> {
         successors(Some(self), |document| document.vendor())
     }
 
-    /// The first of `paths` whose value fits. A path is a member's name, or `part.name`.
+    /// The first of `paths` whose value fits.
     pub(super) fn first<T>(
         &self,
-        paths: &[&str],
+        paths: &[Path],
         fits: impl Fn(Json<'a>) -> Option<T>,
     ) -> Option<T> {
         paths.iter().find_map(|path| {
-            fits(match path.split_once('.') {
-                None => self.task.non_null(path)?,
-                Some((part, name)) => self.part(part)?.non_null(name)?,
+            fits(match path.part {
+                None => self.task.non_null(path.name)?,
+                Some(part) => self.open_part(part)?.non_null(path.name)?,
             })
         })
     }

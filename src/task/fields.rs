@@ -4,17 +4,17 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::LazyLock;
 
-use super::document::{Document, Layers, NotATask, Source};
+use super::document::{Document, Layers, NotATask, Path, Source, paths};
 use super::json::{Json, Object, Raw, quote};
 use super::status::{Reason, State};
 use super::values::{self, Size};
 use super::{Dialect, url, url_expiry};
 
-type Paths = &'static [&'static str];
+type Paths = &'static [Path];
 
 // Where each field is read from: the first path whose value fits. See `Document::first` for how a path is spelled.
 
-const URL: Paths = &[
+const URL: Paths = &paths([
     "url",
     "result_url",
     "video_url",
@@ -30,24 +30,24 @@ const URL: Paths = &[
     "creations",
     "task_result.videos",
     "remixed_from_video_id",
-];
+]);
 /// Rows of older versions keep the URL of a success here.
-const URL_OF_OLD_ROWS: Paths = &["fail_reason"];
-const FORMAT: Paths = &["format", "metadata.format"];
-const PROGRESS: Paths = &["progress"];
-const CREATED_AT: Paths = &["created_at", "submit_time"];
-const UPDATED_AT: Paths = &["updated_at", "status_update_time"];
-const COMPLETED_AT: Paths = &["completed_at", "finish_time", "finished_at"];
-const EXPIRES_AT: Paths = &["expires_at"];
-const MODEL: Paths = &["model", "properties.origin_model_name"];
-const SECONDS: Paths = &["seconds", "metadata.duration", "duration", "video.duration"];
-const SIZE: Paths = &["size"];
-const WIDTH: Paths = &["metadata.width"];
-const HEIGHT: Paths = &["metadata.height"];
-const PROMPT: Paths = &["prompt", "properties.input"];
-const REMIXED_FROM: Paths = &["remixed_from_video_id"];
-const ERROR_CODE: Paths = &["error.code"];
-const ERROR_MESSAGE: Paths = &[
+const URL_OF_OLD_ROWS: Paths = &paths(["fail_reason"]);
+const FORMAT: Paths = &paths(["format", "metadata.format"]);
+const PROGRESS: Paths = &paths(["progress"]);
+const CREATED_AT: Paths = &paths(["created_at", "submit_time"]);
+const UPDATED_AT: Paths = &paths(["updated_at", "status_update_time"]);
+const COMPLETED_AT: Paths = &paths(["completed_at", "finish_time", "finished_at"]);
+const EXPIRES_AT: Paths = &paths(["expires_at"]);
+const MODEL: Paths = &paths(["model", "properties.origin_model_name"]);
+const SECONDS: Paths = &paths(["seconds", "metadata.duration", "duration", "video.duration"]);
+const SIZE: Paths = &paths(["size"]);
+const WIDTH: Paths = &paths(["metadata.width"]);
+const HEIGHT: Paths = &paths(["metadata.height"]);
+const PROMPT: Paths = &paths(["prompt", "properties.input"]);
+const REMIXED_FROM: Paths = &paths(["remixed_from_video_id"]);
+const ERROR_CODE: Paths = &paths(["error.code"]);
+const ERROR_MESSAGE: Paths = &paths([
     "error.message",
     "error",
     "fail_reason",
@@ -55,6 +55,11 @@ const ERROR_MESSAGE: Paths = &[
     "failure",
     "task_status_msg",
     "base_resp.status_msg",
+]);
+
+/// The members of a task that are no field, but that a dialect has a meaning for.
+const WITH_A_MEANING: [&str; 7] = [
+    "task_id", "id", "object", "status", "code", "message", "data",
 ];
 
 /// The members of a task that some field is read from, or that a dialect has a meaning for.
@@ -76,12 +81,9 @@ static KNOWN: LazyLock<HashSet<&str>> = LazyLock::new(|| {
         REMIXED_FROM,
         ERROR_CODE,
         ERROR_MESSAGE,
-        &[
-            "task_id", "id", "object", "status", "code", "message", "data",
-        ],
     ];
-    let members = read.into_iter().flatten();
-    members.filter_map(|path| path.split('.').next()).collect()
+    let members = read.into_iter().flatten().map(Path::member);
+    members.chain(WITH_A_MEANING).collect()
 });
 
 /// Whether some field is read from this member of a task, or a dialect has a meaning for it.

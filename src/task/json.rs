@@ -2,13 +2,17 @@
 //!
 //! A parsed tree would lose what must survive: `1e400` overflows, a lone surrogate in an escape is
 //! an error, `5.0` and `5` become one. So a value stays the text it was, checked by `serde_json`,
-//! and only the few that have a meaning here are decoded.
+//! and only the few that have a meaning here are decoded. Objects are read by [`Scanner`] first, which
+//! accepts no other texts than `serde_json` and finds the same members in them.
 
 use std::borrow::Cow;
 use std::fmt;
 
+use memchr::memchr;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
+
+use super::scan::Scanner;
 
 /// One well-formed JSON value, without spaces around it.
 #[derive(Clone, Copy)]
@@ -109,7 +113,7 @@ pub(super) fn is_number(text: &str) -> bool {
 
 /// The text of a string whose quotes are stripped; `None` if it has a lone surrogate.
 pub(super) fn decoded(quoted: &str) -> Option<Cow<'_, str>> {
-    if quoted.as_bytes().contains(&b'\\') {
+    if memchr(b'\\', quoted.as_bytes()).is_some() {
         let whole = format!("\"{quoted}\"");
         serde_json::from_str(&whole).ok().map(Cow::Owned)
     } else {
@@ -134,6 +138,9 @@ pub(super) struct Member<'a> {
 impl<'a> Object<'a> {
     /// Takes a text that is one JSON object as a whole.
     pub(super) fn parse(text: &'a str) -> Option<Self> {
+        if let Some((members, _)) = scanned(text, None) {
+            return Some(Self(members));
+        }
         if !text.trim_start().starts_with('{') {
             return None;
         }
@@ -142,6 +149,9 @@ impl<'a> Object<'a> {
 
     /// The same, with the member `name`, which has to be an object if it is there, parsed and returned separately.
     pub(super) fn parse_opening(text: &'a str, name: &'static str) -> Option<(Self, Option<Self>)> {
+        if let Some((members, opened)) = scanned(text, Some(name)) {
+            return Some((Self(members), opened.map(Self)));
+        }
         let mut deserializer = serde_json::Deserializer::from_str(text);
         let members = Members { open: Some(name) };
         let parsed = deserializer.deserialize_map(members).ok()?;
@@ -174,6 +184,38 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
         let (object, _) = deserializer.deserialize_map(Members { open: None })?;
         Ok(object)
     }
+}
+
+/// The members of an object, and of the one that was to be opened.
+type Scanned<'a> = (Vec<Member<'a>>, Option<Vec<Member<'a>>>);
+
+/// The members of a text that is one object as a whole; `None` if it is not, or too deep. The member `open` has to be an
+/// object, if it is there, and is returned separately.
+fn scanned<'a>(text: &'a str, open: Option<&str>) -> Option<Scanned<'a>> {
+    let mut scanner = Scanner::new(text);
+    let found = members(&mut scanner, open)?;
+    scanner.ends().then_some(found)
+}
+
+fn members<'a>(scanner: &mut Scanner<'a>, open: Option<&str>) -> Option<Scanned<'a>> {
+    let mut members = Vec::with_capacity(16);
+    let mut opened = None;
+    scanner.object(|scanner, (key, is_escaped)| {
+        let key = Json(key);
+        let name = if is_escaped {
+            key.text().unwrap_or(Cow::Borrowed(key.0))
+        } else {
+            Cow::Borrowed(key.quoted()?)
+        };
+        if open.is_some_and(|open| open == name) {
+            opened = Some(self::members(scanner, None)?.0);
+        } else {
+            let value = Json(scanner.value()?);
+            members.push(Member { key, name, value });
+        }
+        Some(())
+    })?;
+    Some((members, opened))
 }
 
 /// Reads the members of an object. The one to be opened has to be an object and is returned separately.
@@ -216,6 +258,10 @@ pub(super) fn quote(text: &str) -> Raw<'static> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+    use serde_json::Value;
+
     use super::*;
 
     #[test]
@@ -230,6 +276,154 @@ mod tests {
         assert_eq!(object.get("s").unwrap().text(), None);
         assert!(object.get("s").unwrap().non_empty().is_some());
         assert_eq!(object.get(r#""\udc00""#).unwrap().text().unwrap(), "&");
+    }
+
+    fn members(of: &Object<'_>) -> Vec<(String, String, String)> {
+        let told = |member: &Member<'_>| {
+            let (key, value) = (member.key.as_str(), member.value.as_str());
+            (key.to_owned(), member.name.to_string(), value.to_owned())
+        };
+        of.members().iter().map(told).collect()
+    }
+
+    /// What the scanner finds is what `serde_json` does, and it misses nothing but what is deep.
+    fn is_scanned_alike(text: &str) {
+        let found = scanned(text, None).map(|(all, _)| members(&Object(all)));
+        let read = serde_json::from_str::<Object<'_>>(text).ok();
+        assert_eq!(found, read.as_ref().map(members), "{text}");
+        let found = scanned(text, Some("data"));
+        let found = found.map(|(all, data)| {
+            let data = data.map(|data| members(&Object(data)));
+            (members(&Object(all)), data)
+        });
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let opening = Members { open: Some("data") };
+        let read = deserializer.deserialize_map(opening).ok();
+        let read = read.filter(|_| deserializer.end().is_ok());
+        let read = read.map(|(all, data)| (members(&all), data.as_ref().map(members)));
+        assert_eq!(found, read, "{text}");
+    }
+
+    #[test]
+    fn what_is_scanned_is_what_serde_reads() {
+        let long = "x".repeat(100);
+        for value in [
+            "0",
+            "-0",
+            "00",
+            "01",
+            "-",
+            "1.",
+            ".5",
+            "1.5e",
+            "1e+5",
+            "1E-05",
+            "-1.25e10",
+            "1e400",
+            "+1",
+            "1 2",
+            "\"\"",
+            "\"a\\u00e9\\n\\/\"",
+            "\"\\u12g4\"",
+            "\"\\ud800\"",
+            "\"\\x\"",
+            "\"\t\"",
+            "\"\u{7f}\u{e9}\"",
+            "\"",
+            "\"0123456789abcde\"",
+            "\"0123456789abcdef\"",
+            "\"0123456789abcde\n\"",
+            "\"\\",
+            "\"\\u12",
+            "true",
+            "tru",
+            "truex",
+            "false",
+            "null",
+            "nul",
+            "[]",
+            "[ ]",
+            "[1,]",
+            "[,1]",
+            "[1 2]",
+            "[1,[2,{}],\"]\"]",
+            "{}",
+            "{ }",
+            "{\"a\":1,}",
+            "{\"a\"}",
+            "{\"a\":}",
+            "{\"a\":1 \"b\":2}",
+            "{\"\\u0061\" : [ ] }",
+            "{1:2}",
+            "]",
+            "}",
+        ] {
+            for name in ["\"x\"", "\"data\"", "\"d\\u0061ta\"", "\"\\ud800\"", "data"] {
+                is_scanned_alike(&format!("{{{name}:{value}}}"));
+                is_scanned_alike(&format!(" {{ {name} : {value} , \"y\":\"{long}\" }}\n"));
+                is_scanned_alike(&format!("{{\"data\":{{\"b\":1}},{name}:{value}}}"));
+                is_scanned_alike(&format!("{{{name}:{value}}} x"));
+            }
+        }
+        for text in ["", " ", "{", "}", "[]", "null", "{}{}", "{},", "\u{feff}{}"] {
+            is_scanned_alike(text);
+        }
+    }
+
+    #[test]
+    fn what_is_too_deep_to_be_scanned_is_read_all_the_same() {
+        let deep = |levels: usize| {
+            let (open, close) = ("[".repeat(levels), "]".repeat(levels));
+            format!("{{\"a\":{open}{close}}}")
+        };
+        assert!(scanned(&deep(32), None).is_some());
+        assert!(scanned(&deep(33), None).is_none());
+        let text = deep(33);
+        assert_eq!(members(&Object::parse(&text).unwrap()).len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_scanned_as_serde_reads_it(
+            text in "[{}]?([ {}\\[\\],:\"\\\\uda/-]|\"[a-z\\\\]{0,20}\"|[0-9.eE+-]{1,4}|true|null|\"data\":){0,24}\\}?",
+        ) {
+            is_scanned_alike(&text);
+        }
+
+        #[test]
+        fn any_object_is_scanned_as_serde_reads_it(value in object(), at in any::<Index>(), byte in any::<char>()) {
+            let text = value.to_string();
+            is_scanned_alike(&text);
+            is_scanned_alike(&serde_json::to_string_pretty(&value).unwrap());
+            // And with one character of it changed.
+            let mut changed: Vec<char> = text.chars().collect();
+            let at = at.index(changed.len());
+            changed[at] = byte;
+            is_scanned_alike(&changed.into_iter().collect::<String>());
+        }
+    }
+
+    fn object() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+        ];
+        let value = leaf.prop_recursive(6, 40, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                prop::collection::btree_map(".{0,24}", inner, 0..6)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        });
+        prop::collection::btree_map(
+            prop_oneof![Just("data".to_owned()), any::<String>()],
+            value,
+            0..8,
+        )
+        .prop_map(|members| Value::Object(members.into_iter().collect()))
     }
 
     #[test]

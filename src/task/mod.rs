@@ -35,6 +35,7 @@ mod openai;
 mod passed_on;
 mod pointer;
 mod reader;
+mod scan;
 mod signed_url;
 mod snapshot;
 mod status;
