@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, Either, select};
 use tokio::time::{Instant, sleep_until};
-use tower::{Service, ServiceExt as _};
+use tower::Service;
 
-use super::shared::Shared;
+use super::shared::ask;
 use super::state::PollState;
 use crate::answer::reply::Reply;
 use crate::error::Error;
@@ -26,9 +26,12 @@ use crate::upstream::response_time::ResponseTime;
 const SILENT: Duration = Duration::from_secs(2);
 
 /// See the module.
+#[derive(Debug, Clone)]
+pub struct Breaker<S>(Arc<Layer<S>>);
+
 #[derive(Debug)]
-pub struct Breaker<S> {
-    inner: Shared<S>,
+struct Layer<S> {
+    inner: S,
     breakers: Arc<CircuitBreakers>,
     response_time: Arc<ResponseTime>,
     recent: Arc<RecentErrors>,
@@ -36,23 +39,12 @@ pub struct Breaker<S> {
 
 impl<S> Breaker<S> {
     pub(super) fn new(inner: S, state: &PollState) -> Self {
-        Self {
-            inner: Shared::new(inner),
+        Self(Arc::new(Layer {
+            inner,
             breakers: Arc::clone(&state.breakers),
             response_time: Arc::clone(&state.response_time),
             recent: Arc::clone(&state.recent_errors),
-        }
-    }
-}
-
-impl<S> Clone for Breaker<S> {
-    fn clone(&self) -> Self {
-        Self {
-            inner: self.inner.clone(),
-            breakers: Arc::clone(&self.breakers),
-            response_time: Arc::clone(&self.response_time),
-            recent: Arc::clone(&self.recent),
-        }
+        }))
     }
 }
 
@@ -73,50 +65,53 @@ where
     }
 
     fn call(&mut self, fetch: TaskFetch) -> Self::Future {
-        let Self {
-            inner,
+        let layer = Arc::clone(&self.0);
+        Box::pin(async move { layer.call(fetch).await })
+    }
+}
+
+impl<S> Layer<S>
+where
+    S: Service<TaskFetch, Response = Reply, Error = Error> + Clone,
+{
+    async fn call(&self, fetch: TaskFetch) -> Result<Reply, Error> {
+        let now = Instant::now();
+        let breakers = &*self.breakers;
+        let key = &fetch.query.key;
+        let admission = breakers.admit(key.caller, now, fastrand::f64())?;
+        let mut silence = Silence {
             breakers,
-            response_time,
-            recent,
-        } = self.clone();
-        Box::pin(async move {
-            let (key, label) = (fetch.query.key.clone(), fetch.query.label());
-            let now = Instant::now();
-            let admission = breakers.admit(key.caller, now, fastrand::f64())?;
-            let mut silence = Silence {
-                breakers: Arc::clone(&breakers),
-                key: Some(key),
-                admission,
-                since: now,
-            };
-            let first = {
-                let asked = pin!(inner.clone().oneshot(fetch.clone()));
-                let outlived = pin!(outlived(&breakers, now));
-                match select(asked, outlived).await {
-                    Either::Left((result, _)) => Some(result),
-                    Either::Right(((), _)) => None,
-                }
-            };
-            let result = match first {
-                Some(result) => {
-                    if result.is_ok() {
-                        response_time.record(now.elapsed());
-                    }
-                    result
-                }
-                None => inner.oneshot(fetch).await,
-            };
-            if let Some(key) = silence.key.take()
-                && let Some(observation) = Observation::of(&result)
-            {
-                if observation != Observation::Answered || result.is_err() {
-                    record(&recent, label, &key, &result);
-                }
-                let (now, chance) = (Instant::now(), fastrand::f64());
-                breakers.record(&key, admission, observation, now, chance);
+            key: Some(key),
+            admission,
+            since: now,
+        };
+        let first = {
+            let asked = pin!(ask(&self.inner, fetch.clone()));
+            let outlived = pin!(outlived(breakers, now));
+            match select(asked, outlived).await {
+                Either::Left((result, _)) => Some(result),
+                Either::Right(((), _)) => None,
             }
-            result
-        })
+        };
+        let result = match first {
+            Some(result) => {
+                if result.is_ok() {
+                    self.response_time.record(now.elapsed());
+                }
+                result
+            }
+            None => ask(&self.inner, fetch.clone()).await,
+        };
+        if let Some(key) = silence.key.take()
+            && let Some(observation) = Observation::of(&result)
+        {
+            if observation != Observation::Answered || result.is_err() {
+                record(&self.recent, fetch.query.label(), key, &result);
+            }
+            let (now, chance) = (Instant::now(), fastrand::f64());
+            breakers.record(key, admission, observation, now, chance);
+        }
+        result
     }
 }
 
@@ -129,14 +124,14 @@ async fn outlived(breakers: &CircuitBreakers, since: Instant) {
 
 /// A poll that upstream has not answered yet. If it is abandoned after a while, it counts as a failure, since clients
 /// with short timeouts must not hide that upstream is silent.
-struct Silence {
-    breakers: Arc<CircuitBreakers>,
-    key: Option<TaskKey>,
+struct Silence<'a> {
+    breakers: &'a CircuitBreakers,
+    key: Option<&'a TaskKey>,
     admission: Admission,
     since: Instant,
 }
 
-impl Drop for Silence {
+impl Drop for Silence<'_> {
     fn drop(&mut self) {
         if let Some(key) = self.key.take()
             && self.since.elapsed() >= SILENT
@@ -145,7 +140,7 @@ impl Drop for Silence {
             let observation = Observation::Failed(Scope::Channel, reason.into());
             let (now, chance) = (Instant::now(), fastrand::f64());
             self.breakers
-                .record(&key, self.admission, observation, now, chance);
+                .record(key, self.admission, observation, now, chance);
         }
     }
 }

@@ -36,30 +36,35 @@ const POLLS: &str = "status polls of the video API";
 
 /// See the module.
 #[derive(Debug, Clone)]
-pub struct Fetch {
+pub struct Fetch(Arc<Layer>);
+
+#[derive(Debug)]
+struct Layer {
     upstream: Upstream,
     permits: Arc<Semaphore>,
     shares: Shares<Caller>,
-    hanging: Arc<Hanging>,
+    hanging: Hanging,
     limit: BodyLimit,
 }
 
 impl Fetch {
     pub(super) fn new(resources: &Resources, config: &Config) -> Self {
         let most = usize::try_from(config.upstream.max_status_body.bytes()).unwrap_or(usize::MAX);
-        Self {
+        Self(Arc::new(Layer {
             upstream: resources.upstream.clone(),
             permits: Arc::clone(&resources.upstream_permits),
             shares: resources.upstream_shares.clone(),
-            hanging: Arc::new(Hanging::new(config.limits.max_upstream.get())),
+            hanging: Hanging::new(config.limits.max_upstream.get()),
             limit: BodyLimit {
                 most,
                 budget: Arc::clone(&resources.document_budget),
             },
-        }
+        }))
     }
+}
 
-    async fn fetch(self, fetch: TaskFetch) -> Result<Reply, Error> {
+impl Layer {
+    async fn call(&self, fetch: TaskFetch) -> Result<Reply, Error> {
         let (key, deadline) = (&fetch.query.key, fetch.deadline);
         let began = Instant::now();
         let is_hanging = self.hanging.contains(key);
@@ -164,7 +169,8 @@ impl Service<TaskFetch> for Fetch {
     }
 
     fn call(&mut self, fetch: TaskFetch) -> Self::Future {
-        Box::pin(self.clone().fetch(fetch))
+        let layer = Arc::clone(&self.0);
+        Box::pin(async move { layer.call(fetch).await })
     }
 }
 

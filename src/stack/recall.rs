@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, Either, Ready, ready};
 use tokio::time::Instant;
-use tower::{Service, ServiceExt as _};
+use tower::Service;
 
-use super::shared::Shared;
+use super::shared::ask;
 use super::state::{Miss, PollState};
 use crate::answer::outcome::Outcome;
 use crate::answer::{Answer, FwdReason, Landed};
@@ -23,14 +23,12 @@ use crate::upstream::breakers::{CircuitBreakers, Outlook};
 use crate::upstream::response_time::ResponseTime;
 
 /// See the module.
-#[derive(Debug)]
-pub struct Recall<S> {
-    inner: Shared<S>,
-    shared: Arc<Config>,
-}
+#[derive(Debug, Clone)]
+pub struct Recall<S>(Arc<Layer<S>>);
 
 #[derive(Debug)]
-struct Config {
+struct Layer<S> {
+    inner: S,
     store: Arc<Store>,
     breakers: Arc<CircuitBreakers>,
     credential_ttl: Duration,
@@ -40,26 +38,14 @@ struct Config {
 
 impl<S> Recall<S> {
     pub(super) fn new(inner: S, state: &PollState, config: &config::Config) -> Self {
-        let shared = Config {
+        Self(Arc::new(Layer {
+            inner,
             store: Arc::clone(&state.store),
             breakers: Arc::clone(&state.breakers),
             credential_ttl: config.cache.credential_ttl,
             response_time: Arc::clone(&state.response_time),
             patience: config.upstream.patience,
-        };
-        Self {
-            inner: Shared::new(inner),
-            shared: Arc::new(shared),
-        }
-    }
-}
-
-impl<S> Clone for Recall<S> {
-    fn clone(&self) -> Self {
-        Self {
-            inner: self.inner.clone(),
-            shared: Arc::clone(&self.shared),
-        }
+        }))
     }
 }
 
@@ -80,11 +66,11 @@ where
     }
 
     fn call(&mut self, query: TaskQuery) -> Self::Future {
-        let Config {
+        let Layer {
             store,
             credential_ttl,
             ..
-        } = &*self.shared;
+        } = &*self.0;
         let known = store.look(&query.key, query.at, *credential_ttl);
         let (entry, good_for) = match known {
             Some(Looked { entry, good_for }) => (Some(entry), good_for),
@@ -102,31 +88,23 @@ where
             (CacheMode::Default, Use::CoolingDown | Use::StaleIfError, _) => FwdReason::Stale,
             (CacheMode::Default, ..) => FwdReason::Miss,
         };
-        let (inner, shared) = (self.inner.clone(), Arc::clone(&self.shared));
-        Either::Right(Box::pin(
-            async move { shared.miss(inner, query, reason).await },
-        ))
+        let layer = Arc::clone(&self.0);
+        Either::Right(Box::pin(async move { layer.miss(query, reason).await }))
     }
 }
 
-impl Config {
+impl<S> Layer<S>
+where
+    S: Service<Miss, Response = Answer, Error = Error> + Clone,
+{
     /// Handles a cache miss: asks upstream, and falls back to the last known state if that fails.
-    async fn miss<S>(
-        &self,
-        inner: Shared<S>,
-        mut query: TaskQuery,
-        reason: FwdReason,
-    ) -> Result<Answer, Error>
-    where
-        S: Service<Miss, Response = Answer, Error = Error> + Clone,
-    {
-        let key = query.key.clone();
+    async fn miss(&self, mut query: TaskQuery, reason: FwdReason) -> Result<Answer, Error> {
         if query.cache_mode == CacheMode::Default
-            && let Some(failure) = self.store.failure(&key, query.at)
+            && let Some(failure) = self.store.failure(&query.key, query.at)
         {
             // Upstream itself failed on this task a moment ago: repeat that answer without asking again.
             let failed = failure.map(Landed::remembered);
-            return match falls_back(&failed).then(|| self.last_known(&key, query.at)) {
+            return match falls_back(&failed).then(|| self.last_known(&query.key, query.at)) {
                 Some(Some(known)) => Ok(known.answer(Outcome::Stale, None)),
                 _ => failed,
             };
@@ -138,9 +116,9 @@ impl Config {
             patience = patience.min(timeout);
         }
         let mut patient_until = None;
-        if let Some(known) = self.last_known(&key, query.at) {
+        if let Some(known) = self.last_known(&query.key, query.at) {
             let demands_news = query.cache_mode == CacheMode::NoCache;
-            patient_until = Some(match self.breakers.outlook(key.caller, query.at) {
+            patient_until = Some(match self.breakers.outlook(query.key.caller, query.at) {
                 Outlook::Passes if demands_news => query.deadline,
                 Outlook::Passes => query.at + patience,
                 // The poll triggers a probe, but its client does not wait for it.
@@ -148,26 +126,28 @@ impl Config {
                 Outlook::Refuses => return Ok(known.answer(Outcome::Stale, None)),
             });
         }
-        let again = patient_until.is_some().then(|| query.clone());
-        let miss = |query, patient_until| Miss {
-            query,
+        let query = Arc::new(query);
+        let key = &query.key;
+        let miss = |patient_until| Miss {
+            query: Arc::clone(&query),
             reason,
             patient_until,
         };
-        let mut result = inner.clone().oneshot(miss(query, patient_until)).await;
-        if let Some(again) = again.filter(|again| Instant::now() < again.deadline)
+        let mut result = ask(&self.inner, miss(patient_until)).await;
+        if patient_until.is_some()
             && matches!(result, Err(Error::UpstreamTimeout))
-            && self.last_known(&key, Instant::now()).is_none()
+            && Instant::now() < query.deadline
+            && self.last_known(key, Instant::now()).is_none()
         {
             // The last known state has been purged meanwhile: wait for the flight after all.
-            result = inner.oneshot(miss(again, None)).await;
+            result = ask(&self.inner, miss(None)).await;
         }
         if !falls_back(&result) {
             return result;
         }
         let was_asked = !result.as_ref().is_err_and(Error::is_refusal_to_ask);
         // Looked up only now, since it may have been purged while upstream was asked.
-        match self.last_known(&key, Instant::now()) {
+        match self.last_known(key, Instant::now()) {
             Some(entry) => Ok(entry.answer(Outcome::Stale, was_asked.then_some(reason))),
             None => result,
         }

@@ -9,9 +9,9 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use http::StatusCode;
 use tokio::time::Instant;
-use tower::{Service, ServiceExt as _};
+use tower::Service;
 
-use super::shared::Shared;
+use super::shared::ask;
 use super::state::{LeasedQuery, PollState};
 use crate::answer::reply::Reply;
 use crate::answer::{Landed, Origin};
@@ -36,14 +36,12 @@ const FLIGHT_SHARE: f64 = 0.98;
 const EARLY_MISSING: &str = "it says that a task does not exist which was running a moment ago";
 
 /// See the module.
-#[derive(Debug)]
-pub struct Remember<S> {
-    inner: Shared<S>,
-    shared: Arc<Config>,
-}
+#[derive(Debug, Clone)]
+pub struct Remember<S>(Arc<Layer<S>>);
 
 #[derive(Debug)]
-struct Config {
+struct Layer<S> {
+    inner: S,
     store: Arc<Store>,
     created: Arc<Created>,
     cadence: Arc<Cadence>,
@@ -58,26 +56,14 @@ impl<S> Remember<S> {
         cache: &Arc<config::Cache>,
         config: &config::Config,
     ) -> Self {
-        let shared = Config {
+        Self(Arc::new(Layer {
+            inner,
             store: Arc::clone(&state.store),
             created: Arc::clone(&state.created),
             cadence: Arc::clone(&state.cadence),
             cache: Arc::clone(cache),
             timeout: config.upstream.timeout.mul_f64(FLIGHT_SHARE),
-        };
-        Self {
-            inner: Shared::new(inner),
-            shared: Arc::new(shared),
-        }
-    }
-}
-
-impl<S> Clone for Remember<S> {
-    fn clone(&self) -> Self {
-        Self {
-            inner: self.inner.clone(),
-            shared: Arc::clone(&self.shared),
-        }
+        }))
     }
 }
 
@@ -98,114 +84,122 @@ where
     }
 
     fn call(&mut self, leased: LeasedQuery) -> Self::Future {
-        let (query, lease, slot) = (leased.query, leased.lease, leased.arrival);
-        let Self { inner, shared } = self.clone();
-        Box::pin(async move {
-            let Config {
-                store,
-                created,
-                cache,
-                timeout,
-                ..
-            } = &*shared;
-            let (key, now) = (query.key.clone(), Instant::now());
+        let layer = Arc::clone(&self.0);
+        Box::pin(async move { layer.call(leased).await })
+    }
+}
 
-            // Look again.
-            let (known, is_shown) = match store.look(&key, now, cache.credential_ttl) {
-                Some(Looked {
-                    entry,
-                    good_for: Use::Fresh,
-                }) if query.cache_mode == CacheMode::Default => {
-                    return Ok(entry.landed());
-                }
-                Some(Looked { entry, good_for }) => {
-                    (Some(entry), good_for.is_shown_while_failing())
-                }
-                None => (None, false),
-            };
+impl<S> Layer<S>
+where
+    S: Service<TaskFetch, Response = Reply, Error = Error> + Clone,
+{
+    async fn call(&self, leased: LeasedQuery) -> Result<Landed, Error> {
+        let LeasedQuery {
+            query,
+            lease,
+            arrival: slot,
+        } = leased;
+        let Self {
+            store,
+            created,
+            cache,
+            ..
+        } = self;
+        let (key, now) = (&query.key, Instant::now());
 
-            // Ask.
-            let first_seen = known
-                .as_ref()
-                .map_or_else(unix_now, |known| known.first_seen());
-            let deadline = now + *timeout;
-            let fetch = TaskFetch {
-                query: Arc::clone(&query),
+        // Look again.
+        let (known, is_shown) = match store.look(key, now, cache.credential_ttl) {
+            Some(Looked {
+                entry,
+                good_for: Use::Fresh,
+            }) if query.cache_mode == CacheMode::Default => {
+                return Ok(entry.landed());
+            }
+            Some(Looked { entry, good_for }) => (Some(entry), good_for.is_shown_while_failing()),
+            None => (None, false),
+        };
+
+        // Ask.
+        let first_seen = known
+            .as_ref()
+            .map_or_else(unix_now, |known| known.first_seen());
+        let deadline = now + self.timeout;
+        let fetch = TaskFetch {
+            query: Arc::clone(&query),
+            first_seen,
+            deadline,
+        };
+        let reply = match ask(&self.inner, fetch).await {
+            Ok(reply) => reply,
+            Err(error) => {
+                self.record_failure(key, &error, &lease);
+                return Err(error);
+            }
+        };
+
+        let created = created.get(key.caller, &key.task);
+        let reply = match &created {
+            Some(created) if is_early(&reply, created, known.as_deref(), now) => {
+                early(&query, created, reply)
+            }
+            _ => reply,
+        };
+
+        // Decide.
+        let known = known.as_deref().map(|entry| Known {
+            reply: &entry.reply,
+            age: entry.task_age(),
+            // Said twice in a row, or after a write, it is believed that the task does not exist.
+            may_vanish: !is_shown
+                || store.last_fault(key) == Some(Fault::EarlyMissing)
+                || !store.is_valid(&lease),
+        });
+        let model = created
+            .as_ref()
+            .and_then(|created| created.task.model.as_deref());
+        let decision = self.decide(&reply, known, model);
+
+        // Keep.
+        let (received, headers) = (reply.received, reply.headers.clone());
+        let headers = if reply.is_page() {
+            lease.with_cors(headers)
+        } else {
+            headers
+        };
+        let kept = store.keep(key, reply, &decision, first_seen, &lease);
+        let landed = Landed {
+            reply: kept.reply,
+            headers,
+            received,
+            fresh_until: received + decision.fresh_for(),
+            origin: Origin::Upstream {
+                stored: kept.stored,
+            },
+        };
+        let pause = freshness::cool_down(cache);
+        let fault = decision.fault;
+        if let Some(slot) = slot {
+            // Nobody else sets it.
+            let asked = now;
+            let _ = slot.set(Arrival {
+                asked,
+                decision,
                 first_seen,
-                deadline,
-            };
-            let reply = match inner.oneshot(fetch).await {
-                Ok(reply) => reply,
-                Err(error) => {
-                    shared.record_failure(&key, &error, &lease);
-                    return Err(error);
-                }
-            };
-
-            let created = created.get(key.caller, &key.task);
-            let reply = match &created {
-                Some(created) if is_early(&reply, created, known.as_deref(), now) => {
-                    early(&query, created, reply)
-                }
-                _ => reply,
-            };
-
-            // Decide.
-            let known = known.as_deref().map(|entry| Known {
-                reply: &entry.reply,
-                age: entry.task_age(),
-                // Said twice in a row, or after a write, it is believed that the task does not exist.
-                may_vanish: !is_shown
-                    || store.last_fault(&key) == Some(Fault::EarlyMissing)
-                    || !store.is_valid(&lease),
             });
-            let model = created
-                .as_ref()
-                .and_then(|created| created.task.model.as_deref());
-            let decision = shared.decide(&reply, known, model);
-
-            // Keep.
-            let (received, headers) = (reply.received, reply.headers.clone());
-            let headers = if reply.is_page() {
-                lease.with_cors(headers)
-            } else {
-                headers
-            };
-            let kept = store.keep(&key, reply, &decision, first_seen, &lease);
-            let landed = Landed {
-                reply: kept.reply,
-                headers,
-                received,
-                fresh_until: received + decision.fresh_for(),
-                origin: Origin::Upstream {
-                    stored: kept.stored,
-                },
-            };
-            let pause = freshness::cool_down(cache);
-            let fault = decision.fault;
-            if let Some(slot) = slot {
-                // Nobody else sets it.
-                let asked = now;
-                let _ = slot.set(Arrival {
-                    asked,
-                    decision,
-                    first_seen,
-                });
+        }
+        match fault {
+            None => {}
+            Some(Fault::Way) => store.back_off(key, received, pause),
+            Some(fault @ Fault::Own) => {
+                store.fail(key, fault, Ok(landed.clone()), &lease, received, pause);
             }
-            match fault {
-                None => {}
-                Some(Fault::Way) => store.back_off(&key, received, pause),
-                Some(fault @ Fault::Own) => {
-                    store.fail(&key, fault, Ok(landed.clone()), &lease, received, pause);
-                }
-                Some(fault @ Fault::EarlyMissing) => {
-                    let error = Error::NotATask(EARLY_MISSING.into());
-                    store.fail(&key, fault, Err(error.clone()), &lease, received, pause);
-                    return Err(error);
-                }
+            Some(fault @ Fault::EarlyMissing) => {
+                let error = Error::NotATask(EARLY_MISSING.into());
+                store.fail(key, fault, Err(error.clone()), &lease, received, pause);
+                return Err(error);
             }
-            Ok(landed)
-        })
+        }
+        Ok(landed)
     }
 }
 
@@ -258,7 +252,7 @@ fn early(query: &TaskQuery, created: &Record, missing: Reply) -> Reply {
     }
 }
 
-impl Config {
+impl<S> Layer<S> {
     /// Decides what becomes of a reply, and lets the cadence learn from it.
     fn decide(&self, reply: &Reply, known: Option<Known<'_>>, model: Option<&str>) -> Decision {
         let Self { cache, cadence, .. } = self;

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep_until};
+use tower::Service;
 use tower::retry::budget::{Budget as _, TpsBudget};
-use tower::{Service, ServiceExt as _};
 
-use super::shared::Shared;
+use super::shared::ask;
 use super::state::PollState;
 use crate::answer::reply::Reply;
 use crate::error::Error;
@@ -25,27 +25,21 @@ const TRIES: u32 = 3;
 const BACKOFF: Duration = Duration::from_millis(50);
 
 /// See the module.
+#[derive(Debug, Clone)]
+pub struct Retry<S>(Arc<Layer<S>>);
+
 #[derive(Debug)]
-pub struct Retry<S> {
-    inner: Shared<S>,
+struct Layer<S> {
+    inner: S,
     budget: Arc<TpsBudget>,
 }
 
 impl<S> Retry<S> {
     pub(super) fn new(inner: S, state: &PollState) -> Self {
-        Self {
-            inner: Shared::new(inner),
+        Self(Arc::new(Layer {
+            inner,
             budget: Arc::clone(&state.retries),
-        }
-    }
-}
-
-impl<S> Clone for Retry<S> {
-    fn clone(&self) -> Self {
-        Self {
-            inner: self.inner.clone(),
-            budget: Arc::clone(&self.budget),
-        }
+        }))
     }
 }
 
@@ -66,32 +60,40 @@ where
     }
 
     fn call(&mut self, fetch: TaskFetch) -> Self::Future {
-        let Self { inner, budget } = self.clone();
-        Box::pin(async move {
-            budget.deposit();
-            let mut last = inner.clone().oneshot(fetch.clone()).await;
-            for further in 1..TRIES {
-                // One immediate retry: most likely the connection was closed while it was idle.
-                let at_once = further == 1
-                    && last
-                        .as_ref()
-                        .is_err_and(|error| *error == Error::UpstreamClosed);
-                if !at_once {
-                    let next = Instant::now() + backoff(further);
-                    if !may_pass(&last) || next >= fetch.deadline || !budget.withdraw() {
-                        return last;
-                    }
-                    sleep_until(next).await;
-                }
-                let result = inner.clone().oneshot(fetch.clone()).await;
-                // The circuit opened meanwhile: the previous result says more.
-                if result.as_ref().is_err_and(Error::is_refusal_to_ask) {
+        let layer = Arc::clone(&self.0);
+        Box::pin(async move { layer.call(fetch).await })
+    }
+}
+
+impl<S> Layer<S>
+where
+    S: Service<TaskFetch, Response = Reply, Error = Error> + Clone,
+{
+    async fn call(&self, fetch: TaskFetch) -> Result<Reply, Error> {
+        let Self { inner, budget } = self;
+        budget.deposit();
+        let mut last = ask(inner, fetch.clone()).await;
+        for further in 1..TRIES {
+            // One immediate retry: most likely the connection was closed while it was idle.
+            let at_once = further == 1
+                && last
+                    .as_ref()
+                    .is_err_and(|error| *error == Error::UpstreamClosed);
+            if !at_once {
+                let next = Instant::now() + backoff(further);
+                if !may_pass(&last) || next >= fetch.deadline || !budget.withdraw() {
                     return last;
                 }
-                last = result;
+                sleep_until(next).await;
             }
-            last
-        })
+            let result = ask(inner, fetch.clone()).await;
+            // The circuit opened meanwhile: the previous result says more.
+            if result.as_ref().is_err_and(Error::is_refusal_to_ask) {
+                return last;
+            }
+            last = result;
+        }
+        last
     }
 }
 

@@ -38,3 +38,11 @@ where
         S::clone(&self.0).call(request)
     }
 }
+
+/// Calls a service that is always ready, as all below Shed are; tower's `oneshot` would keep room for the request too.
+pub(super) fn ask<S, R>(service: &S, request: R) -> S::Future
+where
+    S: Service<R> + Clone,
+{
+    service.clone().call(request)
+}

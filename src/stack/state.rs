@@ -130,7 +130,7 @@ pub type PollFlights = Flights<(TaskKey, Lease), Result<Landed, Error>>;
 #[derive(Debug, Clone)]
 pub struct Miss {
     /// The query.
-    pub query: TaskQuery,
+    pub query: Arc<TaskQuery>,
     /// Why it goes upstream (RFC 9211 `fwd`).
     pub reason: FwdReason,
     /// When its client gets the last known state instead, while the flight goes on; `None` if there is no such state.
