@@ -219,7 +219,8 @@ impl Routes {
     #[must_use]
     pub fn status_path(dialect: Dialect, task: &TaskId) -> String {
         let base = CONVERTED[usize::from(dialect == Dialect::OpenAi)].1;
-        base.replace("{id}", task.as_str())
+        let (before, after) = base.split_once("{id}").unwrap_or((base, ""));
+        [before, task.as_str(), after].concat()
     }
 }
 

@@ -7,7 +7,7 @@
 //! A failing task is not an outage: any answer that can be parsed shows that upstream can be reached, and each task
 //! counts at most twice until it succeeds again.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -39,7 +39,9 @@ const FAILING_TASKS: usize = 16_384;
 pub struct CircuitBreakers {
     everyone: Mutex<Circuit>,
     /// Of callers whom upstream asked for a pause, or whose polls fail.
-    callers: Cache<Caller, Arc<Mutex<Circuit>>>,
+    callers: Cache<Caller, Arc<Mutex<Circuit>>, RandomState>,
+    /// Whether there was one ever.
+    has_callers: AtomicBool,
     failing: FailingTasks,
     /// Notified when the circuit of everyone closes.
     closed: Notify,
@@ -130,7 +132,8 @@ impl CircuitBreakers {
                 .max_capacity(CALLERS)
                 .time_to_idle(2 * LONGEST_PAUSE)
                 .eviction_policy(EvictionPolicy::lru())
-                .build(),
+                .build_with_hasher(RandomState::new()),
+            has_callers: AtomicBool::new(false),
             failing: FailingTasks::default(),
             closed: Notify::new(),
             troubles: OnceLock::new(),
@@ -162,7 +165,7 @@ impl CircuitBreakers {
     /// # Errors
     /// What to tell the client instead.
     pub fn admit(&self, caller: Caller, now: Instant, chance: f64) -> Result<Admission, Error> {
-        let own = match self.callers.get(&caller) {
+        let own = match self.known(caller) {
             Some(circuit) => lock(&circuit).admit(caller, now, chance)?,
             None => Admission::Normal,
         };
@@ -184,7 +187,7 @@ impl CircuitBreakers {
     /// The state of upstream for one caller, where it has a circuit of its own.
     #[must_use]
     pub fn status_of(&self, caller: Caller, now: Instant) -> Option<CircuitStatus> {
-        let circuit = self.callers.get(&caller)?;
+        let circuit = self.known(caller)?;
         let status = lock(&circuit).status(now);
         Some(status)
     }
@@ -203,7 +206,7 @@ impl CircuitBreakers {
     pub fn outlook(&self, caller: Caller, now: Instant) -> Outlook {
         let of = |circuit: &Circuit| circuit.outlook(caller, now);
         let everyone = of(&lock(&self.everyone));
-        match self.callers.get(&caller) {
+        match self.known(caller) {
             Some(own) => everyone.max(of(&lock(&own))),
             None => everyone,
         }
@@ -235,7 +238,7 @@ impl CircuitBreakers {
         let (own, everyone) = match observation {
             Observation::Answered => {
                 self.failing.clear(key);
-                let own = self.callers.get(&caller);
+                let own = self.known(caller);
                 let own = own.and_then(|circuit| lock(&circuit).pass(admission, now));
                 (own, self.pass(admission, now))
             }
@@ -293,9 +296,16 @@ impl CircuitBreakers {
         change
     }
 
+    /// The circuit of a caller, if it has one. Where all is well there is none, and nothing is searched.
+    fn known(&self, caller: Caller) -> Option<Arc<Mutex<Circuit>>> {
+        let any = self.has_callers.load(Ordering::Acquire);
+        any.then(|| self.callers.get(&caller)).flatten()
+    }
+
     /// The circuit of a caller. A new one starts with the polls of everyone that passed: which of them were this caller's
     /// is not known, and one that starts from nothing would open sooner than the circuit of everyone.
     fn own(&self, caller: Caller) -> Arc<Mutex<Circuit>> {
+        self.has_callers.store(true, Ordering::Release);
         self.callers.get_with(caller, || {
             Arc::new(Mutex::new(lock(&self.everyone).passes()))
         })

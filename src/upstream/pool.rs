@@ -93,7 +93,8 @@ impl Age {
     }
 
     fn is_over(&self) -> bool {
-        self.used.elapsed() >= POOL_IDLE || self.opened.elapsed() >= POOL_AGE
+        let now = Instant::now();
+        now - self.used >= POOL_IDLE || now - self.opened >= POOL_AGE
     }
 
     fn used_now(self) -> Self {
