@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -41,12 +42,31 @@ class Bench:
         self.rounds = 2 if quick else 5
         self.server_cores = CORES[:1]
         self.load_cores = CORES[1:] or CORES
+        self.workers = "1"
         self.pollgate = pollgate
         self.tool = self.scratch / "compare"
         self.template = None
 
-    def upstream(self, state="succeeded", delay=0):
-        return Process([self.tool, "upstream", state, delay], self.load_cores, speaks=True)
+    @contextlib.contextmanager
+    def as_people_run_it(self):
+        """Every server at its default number of workers, and nothing pinned."""
+        pinned = self.server_cores, self.load_cores, self.workers
+        self.server_cores = self.load_cores = CORES
+        self.workers = None
+        yield
+        self.server_cores, self.load_cores, self.workers = pinned
+
+    def certificate(self):
+        """A folder with one for 127.0.0.1."""
+        if not (self.scratch / "cert.pem").exists():
+            subprocess.run([self.tool, "certificate", self.scratch], check=True)
+        return self.scratch
+
+    def upstream(self, state="succeeded", delay=0, tls=False):
+        command = [self.tool, "upstream", state, delay] + ([self.certificate()] if tls else [])
+        process = Process(command, self.load_cores, speaks=True)
+        process.scheme = "https" if tls else "http"
+        return process
 
     def hyper(self, upstream, delay):
         """Answers with pollgate's own headers and body."""
@@ -54,10 +74,13 @@ class Bench:
             with self.start("pollgate", upstream) as gateway:
                 get(gateway.port, "task")
                 self.template = get(gateway.port, "task")
-        return Process([self.tool, "hyper", delay], self.server_cores, stdin=self.template, speaks=True)
+        how = "hyper" if self.workers else "hyper-on-all-cores"
+        server = Process([self.tool, how, delay], self.server_cores, stdin=self.template, speaks=True)
+        server.scheme = "http"
+        return server
 
-    def start(self, name, upstream, caches=True, cores=None, delay=0, **environment):
-        """A server by name, ready for requests."""
+    def start(self, name, upstream, caches=True, cores=None, delay=0, tls=False, **environment):
+        """A server by name, ready for requests, of clients with `tls` where that is said."""
         cores = cores or self.server_cores
         if name == "hyper":
             return self.hyper(upstream, delay)
@@ -69,11 +92,24 @@ class Bench:
             "DIR": scratch,
             "USER": "user root;" if os.geteuid() == 0 else "",
             "VERB": "hash" if caches else "pass",
+            "WORKERS": self.workers or "auto",
+            "SCHEME": upstream.scheme,
+            "TLS": "ssl http2" if tls else "",
+            "CERTIFICATE": "",
         }
+        if tls:
+            cert, key = self.certificate() / "cert.pem", self.certificate() / "key.pem"
+            fill["CERTIFICATE"] = f"ssl_certificate {cert}; ssl_certificate_key {key};"
         if name == "pollgate":
             command = [self.pollgate, "--listen", f"127.0.0.1:{port}", "--admin", "off"]
-            command += ["--upstream", f"http://127.0.0.1:{upstream.port}"]
-            environment.setdefault("POLLGATE_LIMITS__WORKERS", "1")
+            command += ["--upstream", f"{upstream.scheme}://127.0.0.1:{upstream.port}"]
+            if self.workers:
+                environment.setdefault("POLLGATE_LIMITS__WORKERS", self.workers)
+            if upstream.scheme == "https":
+                environment["POLLGATE_UPSTREAM__CA_FILE"] = str(self.certificate() / "cert.pem")
+            if tls:
+                environment["POLLGATE_LISTEN__TLS__CERT"] = str(cert)
+                environment["POLLGATE_LISTEN__TLS__KEY"] = str(key)
         elif name == "nginx":
             config = written("nginx.conf", scratch, fill | {"CACHE": "answers" if caches else "off"})
             command = ["nginx", "-e", scratch / "error.log", "-c", config]
@@ -85,7 +121,7 @@ class Bench:
             config = written("envoy.json", scratch, fill | {"CACHE": ENVOY_CACHE if caches else ""})
             command = ["envoy", "-c", config, "--concurrency", "1", "--disable-hot-restart", "-l", "off"]
         server = Process(command, cores, **environment)
-        server.port = port
+        server.port, server.scheme = port, "https" if tls else "http"
         try:
             server.answered = wait_for(server)
         except BaseException:
@@ -93,8 +129,8 @@ class Bench:
             raise
         return server
 
-    def wrk(self, server, seconds=None, clients=64, path=UNIFIED + "task", prefix=None, among=None):
-        """Runs wrk, and tells what the server took."""
+    def wrk(self, server, seconds=None, clients=64, path=UNIFIED + "task", prefix=None, among=None, known=None):
+        """Runs wrk, and tells what the server took. `known` of a hundred requests are for one remembered task."""
         command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds or self.seconds}s", "--latency"]
         for header in (
             f"Authorization: {AUTHORIZATION}",
@@ -104,9 +140,9 @@ class Bench:
             command += ["-H", header]
         if prefix:
             command += ["-s", HERE / "tasks.lua"]
-        command += [f"http://127.0.0.1:{server.port}{path}"]
+        command += [f"{server.scheme}://127.0.0.1:{server.port}{path}"]
         if prefix:
-            command += ["--", prefix] + ([among] if among else [])
+            command += ["--", prefix, among or 0, known or 0]
         before = server.cpu()
         told = self.run(command)
         cpu = server.cpu() - before
@@ -121,6 +157,17 @@ class Bench:
             "p99": micros(re.search(r"^ +99% +(\S+)", told, re.M)[1]),
             "memory": server.memory(),
         }
+
+    def h2load(self, server, seconds=None, clients=16, streams=4, path=UNIFIED + "task"):
+        """Runs h2load, over HTTP/2 and TLS, and tells what the server took."""
+        command = ["h2load", "-t1", f"-c{clients}", f"-m{streams}", "-D", seconds or self.seconds]
+        command += ["-H", f"authorization: {AUTHORIZATION}", "-H", "accept: application/json"]
+        command += [f"{server.scheme}://127.0.0.1:{server.port}{path}"]
+        before = server.cpu()
+        told = self.run(command)
+        cpu = server.cpu() - before
+        requests = int(re.search(r"status codes: (\d+) 2xx, 0 3xx, 0 4xx, 0 5xx", told)[1])
+        return {"cpu": cpu / requests * 1e6, "rate": requests / (seconds or self.seconds)}
 
     def ask(self, what, server, *arguments):
         """Runs one of the clients of the Rust part to its end."""
@@ -157,12 +204,21 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def get(port, task):
+def connect(port, scheme):
+    plain = socket.create_connection(("127.0.0.1", port), timeout=10)
+    if scheme == "http":
+        return plain
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context.wrap_socket(plain)
+
+
+def get(port, task, scheme="http"):
     """One answer, as it came."""
     request = (
         f"GET {UNIFIED}{task} HTTP/1.1\r\nhost: bench\r\nauthorization: {AUTHORIZATION}\r\nconnection: close\r\n\r\n"
     )
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+    with connect(port, scheme) as client:
         client.sendall(request.encode())
         answer = b""
         while part := client.recv(65536):
@@ -174,7 +230,7 @@ def wait_for(server, task="first"):
     """Until it answers; tells how long after its start that was, in seconds."""
     while time.perf_counter() - server.started < 20:
         with contextlib.suppress(OSError):
-            if get(server.port, task).startswith(b"HTTP/1.1 200"):
+            if get(server.port, task, server.scheme).startswith(b"HTTP/1.1 200"):
                 return time.perf_counter() - server.started
         if server.process.poll() is not None:
             break

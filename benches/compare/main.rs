@@ -9,7 +9,9 @@
 
 mod clients;
 mod servers;
+mod tls;
 
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
@@ -20,11 +22,18 @@ fn main() {
     match words[..] {
         // A server that answers with the bytes on its standard input, after so many milliseconds.
         ["hyper", delay] => runtime().block_on(servers::constant(millis(delay))),
-        // An upstream that knows every task, in this state.
-        ["upstream", state, delay] => {
-            let state = String::from(state);
-            runtime().block_on(servers::upstream(state, millis(delay)));
+        // The same on all cores.
+        ["hyper-on-all-cores", delay] => {
+            let runtime = Runtime::new().expect("a runtime");
+            runtime.block_on(servers::constant(millis(delay)));
         }
+        // An upstream that knows every task, in this state; over TLS, if there is a folder with a certificate.
+        ["upstream", state, delay, ref tls @ ..] => {
+            let state = String::from(state);
+            let tls = tls.first().map(|folder| tls::server(Path::new(folder)));
+            runtime().block_on(servers::upstream(state, millis(delay), tls));
+        }
+        ["certificate", folder] => tls::write_certificate(Path::new(folder)),
         ["burst", address, path, count] => {
             runtime().block_on(clients::burst(address, path, number(count)));
         }

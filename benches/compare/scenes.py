@@ -1,6 +1,7 @@
 """What is measured. Each scene gives its table, in Markdown."""
 
 import contextlib
+import shutil
 import subprocess
 import sys
 import time
@@ -11,6 +12,28 @@ from machine import CORES
 
 
 def hits(bench, peers):
+    found = measured_hits(bench, ["pollgate", "hyper", *peers])
+    return table(
+        "A remembered task, 64 clients as fast as they can",
+        ("server", "CPU per hit", "÷ hyper", "÷ nginx", "rate", "p50", "p99", "resident"),
+        [
+            (
+                name,
+                f"{mid(rounds, 'cpu'):.1f} µs",
+                ratio(found, name, "hyper", "cpu"),
+                ratio(found, name, "nginx", "cpu"),
+                f"{mid(rounds, 'rate'):,.0f}/s",
+                f"{mid(rounds, 'p50') / 1e3:.2f} ms",
+                f"{mid(rounds, 'p99') / 1e3:.2f} ms",
+                f"{mid(rounds, 'memory') / 2**20:.1f} MiB",
+            )
+            for name, rounds in found.items()
+        ],
+        "≤ 1.05 × hyper; p99 no worse than nginx's",
+    )
+
+
+def measured_hits(bench, names):
     with bench.upstream() as upstream:
 
         def measure(name):
@@ -23,44 +46,11 @@ def hits(bench, peers):
                     raise RuntimeError("it does not answer from its cache")
                 return found
 
-        found = in_turn(["pollgate", "hyper", *peers], bench.rounds, measure)
-    rows = [
-        (
-            name,
-            f"{mid(rounds, 'cpu'):.1f} µs",
-            ratio(found, name, "hyper", "cpu"),
-            ratio(found, name, "nginx", "cpu"),
-            f"{mid(rounds, 'rate'):,.0f}/s",
-            f"{mid(rounds, 'p50') / 1e3:.2f} ms",
-            f"{mid(rounds, 'p99') / 1e3:.2f} ms",
-            f"{mid(rounds, 'memory') / 2**20:.1f} MiB",
-        )
-        for name, rounds in found.items()
-    ]
-    heads = ("server", "CPU per hit", "÷ hyper", "÷ nginx", "rate", "p50", "p99", "resident")
-    return table(
-        "A remembered task, 64 clients as fast as they can",
-        heads,
-        rows,
-        "≤ 1.15 × hyper, ≤ 0.65 × nginx; p99 no worse than nginx's",
-    )
+        return in_turn(names, bench.rounds, measure)
 
 
 def misses(bench, peers):
-    with bench.upstream() as upstream:
-        turns = iter(range(10**6))
-
-        def measure(name):
-            if name == "upstream":
-                return bench.wrk(upstream, 1, clients=1, prefix=f"{UNIFIED}direct-")
-            with bench.start(name, upstream, caches=False) as server:
-                turn = next(turns)
-                bench.wrk(server, seconds=1, prefix=f"{UNIFIED}a{turn}-")
-                found = bench.wrk(server, prefix=f"{UNIFIED}b{turn}-")
-                alone = bench.wrk(server, 1, clients=1, prefix=f"{UNIFIED}c{turn}-")
-                return found | {"alone": alone["p50"]}
-
-        found = in_turn(["upstream", "pollgate", *peers], bench.rounds, measure)
+    found = measured_misses(bench, ["upstream", "pollgate", *peers])
     # The quietest round of each: anything else that runs on the machine only adds to these few microseconds.
     direct = min(round["p50"] for round in found.pop("upstream"))
     rows = [
@@ -80,6 +70,84 @@ def misses(bench, peers):
         heads,
         rows,
         "≤ 1.3 × nginx; under 150 µs added at the median",
+    )
+
+
+def measured_misses(bench, names, tls=False, known=None):
+    """Polls of new tasks; `known` of a hundred are of one remembered task instead."""
+    with bench.upstream(tls=tls) as upstream:
+        turns = iter(range(10**6))
+
+        def measure(name):
+            if name == "upstream":
+                return bench.wrk(upstream, 1, clients=1, prefix=f"{UNIFIED}direct-")
+            with bench.start(name, upstream, caches=known is not None) as server:
+                turn = next(turns)
+                bench.wrk(server, seconds=1, prefix=f"{UNIFIED}a{turn}-", known=known)
+                found = bench.wrk(server, prefix=f"{UNIFIED}b{turn}-", known=known)
+                if "upstream" not in names:
+                    return found
+                alone = bench.wrk(server, 1, clients=1, prefix=f"{UNIFIED}c{turn}-")
+                return found | {"alone": alone["p50"]}
+
+        return in_turn(names, bench.rounds, measure)
+
+
+def as_people_run_it(bench, peers):
+    """Servers with their default number of workers, on all cores beside the load; a mix of hits and misses."""
+    names = ["pollgate", *(peer for peer in peers if peer == "nginx")]
+    with bench.as_people_run_it():
+        parts = {
+            "a hit": measured_hits(bench, [names[0], "hyper", *names[1:]]),
+            "a miss": measured_misses(bench, names),
+            "a poll, of which 95 % are hits": measured_misses(bench, names, known=95),
+            "a miss, upstream over TLS": measured_misses(bench, names, tls=True),
+        }
+    rows = [
+        (
+            what,
+            name,
+            f"{mid(rounds, 'cpu'):.1f} µs",
+            ratio(found, name, "nginx", "cpu"),
+            f"{mid(rounds, 'rate'):,.0f}/s",
+            f"{mid(rounds, 'p99') / 1e3:.2f} ms",
+        )
+        for what, found in parts.items()
+        for name, rounds in found.items()
+    ]
+    return table(
+        "As people run it: default workers, nothing pinned",
+        ("CPU of", "server", "CPU", "÷ nginx", "rate", "p99"),
+        rows,
+        "a hit ≤ 0.55 × nginx, a miss ≤ 1.6 ×",
+    )
+
+
+def secured(bench, peers):
+    """Hits over TLS, in HTTP/1.1 and in HTTP/2; misses where upstream is asked over TLS."""
+    names = ["pollgate", *(peer for peer in peers if peer == "nginx")]
+    with bench.upstream() as upstream:
+
+        def measure(name):
+            with bench.start(name, upstream, tls=True) as server:
+                get(server.port, "task", server.scheme)
+                return {"http1": bench.wrk(server), "http2": shutil.which("h2load") and bench.h2load(server)}
+
+        both = in_turn(names, bench.rounds, measure)
+    parts = {
+        what: {name: [round[how] for round in rounds] for name, rounds in both.items() if all(r[how] for r in rounds)}
+        for what, how in (("a hit, HTTP/1.1 over TLS", "http1"), ("a hit, HTTP/2 over TLS", "http2"))
+    }
+    parts["a miss, upstream over TLS"] = measured_misses(bench, names, tls=True)
+    rows = [
+        (what, name, f"{mid(rounds, 'cpu'):.1f} µs", ratio(found, name, "nginx", "cpu"), f"{mid(rounds, 'rate'):,.0f}/s")
+        for what, found in parts.items()
+        for name, rounds in found.items()
+    ]
+    return table(
+        "Over TLS, one worker; HTTP/2 with 16 connections of 4 streams",
+        ("CPU of", "server", "CPU", "÷ nginx", "rate"),
+        rows,
     )
 
 
@@ -267,6 +335,8 @@ def table(title, heads, rows, target=None):
 SCENES = {
     "hit": hits,
     "miss": misses,
+    "default": as_people_run_it,
+    "tls": secured,
     "burst": bursts,
     "connections": connections,
     "tasks": memory_of_tasks,

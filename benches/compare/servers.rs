@@ -16,6 +16,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 /// Answers every request with the headers and the body on standard input, an HTTP response such as `curl -i` prints.
 pub(crate) async fn constant(delay: Duration) {
@@ -39,7 +40,7 @@ pub(crate) async fn constant(delay: Duration) {
         })
         .collect();
     let body = Bytes::from(body.to_owned());
-    serve(delay, move |_| {
+    serve(delay, None, move |_| {
         let mut response = Response::new(Full::new(body.clone()));
         *response.headers_mut() = headers.clone();
         response
@@ -48,13 +49,13 @@ pub(crate) async fn constant(delay: Duration) {
 }
 
 /// Knows every task, and counts how often it is asked; `/count` tells.
-pub(crate) async fn upstream(state: String, delay: Duration) {
+pub(crate) async fn upstream(state: String, delay: Duration, tls: Option<TlsAcceptor>) {
     let url = format!(
         "https://cdn.example.com/videos/{}.mp4",
         "0217abcdef".repeat(50)
     );
     let polls = Arc::new(AtomicUsize::new(0));
-    serve(delay, move |request| {
+    serve(delay, tls, move |request| {
         let id = request.uri().path().rsplit('/').next().unwrap_or_default();
         if id == "count" {
             let count = polls.load(Ordering::Relaxed).to_string();
@@ -83,6 +84,7 @@ pub(crate) async fn upstream(state: String, delay: Duration) {
 
 async fn serve(
     delay: Duration,
+    tls: Option<TlsAcceptor>,
     answer: impl Fn(&Request<Incoming>) -> Response<Full<Bytes>> + Clone + Send + 'static,
 ) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
@@ -101,6 +103,17 @@ async fn serve(
             }
         });
         let _ = stream.set_nodelay(true);
-        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        let tls = tls.clone();
+        tokio::spawn(async move {
+            let http1 = http1::Builder::new();
+            // A client that breaks off is no concern of a benchmark.
+            let _ = match tls {
+                None => http1.serve_connection(TokioIo::new(stream), service).await,
+                Some(tls) => match tls.accept(stream).await {
+                    Ok(stream) => http1.serve_connection(TokioIo::new(stream), service).await,
+                    Err(_) => Ok(()),
+                },
+            };
+        });
     }
 }
