@@ -756,6 +756,56 @@ mod tests {
         assert!(state.followers.capacity() < 8);
     }
 
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn on_many_threads_every_waiter_that_stays_gets_an_answer_and_all_is_tidied_up() {
+        const ROUNDS: usize = 300;
+        const WAITERS: usize = 24;
+        let flights = Flights::new();
+        for round in 0..ROUNDS {
+            let begin = Arc::new(tokio::sync::Barrier::new(WAITERS));
+            let waiters: Vec<_> = (0..WAITERS)
+                .map(|number| {
+                    let (flights, begin) = (flights.clone(), Arc::clone(&begin));
+                    tokio::spawn(async move {
+                        begin.wait().await;
+                        for _ in 0..fastrand::usize(0..8) {
+                            tokio::task::yield_now().await;
+                        }
+                        let steps = fastrand::usize(0..12);
+                        let waiter = flights.join(round, LIMIT, || async move {
+                            for _ in 0..steps {
+                                tokio::task::yield_now().await;
+                            }
+                            round
+                        });
+                        let mut waiter = waiter.expect("limit");
+                        match number % 4 {
+                            // Hangs up after a moment.
+                            0 => {
+                                let _ = is_pending(&mut waiter);
+                                drop(waiter);
+                            }
+                            1 => waiter.detach(),
+                            _ => assert_eq!(waiter.await, Ok(round)),
+                        }
+                    })
+                })
+                .collect();
+            for waiter in waiters {
+                let ended = tokio::time::timeout(Duration::from_secs(20), waiter).await;
+                ended.expect("nobody waits for ever").expect("a task");
+            }
+        }
+        // Detached flights end by themselves.
+        for _ in 0..10_000 {
+            if flights.is_empty() {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+        panic!("{} flights are left", flights.len());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn each_waiter_has_a_deadline_of_its_own() {
         let flights = Flights::new();
