@@ -13,9 +13,27 @@ pub(crate) struct Cost {
     pub(crate) lag: f64,
 }
 
-/// The best schedule for an end that is in step `n` with the probability `ends[n]`, if a second of lag is worth `price`
-/// polls and no interval is longer than `most` steps.
-fn inspect(ends: &[f64], price: f64, most: usize) -> Cost {
+/// What is looked for.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    /// The share of tasks of which it is told when it happens; the others are polled on as long as it may.
+    told: f64,
+    /// The worth of a second of lag, in polls.
+    price: f64,
+    /// The longest interval, in steps.
+    most: usize,
+    /// The lag of what is not looked for any more, in seconds.
+    later: f64,
+}
+
+/// The best schedule for a thing that happens in step `n` with the probability `ends[n]`.
+fn inspect(ends: &[f64], wanted: Wanted) -> Cost {
+    let Wanted {
+        told,
+        price,
+        most,
+        later,
+    } = wanted;
     let count = ends.len();
     // The ends up to a step, and the sum of their times.
     let (mut ended, mut times) = (vec![0.0; count + 1], vec![0.0; count + 1]);
@@ -25,14 +43,19 @@ fn inspect(ends: &[f64], price: f64, most: usize) -> Cost {
     }
     let mut best = vec![Cost::default(); count + 1];
     for from in (0..count).rev() {
-        let alive = ended[count] - ended[from];
         let cost = |to: usize| Cost {
-            polls: alive + best[to].polls,
+            polls: ended[count] - told * ended[from] + best[to].polls,
             lag: ((ended[to] - ended[from]) * to as f64 - (times[to] - times[from])) * STEP
                 + best[to].lag,
         };
+        let none = Cost {
+            polls: 0.0,
+            lag: (ended[count] - ended[from]) * later,
+        };
         let worth = |cost: &Cost| cost.polls + price * cost.lag;
         let choices = (from + 1..=(from + most).min(count)).map(cost);
+        // At least one poll.
+        let choices = choices.chain((from > 0).then_some(none));
         best[from] = choices
             .min_by(|one, other| worth(one).total_cmp(&worth(other)))
             .unwrap_or_default();
@@ -66,23 +89,48 @@ fn histogram(values: impl Iterator<Item = f64>) -> Vec<f64> {
 /// Where rounds are not known: tasks end at these ages, in ascending order, and intervals are 10 s at most.
 pub(crate) fn without_rounds(ends: &[f64], lag: f64) -> Cost {
     let ends = histogram(ends.iter().copied());
-    let mut cost = at_lag(lag, |price| inspect(&ends, price, 100));
+    let mut cost = at_lag(lag, |price| {
+        let wanted = Wanted {
+            told: 1.0,
+            price,
+            most: 100,
+            later: f64::INFINITY,
+        };
+        inspect(&ends, wanted)
+    });
     cost.polls += 1.0;
     cost
 }
 
-/// Where the last round is known, and of the next one when it begins at the earliest and by how much it may be late:
-/// `takes` for the last round, and then the turn of the task. A poll in a round shows whether the task has had its turn.
-/// Every round is looked for at least once.
-pub(crate) fn with_rounds(ends: &[f64], (sleep, takes): (f64, f64), lag: f64) -> Cost {
+/// Upstream's rounds, as they are known.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Known {
+    /// The seconds of sleep.
+    pub(crate) sleep: f64,
+    /// A round takes up to so many seconds.
+    pub(crate) takes: f64,
+    /// Whether it is known when the last round ended, and not only when it began.
+    pub(crate) end: bool,
+    /// Whether a poll in a round shows that the task has had its turn; else only its end does.
+    pub(crate) turns: bool,
+}
+
+/// Where the last round is known, and of the next one when it begins at the earliest and how its turns are spread. Every round
+/// is looked for at least once, and no interval is longer than `most` seconds.
+pub(crate) fn with_rounds(ends: &[f64], known: Known, most: f64, lag: f64) -> Cost {
+    let Known { sleep, takes, .. } = known;
     let parts = (0..100).map(|n| (f64::from(n) + 0.5) / 100.0);
     let turns = parts.clone().flat_map(|late| {
         let turns = parts.clone();
         turns.flat_map(move |took| (0..20).map(move |n| (late, took, (f64::from(n) + 0.5) / 20.0)))
     });
-    let turns = histogram(turns.map(|(late, took, place)| takes * (late + took * place)));
+    let late = |late: f64| if known.end { 0.0 } else { late };
+    let turn = |(after, took, place): (f64, f64, f64)| takes * (late(after) + took * place);
+    let turns = histogram(turns.map(turn));
     let gap = sleep + takes / 2.0;
-    let most = ends.iter().copied().fold(0.0, f64::max);
+    let oldest = ends.iter().copied().fold(0.0, f64::max);
+    // Polls between two rounds that come later than an interval may last.
+    let between = (gap / most - 1.0).max(0.0);
     let beyond = |age: f64| (ends.len() - ends.partition_point(|end| *end <= age)) as f64;
     // The share of tasks that run until each round, averaged over where in a gap a task begins.
     let phases = 8;
@@ -93,12 +141,18 @@ pub(crate) fn with_rounds(ends: &[f64], (sleep, takes): (f64, f64), lag: f64) ->
         };
         for phase in 0..phases {
             let mut age = gap * (f64::from(phase) + 0.5) / f64::from(phases) - gap;
-            while age < most {
+            while age < oldest {
                 let alive = beyond(age.max(0.0));
                 let share = (alive - beyond(age + gap)) / alive.max(1.0);
-                let cost = inspect(&turns, price * share, turns.len());
+                let wanted = Wanted {
+                    told: if known.turns { 1.0 } else { share },
+                    price: price * share,
+                    most: turns.len(),
+                    later: gap,
+                };
+                let cost = inspect(&turns, wanted);
                 let weight = alive / ends.len() as f64 / f64::from(phases);
-                all.polls += weight * cost.polls;
+                all.polls += weight * (cost.polls + between);
                 all.lag += weight * share * cost.lag;
                 age += gap;
             }

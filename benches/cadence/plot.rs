@@ -6,10 +6,13 @@ use std::time::Duration;
 use pollgate::cache::cadence::{Bounds, Cadence, Running};
 use tokio::time::Instant;
 
+use crate::optimum::{self, Known};
+use crate::shared::{Life, Run, mean};
 use crate::simulation::{Dice, Rule, Sum, WORLDS, follow, usual};
-use crate::{LEAST, MOST};
+use crate::{LEAST, LONGEST, MOST, Reached};
 
 const WIDTH: f64 = 860.0;
+const HEIGHT: f64 = 1430.0;
 const INK: &str = "#24292f";
 const FAINT: &str = "#6e7781";
 const FIXED: &str = "#8c959f";
@@ -104,10 +107,11 @@ pub(crate) fn picture(
     fixed: &[(f64, Sum)],
     stretched: &[(f64, Sum)],
     learning: &[(&str, Sum)],
+    scenes: &[Reached],
 ) -> String {
     let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} 920\" font-family=\"system-ui, 'Helvetica Neue', Arial, \
-         sans-serif\" font-size=\"13\">\n<rect width=\"{WIDTH}\" height=\"920\" fill=\"white\"/>\n"
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"system-ui, 'Helvetica Neue', Arial, \
+         sans-serif\" font-size=\"13\">\n<rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"white\"/>\n"
     );
     heading(
         &mut svg,
@@ -123,6 +127,13 @@ pub(crate) fn picture(
         "the same tasks; 100 ends learnt, in_flight_ttl 2 s, in_flight_max 10 s",
     );
     lives(&mut svg);
+    heading(
+        &mut svg,
+        954.0,
+        "Fewer still where upstream's rounds are known",
+        "the same tasks, 20 at once; upstream sleeps 15 s, then looks for up to 3 s; by what its documents tell",
+    );
+    rounds(&mut svg, scenes);
     svg.push_str("</svg>\n");
     svg
 }
@@ -357,4 +368,90 @@ fn lives(svg: &mut String) {
         ADAPTIVE,
         "each dot a poll",
     );
+}
+
+/// What the usual scenes reach, beside the optimum with and without known rounds.
+fn rounds(svg: &mut String, scenes: &[Reached]) {
+    let panel = Panel {
+        top: 1020.0,
+        height: 330.0,
+        across: 50.0,
+        up: 2.5,
+    };
+    panel.axes(
+        svg,
+        (5.0, 0.5),
+        (
+            "upstream polls per task",
+            "mean seconds from “done” upstream to “seen”",
+        ),
+    );
+    let usual = &scenes[0];
+    let lags = || (2..=12).map(|fifth| f64::from(fifth) / 5.0);
+    let without: Vec<_> = lags()
+        .map(|lag| optimum::without_rounds(&usual.ends, lag))
+        .collect();
+    let with = |turns: bool| -> Vec<_> {
+        let known = usual.known(false).map(|known| Known { turns, ..known });
+        let optimum = |lag| Some(optimum::with_rounds(&usual.ends, known?, LONGEST, lag));
+        lags().filter_map(optimum).collect()
+    };
+    for (costs, at, colour, name) in [
+        (&without, (33.0, 1.32), FIXED, "the optimum without rounds"),
+        (
+            &with(true),
+            (20.5, 2.2),
+            LEARNING,
+            "the optima with the last round known; left, where polls show turns",
+        ),
+        (&with(false), (0.0, 0.0), LEARNING, ""),
+    ] {
+        let shown = costs.iter().filter(|cost| cost.polls <= panel.across);
+        line(
+            svg,
+            &panel.points(shown.map(|cost| (cost.polls, cost.lag))),
+            colour,
+        );
+        label(svg, panel.x(at.0), panel.y(at.1), "start", colour, name);
+    }
+    let [polls, lag]: [fn(&Life) -> f64; 2] = [|life| life.polls, |life| life.lag];
+    let place = |runs: &[Run]| (panel.x(mean(runs, polls)), panel.y(mean(runs, lag)));
+    let (x, y) = place(&usual.before);
+    dot(svg, x, y, 6.0, FAINT);
+    label(svg, x + 9.0, y + 4.0, "start", FAINT, "by end times alone");
+    let mut usual: Vec<_> = scenes
+        .iter()
+        .filter(|reached| reached.scene.name.starts_with("usual"))
+        .collect();
+    usual.sort_by(|one, other| mean(&other.after, polls).total_cmp(&mean(&one.after, polls)));
+    for (n, reached) in usual.into_iter().enumerate() {
+        let (x, y) = place(&reached.after);
+        let told = reached
+            .scene
+            .name
+            .split_once("; ")
+            .map_or("", |(_, told)| told);
+        let height = panel.y(0.45) + 17.0 * n as f64;
+        let beside = panel.x(27.0);
+        let _ = writeln!(
+            svg,
+            r#"<path d="M{x:.1} {y:.1}L{:.1} {:.1}" stroke="{ADAPTIVE}" stroke-opacity="0.4"/>"#,
+            beside - 5.0,
+            height - 4.0
+        );
+        dot(svg, x, y, 5.0, ADAPTIVE);
+        let figures = format!(
+            "{:.1} polls, {:.2} s: {told}",
+            mean(&reached.after, polls),
+            mean(&reached.after, lag)
+        );
+        label(
+            svg,
+            beside,
+            height,
+            "start",
+            ADAPTIVE,
+            &figures.replace('`', ""),
+        );
+    }
 }

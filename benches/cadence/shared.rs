@@ -8,7 +8,7 @@ use std::time::Duration;
 use pollgate::cache::cadence::{Bounds, Cadence, Changed, Found, Running};
 use tokio::time::Instant;
 
-use crate::simulation::{Dice, usual};
+use super::simulation::{Dice, usual};
 
 /// How upstream learns of its vendor's tasks.
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +61,16 @@ const SLOW: Looks = Looks::Rounds {
     takes: 3.0,
     instances: 1,
 };
+const LONG: Looks = Looks::Rounds {
+    sleep: |_| 15.0,
+    takes: 8.0,
+    instances: 1,
+};
+const QUICK: Looks = Looks::Rounds {
+    sleep: |_| 10.0,
+    takes: 2.0,
+    instances: 1,
+};
 const PACED: Looks = Looks::Rounds {
     sleep: |_| 15.0,
     takes: 20.0,
@@ -85,7 +95,7 @@ const fn alone(scene: Scene) -> Scene {
 }
 
 /// The usual scenes first: rounds of 15 s of sleep and up to 3 s of looking.
-pub(crate) const SCENES: [Scene; 14] = [
+pub(crate) const SCENES: [Scene; 17] = [
     scene(
         "usual rounds; documents tell the state",
         ROUNDS,
@@ -98,6 +108,21 @@ pub(crate) const SCENES: [Scene; 14] = [
         (false, true),
     ),
     scene("usual rounds; all three", ROUNDS, (true, true)),
+    scene(
+        "rounds of up to 8 s after 15 s of sleep; state",
+        LONG,
+        (false, false),
+    ),
+    scene(
+        "rounds of up to 8 s after 15 s of sleep; all three",
+        LONG,
+        (true, true),
+    ),
+    scene(
+        "rounds of up to 2 s after 10 s of sleep; state and progress",
+        QUICK,
+        (true, false),
+    ),
     scene("rounds of 45 s; state", SLOW, (false, false)),
     scene("no rounds; state", Looks::Live, (false, false)),
     scene("no rounds; all three", Looks::Live, (true, true)),
@@ -227,8 +252,18 @@ pub(crate) fn ends(scene: Scene) -> Vec<f64> {
     ends
 }
 
+/// Many tasks, one after the other and side by side.
+#[derive(Debug, Clone)]
+pub(crate) struct Run {
+    /// In the order in which they began.
+    pub(crate) lives: Vec<Life>,
+    /// The number of rounds until they were known, if they ever were.
+    pub(crate) learnt_after: Option<usize>,
+}
+
 /// Follows `count` tasks, each by one who waits from its beginning to its end. Without `knows`, rounds are not learnt.
-pub(crate) fn follow(scene: Scene, knows: bool, count: usize, seed: u64) -> Vec<Life> {
+pub(crate) fn follow(scene: Scene, knows: bool, count: usize, seed: u64) -> Run {
+    let mut learnt = None;
     let zero = Instant::now();
     let cadence = Cadence::begun(zero);
     let bounds = Bounds {
@@ -278,12 +313,16 @@ pub(crate) fn follow(scene: Scene, knows: bool, count: usize, seed: u64) -> Vec<
             let found = Found {
                 before: at(before),
                 at: at(now),
+                age: Duration::from_secs_f64((now - task.begun).max(0.0)),
                 changed: has_changed.then(|| Changed {
+                    is_end: now >= told,
                     updated_at: scene.updated_at.then(updated_at),
                 }),
             };
             if knows {
                 cadence.see("model", &found);
+                let is_known = || cadence.rounds("model", at(now)).is_some();
+                learnt = learnt.or_else(|| is_known().then_some(now));
             }
         }
         let age = |time: f64| Duration::from_secs_f64((time - task.begun).max(0.0));
@@ -311,19 +350,34 @@ pub(crate) fn follow(scene: Scene, knows: bool, count: usize, seed: u64) -> Vec<
         task.seen = Some((now, version));
         due.push(Reverse((micros(now + interval.lasts.as_secs_f64()), n)));
     }
-    lives
+    let learnt_after = learnt.and_then(|learnt| {
+        let rounds = upstream.rounds.first()?.iter();
+        Some(
+            rounds
+                .filter(|(start, _)| (0.0..learnt).contains(start))
+                .count(),
+        )
+    });
+    Run {
+        lives,
+        learnt_after,
+    }
 }
 
-/// The lives of these tasks, of `repeats` runs with seeds of their own.
-pub(crate) fn lives(scene: Scene, knows: bool, tasks: Range<usize>, repeats: u64) -> Vec<Life> {
+/// Runs with seeds of their own, of which these tasks count.
+pub(crate) fn runs(scene: Scene, knows: bool, tasks: &Range<usize>, repeats: u64) -> Vec<Run> {
     let run = |seed| {
-        let count = tasks.end + scene.at_once;
-        follow(scene, knows, count, seed)[tasks.clone()].to_vec()
+        let run = follow(scene, knows, tasks.end + scene.at_once, seed);
+        Run {
+            lives: run.lives[tasks.clone()].to_vec(),
+            ..run
+        }
     };
-    (0..repeats).flat_map(run).collect()
+    (0..repeats).map(run).collect()
 }
 
-/// The mean of something over lives.
-pub(crate) fn mean(lives: &[Life], of: fn(&Life) -> f64) -> f64 {
-    lives.iter().map(of).sum::<f64>() / lives.len() as f64
+/// The mean of something over the lives of all runs.
+pub(crate) fn mean(runs: &[Run], of: fn(&Life) -> f64) -> f64 {
+    let lives = || runs.iter().flat_map(|run| &run.lives);
+    lives().map(of).sum::<f64>() / lives().count() as f64
 }

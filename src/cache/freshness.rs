@@ -94,9 +94,8 @@ pub fn found(
     known: Option<Known<'_>>,
     model: Option<&str>,
 ) -> Option<(Box<str>, Found)> {
-    let before = known
-        .filter(|known| known.age.is_some())
-        .map(|known| known.reply)?;
+    let known = known?;
+    let (before, age) = (known.reply, known.age?);
     if before.is_terminal() || !reply.is_task() {
         return None;
     }
@@ -107,12 +106,14 @@ pub fn found(
         let was = before.snapshot()?;
         let told = |task: &TaskSnapshot| (task.state(), task.progress(), task.updated_at());
         changed = (told(&was) != told(&is)).then(|| Changed {
+            is_end: is.state().is_terminal(),
             updated_at: is.updated_at().filter(|at| Some(*at) != was.updated_at()),
         });
     }
     let found = Found {
         before: before.received,
         at: reply.received,
+        age: age.at(reply.received),
         changed,
     };
     Some((class(reply, &is, model).into(), found))
@@ -641,22 +642,22 @@ mod tests {
             age: decided(&before, None).age,
             may_vanish: false,
         };
-        let changed = |at| Some(Changed { updated_at: at });
+        let changed = |is_end, updated_at| Some(Changed { is_end, updated_at });
         for (status, more, change) in [
             ("running", r#","progress":"10%","updated_at":1000"#, None),
             ("running", r#","progress":10,"updated_at":1000,"x":1"#, None),
             (
                 "running",
                 r#","progress":"20%","updated_at":1000"#,
-                changed(None),
+                changed(false, None),
             ),
             (
                 "running",
                 r#","progress":"10%","updated_at":1007"#,
-                changed(Some(1007)),
+                changed(false, Some(1007)),
             ),
-            ("success", r#","updated_at":"soon""#, changed(None)),
-            ("failed", r#","progress":"10%""#, changed(None)),
+            ("success", r#","updated_at":"soon""#, changed(true, None)),
+            ("failed", r#","progress":"10%""#, changed(true, None)),
         ] {
             let now = told(status, more);
             let (class, found) = found(&now, Some(known), None).expect("was known to run");

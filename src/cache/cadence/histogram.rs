@@ -1,5 +1,6 @@
 //! The ages at which tasks of one model end: a decaying histogram, and the poll intervals derived from it.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 /// How much longer the predicted mean lag may be, as a share of the fixed cadence's. Less than the quarter that is
@@ -66,6 +67,20 @@ impl EndTimes {
         }
         self.ends = self.ends.saturating_add(1);
         self.plan = None;
+    }
+
+    /// How likely a task of this age is to end, per second: 0 before enough have ended.
+    #[expect(clippy::cast_precision_loss, reason = "bins are few")]
+    pub(super) fn hazard(&self, age: Duration) -> f64 {
+        if self.ends < ENOUGH {
+            return 0.0;
+        }
+        let bin = bin(age.as_secs_f64()).min(AGES - 1);
+        let prior = PRIOR_WEIGHT / AGES as f64;
+        let here = f64::from(self.weights[bin]) + prior;
+        let older: f32 = self.weights[bin + 1..].iter().sum();
+        let older = f64::from(older) + prior * (AGES - 1 - bin) as f64;
+        here / (starts(bin + 1) - starts(bin)) / (older + here / 2.0)
     }
 
     /// The time to the first age at which, by the hazard there, another poll is due: a long interval must not reach far
@@ -148,7 +163,11 @@ fn plan(weights: &[f32; AGES], bounds: Bounds) -> [f32; AGES] {
 
 /// The age at which a bin begins, in seconds.
 fn starts(bin: usize) -> f64 {
-    SCALE * (STEP.powi(i32::try_from(bin).unwrap_or(i32::MAX)) - 1.0)
+    static STARTS: LazyLock<[f64; AGES + 1]> = LazyLock::new(|| {
+        let starts = |bin| SCALE * (STEP.powi(i32::try_from(bin).unwrap_or(i32::MAX)) - 1.0);
+        std::array::from_fn(starts)
+    });
+    STARTS[bin]
 }
 
 /// The bin of an age in seconds; `AGES` beyond the last.

@@ -12,11 +12,12 @@
 //! the rest of a task at once; progress is trusted only near 100.
 //!
 //! Where upstream asks its vendors in [`rounds`], nothing happens between two of them. They are learnt from the moments at which
-//! polls find tasks changed, over all tasks of a class and all callers: only times are kept. While a guess at them is
-//! believed, a task is polled soon after the next round is due, so late that the mean lag stays that of the cadence above.
+//! polls find tasks changed, over all tasks of a class and all callers: only times are kept. While they are believed, a task is
+//! polled soon after the next round is due, so late that the mean lag stays that of the cadence above.
 //!
 //! `cargo bench --bench cadence` simulates the savings and the cost, and writes them to `benches/cadence.md`.
 
+mod guess;
 mod histogram;
 mod rounds;
 mod upstream_clock;
@@ -30,7 +31,7 @@ use tokio::time::Instant;
 pub use self::histogram::Bounds;
 
 use self::histogram::EndTimes;
-use self::rounds::{Rounds, Sighting};
+use self::rounds::{Change, Rounds, Sighting, Wish};
 use self::upstream_clock::UpstreamClock;
 use crate::sync::lock;
 
@@ -76,6 +77,8 @@ pub struct Found {
     pub before: Instant,
     /// When it was polled now.
     pub at: Instant,
+    /// How old it was then.
+    pub age: Duration,
     /// How it changed in between, if it did.
     pub changed: Option<Changed>,
 }
@@ -83,6 +86,8 @@ pub struct Found {
 /// That a task has another state, other progress, or another `updated_at` than before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Changed {
+    /// Whether it ended.
+    pub is_end: bool,
     /// When it did, in Unix seconds, if upstream says so.
     pub updated_at: Option<i64>,
 }
@@ -118,7 +123,7 @@ pub struct KnownRounds {
     pub next_in: Duration,
 }
 
-/// The end times and the rounds of all models. At most some three megabytes.
+/// The end times and the rounds of all models. At most some four megabytes.
 #[derive(Debug)]
 pub struct Cadence {
     /// The zero of the clock that rounds are told by.
@@ -177,25 +182,37 @@ impl Cadence {
     pub fn see(&self, model: &str, found: &Found) {
         let mut models = self.models();
         let (before, at) = (self.seconds(found.before), self.seconds(found.at));
-        let polled = (before, at);
         let name = name(model);
-        let (rounds, changed) = if let Some(change) = found.changed {
-            let Model { rounds, clock, .. } = models.of(name);
-            #[expect(clippy::cast_precision_loss, reason = "times are far below 2^52")]
-            let changed = match change.updated_at {
-                Some(updated_at) => clock.place(updated_at as f64, polled),
-                None => polled,
-            };
-            let rounds = rounds.get_or_insert_with(|| Box::new(Rounds::new()));
-            (Some(rounds), Some(changed))
-        } else {
-            let model = models.by_name.get_mut(name);
-            (model.and_then(|model| model.rounds.as_mut()), None)
+        // A model is new to rounds until a task of it changes.
+        let model = match found.changed {
+            Some(_) => Some(models.of(name)),
+            None => models.by_name.get_mut(name),
         };
+        let Some(Model {
+            ends,
+            rounds,
+            clock,
+            ..
+        }) = model
+        else {
+            return;
+        };
+        let changed = found.changed.map(|change| {
+            #[expect(clippy::cast_precision_loss, reason = "times are far below 2^52")]
+            let updated_at = change.updated_at.map(|at| at as f64);
+            Change {
+                within: updated_at.map_or((before, at), |told| clock.place(told, (before, at))),
+                is_end: change.is_end,
+            }
+        });
+        if changed.is_some() && rounds.is_none() {
+            *rounds = Some(Box::new(Rounds::new()));
+        }
         if let Some(rounds) = rounds {
             rounds.see(&Sighting {
                 before,
                 at,
+                hazard: ends.hazard(found.age),
                 changed,
             });
         }
@@ -231,9 +248,13 @@ impl Cadence {
             _ => model.ends.interval(task.age, bounds),
         };
         let by_round = model.rounds.as_mut().and_then(|rounds| {
-            let (lag, most) = (lasts.as_secs_f64() / 2.0, bounds.most * ROUND_STRETCH);
-            let (now, changed) = (self.seconds(task.at), task.has_changed);
-            let wait = rounds.wait(now, changed, lag, most.as_secs_f64())?;
+            let wait = rounds.wait(&Wish {
+                now: self.seconds(task.at),
+                has_changed: task.has_changed,
+                hazard: model.ends.hazard(task.age),
+                lag: lasts.as_secs_f64() / 2.0,
+                most: (bounds.most * ROUND_STRETCH).as_secs_f64(),
+            })?;
             let wait = Duration::try_from_secs_f64(wait).ok()?;
             Some(wait.max(bounds.least / ROUND_STRETCH))
         });

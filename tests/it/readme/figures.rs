@@ -157,7 +157,7 @@ fn the_figures_of_the_cadence_are_those_that_were_simulated() {
     let usual = rounds
         .iter()
         .find(|row| row[0] == "usual rounds; state and progress");
-    let (reached, _) = usual.expect("a row")[4].split_once(':').expect("shares");
+    let (reached, _) = usual.expect("a row")[5].split_once(':').expect("shares");
     let (polls, lag) = reached.split_once(" at ").expect("a lag");
     assert!(reference.contains(&format!("it costs {polls} polls, at {lag}.")));
 }
