@@ -336,7 +336,7 @@ mod tests {
             "\"\\",
             "\"\\u12",
             "true",
-            "tru",
+            "t",
             "truex",
             "false",
             "null",
