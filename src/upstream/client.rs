@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::ops::ControlFlow::{Break, Continue};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -22,6 +23,7 @@ use super::headers::is_harmless;
 use super::http1::{PollBody, is_unprocessed};
 use super::pool::Pool;
 use super::received::{BodyLimit, Received};
+use super::resend::until_processed;
 use super::{
     FIRST_STREAMS, PING_EVERY, PING_TIMEOUT, POOL_IDLE, READ_AHEAD, STREAM_WINDOW, STREAMS,
 };
@@ -53,9 +55,6 @@ struct Inner {
     /// Whether it was logged that upstream redirects polls.
     redirected: AtomicBool,
 }
-
-/// How many times a forwarded request is sent if an HTTP/2 upstream says that it did not process it.
-const TRIES: usize = 5;
 
 /// How many of these names are kept.
 const MOST_NOT_PASSED: usize = 64;
@@ -206,28 +205,24 @@ impl Upstream {
         let counted = self.counted(kind);
         let (head, body) = self.authorized(request).into_parts();
         // Only HTTP/2, which takes TLS, says what it has not processed.
-        let (mut body, replay) = if head.uri.scheme() == Some(&Scheme::HTTPS) {
+        let (body, replay) = if head.uri.scheme() == Some(&Scheme::HTTPS) {
             let replay = Replay::new(body);
             (replay.body().unwrap_or_else(Body::empty), Some(replay))
         } else {
             (body, None)
         };
-        let mut tries = 0;
-        let answer = loop {
-            tries += 1;
+        let sent = until_processed(body, async |body| {
             let request = Request::from_parts(head.clone(), body);
             let error = match client.request(request).await {
-                Ok(response) => break Ok(response),
-                Err(error) => error,
+                Err(error) if is_unprocessed(&error) => error,
+                answer => return Break(answer),
             };
-            let again = replay
-                .as_ref()
-                .filter(|_| tries < TRIES && is_unprocessed(&error));
-            match again.and_then(Replay::body) {
-                Some(again) => body = again,
-                None => break Err(error),
+            match replay.as_ref().and_then(Replay::body) {
+                Some(again) => Continue((again, error)),
+                None => Break(Err(error)),
             }
-        };
+        });
+        let answer = sent.await.flatten();
         counted.told(answer.as_ref().ok().map(Response::status));
         answer.map_err(|error| failure(&error))
     }

@@ -13,6 +13,7 @@ mod interim;
 mod pool;
 mod received;
 mod request;
+pub mod resend;
 pub mod response_time;
 mod tunnel;
 

@@ -3,6 +3,7 @@
 //! has a task of its own.
 
 use std::fmt;
+use std::ops::ControlFlow::{Break, Continue};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -21,13 +22,11 @@ use super::connect::Connector;
 use super::failure::failure;
 use super::http1::{Http1Connection, PollBody, SendError, receive};
 use super::received::{BodyLimit, Received};
+use super::resend::until_processed;
 use super::{FIRST_STREAMS, PING_EVERY, PING_TIMEOUT, POOL_AGE, POOL_IDLE, STREAM_WINDOW, STREAMS};
 use crate::config::UpstreamUrl;
 use crate::error::Error;
 use crate::sync::lock;
-
-/// The number of connections that a poll tries which turn out to be closed, or to be about to, before it is processed.
-const TRIES: usize = 5;
 
 /// An HTTP/2 connection on which nothing was heard since an abandoned poll began, this long ago, takes no new polls: while
 /// new connections work, a silent one must not be waited for.
@@ -129,49 +128,52 @@ impl Pool {
     /// As [`Upstream::poll`](super::Upstream::poll).
     pub(super) async fn ask(
         self: &Arc<Self>,
-        mut request: Request<PollBody>,
+        request: Request<PollBody>,
         limit: &BodyLimit,
         tell: impl Fn(Option<StatusCode>),
     ) -> Result<Received, Error> {
-        let mut tries = 0;
-        let failed = loop {
+        let sent = until_processed(request, async |request: Request<PollBody>| {
             let connection = match self.take() {
                 Some(connection) => connection,
                 // Boxed, as it is rare and would make every poll's future several times as large.
                 None => match Box::pin(self.connected()).await {
                     Ok(connection) => connection,
-                    Err(why) => break why,
+                    Err(why) => return Break(Err(SendError::NoResponse(why))),
                 },
             };
-            tries += 1;
             let shared = match &connection {
                 Connection::Http2(shared) => Some((shared.clone(), request.clone())),
                 Connection::Http1(..) => None,
             };
-            match self.ask_over(connection, request, limit, &tell).await {
-                Ok(answer) => return Ok(answer),
-                Err(SendError::Truncated(why)) => return Err(why),
-                Err(SendError::NotSent(unsent, _)) if tries < TRIES => {
+            let answer = self.ask_over(connection, request, limit, &tell).await;
+            match (answer, shared) {
+                (Err(SendError::NotSent(unsent, why)), shared) => {
                     // Most likely not the only one.
                     self.reclaim();
-                    if let Some((shared, _)) = &shared {
-                        self.retire(shared);
-                    }
-                    request = *unsent;
-                }
-                // Said goodbye or refused: it goes out once more at once, as if it had never been sent.
-                Err(SendError::NotProcessed(why)) => match shared.filter(|_| tries < TRIES) {
-                    Some((shared, again)) => {
+                    if let Some((shared, _)) = shared {
                         self.retire(&shared);
-                        request = again;
                     }
-                    None => break why,
-                },
-                Err(SendError::NotSent(_, why) | SendError::NoResponse(why)) => break why,
+                    Continue((*unsent, why))
+                }
+                (Err(SendError::NotProcessed(why)), Some((shared, again))) => {
+                    self.retire(&shared);
+                    Continue((again, why))
+                }
+                (processed, _) => Break(processed),
             }
+        });
+        let why = match sent.await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(SendError::Truncated(why))) => return Err(why),
+            Ok(Err(
+                SendError::NotSent(_, why)
+                | SendError::NotProcessed(why)
+                | SendError::NoResponse(why),
+            ))
+            | Err(why) => why,
         };
         tell(None);
-        Err(failed)
+        Err(why)
     }
 
     /// Closes what is too old or was not used for long, and drops what upstream has closed.

@@ -23,6 +23,15 @@ pub(crate) const EARLY: Duration = Duration::from_secs(30);
 /// The longest time for which a task that upstream itself failed on is left alone.
 const LONGEST_COOL_DOWN: Duration = Duration::from_secs(30);
 
+/// How often a request is sent that the peer refuses each time.
+pub(crate) const MOST_SENT: usize = 5;
+
+/// The window in which a circuit counts failures, rounded up to whole seconds.
+const WINDOW: Duration = Duration::from_secs(11);
+
+/// The least time without an answer after which a poll that is given up says something of upstream.
+pub(crate) const SILENT: Duration = Duration::from_secs(2);
+
 /// tokio's timers count whole milliseconds.
 const TICK: Duration = Duration::from_millis(2);
 
@@ -168,6 +177,18 @@ pub(crate) fn judge(world: &mut World, poll: &Poll, result: &Result<Answer, Erro
     {
         world.report(format_args!("{problem}: {poll:?} got {result:?}"));
     }
+}
+
+/// The most failures that a circuit may count now: of requests that failed, or were given up in silence.
+pub(crate) fn most_failed(world: &World) -> usize {
+    let recent = |at: Instant| at.elapsed() < WINDOW;
+    let has_failed = |fetch: &&Fetch| match (fetch.landed, fetch.given_up) {
+        (Some((_, Said::Failing(429))), _) => false,
+        (Some((landed, Said::Failing(_) | Said::Nothing(_))), _) => recent(landed.at),
+        (None, Some(at)) => recent(at) && at >= fetch.lease.at + SILENT,
+        _ => false,
+    };
+    world.fetches.iter().filter(has_failed).count()
 }
 
 type Judgement = Result<(), &'static str>;

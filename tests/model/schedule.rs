@@ -18,6 +18,7 @@ use pollgate::route::{RouteId, TaskId};
 use pollgate::stack::{PollState, TaskPipeline, task_pipeline};
 use pollgate::task::{Dialect, State};
 use pollgate::telemetry::{Exposition, Metrics};
+use pollgate::upstream::breakers::CircuitStatus;
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{Instant, sleep};
 use tower::ServiceExt as _;
@@ -38,8 +39,21 @@ impl Summary {
     /// Whether every way to answer and every disturbance has occurred.
     pub(crate) fn is_varied(&self) -> bool {
         let all = [
-            "poll", "fetch", "hit", "shared", "fetched", "stale", "error", "hang-up", "purge",
-            "refusal", "silence", "write",
+            "poll",
+            "fetch",
+            "hit",
+            "shared",
+            "fetched",
+            "stale",
+            "error",
+            "hang-up",
+            "purge",
+            "refusal",
+            "silence",
+            "write",
+            "goodbye",
+            "sent again",
+            "crowd",
         ];
         all.iter()
             .all(|what| self.0.get(what).is_some_and(|count| *count > 10))
@@ -73,6 +87,9 @@ fn run_once(seed: u64, recording: bool) -> Result<Summary, String> {
     runtime.block_on(async {
         let mut schedule = Schedule::new(fastrand::Rng::with_seed(seed));
         lock(&schedule.world).recording = recording;
+        if schedule.dice.u8(..8) == 0 {
+            schedule.crowd().await;
+        }
         for _ in 0..schedule.dice.usize(20..120) {
             schedule.step().await;
         }
@@ -151,12 +168,27 @@ impl Schedule {
             67..=70 => self.write(),
             71 => self.write_in_vain(),
             72 => self.purge(),
-            73..=84 => {
+            73 | 74 => self.goodbye(),
+            75..=84 => {
                 for _ in 0..self.dice.u8(1..6) {
                     yield_now().await;
                 }
             }
             _ => self.wait().await,
+        }
+        self.count_failures();
+    }
+
+    /// Checks that nothing counts as a failure that was none.
+    fn count_failures(&self) {
+        let mut world = lock(&self.world);
+        let most = rules::most_failed(&world);
+        if let CircuitStatus::Closed { failed, .. } = self.polls.breakers.status(Instant::now())
+            && failed as usize > most
+        {
+            world.report(format_args!(
+                "{failed} failures count, and there were {most}"
+            ));
         }
     }
 
@@ -273,12 +305,64 @@ impl Schedule {
             Weather::Mixed,
             Weather::Gone,
             Weather::Silent,
-        ][self.dice.usize(..5)];
+            Weather::Refusing,
+        ][self.dice.usize(..6)];
         if world.weather == Weather::Silent {
             self.summary.lock().unwrap().count("silence");
         }
         let weather = world.weather;
         world.tell(format_args!("the weather is {weather:?}"));
+    }
+
+    /// The peer leaves: of the requests that are in progress it still processes those up to one of them.
+    fn goodbye(&mut self) {
+        let mut world = lock(&self.world);
+        let last = world.streams - self.dice.usize(..=world.streams.min(8));
+        world.tell(format_args!("goodbye, after stream {last}"));
+        world.goodbyes.send_replace(last);
+        self.summary.lock().unwrap().count("goodbye");
+    }
+
+    /// Upstream is silent from the start, and clients with short time-outs give up on tasks of which nothing is known.
+    /// Then nobody waits for upstream any more.
+    async fn crowd(&mut self) {
+        let mut dice = self.dice.fork();
+        lock(&self.world).weather = Weather::Silent;
+        let everyone =
+            || (0..CALLERS).flat_map(|caller| (0..TASKS).map(move |task| (caller, task)));
+        let timeout = self.config.upstream.timeout;
+        let poll = |(caller, task)| {
+            let path = Dialect::Unified;
+            let asked = Asked {
+                caller,
+                task,
+                dialect: path,
+            };
+            tokio::spawn(self.client(asked, path, CacheMode::Default, timeout))
+        };
+        let mut clients: Vec<_> = everyone().map(poll).collect();
+        // In any order, within two seconds.
+        dice.shuffle(&mut clients);
+        sleep(rules::SILENT).await;
+        for client in clients {
+            sleep(Duration::from_millis(dice.u64(..200))).await;
+            client.abort();
+        }
+        yield_now().await;
+        let mut clients: Vec<_> = everyone().map(poll).collect();
+        for _ in 0..20 {
+            yield_now().await;
+        }
+        clients.retain(|client| !client.is_finished());
+        // One of them may be the probe that is due.
+        if clients.len() > 1 {
+            let waiting = clients.len();
+            lock(&self.world).report(format_args!(
+                "a crowd gave up on a silent upstream, and {waiting} others wait for it"
+            ));
+        }
+        clients.iter().for_each(JoinHandle::abort);
+        self.summary.lock().unwrap().count("crowd");
     }
 
     fn refuse(&mut self) {
@@ -367,6 +451,8 @@ impl Schedule {
         let mut summary = self.summary.lock().unwrap().clone();
         let world = lock(&self.world);
         world.fetches.iter().for_each(|_| summary.count("fetch"));
+        let again = world.fetches.iter().filter(|fetch| fetch.sent > 1);
+        again.for_each(|_| summary.count("sent again"));
         world.refusals.iter().for_each(|_| summary.count("refusal"));
         match world.problems.first() {
             None => Ok(summary),

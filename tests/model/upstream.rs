@@ -1,5 +1,7 @@
 //! Upstream in memory: slow, faulty and changing state at random. Every document names its caller.
 
+use std::future::pending;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,6 +14,8 @@ use pollgate::error::Error;
 use pollgate::request::preferences::CacheMode;
 use pollgate::request::query::TaskFetch;
 use pollgate::task::{Dialect, Source, State, TaskSnapshot};
+use pollgate::upstream::resend::until_processed;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tower::Service;
 
@@ -29,6 +33,8 @@ pub(crate) struct Upstream(pub Shared);
 struct Plan {
     number: usize,
     latency: Option<Duration>,
+    /// How many of the streams on which it is sent are refused before one is not.
+    refusals: usize,
     fault: Option<Fault>,
     /// The task at the time of the request; `None` to read it at the time of the answer.
     early: Option<Task>,
@@ -68,16 +74,102 @@ impl Service<TaskFetch> for Upstream {
             if matches!(plan.fault, Some(Fault::Hang)) {
                 sleep_until(fetch.deadline + LATE).await;
             }
-            let flying = async {
-                match plan.latency {
-                    None => {}
-                    Some(Duration::ZERO) => tokio::task::yield_now().await,
-                    Some(latency) => sleep(latency).await,
-                }
+            let sent = until_processed((), |()| send(&world, &plan));
+            let end = match timeout_at(fetch.deadline, sent).await {
+                Ok(Ok(())) => End::Processed,
+                Ok(Err(())) => End::Refused,
+                Err(_) => End::OutOfTime,
             };
-            let in_time = timeout_at(fetch.deadline, flying).await.is_ok();
-            land(&world, &fetch, &plan, in_time)
+            land(&world, &fetch, &plan, end)
         })
+    }
+}
+
+/// How the sending of a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Processed,
+    /// As often as it was sent.
+    Refused,
+    OutOfTime,
+}
+
+/// One sending of a request.
+struct Stream {
+    number: usize,
+    /// Whether the peer refuses it, after the latency.
+    is_refused: bool,
+    latency: Option<Duration>,
+    /// The last stream that the peer still processes, told from now on.
+    goodbyes: watch::Receiver<usize>,
+}
+
+/// Sends a request on a stream of its own, and continues where the peer says that it has not processed it.
+async fn send(world: &Shared, plan: &Plan) -> ControlFlow<(), ((), ())> {
+    let stream = open(world, plan);
+    tokio::select! {
+        biased;
+        () = fly(stream.latency) => {
+            if !stream.is_refused {
+                return ControlFlow::Break(());
+            }
+        }
+        () = goodbye(stream.goodbyes, stream.number) => {}
+    }
+    let mut world = lock(world);
+    world.fetches[plan.number].refused = Some(Instant::now());
+    world.tell(format_args!("  fetch {} is refused", plan.number));
+    ControlFlow::Continue(((), ()))
+}
+
+fn open(world: &Shared, plan: &Plan) -> Stream {
+    let mut guard = lock(world);
+    let this = &mut *guard;
+    let fetch = &mut this.fetches[plan.number];
+    fetch.sent += 1;
+    let (sent, refused) = (fetch.sent, fetch.refused.take());
+    if refused.is_some_and(|at| at != Instant::now()) {
+        this.report(format_args!(
+            "fetch {} was refused, and not sent again at once",
+            plan.number
+        ));
+    }
+    if sent > rules::MOST_SENT {
+        this.report(format_args!("fetch {} is sent without end", plan.number));
+    }
+    this.streams += 1;
+    let is_refused = sent <= plan.refusals;
+    let dice = &mut this.dice;
+    let latency = match dice.u8(..4) {
+        _ if !is_refused => plan.latency,
+        0 => None,
+        1 => Some(Duration::ZERO),
+        2 => Some(Duration::from_millis(dice.u64(1..50))),
+        _ => Some(Duration::from_millis(dice.u64(1..3000))),
+    };
+    Stream {
+        number: this.streams,
+        is_refused,
+        latency,
+        goodbyes: this.goodbyes.subscribe(),
+    }
+}
+
+/// Resolves at a goodbye that leaves this stream unprocessed.
+async fn goodbye(mut goodbyes: watch::Receiver<usize>, stream: usize) {
+    while goodbyes.changed().await.is_ok() {
+        if stream > *goodbyes.borrow_and_update() {
+            return;
+        }
+    }
+    pending::<()>().await;
+}
+
+async fn fly(latency: Option<Duration>) {
+    match latency {
+        None => {}
+        Some(Duration::ZERO) => tokio::task::yield_now().await,
+        Some(latency) => sleep(latency).await,
     }
 }
 
@@ -93,6 +185,7 @@ impl Drop for UnderWay {
         if let Ok(mut world) = self.world.lock() {
             world.under_way.remove(&self.what);
             if world.fetches[self.number].landed.is_none() {
+                world.fetches[self.number].given_up = Some(Instant::now());
                 world.last_trouble = Some(Instant::now());
                 world.tell(format_args!("  fetch {} is given up", self.number));
             }
@@ -149,6 +242,9 @@ fn start(world: &Shared, fetch: &TaskFetch) -> (Plan, UnderWay) {
         version: task.version,
         landed: None,
         early: false,
+        sent: 0,
+        refused: None,
+        given_up: None,
     });
     let dice = &mut this.dice;
     let latency = match dice.u8(..10) {
@@ -160,7 +256,7 @@ fn start(world: &Shared, fetch: &TaskFetch) -> (Plan, UnderWay) {
         _ => Some(Duration::from_secs(dice.u64(6..30))),
     };
     let faulty = match this.weather {
-        Weather::Silent => false,
+        Weather::Silent | Weather::Refusing => false,
         Weather::Fair => dice.u8(..40) == 0,
         Weather::Mixed => dice.u8(..2) == 0,
         Weather::Gone => true,
@@ -182,12 +278,14 @@ fn start(world: &Shared, fetch: &TaskFetch) -> (Plan, UnderWay) {
         _ => Fault::Panic,
     });
     let early = dice.bool().then_some(task);
+    let refusals = draw_refusals(dice, this.weather);
     this.tell(format_args!(
-        "  fetch {number} of {asked:?}: {latency:?} {fault:?}"
+        "  fetch {number} of {asked:?}: {latency:?} {fault:?}, refused {refusals} times"
     ));
     let plan = Plan {
         number,
         latency,
+        refusals,
         fault,
         early,
     };
@@ -199,20 +297,30 @@ fn start(world: &Shared, fetch: &TaskFetch) -> (Plan, UnderWay) {
     (plan, under_way)
 }
 
-fn land(world: &Shared, fetch: &TaskFetch, plan: &Plan, in_time: bool) -> Result<Reply, Error> {
+/// How often a request is refused.
+fn draw_refusals(dice: &mut fastrand::Rng, weather: Weather) -> usize {
+    match (weather, dice.u8(..20)) {
+        (Weather::Refusing, 0) => rules::MOST_SENT + 1,
+        (Weather::Refusing, 1..16) => dice.usize(1..rules::MOST_SENT),
+        (Weather::Refusing, _) => 0,
+        (_, 0 | 1) => dice.usize(1..3),
+        _ => 0,
+    }
+}
+
+fn land(world: &Shared, fetch: &TaskFetch, plan: &Plan, end: End) -> Result<Reply, Error> {
     let mut guard = lock(world);
     let this = &mut *guard;
-    let asked = this.fetches[plan.number].asked;
+    let Fetch { asked, sent, .. } = this.fetches[plan.number];
+    if end == End::Refused && sent < rules::MOST_SENT {
+        this.report(format_args!(
+            "fetch {} was refused, and not sent again",
+            plan.number
+        ));
+    }
     let task = plan.early.unwrap_or(this.tasks[asked.task]);
     this.fetches[plan.number].version = task.version;
-    let (said, result) = answer(
-        this.refused[asked.caller],
-        asked,
-        fetch,
-        plan,
-        in_time,
-        task,
-    );
+    let (said, result) = answer(this.refused[asked.caller], asked, fetch, plan, end, task);
     let landed = this.moment();
     this.fetches[plan.number].early = said == Said::Missing
         && this.fetches.iter().any(|other| {
@@ -242,7 +350,7 @@ fn answer(
     asked: Asked,
     fetch: &TaskFetch,
     plan: &Plan,
-    in_time: bool,
+    end: End,
     task: Task,
 ) -> (Said, Result<Reply, Error>) {
     let error = |status: u16, retry_after: Option<u64>, body: String| {
@@ -255,8 +363,11 @@ fn answer(
         ))
     };
     let nothing = |trouble, error| (Said::Nothing(trouble), Err(error));
-    if !in_time {
-        return nothing(Trouble::Timeout, Error::UpstreamTimeout);
+    let unavailable = || Error::UpstreamUnavailable("no".into());
+    match end {
+        End::Processed => {}
+        End::Refused => return nothing(Trouble::Unavailable, unavailable()),
+        End::OutOfTime => return nothing(Trouble::Timeout, Error::UpstreamTimeout),
     }
     match plan.fault {
         Some(Fault::TooMany { retry_after, named }) => {
@@ -284,10 +395,7 @@ fn answer(
             return nothing(Trouble::Redirected, Error::Redirected("elsewhere".into()));
         }
         Some(Fault::Unavailable) => {
-            return nothing(
-                Trouble::Unavailable,
-                Error::UpstreamUnavailable("no".into()),
-            );
+            return nothing(Trouble::Unavailable, unavailable());
         }
         Some(Fault::Panic | Fault::Hang) => return nothing(Trouble::Panic, Error::Panicked),
         None => {}

@@ -10,6 +10,7 @@ use pollgate::request::key::TaskKey;
 use pollgate::request::preferences::CacheMode;
 use pollgate::task::{Dialect, State};
 use pollgate::upstream::response_time;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 pub(crate) const CALLERS: usize = 3;
@@ -88,6 +89,11 @@ pub(crate) struct Fetch {
     pub landed: Option<(Moment, Said)>,
     /// Whether it said that a task does not exist which had been running shortly before: that may be doubted.
     pub early: bool,
+    /// How often it was sent, and when that was refused the last time, if it has not been sent again since.
+    pub sent: usize,
+    pub refused: Option<Instant>,
+    /// When it was given up before it landed.
+    pub given_up: Option<Instant>,
 }
 
 impl Fetch {
@@ -127,6 +133,8 @@ pub(crate) enum Weather {
     Gone,
     /// No request is answered.
     Silent,
+    /// Most requests are refused, several times in a row, and then answered.
+    Refusing,
 }
 
 pub(crate) struct World {
@@ -145,6 +153,10 @@ pub(crate) struct World {
     pub fetches: Vec<Fetch>,
     /// When each flight was joined, by the deadlines of its leader and its own.
     pub flights: Vec<((Instant, Instant), Moment)>,
+    /// The last stream that the peer processes, as its latest goodbye says.
+    pub goodbyes: watch::Sender<usize>,
+    /// The number of requests sent so far, each on a stream of its own.
+    pub streams: usize,
     /// Fetches in progress, each with how often its task was purged and its caller refused before its flight.
     pub under_way: HashSet<(Asked, usize, usize)>,
     pub purges: Vec<(Moment, usize)>,
@@ -204,6 +216,8 @@ impl World {
             polls: Vec::new(),
             fetches: Vec::new(),
             flights: Vec::new(),
+            goodbyes: watch::Sender::default(),
+            streams: 0,
             under_way: HashSet::new(),
             purges: Vec::new(),
             writes: Vec::new(),

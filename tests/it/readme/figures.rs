@@ -260,10 +260,16 @@ const FIGURES: &[(&str, &str, &str, &str)] = &[
         "0.15 s at most in all",
     ),
     (
-        "upstream/response_time",
-        "pub const LEAST: Duration = Duration::from_secs(1);",
+        "upstream/resend",
+        "pub const TRIES: usize = 5;",
         "docs/reference",
-        "is silent, and not yet known to be | 1 to 3 s",
+        "up to five times in all",
+    ),
+    (
+        "upstream/response_time",
+        "pub const LEAST: Duration = Duration::from_millis(500);",
+        "docs/reference",
+        "is silent, and not yet known to be | 0.5 to 3 s",
     ),
     (
         "stack/breaker",
