@@ -136,8 +136,8 @@ pub(super) fn is_unprocessed(error: &(dyn StdError + 'static)) -> bool {
     let causes = successors(Some(error), |error| (*error).source());
     let mut of_http2 = causes.filter_map(|cause| cause.downcast_ref::<h2::Error>());
     of_http2.any(|error| {
-        let reason = error.reason();
-        reason == Some(h2::Reason::REFUSED_STREAM)
-            || (error.is_go_away() && error.is_remote() && reason == Some(h2::Reason::NO_ERROR))
+        // h2 tells a stream of a goodbye, whatever its reason, only where the peer leaves it unprocessed.
+        error.reason() == Some(h2::Reason::REFUSED_STREAM)
+            || (error.is_go_away() && error.is_remote())
     })
 }

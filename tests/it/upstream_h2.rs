@@ -53,6 +53,16 @@ impl H2 {
         streams: u32,
         fate: impl Fn(usize, &str) -> Fate + Clone + Send + Sync + 'static,
     ) -> Self {
+        Self::after(Vec::new(), streams, fate).await
+    }
+
+    /// As [`H2::start`], after a connection for each of these reasons that [says goodbye](expel) at its first request.
+    async fn after(
+        reasons: Vec<Reason>,
+        streams: u32,
+        fate: impl Fn(usize, &str) -> Fate + Clone + Send + Sync + 'static,
+    ) -> Self {
+        let mut reasons = reasons.into_iter();
         let identity = Identity::new();
         let acceptor = TlsAcceptor::from(identity.server(&[b"h2", b"http/1.1"]));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -68,6 +78,7 @@ impl H2 {
                 connected.fetch_add(1, Ordering::SeqCst);
                 let (acceptor, fate, count) = (acceptor.clone(), fate.clone(), Arc::clone(&count));
                 let cut = Arc::clone(&cutting);
+                let reason = reasons.next();
                 tokio::spawn(async move {
                     // A client may leave before it is through: a connection that was opened before is enough.
                     let Ok(stream) = acceptor.accept(stream).await else {
@@ -75,6 +86,9 @@ impl H2 {
                     };
                     if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
                         return plain(stream).await;
+                    }
+                    if let Some(reason) = reason {
+                        return expel(stream, reason).await;
                     }
                     let mut builder = server::Builder::new();
                     let handshake = builder.max_concurrent_streams(streams).handshake(stream);
@@ -134,6 +148,40 @@ async fn plain(mut stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream
         stream.write_all(answer.as_bytes()).await.unwrap();
         stream.shutdown().await.unwrap();
     }
+}
+
+/// Says goodbye, for this reason, at the first request, which it does not process.
+async fn expel(mut stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream>, reason: Reason) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    const PREFACE: usize = 24;
+    const HEADERS: u8 = 1;
+    const SETTINGS: u8 = 4;
+    const PING: u8 = 6;
+    const GOAWAY: u8 = 7;
+    let frame = |kind, payload: &[u8]| {
+        let length = u8::try_from(payload.len()).unwrap();
+        [&[0, 0, length, kind, 0, 0, 0, 0, 0], payload].concat()
+    };
+    stream.write_all(&frame(SETTINGS, &[])).await.unwrap();
+    stream.read_exact(&mut [0; PREFACE]).await.unwrap();
+    // The client has taken note that its request is sent once it answers a ping.
+    for (awaited, then) in [
+        (HEADERS, frame(PING, &[0; 8])),
+        (
+            PING,
+            frame(GOAWAY, &[[0; 4], u32::from(reason).to_be_bytes()].concat()),
+        ),
+    ] {
+        let mut head = [0; 9];
+        while head[3] != awaited {
+            stream.read_exact(&mut head).await.unwrap();
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            let mut payload = vec![0; length as usize];
+            stream.read_exact(&mut payload).await.unwrap();
+        }
+        stream.write_all(&then).await.unwrap();
+    }
+    let _ = stream.read_to_end(&mut Vec::new()).await;
 }
 
 /// Returns the value that keeps the stream alive.
@@ -244,6 +292,18 @@ async fn polls_that_a_goodbye_leaves_unprocessed_go_out_again_on_another_connect
         assert!((10..100).contains(&connections), "{connections}");
         let failed = "pollgate_upstream_requests_total{code=\"error\",kind=\"poll\"}";
         assert_eq!(gateway.metric(failed).await, 0.0, "of {streams} streams");
+    }
+}
+
+#[tokio::test]
+async fn whatever_the_reason_of_a_goodbye_what_it_leaves_unprocessed_goes_out_again() {
+    for reason in [Reason::INTERNAL_ERROR, Reason::ENHANCE_YOUR_CALM] {
+        let upstream = H2::after(vec![reason; 3], 100, |_, _| Fate::Answer).await;
+        let gateway = upstream.gateway().await;
+        assert_eq!(failures(&gateway, 1, 1).await, 0);
+        assert_eq!((upstream.asked(), upstream.connections()), (1, 4));
+        let failed = "pollgate_upstream_requests_total{code=\"error\",kind=\"poll\"}";
+        assert_eq!(gateway.metric(failed).await, 0.0, "{reason:?}");
     }
 }
 
