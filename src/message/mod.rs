@@ -4,6 +4,7 @@
 pub mod body;
 pub mod fields;
 pub mod flatten;
+pub mod method;
 pub mod replay;
 pub mod request_id;
 pub mod trace;

@@ -13,6 +13,7 @@ use super::key::{Caller, CallerKey, Credentials, Identity, detached};
 use super::query::{AskedUpstream, Resource};
 use crate::error::Error;
 use crate::message::body::Body;
+use crate::message::method::is_safe;
 use crate::route::{AsIsRoute, Matched, RouteLabel, Routes, StatusRoute, TaskId, encoded};
 use crate::task::{ErrorForm, texts_at};
 
@@ -131,7 +132,7 @@ impl Routed {
             subject: Subject::forwarded(errors, writes.clone()),
             kind: Kind::Forward(Box::new(Forwardable {
                 writes,
-                caller: (!request.method().is_safe()).then(|| {
+                caller: (!is_safe(request.method())).then(|| {
                     let query = request.uri().query();
                     caller_key.identify(request.headers(), query).caller
                 }),

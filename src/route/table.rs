@@ -6,6 +6,7 @@ use super::definition::{Definition, PollMethod, preset, presets};
 use super::row::{IdAt, Matched, Mistake, RouteId, Row, StatusRoute, Wrong};
 use super::task_id::TaskId;
 use super::template::Template;
+use crate::message::method::is_safe;
 use crate::task::{Dialect, ErrorForm};
 
 /// The most routes that the configuration may have, presets included.
@@ -172,8 +173,7 @@ impl Routes {
             }
         }
         match near {
-            // A preflight changes nothing (RFC 9110 §9.2.1).
-            Some((_, row, Some(id))) if !method.is_safe() => Matched::Write {
+            Some((_, row, Some(id))) if !is_safe(method) => Matched::Write {
                 errors: row.route.errors(),
                 task: TaskId::new(id),
             },
@@ -289,6 +289,8 @@ mod tests {
     #[allow(clippy::too_many_lines, reason = "a table")]
     fn requests_are_read_by_the_table() {
         let (get, post) = (&Method::GET, &Method::POST);
+        let own = |name: &str| Method::from_bytes(name.as_bytes()).expect("is a token");
+        let (propfind, unknown) = (own("PROPFIND"), own("FROB"));
         for (method, target, expected) in [
             (get, "/v1/videos/task_1", "openai task_1"),
             (get, "/v1/videos/sora-2:task_01k", "openai sora-2:task_01k"),
@@ -318,6 +320,8 @@ mod tests {
             (&Method::PATCH, "/v1/video/generations/a", "write a"),
             (&Method::OPTIONS, "/v1/videos/a", "forward"),
             (&Method::TRACE, "/v1/videos/a", "forward"),
+            (&propfind, "/v1/videos/a", "forward"),
+            (&unknown, "/v1/videos/a", "write a"),
             (post, "/v1/videos/edits", "forward"),
             (post, "/v1/videos/effects", "forward"),
             (post, "/v1/videos", "forward"),
