@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+/// What is overloaded where no file descriptor is left.
+pub const OPEN_FILES: &str = "open files of this process (LimitNOFILE)";
+
 /// Why a request could not be answered with what upstream says.
 ///
 /// Cloned for every waiter of a flight. The texts are for the client: what happened, and what to do; never a credential,

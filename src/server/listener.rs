@@ -22,7 +22,7 @@ use super::service::Admission;
 use super::throttle::Throttle;
 use super::turn_away::turn_away;
 use super::{ServerOptions, WhenFull};
-use crate::error::Error;
+use crate::error::{Error, OPEN_FILES};
 use crate::message::body::Body;
 use crate::request::inbound::Inbound;
 
@@ -75,7 +75,7 @@ where
                     tracing::warn!("cannot accept connections ({count} failures): {error}");
                 }
                 let refusal = || {
-                    let why = Error::Overloaded("open files of this process (LimitNOFILE)");
+                    let why = Error::Overloaded(OPEN_FILES);
                     (options.refuse)(&why)
                 };
                 if !reserve.turn_away(&listener, refusal) {

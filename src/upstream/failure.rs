@@ -10,7 +10,7 @@ use std::iter::successors;
 use rustls::{AlertDescription, CertificateError};
 
 use super::connect::{ProxyFailed, Unresolved};
-use crate::error::{Error, Unreachable};
+use crate::error::{Error, OPEN_FILES, Unreachable};
 
 /// Classifies an error of the client library.
 pub(super) fn failure(error: &(dyn StdError + 'static)) -> Error {
@@ -23,9 +23,22 @@ pub(super) fn failure(error: &(dyn StdError + 'static)) -> Error {
     if of_http.any(hyper::Error::is_incomplete_message) {
         return Error::UpstreamClosed;
     }
+    if causes().any(is_out_of_files) {
+        return Error::Overloaded(OPEN_FILES);
+    }
     let why = reason(error).unwrap_or_else(|| "the connection broke".into());
     tracing::debug!(cause = ?error, "upstream request failed: {}", why.in_full());
     Error::UpstreamUnavailable(why)
+}
+
+/// Whether this process, or the whole system, has no file descriptor left: that is not upstream's fault.
+fn is_out_of_files(cause: &(dyn StdError + 'static)) -> bool {
+    let io = match cause.downcast_ref() {
+        Some(Unresolved { error, .. }) => Some(error),
+        None => cause.downcast_ref::<io::Error>(),
+    };
+    // ENFILE and EMFILE, on every system.
+    matches!(io.and_then(io::Error::raw_os_error), Some(23 | 24))
 }
 
 /// The innermost cause that can be put into words.

@@ -75,3 +75,50 @@ async fn clients_and_probes_are_told_when_no_descriptor_is_left() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_lack_of_descriptors_does_not_count_against_upstream() {
+    const DESCRIPTORS: usize = 60;
+    let upstream = Upstream::saying(row("SUCCESS")).await;
+    let gateway = with_descriptors(DESCRIPTORS, &upstream.url()).await;
+    let mut client = Wire::connect(gateway.address).await;
+    let mut idle = Vec::new();
+    for _ in 0..DESCRIPTORS {
+        idle.push(TcpStream::connect(gateway.address).await.unwrap());
+    }
+    eventually("a failure to accept", async || {
+        gateway
+            .log()
+            .iter()
+            .any(|line| line.contains("cannot accept"))
+    })
+    .await;
+    let mut refused = 0;
+    for number in 0..30 {
+        let request = format!("GET /v1/videos/t{number} HTTP/1.1\r\nhost: x\r\n\r\n");
+        client.send(request).await;
+        let head = client.head().await;
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "));
+        let body = client.exactly(length.unwrap().parse().unwrap()).await;
+        if head.starts_with("HTTP/1.1 200 ") {
+            continue;
+        }
+        refused += 1;
+        let body: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+        assert_eq!(body["error"]["code"], "overloaded", "{number}: {body}");
+    }
+    assert!(refused >= 10, "{refused} of 30");
+    drop(idle);
+    eventually("the admin listener is served again", async || {
+        gateway.metric("pollgate_upstream_up").await == 1.0
+    })
+    .await;
+    assert!(
+        !gateway
+            .log()
+            .iter()
+            .any(|line| line.contains("upstream is down"))
+    );
+}
