@@ -167,6 +167,17 @@ impl Entry {
         self.reply.received + self.fresh.get()
     }
 
+    /// The same for the client, which is told no more than the wall clock leaves of the URL's signature: it has gone further
+    /// than the gateway's own clock where the machine was suspended.
+    fn told_fresh_until(&self) -> Instant {
+        let fresh_until = self.fresh_until();
+        if self.ends_at == 0 {
+            return fresh_until;
+        }
+        let left = u64::try_from(i64::from(self.ends_at) - unix_now()).unwrap_or(0);
+        fresh_until.min(Instant::now() + Duration::from_secs(left))
+    }
+
     /// When it stops being usable while upstream is failing.
     #[must_use]
     pub fn usable_until(&self) -> Instant {
@@ -181,7 +192,7 @@ impl Entry {
             outcome,
             fwd,
             received: self.reply.received,
-            fresh_until: self.fresh_until(),
+            fresh_until: self.told_fresh_until(),
             stored: false,
             reply: SharedReply::new(self),
         }
@@ -193,7 +204,7 @@ impl Entry {
         Landed {
             headers: self.credential.cors(),
             received: self.reply.received,
-            fresh_until: self.fresh_until(),
+            fresh_until: self.told_fresh_until(),
             origin: Origin::Memory,
             reply: SharedReply::new(self),
         }

@@ -798,6 +798,11 @@ pub(super) mod tests {
         keep(wall + 3600);
         assert!(is_fresh(&store, &key, now));
         // By the gateway's own clock it is as fresh as before.
+        keep(wall + 2);
+        let entry = store.look(&key, now, HOUR).expect("is shown").entry;
+        let told = entry.answer(crate::answer::outcome::Outcome::Hit, None);
+        let told = told.fresh_until;
+        assert!(told <= now + Duration::from_secs(2), "{told:?}");
         keep(wall - 1);
         assert!(!is_shown(&store, &key, now));
     }
