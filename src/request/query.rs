@@ -1,8 +1,8 @@
 //! What passes between `Status` and the layers below it on the way in: a client's question about a task, as plain
 //! values.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::key::{Credentials, TaskKey};
 use super::preferences::CacheMode;
 use crate::route::{AsIsRoute, RouteLabel};
+use crate::sync::lock;
 use crate::task::Form;
 
 /// A client's question about a task.
@@ -32,6 +33,8 @@ pub struct TaskQuery {
     pub wait: Option<Wait>,
     /// Learns whether the client's poll made a request to upstream.
     pub asked: AskedUpstream,
+    /// When upstream was asked, if this question leads a flight.
+    pub asked_at: AskedAt,
 }
 
 impl TaskQuery {
@@ -115,4 +118,33 @@ pub struct TaskFetch {
     pub first_seen: i64,
     /// The deadline for all attempts together.
     pub deadline: Instant,
+}
+
+/// When upstream was asked in the latest attempt, after it waited for its permits: the time before is none of upstream's.
+#[derive(Debug, Default)]
+pub struct AskedAt(Mutex<Option<Instant>>);
+
+impl Clone for AskedAt {
+    /// Of another question.
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl AskedAt {
+    /// Notes that an attempt begins, which has not asked yet.
+    pub fn clear(&self) {
+        *lock(&self.0) = None;
+    }
+
+    /// Notes that upstream is asked now.
+    pub fn set(&self) {
+        *lock(&self.0) = Some(Instant::now());
+    }
+
+    /// When it was; `None` before.
+    #[must_use]
+    pub fn get(&self) -> Option<Instant> {
+        *lock(&self.0)
+    }
 }

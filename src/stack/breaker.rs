@@ -2,6 +2,7 @@
 //! that every attempt is admitted and recorded on its own: failures are known at once, and a failed probe is not retried
 //! immediately.
 
+use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -16,7 +17,7 @@ use super::state::PollState;
 use crate::answer::reply::Reply;
 use crate::error::Error;
 use crate::request::key::TaskKey;
-use crate::request::query::TaskFetch;
+use crate::request::query::{AskedAt, TaskFetch};
 use crate::route::RouteLabel;
 use crate::telemetry::{ErrorContext, RecentErrors, SeenBy};
 use crate::upstream::breakers::{Admission, CircuitBreakers, Observation, Scope};
@@ -75,19 +76,20 @@ where
     S: Service<TaskFetch, Response = Reply, Error = Error> + Clone,
 {
     async fn call(&self, fetch: TaskFetch) -> Result<Reply, Error> {
-        let now = Instant::now();
         let breakers = &*self.breakers;
         let key = &fetch.query.key;
-        let admission = breakers.admit(key.caller, now, fastrand::f64())?;
+        let admission = breakers.admit(key.caller, Instant::now(), fastrand::f64())?;
+        let asked_at = &fetch.query.asked_at;
+        asked_at.clear();
         let mut silence = Silence {
             breakers,
             key: Some(key),
             admission,
-            since: now,
+            asked_at,
         };
         let first = {
             let asked = pin!(ask(&self.inner, fetch.clone()));
-            let outlived = pin!(outlived(breakers, now));
+            let outlived = pin!(outlived(breakers, asked_at));
             match select(asked, outlived).await {
                 Either::Left((result, _)) => Some(result),
                 Either::Right(((), _)) => None,
@@ -95,8 +97,8 @@ where
         };
         let result = match first {
             Some(result) => {
-                if result.is_ok() {
-                    self.response_time.record(now.elapsed());
+                if let (Ok(_), Some(asked_at)) = (&result, asked_at.get()) {
+                    self.response_time.record(asked_at.elapsed());
                 }
                 result
             }
@@ -115,11 +117,15 @@ where
     }
 }
 
-/// Resolves when a poll sent at `since` has outlived an outage in silence: upstream answers others again, and this one
-/// has had its time. It is then sent once more instead of waiting for its timeout.
-async fn outlived(breakers: &CircuitBreakers, since: Instant) {
+/// Resolves when a poll has outlived an outage in silence: upstream answers others again, and this one has had its time.
+/// It is then sent once more instead of waiting for its timeout.
+async fn outlived(breakers: &CircuitBreakers, asked_at: &AskedAt) {
     breakers.closed().await;
-    sleep_until(since + SILENT).await;
+    match asked_at.get() {
+        Some(asked_at) => sleep_until(asked_at + SILENT).await,
+        // It still waits for its permits.
+        None => pending().await,
+    }
 }
 
 /// A poll that upstream has not answered yet. If it is abandoned after a while, it counts as a failure, since clients
@@ -128,13 +134,14 @@ struct Silence<'a> {
     breakers: &'a CircuitBreakers,
     key: Option<&'a TaskKey>,
     admission: Admission,
-    since: Instant,
+    asked_at: &'a AskedAt,
 }
 
 impl Drop for Silence<'_> {
     fn drop(&mut self) {
         if let Some(key) = self.key.take()
-            && self.since.elapsed() >= SILENT
+            && let Some(asked_at) = self.asked_at.get()
+            && asked_at.elapsed() >= SILENT
         {
             let reason = "the video API did not answer before its clients gave up";
             let observation = Observation::Failed(Scope::Channel, reason.into());

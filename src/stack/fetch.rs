@@ -97,6 +97,7 @@ impl Layer {
         self.upstream.log_not_passed(&fetch.query.credentials);
         let request = status_request(self.upstream.url(), &fetch.query)?;
         fetch.query.asked.set();
+        fetch.query.asked_at.set();
         let Received {
             head,
             body,

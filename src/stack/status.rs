@@ -28,7 +28,7 @@ use crate::error::Error;
 use crate::message::body::Body;
 use crate::request::key::{Credentials, TaskKey, detached};
 use crate::request::preferences::{self, CacheMode};
-use crate::request::query::{TaskQuery, Wait};
+use crate::request::query::{AskedAt, TaskQuery, Wait};
 use crate::request::routed::StatusPoll;
 use crate::route::{RouteId, StatusRoute};
 use crate::task::{Dialect, Form, Rendering};
@@ -160,6 +160,7 @@ impl Settings {
             deadline: now + self.timeout,
             wait,
             asked,
+            asked_at: AskedAt::default(),
         };
         let responder = Responder {
             form,

@@ -222,3 +222,31 @@ async fn clients_that_give_up_early_do_not_hide_that_upstream_is_silent() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn polls_that_are_given_up_in_the_own_queue_say_nothing_of_upstream() {
+    let upstream = Upstream::saying(row("IN_PROGRESS")).await;
+    let settings = [NEVER, ("limits.max_upstream", "1")];
+    let gateway = Gateway::start(&upstream.url(), &settings).await;
+    upstream.close_gate();
+    // The first one is upstream all the time; the others wait for its place.
+    let first = gateway.get("/v1/videos/first");
+    let others = async {
+        upstream.was_asked(1).await;
+        let polls = (0..20).map(|number| {
+            let client = gateway.client.clone();
+            async move {
+                let path = format!("/v1/videos/t{number}");
+                let poll = client.get(&path, "sk-test", &[]);
+                let _ = tokio::time::timeout(Duration::from_millis(2300), poll).await;
+            }
+        });
+        futures_util::future::join_all(polls).await;
+        upstream.let_pass(10);
+    };
+    let (first, ()) = tokio::join!(first, others);
+    assert_eq!(first.status, 200);
+    assert_eq!(gateway.get("/v1/videos/other").await.status, 200);
+    let down = |line: &String| line.contains("upstream is down");
+    assert!(!gateway.log().iter().any(down));
+}

@@ -84,6 +84,7 @@ impl Service<TaskFetch> for Upstream {
     fn call(&mut self, fetch: TaskFetch) -> Self::Future {
         let this = self.clone();
         Box::pin(async move {
+            fetch.query.asked_at.set();
             let key = &fetch.query.key;
             let number: usize = key.task.as_str().parse().unwrap();
             let caller = this
@@ -270,6 +271,7 @@ impl Run {
             deadline: now + self.timeout,
             wait: None,
             asked: AskedUpstream::default(),
+            asked_at: pollgate::request::query::AskedAt::default(),
         }
     }
 

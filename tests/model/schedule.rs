@@ -559,6 +559,7 @@ fn begin(
         deadline,
         wait: None,
         asked: pollgate::request::query::AskedUpstream::default(),
+        asked_at: pollgate::request::query::AskedAt::default(),
     };
     (poll, query)
 }

@@ -71,6 +71,7 @@ impl Service<TaskFetch> for Upstream {
         let world = Arc::clone(&self.0);
         Box::pin(async move {
             let (plan, _under_way) = start(&world, &fetch);
+            fetch.query.asked_at.set();
             if matches!(plan.fault, Some(Fault::Hang)) {
                 sleep_until(fetch.deadline + LATE).await;
             }

@@ -93,6 +93,7 @@ impl Service<TaskFetch> for Upstream {
         Box::pin(async move {
             let asked = (Instant::now(), fetch.query.key.clone());
             this.asked.lock().unwrap().push(asked);
+            fetch.query.asked_at.set();
             let answering = async {
                 this.gate
                     .acquire()
@@ -246,6 +247,7 @@ impl Gateway {
             deadline: now + self.timeout,
             wait: None,
             asked: pollgate::request::query::AskedUpstream::default(),
+            asked_at: pollgate::request::query::AskedAt::default(),
         }
     }
 
