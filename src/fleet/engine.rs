@@ -14,6 +14,10 @@
 //! missing (a flush, an eviction), nothing is known of the task: its values and leases are void, and the next lead makes
 //! the record with a mark just below its own fence. So lost memory costs polls, and never brings back what was forgotten.
 //!
+//! An engine is *born* again when its memory is lost, or another takes its place. A lead is of the engine that gave it: on a
+//! later one its answer counts for nothing, whatever the two clocks say. Those who wait for it are lost with the memory, so
+//! that answer is pushed to every member ([`Push::Stray`]), who judge by the news whether it may still be shown.
+//!
 //! # Delivery
 //!
 //! A command may be executed although its answer never comes, later than its sender still waits, and more than once. All
@@ -198,11 +202,13 @@ pub struct Board {
 /// The answer of a lead.
 ///
 /// The engine decides in this order:
-/// 1. The record of the task is missing, or the fence or `times.asked` is not above the mark of the entry:
-///    [`Landing::Forgotten`]. The lease is freed if it has this fence; those who wait are told that it is vacant.
-/// 2. The fence is below that of the last landing: [`Landing::Superseded`]. It is the very one: as it was then, and nothing
+/// 1. The engine was born again since the lead, or the record of the task is missing: [`Landing::Forgotten`]. The lease is
+///    freed if it has this fence; every member is pushed [`Push::Stray`].
+/// 2. The fence or `times.asked` is not above the mark of the entry: [`Landing::Forgotten`]. The lease is freed if it has
+///    this fence; those who wait are told that it is vacant.
+/// 3. The fence is below that of the last landing: [`Landing::Superseded`]. It is the very one: as it was then, and nothing
 ///    is pushed again.
-/// 3. The value is replaced, or deleted unless `keep`; failures and rest are cleared; the lease is freed unless its fence
+/// 4. The value is replaced, or deleted unless `keep`; failures and rest are cleared; the lease is freed unless its fence
 ///    is higher; every member that waits is pushed [`Push::Landed`]: [`Landing::Kept`], or [`Landing::Pushed`] where it is
 ///    not stored, because of `keep` or since the engine is full.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -211,12 +217,22 @@ pub struct Land {
     pub key: EntryKey,
     /// The fence of the lease.
     pub fence: Fence,
+    /// The engine that gave the lease.
+    pub birth: Birth,
     /// When it was asked for, and until when it is good.
     pub times: Times,
     /// The answer.
     pub sealed: Sealed,
     /// Whether it is stored, or only given to those who wait.
     pub keep: bool,
+}
+
+impl Land {
+    /// What of it is pushed: nothing that is too large.
+    #[must_use]
+    pub fn pushed(&self) -> Option<Sealed> {
+        (self.sealed.0.len() <= MAX_PUSH).then(|| self.sealed.clone())
+    }
 }
 
 /// The times of a value.
@@ -270,11 +286,15 @@ pub enum Scope {
     All,
 }
 
+/// An engine's memory: a number drawn by chance when there is none, below 2^53, which every language keeps exactly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Birth(pub u64);
+
 /// A place in the journal of one engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Position {
-    /// The engine that the journal is of. It is born again when its memory is lost.
-    pub birth: u64,
+    /// The engine that the journal is of.
+    pub birth: Birth,
     /// The entry that was read last: milliseconds and a number, as Redis numbers the entries of a stream.
     pub entry: (u64, u64),
 }
@@ -310,6 +330,8 @@ pub enum Boarded {
     Lead {
         /// The fence under which it lands.
         fence: Fence,
+        /// The engine that says so.
+        birth: Birth,
         /// The value so far, which is not good enough; `None` where there is none above [`Board::have`].
         before: Option<Value>,
     },
@@ -413,6 +435,16 @@ pub enum Push {
         key: EntryKey,
         /// The fence.
         fence: Fence,
+    },
+    /// An answer has landed on an engine that has forgotten who waits for it, and what was forgotten before: told to every
+    /// member, the sender included.
+    Stray {
+        /// The entry.
+        key: EntryKey,
+        /// The fence of its lead.
+        fence: Fence,
+        /// The answer; `None` where it is too large to push ([`MAX_PUSH`]).
+        sealed: Option<Sealed>,
     },
     /// The journal has news.
     Bell,

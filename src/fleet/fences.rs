@@ -31,6 +31,10 @@ impl Fences {
         lock(&self.0).get(key).copied()
     }
 
+    pub(super) fn clear(&self) {
+        lock(&self.0).clear();
+    }
+
     pub(super) fn raise(&self, key: &EntryKey, known: Known) {
         let fences = &mut *lock(&self.0);
         if fences.len() >= MOST && !fences.contains_key(key) {

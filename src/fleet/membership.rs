@@ -14,8 +14,8 @@ use tokio::time::{Instant, timeout};
 
 use super::anchor::Anchor;
 use super::engine::{
-    Ask, Away, Board, Boarded, Digest, Engine, EngineTime, EntryKey, Fence, Land, Landing, Left,
-    Member, Push, Pushes, Said, Scope, Sealed, Times,
+    Ask, Away, Birth, Board, Boarded, Digest, Engine, EngineTime, EntryKey, Fence, Land, Landing,
+    Left, Member, Push, Pushes, Said, Scope, Sealed, Times,
 };
 use super::fences::{Fences, Known};
 use super::health::Health;
@@ -57,6 +57,12 @@ pub struct Ear {
     pub(super) waits: Arc<Waits>,
     /// The journal has news, or the engine should be tried.
     pub(super) bell: Notify,
+    /// How often the engine rang.
+    rung: AtomicU64,
+    /// How many of those rings are followed up: what they told of is known here.
+    followed: AtomicU64,
+    /// When it turned out that news had been lost before they were heard.
+    missed: Mutex<Option<Instant>>,
     fleet: OnceLock<std::sync::Weak<Fleet>>,
 }
 
@@ -70,7 +76,10 @@ impl Ear {
 
     fn hear(&self, push: Push) {
         match &push {
-            Push::Bell => self.bell.notify_one(),
+            Push::Bell => {
+                self.rung.fetch_add(1, Ordering::AcqRel);
+                self.bell.notify_one();
+            }
             Push::Cut => {
                 if let Some(fleet) = self.fleet.get().and_then(std::sync::Weak::upgrade) {
                     fleet.metrics.reconnects.inc();
@@ -78,9 +87,38 @@ impl Ear {
                 }
                 self.bell.notify_one();
             }
-            Push::Landed { .. } | Push::Vacant { .. } => {}
+            Push::Landed { .. } | Push::Stray { .. } | Push::Vacant { .. } => {}
         }
         self.waits.hear(push);
+    }
+
+    /// How often the engine rang so far.
+    pub(super) fn rings(&self) -> u64 {
+        self.rung.load(Ordering::Acquire)
+    }
+
+    /// All that was told by the time of so many rings is known here.
+    pub(super) fn follow(&self, rings: u64) {
+        self.followed.store(rings, Ordering::Release);
+    }
+
+    /// The engine has lost its memory: what it rang for since may be lost.
+    pub(super) fn lose(&self) {
+        if self.rings() != self.followed.load(Ordering::Acquire) {
+            self.miss();
+        }
+    }
+
+    /// News were lost.
+    pub(super) fn miss(&self) {
+        *lock(&self.missed) = Some(Instant::now());
+    }
+
+    /// Whether all news are known of which the engine told on a connection that has lasted since `then`, when all earlier ones
+    /// were. It rings before it acknowledges a forget, and on this connection before it pushes anything later.
+    fn has_heard_all_since(&self, then: Instant) -> bool {
+        self.rings() == self.followed.load(Ordering::Acquire)
+            && lock(&self.missed).is_none_or(|missed| missed < then)
     }
 }
 
@@ -246,6 +284,18 @@ impl Fleet {
         (known.received == received).then_some(known.leader)
     }
 
+    /// Whether an answer may be shown that was asked for before the engine lost its memory, by one who waits since `then`:
+    /// nothing was forgotten meanwhile that is not known here.
+    #[must_use]
+    pub fn may_show_stray(&self, then: Instant) -> bool {
+        self.ear.has_heard_all_since(then)
+    }
+
+    /// The engine has lost its memory: fences of before say nothing on its clock.
+    pub(super) fn forget_fences(&self) {
+        self.fences.clear();
+    }
+
     /// Opens an answer; counted where it does not open.
     ///
     /// # Errors
@@ -293,7 +343,7 @@ impl Fleet {
     pub async fn land(
         &self,
         entry: EntryKey,
-        fence: Fence,
+        (fence, birth): (Fence, Birth),
         times: Times,
         sealed: Sealed,
         keep: bool,
@@ -301,6 +351,7 @@ impl Fleet {
         let land = Land {
             key: entry,
             fence,
+            birth,
             times,
             sealed,
             keep,

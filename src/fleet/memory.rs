@@ -13,9 +13,9 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::engine::{
-    Ask, Away, Board, Boarded, Digest, Engine, EngineTime, EntryKey, FAILURES, Fence, Heard,
-    Joined, Land, Landing, Left, MAX_PUSH, Member, NEWS, Position, Push, Pushes, REST, SILENCE,
-    Said, Scope, Sealed, Times, Value,
+    Ask, Away, Birth, Board, Boarded, Digest, Engine, EngineTime, EntryKey, FAILURES, Fence, Heard,
+    Joined, Land, Landing, Left, Member, NEWS, Position, Push, Pushes, REST, SILENCE, Said, Scope,
+    Sealed, Times, Value,
 };
 use crate::sync::lock;
 
@@ -75,7 +75,7 @@ struct State {
 /// What a flush empties.
 #[derive(Default)]
 struct Memory {
-    birth: u64,
+    birth: Birth,
     tasks: HashMap<Digest, Task>,
     marks: HashMap<Scope, Fence>,
     /// The highest fence ever given.
@@ -515,7 +515,17 @@ impl State {
                 let landing = memory.land(land, now, full, out);
                 // Whoever lands has it.
                 out.retain(|((to, _), _)| *to != member);
-                Said::Landed(landing)
+                if landing.is_none() {
+                    let stray = Push::Stray {
+                        key: land.key,
+                        fence: land.fence,
+                        sealed: land.pushed(),
+                    };
+                    for member in self.links.keys() {
+                        out.push(((*member, None), stray.clone()));
+                    }
+                }
+                Said::Landed(landing.unwrap_or(Landing::Forgotten))
             }
             Ask::Leave { key, fence, why } => {
                 Said::Done(memory.leave(key, *fence, *why, member, now, out))
@@ -544,7 +554,7 @@ impl State {
 impl Memory {
     fn born(birth: u64) -> Self {
         Self {
-            birth,
+            birth: Birth(birth),
             ..Self::default()
         }
     }
@@ -601,7 +611,11 @@ impl Memory {
         if let Some(lease) = lease {
             let (fence, leader, rest) = (lease.fence, lease.leader, lease.ends.since(now));
             if leader == asker.0 {
-                return Ok(Boarded::Lead { fence, before });
+                return Ok(Boarded::Lead {
+                    fence,
+                    birth: self.birth,
+                    before,
+                });
             }
             if full {
                 return Err(Away::Full);
@@ -652,11 +666,16 @@ impl Memory {
             ends: now.after(board.lease),
             leader: asker.0,
         });
-        Ok(Boarded::Lead { fence, before })
+        Ok(Boarded::Lead {
+            fence,
+            birth: self.birth,
+            before,
+        })
     }
 
-    fn land(&mut self, land: &Land, now: EngineTime, full: bool, out: &mut Out) -> Landing {
-        let mark = self.mark(&land.key);
+    /// `None` where the memory was lost since the lead.
+    fn land(&mut self, land: &Land, now: EngineTime, full: bool, out: &mut Out) -> Option<Landing> {
+        let mark = self.mark(&land.key).filter(|_| land.birth == self.birth);
         self.sweep(now);
         let entry = self.entries.entry(land.key).or_default();
         let frees = |entry: &mut Entry, of: &dyn Fn(Fence) -> bool| {
@@ -664,7 +683,11 @@ impl Memory {
                 entry.lease = None;
             }
         };
-        if mark.is_none_or(|mark| land.fence <= mark || land.times.asked.0 <= mark.0) {
+        let Some(mark) = mark else {
+            frees(entry, &|fence| fence == land.fence);
+            return None;
+        };
+        if land.fence <= mark || land.times.asked.0 <= mark.0 {
             frees(entry, &|fence| fence == land.fence);
             let vacant = Push::Vacant {
                 key: land.key,
@@ -674,14 +697,14 @@ impl Memory {
             if !entry.lease.as_ref().is_some_and(led_on) {
                 entry.release(&vacant, out);
             }
-            return Landing::Forgotten;
+            return Some(Landing::Forgotten);
         }
         if let Some(task) = self.tasks.get_mut(&land.key.task) {
             task.last = task.last.max(land.fence);
         }
         match entry.landed {
-            Some((fence, landing)) if fence == land.fence => return landing,
-            Some((fence, _)) if fence > land.fence => return Landing::Superseded,
+            Some((fence, landing)) if fence == land.fence => return Some(landing),
+            Some((fence, _)) if fence > land.fence => return Some(Landing::Superseded),
             _ => {}
         }
         let keeps = land.keep && !full;
@@ -703,10 +726,10 @@ impl Memory {
             key: land.key,
             at: now,
             fence: land.fence,
-            sealed: (land.sealed.0.len() <= MAX_PUSH).then(|| land.sealed.clone()),
+            sealed: land.pushed(),
         };
         entry.release(&push, out);
-        landing
+        Some(landing)
     }
 
     fn leave(

@@ -70,7 +70,7 @@ impl Pulse {
     /// One beat; says whether there are more news.
     async fn beat(&self, since: &mut Option<Position>) -> bool {
         let fleet = &self.fleet;
-        let sent = Instant::now();
+        let (sent, rings) = (Instant::now(), fleet.ear.rings());
         let beating = fleet.ask("beat", Ask::Beat { since: *since });
         let said = timeout(SILENCE, beating).await;
         let heard = match said {
@@ -99,6 +99,7 @@ impl Pulse {
         self.hear(&heard, &anchor);
         *since = Some(heard.next);
         if !heard.more {
+            fleet.ear.follow(rings);
             fleet.health.beaten(anchor.took(), &fleet.metrics);
         }
         heard.more
@@ -111,10 +112,13 @@ impl Pulse {
                 tracing::warn!(
                     "fleet: the engine has forgotten everything; it is told the latest again"
                 );
+                self.fleet.ear.lose();
+                self.fleet.forget_fences();
                 self.fleet.tell_again();
             }
             Joined::New | Joined::Resumed => {}
             Joined::Gap => {
+                self.fleet.ear.miss();
                 self.fleet.metrics.journal_gaps.inc();
                 tracing::warn!("fleet: news were lost; what is remembered here is dropped");
                 self.store.drop_all();

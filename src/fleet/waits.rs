@@ -34,6 +34,13 @@ pub enum Heard {
     },
     /// The lease of this fence is over without an answer.
     Vacant(Fence),
+    /// The answer of this fence has landed on an engine that has lost its memory.
+    Stray {
+        /// Its fence.
+        fence: Fence,
+        /// The answer.
+        sealed: Option<Sealed>,
+    },
     /// The connection was lost, and with it whatever would have been pushed.
     Cut,
 }
@@ -80,6 +87,7 @@ impl Waits {
                 sealed,
             } => (key, Heard::Landed { at, fence, sealed }),
             Push::Vacant { key, fence } => (key, Heard::Vacant(fence)),
+            Push::Stray { key, fence, sealed } => (key, Heard::Stray { fence, sealed }),
             Push::Cut => {
                 self.cuts.send_modify(|cuts| *cuts += 1);
                 return;

@@ -50,7 +50,7 @@ mod labels {
         "lost",
     ];
     /// How a wait ended.
-    pub(super) const WAITS: [&str; 4] = ["landed", "vacant", "lease", "cut"];
+    pub(super) const WAITS: [&str; 5] = ["landed", "stray", "vacant", "lease", "cut"];
     /// Why a poll went on alone.
     pub(super) const ALONE: [&str; 4] = ["timeout", "away", "full", "rounds"];
     /// Why an answer of the fleet was not adopted.

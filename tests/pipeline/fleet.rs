@@ -512,6 +512,59 @@ async fn an_engine_that_forgets_everything_costs_polls_and_nothing_else() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_engine_that_forgets_who_waits_lets_nobody_wait_longer() {
+    let scene = Scene::new(4).await;
+    let start = Instant::now();
+    let polls = scene.poll_all("t");
+    let flush = async {
+        sleep(millis(30)).await;
+        // All have heard of this one.
+        let fleet = scene.gateway(2).fleet();
+        let other = TaskId::new("other");
+        fleet.forget(pollgate::fleet::Forget::Task(other)).await;
+        sleep(millis(60)).await;
+        scene.engine.flush();
+    };
+    let (answers, ()) = tokio::join!(polls, flush);
+    assert!(start.elapsed() < LATENCY + millis(25));
+    assert!(answers.iter().all(|answer| answer.reply.is_task()));
+    assert_eq!(scene.upstream.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_lands_on_an_engine_without_memory_is_not_shown_over_a_forget() {
+    // The news are heard after the flush, when they are lost: before the answer lands, or after it.
+    for delay in [millis(10), millis(400)] {
+        let scene = Scene::new(3).await;
+        scene
+            .upstream
+            .now(|fetch| (LATENCY, task(fetch, "succeeded")));
+        let polls = scene.poll_all("t");
+        let forget = async {
+            sleep(millis(60)).await;
+            scene
+                .upstream
+                .now(|fetch| (LATENCY, task(fetch, "processing")));
+            let is_beat = |ask: &Ask| matches!(ask, Ask::Beat { .. });
+            let late = Fault {
+                there: delay,
+                ..Fault::default()
+            };
+            scene.link(1).set_faults(delayed(is_beat, late));
+            let task = TaskId::new("t");
+            scene.gateway(2).state.store.purge_task(&task);
+            let fleet = scene.gateway(2).fleet();
+            assert!(fleet.forget(pollgate::fleet::Forget::Task(task)).await);
+            scene.engine.flush();
+        };
+        let (answers, ()) = tokio::join!(polls, forget);
+        for answer in &answers[1..] {
+            assert_eq!(answer.reply.state(), Some(State::Processing));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_engine_that_is_full_still_says_what_it_knows() {
     let scene = Scene::new(3).await;
     scene.poll(0, "t").await.expect("an answer");

@@ -9,8 +9,8 @@ use tokio::runtime::{Builder, Runtime};
 use super::Link;
 use super::script::Scripts;
 use crate::fleet::engine::{
-    Ask, Away, Board, Boarded, Digest, Engine, EngineTime, EntryKey, Fence, Heard, Land, Left,
-    MAX_PUSH, Member, Position, Said, Scope, Sealed, Times,
+    Ask, Away, Birth, Board, Boarded, Digest, Engine, EngineTime, EntryKey, Fence, Heard, Land,
+    Left, MAX_PUSH, Member, Position, Push, Said, Scope, Sealed, Times,
 };
 use crate::fleet::memory::{MemoryEngine, MemoryLink};
 use crate::sync::lock;
@@ -30,6 +30,10 @@ struct Both {
     memory: MemoryEngine,
     connection: redis::Connection,
     members: Vec<Pair>,
+    /// The births of both, each time that they were empty.
+    births: Vec<(Birth, Birth)>,
+    /// How many answers landed on an engine that had lost its memory.
+    strays: usize,
     /// Numbers the contents of values, so that none is like another.
     written: u64,
 }
@@ -40,8 +44,8 @@ struct Pair {
     real: (Arc<Link>, Inbox),
     /// Where it stopped to read the journals.
     heard: (Option<Position>, Option<Position>),
-    /// What it leads: the entry, the fence, and when.
-    leads: Vec<(EntryKey, Fence, EngineTime)>,
+    /// What it leads: the entry, the fence, of which birth, and when.
+    leads: Vec<(EntryKey, Fence, Birth, EngineTime)>,
 }
 
 impl Both {
@@ -87,6 +91,8 @@ impl Both {
             memory,
             connection,
             members,
+            births: Vec::new(),
+            strays: 0,
             written: 0,
         }
     }
@@ -118,6 +124,10 @@ impl Both {
                 since: pair.heard.1,
             };
         }
+        if let Ask::Land(land) = &mut own {
+            let known = self.births.iter().find(|known| known.0 == land.birth);
+            land.birth = known.map_or(Birth(0), |known| known.1);
+        }
         let expected = self
             .still
             .block_on(async { pair.memory.0.ask(other).await });
@@ -125,10 +135,27 @@ impl Both {
         if let (Ok(Said::Heard(expected)), Ok(Said::Heard(got))) = (&expected, &mut got) {
             self.members[member].heard = (Some(expected.next), Some(got.next));
             assert_eq!(got.next.entry, expected.next.entry, "{story}");
+            self.are_born((expected.next.birth, got.next.birth), story);
             *got = Heard {
                 next: expected.next,
                 ..got.clone()
             };
+        }
+        if let (
+            Ok(Said::Boarded {
+                boarded: Boarded::Lead {
+                    birth: expected, ..
+                },
+                ..
+            }),
+            Ok(Said::Boarded {
+                boarded: Boarded::Lead { birth: got, .. },
+                ..
+            }),
+        ) = (&expected, &mut got)
+        {
+            self.are_born((*expected, *got), story);
+            *got = *expected;
         }
         assert_eq!(got, expected, "{story}");
         // A reply comes after all that was pushed before it.
@@ -144,8 +171,18 @@ impl Both {
             let expected = std::mem::take(&mut *lock(&pair.memory.1));
             let got = std::mem::take(&mut *lock(&pair.real.1));
             assert_eq!(got, expected, "pushed to {at}, {story}");
+            let is_stray = |push: &&Push| matches!(push, Push::Stray { .. });
+            self.strays += got.iter().filter(is_stray).count();
         }
         expected
+    }
+
+    /// Notes births; each of the one engine belongs to one of the other.
+    fn are_born(&mut self, births: (Birth, Birth), story: &str) {
+        match self.births.iter().find(|known| known.0 == births.0) {
+            Some(known) => assert_eq!(*known, births, "{story}"),
+            None => self.births.push(births),
+        }
     }
 
     /// Anything that a member may ask.
@@ -160,8 +197,9 @@ impl Both {
         let ms = Duration::from_millis;
         // Mostly of what it leads.
         let leads = &mut self.members[member].leads;
-        let (led, fence, since) = match leads.len() {
-            0 => (key, Fence(now.0 - dice.u64(..5000)), now),
+        let born = self.births.last().map_or(Birth(0), |births| births.0);
+        let (led, fence, birth, since) = match leads.len() {
+            0 => (key, Fence(now.0 - dice.u64(..5000)), born, now),
             count if dice.u8(..8) == 0 => leads[dice.usize(..count)],
             count => leads.swap_remove(dice.usize(..count)),
         };
@@ -198,6 +236,7 @@ impl Both {
                 Ask::Land(Land {
                     key: led,
                     fence,
+                    birth,
                     times: Times {
                         asked,
                         received,
@@ -221,7 +260,7 @@ impl Both {
             },
             78..83 => {
                 // A lease that is renewed is still led.
-                self.members[member].leads.push((led, fence, since));
+                self.members[member].leads.push((led, fence, birth, since));
                 Ask::Renew {
                     key: led,
                     fence,
@@ -303,14 +342,16 @@ fn the_same_calls_have_the_same_effect_on_every_engine() {
             if let (
                 Ask::Board(board),
                 Ok(Said::Boarded {
-                    boarded: Boarded::Lead { fence, .. },
+                    boarded: Boarded::Lead { fence, birth, .. },
                     ..
                 }),
             ) = (&ask, &said)
             {
-                both.members[member].leads.push((board.key, *fence, now));
+                let led = (board.key, *fence, *birth, now);
+                both.members[member].leads.push(led);
             }
         }
+        assert!(both.strays > 0, "no stray, seed {seed}");
         for needed in [
             "fresh",
             "lead",

@@ -11,8 +11,8 @@ use self::server::Server;
 use super::{Link, LinkConfig, QUEUE};
 use crate::config::Sentinel;
 use crate::fleet::engine::{
-    Ask, Away, Board, Boarded, Digest, Engine, EngineTime, EntryKey, Fence, Land, Landing, Left,
-    Member, Push, Pushes, SILENCE, Said, Scope, Sealed, Times,
+    Ask, Away, Birth, Board, Boarded, Digest, Engine, EngineTime, EntryKey, Fence, Land, Landing,
+    Left, Member, Push, Pushes, SILENCE, Said, Scope, Sealed, Times,
 };
 use crate::sync::lock;
 
@@ -98,11 +98,12 @@ fn board() -> Ask {
     })
 }
 
-fn landing(fence: Fence) -> Ask {
+fn landing((fence, birth): (Fence, Birth)) -> Ask {
     let at = EngineTime(fence.0 + 1);
     Ask::Land(Land {
         key: KEY,
         fence,
+        birth,
         times: Times {
             asked: at,
             received: at,
@@ -114,12 +115,12 @@ fn landing(fence: Fence) -> Ask {
     })
 }
 
-async fn lead(link: &Link) -> Fence {
+async fn lead(link: &Link) -> (Fence, Birth) {
     match link.ask(board()).await {
         Ok(Said::Boarded {
-            boarded: Boarded::Lead { fence, .. },
+            boarded: Boarded::Lead { fence, birth, .. },
             ..
-        }) => fence,
+        }) => (fence, birth),
         other => panic!("no lead: {other:?}"),
     }
 }
@@ -143,7 +144,7 @@ on_every_engine! {
     async fn a_frozen_engine_is_given_up_after_half_a_second_and_found_again(binary) {
         let server = Server::start(binary, &[]);
         let (link, inbox) = link_to(&server, ME).await;
-        let fence = lead(&link).await;
+        let led = lead(&link).await;
         server.signal("STOP");
         let asked = Instant::now();
         assert_eq!(link.ask(board()).await, Err(Away::Lost));
@@ -159,7 +160,7 @@ on_every_engine! {
         connected(&link).await;
         assert_eq!(link.status().connections, 2);
         // It is the same engine, and it still knows the lease.
-        assert_eq!(link.ask(landing(fence)).await, Ok(Said::Landed(Landing::Kept)));
+        assert_eq!(link.ask(landing(led)).await, Ok(Said::Landed(Landing::Kept)));
     }
 
     async fn an_engine_that_dies_and_comes_back_empty_is_used_again(binary) {
@@ -167,13 +168,13 @@ on_every_engine! {
         let (link, inbox) = link_to(&server, ME).await;
         let beat = Ask::Beat { since: None };
         let Ok(Said::Heard(before)) = link.ask(beat).await else { panic!("no beat") };
-        let fence = lead(&link).await;
+        let led = lead(&link).await;
         server.kill();
         until(&link, || !link.status().connected).await;
         assert_eq!(*lock(&inbox), [Push::Cut]);
         server.restart();
         connected(&link).await;
-        assert_eq!(link.ask(landing(fence)).await, Ok(Said::Landed(Landing::Forgotten)));
+        assert_eq!(link.ask(landing(led)).await, Ok(Said::Landed(Landing::Forgotten)));
         let Ok(Said::Heard(after)) = link.ask(Ask::Beat { since: Some(before.next) }).await else {
             panic!("no beat")
         };
@@ -206,7 +207,7 @@ on_every_engine! {
         server.signal("CONT");
         until(&link, || link.status().connections == 2).await;
         server.signal("STOP");
-        let large = |fence| match landing(Fence(fence)) {
+        let large = |fence| match landing((Fence(fence), Birth(1))) {
             Ask::Land(land) => Ask::Land(Land { sealed: Sealed(vec![0; 256 << 10].into()), ..land }),
             _ => unreachable!("a landing"),
         };
@@ -218,11 +219,40 @@ on_every_engine! {
         lead(&link).await;
     }
 
+    async fn an_answer_that_lands_on_an_engine_that_lost_its_memory_is_told_to_all(binary) {
+        let server = Server::start(binary, &[]);
+        let (link, _) = link_to(&server, ME).await;
+        let (other, pushed) = link_to(&server, Member(2)).await;
+        let led = lead(&link).await;
+        drop(other.ask(board()).await);
+        redis::cmd("FLUSHALL").exec(&mut server.connection()).expect("empty");
+        // Before anybody leads anew, and after.
+        for leads in [false, true] {
+            let again = if leads { Some(lead(&other).await) } else { None };
+            // Not even a clock that was ahead makes it count.
+            let ahead = (Fence(led.0.0 + 3_600_000_000), led.1);
+            for led in [led, ahead] {
+                assert_eq!(link.ask(landing(led)).await, Ok(Said::Landed(Landing::Forgotten)));
+                until(&other, || !lock(&pushed).is_empty()).await;
+                let stray = Push::Stray {
+                    key: KEY,
+                    fence: led.0,
+                    sealed: Some(Sealed(Bytes::from_static(b"sealed"))),
+                };
+                assert_eq!(std::mem::take(&mut *lock(&pushed)), [stray]);
+            }
+            if let Some(again) = again {
+                assert_ne!(again.1, led.1);
+                assert_eq!(other.ask(landing(again)).await, Ok(Said::Landed(Landing::Kept)));
+            }
+        }
+    }
+
     async fn a_full_engine_gives_what_it_has_and_passes_on_what_it_cannot_keep(binary) {
         let server = Server::start(binary, &[]);
         let (link, _) = link_to(&server, ME).await;
         let (other, pushed) = link_to(&server, Member(2)).await;
-        let fence = lead(&link).await;
+        let led = lead(&link).await;
         drop(other.ask(board()).await);
         let fill = |bytes: &str| {
             redis::cmd("CONFIG")
@@ -231,15 +261,15 @@ on_every_engine! {
                 .expect("set");
         };
         fill("1");
-        assert_eq!(link.ask(landing(fence)).await, Ok(Said::Landed(Landing::Pushed)));
+        assert_eq!(link.ask(landing(led)).await, Ok(Said::Landed(Landing::Pushed)));
         until(&other, || !lock(&pushed).is_empty()).await;
-        assert!(matches!(lock(&pushed)[..], [Push::Landed { fence: landed, .. }] if landed == fence));
+        assert!(matches!(lock(&pushed)[..], [Push::Landed { fence: landed, .. }] if landed == led.0));
         assert_eq!(link.ask(board()).await, Err(Away::Full));
         assert_eq!(link.ask(Ask::Forget(Scope::All)).await, Err(Away::Full));
         assert!(link.status().connected);
         fill("0");
-        let fence = lead(&link).await;
-        assert_eq!(link.ask(landing(fence)).await, Ok(Said::Landed(Landing::Kept)));
+        let led = lead(&link).await;
+        assert_eq!(link.ask(landing(led)).await, Ok(Said::Landed(Landing::Kept)));
         fill("1");
         let said = other.ask(board()).await;
         assert!(matches!(said, Ok(Said::Boarded { boarded: Boarded::Fresh(_), .. })), "{said:?}");
@@ -281,14 +311,14 @@ on_every_engine! {
         };
         let (link, inbox) = start(&config, ME);
         connected(&link).await;
-        let fence = lead(&link).await;
+        let (fence, birth) = lead(&link).await;
         let lease = Duration::from_secs(1);
         let model = Some(Digest([9; 16]));
         for ask in [
             Ask::Renew { key: KEY, fence, lease },
             Ask::Leave { key: KEY, fence, why: Left::Failed },
             board(),
-            landing(fence),
+            landing((fence, birth)),
             Ask::Forget(Scope::Task(KEY.task)),
             Ask::Forget(Scope::Caller(KEY.caller)),
             Ask::Forget(Scope::All),
@@ -353,7 +383,7 @@ on_every_engine! {
         };
         let (link, _) = start(&config, ME);
         connected(&link).await;
-        let fence = lead(&link).await;
+        let (fence, _) = lead(&link).await;
         sentinel.await_replica("fleet");
         primary.kill();
         until(&link, || !link.status().connected).await;
@@ -364,7 +394,7 @@ on_every_engine! {
         }
         let told: String = redis::cmd("INFO").arg("replication").query(&mut replica.connection()).expect("told");
         assert!(told.contains("role:master"), "{told}");
-        assert!(lead(&link).await >= fence);
+        assert!(lead(&link).await.0 >= fence);
         let config = LinkConfig {
             sentinel: Some(Sentinel {
                 name: "other".into(),

@@ -8,7 +8,7 @@ use redis::{PushInfo, PushKind, Value as Wire};
 
 use super::script::{Script, Scripts};
 use crate::fleet::engine::{
-    Ask, Board, Boarded, Digest, EngineTime, EntryKey, FAILURES, Fence, Heard, Joined, Land,
+    Ask, Birth, Board, Boarded, Digest, EngineTime, EntryKey, FAILURES, Fence, Heard, Joined, Land,
     Landing, Left, MAX_PUSH, Member, NEWS, Position, Push, REST, Said, Scope, Sealed, Value,
 };
 
@@ -158,10 +158,8 @@ impl Names {
             Ask::Beat { since } => {
                 let (birth, entry) = since.map_or_else(Default::default, |since| {
                     let (milliseconds, count) = since.entry;
-                    (since.birth.to_string(), format!("{milliseconds}-{count}"))
+                    (since.birth.0.to_string(), format!("{milliseconds}-{count}"))
                 });
-                // A number that every language keeps exactly.
-                let newborn = fastrand::u64(1..1 << 53);
                 Call {
                     script: &scripts.beat,
                     keys: vec![self.state(), self.journal(), format!("{}m", self.prefix)],
@@ -169,7 +167,7 @@ impl Names {
                         me.into(),
                         birth.into(),
                         entry.into(),
-                        number(newborn),
+                        number(newborn()),
                         number(NEWS),
                     ],
                 }
@@ -197,6 +195,7 @@ impl Names {
                 number(u8::from(board.may_lead)),
                 number(board.lease.as_micros()),
                 number(board.expires.0),
+                number(newborn()),
             ],
         }
     }
@@ -219,6 +218,8 @@ impl Names {
                 self.members().into(),
                 written(&land.key).into(),
                 number(MAX_PUSH),
+                number(land.birth.0),
+                self.bell().into(),
             ],
         }
     }
@@ -230,24 +231,33 @@ impl Names {
         }
         let mut data = push.data.into_iter();
         let channel = text(data.next()?)?;
-        if channel == self.bell() {
+        let word = bytes(data.next()?)?;
+        if channel == self.bell() && word.is_empty() {
             return Some(Push::Bell);
         }
-        let word = bytes(data.next()?)?;
         let mut parts = word.splitn(5, |byte| *byte == b'\n');
         let kind = parts.next()?;
         let key = read_key(parts.next()?)?;
         let fence = Fence(read(parts.next()?)?);
         match kind {
             b"vacant" => Some(Push::Vacant { key, fence }),
-            b"landed" => Some(Push::Landed {
-                key,
-                fence,
-                at: EngineTime(read(parts.next()?)?),
-                sealed: parts
+            b"landed" | b"stray" => {
+                let at = EngineTime(read(parts.next()?)?);
+                // The rest, whatever is in it.
+                let sealed = parts
                     .next()
-                    .map(|part| Sealed(Bytes::copy_from_slice(part))),
-            }),
+                    .map(|part| Sealed(Bytes::copy_from_slice(part)));
+                Some(if kind == b"landed" {
+                    Push::Landed {
+                        key,
+                        at,
+                        fence,
+                        sealed,
+                    }
+                } else {
+                    Push::Stray { key, fence, sealed }
+                })
+            }
             _ => None,
         }
     }
@@ -294,6 +304,7 @@ fn boarded(parts: &mut Parts) -> Option<Boarded> {
         "lead" => Boarded::Lead {
             before: value,
             fence: Fence(parts.number()?),
+            birth: Birth(parts.text()?.parse().ok()?),
         },
         "wait" => Boarded::Wait {
             before: value,
@@ -319,7 +330,7 @@ fn heard(parts: &mut Parts) -> Option<Heard> {
         "gap" => Joined::Gap,
         _ => return None,
     };
-    let birth = parts.text()?.parse().ok()?;
+    let birth = Birth(parts.text()?.parse().ok()?);
     let entry = parts.text()?;
     let (milliseconds, count) = entry.split_once('-')?;
     let next = Position {
@@ -391,6 +402,11 @@ fn list(value: Wire) -> Option<Vec<Sealed>> {
             .collect(),
         _ => None,
     }
+}
+
+/// A birth for an engine that has none.
+fn newborn() -> u64 {
+    fastrand::u64(1..1 << 53)
 }
 
 fn number(number: impl Display + Copy) -> Vec<u8> {

@@ -8,7 +8,7 @@
 --   waiters  set of members that wait for the lease
 --   caller   hash: m mark of the caller
 --   state    hash: f highest fence given at all, m mark of everything, b birth, j last entry of the journal
--- ARGV: member, caller, have, asked within (or -1), may lead, lease, expires
+-- ARGV: member, caller, have, asked within (or -1), may lead, lease, expires, a birth for an engine that has none
 --
 -- No shebang: a full engine or a replica still answers what is fresh, and fails at the first write.
 local task, flight, waiters, caller, state = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -20,7 +20,7 @@ local now = time[1] * 1000000 + time[2]
 if now > tonumber(ARGV[7]) then return { now, 'late' } end
 
 local t = redis.call('HMGET', task, 'f', 'm', 'c' .. ARGV[2])
-local s = redis.call('HMGET', state, 'f', 'm')
+local s = redis.call('HMGET', state, 'f', 'm', 'b')
 local last, known = tonumber(t[1] or 0), t[1] and s[1]
 local mark = math.max(tonumber(t[2] or 0), tonumber(t[3] or 0), tonumber(s[2] or 0),
     tonumber(redis.call('HGET', caller, 'm') or 0))
@@ -38,7 +38,7 @@ if value and now < vx and vr <= now + 1000000 and (within < 0 or va >= now - wit
 end
 if known and l > mark and now < x then
     -- Asked again by its owner, whom the reply has not reached.
-    if owner == me then return { now, 'lead', vf, value, l } end
+    if owner == me then return { now, 'lead', vf, value, l, s[3] } end
     redis.call('SADD', waiters, me)
     redis.call('PEXPIRE', waiters, 30000)
     return { now, 'wait', vf, value, l, x - now, owner }
@@ -50,6 +50,10 @@ local fence = math.max(now, last + 1, mark + 1, vf + 1)
 -- What was there before a record was lost stays forgotten.
 if not t[1] then redis.call('HSET', task, 'm', fence - 1) end
 if not s[1] then redis.call('HSET', state, 'm', fence - 1) end
+if not s[3] then
+    redis.call('HSET', state, 'b', ARGV[8])
+    s[3] = ARGV[8]
+end
 redis.call('HSET', task, 'f', fence)
 redis.call('HSET', state, 'f', math.max(fence, tonumber(s[1] or 0)))
 redis.call('HSET', flight, 'l', fence, 'x', now + lease, 'o', me)
@@ -58,4 +62,4 @@ for _, key in ipairs({ task, flight }) do
     if redis.call('PTTL', key) < 3600000 then redis.call('PEXPIRE', key, 3600000) end
 end
 if not s[1] then redis.call('PEXPIRE', state, 691200000) end
-return { now, 'lead', vf, value, fence }
+return { now, 'lead', vf, value, fence, s[3] }

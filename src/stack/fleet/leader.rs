@@ -14,7 +14,7 @@ use crate::answer::Landed;
 use crate::cache::freshness::{CredentialVerdict, Fault};
 use crate::error::Error;
 use crate::fleet::anchor::Anchor;
-use crate::fleet::engine::{Away, Boarded, EntryKey, Fence, Landing, Left};
+use crate::fleet::engine::{Away, Birth, Boarded, EntryKey, Fence, Landing, Left};
 use crate::fleet::envelope::{self, Arrival};
 use crate::fleet::{Asking, Forget, Known};
 use crate::stack::state::LeasedQuery;
@@ -25,10 +25,19 @@ const LANDING: Duration = Duration::from_secs(1);
 /// How long one try of a landing takes at most.
 const TRY: Duration = Duration::from_millis(100);
 
-/// The right to ask upstream for all, or the hope of it.
+/// The right to ask upstream for all.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Grant {
+    pub(super) fence: Fence,
+    /// The engine that gave it, and when.
+    pub(super) birth: Birth,
+    pub(super) anchor: Anchor,
+}
+
+/// That right, or the hope of it.
 pub(super) enum Lead {
     /// It was granted.
-    Granted(Fence, Anchor),
+    Granted(Grant),
     /// The engine has not answered in time. It may still grant it.
     Late(Asking),
 }
@@ -65,7 +74,7 @@ impl Leader {
             fleet, out_of_time, ..
         } = &*self.config;
         let (mut granted, mut asking) = match lead {
-            Lead::Granted(fence, anchor) => (Some((fence, anchor)), None),
+            Lead::Granted(grant) => (Some(grant), None),
             Lead::Late(asking) => (None, Some(asking)),
         };
         let half = fleet.terms().lease / 2;
@@ -92,7 +101,7 @@ impl Leader {
                 () = sleep_until(renewal), if granted.is_some() && renewing.is_none() => {
                     renewal += half;
                     renewing = granted
-                        .map(|(fence, _)| fleet.renew(self.entry, fence).boxed());
+                        .map(|grant| fleet.renew(self.entry, grant.fence).boxed());
                 }
             }
         };
@@ -104,29 +113,29 @@ impl Leader {
         if let Some(asking) = asking {
             // Nobody waits for the engine, but what it says is worth knowing: it may be a lead.
             drop(tell.send(Flown::Landed(result.clone())));
-            if let Some((fence, anchor)) = lead_of(&asking.await) {
-                self.end(verdict, fence, &anchor, &result).await;
+            if let Some(grant) = lead_of(&asking.await) {
+                self.end(verdict, &grant, &result).await;
             }
             return;
         }
-        let Some((fence, anchor)) = granted else {
+        let Some(grant) = granted else {
             drop(tell.send(Flown::Landed(result)));
             return;
         };
         let flown = match verdict {
             Verdict::Left(Left::Failed) => {
-                self.end(verdict, fence, &anchor, &result).await;
+                self.end(verdict, &grant, &result).await;
                 Flown::Failed(result)
             }
             _ if self.is_refusal() => {
                 // Those who wait are given the refusal, and then all forget the caller.
-                self.end(verdict, fence, &anchor, &result).await;
+                self.end(verdict, &grant, &result).await;
                 self.tell_refusal().await;
                 Flown::Landed(result)
             }
             _ => {
                 drop(tell.send(Flown::Landed(result.clone())));
-                self.end(verdict, fence, &anchor, &result).await;
+                self.end(verdict, &grant, &result).await;
                 return;
             }
         };
@@ -166,27 +175,26 @@ impl Leader {
         }
     }
 
-    async fn end(
-        &self,
-        verdict: Verdict,
-        fence: Fence,
-        anchor: &Anchor,
-        result: &Result<Landed, Error>,
-    ) {
+    async fn end(&self, verdict: Verdict, grant: &Grant, result: &Result<Landed, Error>) {
         let fleet = &self.config.fleet;
         match (verdict, result, self.slot.get()) {
             (Verdict::Land, Ok(landed), Some(arrival)) => {
-                self.land(landed, arrival, fence, anchor).await;
+                self.land(landed, arrival, grant).await;
             }
-            (Verdict::Left(why), ..) => fleet.leave(self.entry, fence, why),
-            _ => fleet.leave(self.entry, fence, Left::Unused),
+            (Verdict::Left(why), ..) => fleet.leave(self.entry, grant.fence, why),
+            _ => fleet.leave(self.entry, grant.fence, Left::Unused),
         }
     }
 
     /// Hands the answer in, again until it is certain that it was, or pointless.
-    async fn land(&self, landed: &Landed, arrival: &Arrival, fence: Fence, anchor: &Anchor) {
+    async fn land(&self, landed: &Landed, arrival: &Arrival, grant: &Grant) {
         let fleet = &self.config.fleet;
-        let (times, plain) = envelope::write(landed, arrival, anchor, fleet.member);
+        let Grant {
+            fence,
+            birth,
+            anchor,
+        } = *grant;
+        let (times, plain) = envelope::write(landed, arrival, &anchor, fleet.member);
         self.config.meet(&landed.reply);
         if plain.len() > fleet.terms().max_value {
             fleet.metrics.landing("too_large");
@@ -200,7 +208,7 @@ impl Leader {
         let keep = lifetime.is_some_and(|lifetime| !lifetime.is_zero());
         let until = Instant::now() + LANDING;
         loop {
-            let landing = fleet.land(self.entry, fence, times, sealed.clone(), keep);
+            let landing = fleet.land(self.entry, (fence, birth), times, sealed.clone(), keep);
             match timeout(TRY, landing).await {
                 Ok(Ok(landing)) => {
                     if landing == Landing::Kept {
@@ -243,9 +251,13 @@ enum Verdict {
 }
 
 /// The lead that a late answer brings, if it does.
-fn lead_of(late: &Result<(Anchor, Boarded), Away>) -> Option<(Fence, Anchor)> {
+fn lead_of(late: &Result<(Anchor, Boarded), Away>) -> Option<Grant> {
     match late {
-        Ok((anchor, Boarded::Lead { fence, .. })) => Some((*fence, *anchor)),
+        Ok((anchor, Boarded::Lead { fence, birth, .. })) => Some(Grant {
+            fence: *fence,
+            birth: *birth,
+            anchor: *anchor,
+        }),
         _ => None,
     }
 }

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tower::{Service, ServiceExt as _};
 
 use self::common::Config;
-use self::leader::{Flown, Lead, Leader};
+use self::leader::{Flown, Grant, Lead, Leader};
 use super::shared::Shared;
 use super::state::{LeasedQuery, PollState};
 use crate::answer::{Landed, Origin};
@@ -186,9 +186,18 @@ where
                     }
                     None => have = have.max(value.fence),
                 },
-                Boarded::Lead { fence, before } => {
+                Boarded::Lead {
+                    fence,
+                    birth,
+                    before,
+                } => {
                     self.adopt_stale(before.as_ref(), &anchor);
-                    match self.lead(Lead::Granted(fence, anchor)).await {
+                    let grant = Grant {
+                        fence,
+                        birth,
+                        anchor,
+                    };
+                    match self.lead(Lead::Granted(grant)).await {
                         Flown::Landed(result) => return result,
                         Flown::Failed(result) => failed = Some(result),
                     }
@@ -394,8 +403,19 @@ where
                     metrics.wait("vacant");
                     return Waited::Again;
                 }
-                // Of an earlier lease.
-                Heard::Vacant(_) => {}
+                Heard::Stray {
+                    fence: landed,
+                    sealed,
+                } if landed == fence => {
+                    metrics.wait("stray");
+                    let may_show = self.config.fleet.may_show_stray(anchor.received);
+                    let landed = sealed
+                        .filter(|_| may_show)
+                        .and_then(|sealed| self.adopt_pushed(landed, &sealed, anchor));
+                    return landed.map_or(Waited::Again, Waited::Landed);
+                }
+                // Of another lease.
+                Heard::Vacant(_) | Heard::Stray { .. } => {}
                 Heard::Cut => {
                     metrics.wait("cut");
                     return Waited::Cut;
