@@ -5,7 +5,8 @@
 //! ```
 //!
 //! The sidecars are processes, the engine is a real one, the upstream is scripted and counts. It takes about eight minutes,
-//! and writes `benches/fleet.md`. Ratios are of figures from the same run.
+//! and writes `benches/fleet.md`. Ratios are of figures from the same run. `-- one_task`, `many_tasks`, `again` or `cost`
+//! runs a part and writes nothing.
 
 #![allow(
     clippy::unwrap_used,
@@ -33,6 +34,7 @@ mod support;
 mod tunnel;
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -70,52 +72,86 @@ const SETTINGS: [(&str, &str); 5] = [
 struct Scene {
     name: &'static str,
     polls: usize,
+    /// Polls that sidecars made by themselves, since the engine had not answered in time or was away.
+    alone: usize,
     seen: Seen,
 }
 
-/// Lets `sidecars` with `each` clients poll tasks for a while, during which something happens.
-async fn scene(
+/// Lets clients poll tasks through sidecars for a while, during which something happens.
+struct Storm {
     name: &'static str,
     engine: Option<u16>,
     sidecars: usize,
+    /// How many clients each sidecar has.
     each: usize,
     tasks: usize,
-    happens: impl AsyncFnOnce(&mut Fleet, &str),
-) -> Scene {
-    let upstream = upstream(LATENCY).await;
-    let mut fleet = Fleet::start(sidecars, &upstream.url(), engine, &SETTINGS).await;
-    let crowd = Crowd::start(&fleet.addresses(), each, tasks, PAUSE);
-    let began = Instant::now();
-    sleep(Duration::from_secs(5)).await;
-    happens(&mut fleet, &upstream.url()).await;
-    sleep(STORM.saturating_sub(began.elapsed())).await;
-    let seen = crowd.end().await;
-    let scene = Scene {
-        name,
-        polls: upstream.count(),
-        seen,
-    };
-    println!("{}", scene.row(0));
-    scene
+}
+
+impl Storm {
+    /// All clients poll the same task.
+    const fn of_one_task(name: &'static str, engine: Option<u16>) -> Self {
+        Self {
+            name,
+            engine,
+            sidecars: SIDECARS,
+            each: POLLERS,
+            tasks: 1,
+        }
+    }
+
+    async fn run(self, happens: impl AsyncFnOnce()) -> Scene {
+        let upstream = upstream(LATENCY).await;
+        let fleet = Fleet::start(self.sidecars, &upstream.url(), self.engine, &SETTINGS).await;
+        let crowd = Crowd::start(&fleet.addresses(), self.each, self.tasks, PAUSE);
+        let began = Instant::now();
+        sleep(Duration::from_secs(5)).await;
+        happens().await;
+        sleep(STORM.saturating_sub(began.elapsed())).await;
+        Scene::end(self.name, crowd, &fleet, &upstream).await
+    }
 }
 
 impl Scene {
-    fn row(&self, alone: usize) -> String {
+    async fn end(name: &'static str, crowd: Crowd, fleet: &Fleet, upstream: &Upstream) -> Self {
+        let polls = upstream.count();
+        let seen = crowd.end().await;
+        let mut alone = 0;
+        for why in ["timeout", "away", "full", "rounds"] {
+            let series = format!("pollgate_fleet_alone_total{{why=\"{why}\"}}");
+            alone += fleet.sum(&series).await;
+        }
+        let scene = Self {
+            name,
+            polls,
+            alone,
+            seen,
+        };
+        println!("{}", scene.row(0));
+        for wrong in [&scene.seen.failed, &scene.seen.backward] {
+            for one in wrong.iter().take(3) {
+                println!("    {one}");
+            }
+        }
+        scene
+    }
+
+    fn row(&self, one: usize) -> String {
         let Seen {
             answered,
             failed,
             backward,
             ..
         } = &self.seen;
-        let share = match alone {
+        let share = match one {
             0 => "–".to_owned(),
-            alone => format!("{:.3}", self.polls as f64 / alone as f64),
+            one => format!("{:.3}", self.polls as f64 / one as f64),
         };
         let ms = |share| self.seen.quantile(share).as_secs_f64() * 1e3;
         format!(
-            "| {} | {} | {share} | {answered} | {} | {} | {:.1} ms | {:.0} ms |",
+            "| {} | {} | {share} | {} | {answered} | {} | {} | {:.1} ms | {:.0} ms |",
             self.name,
             self.polls,
+            self.alone,
             failed.len(),
             backward.len(),
             ms(0.5),
@@ -124,12 +160,17 @@ impl Scene {
     }
 }
 
-const HEAD: &str = "| scene | upstream polls | ÷ one sidecar | client polls answered | failed | backward | p50 | p99 |\n|---|---|---|---|---|---|---|---|\n";
+const HEAD: &str = "| scene | upstream polls | ÷ one sidecar | sidecars by themselves | client polls answered | failed | backward | p50 | p99 |\n|---|---|---|---|---|---|---|---|---|\n";
 
-async fn nothing(_: &mut Fleet, _: &str) {}
+async fn nothing() {}
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
+    let only: Vec<_> = std::env::args()
+        .skip(1)
+        .filter(|arg| !arg.starts_with('-'))
+        .collect();
+    let wants = |part: &str| only.is_empty() || only.iter().any(|wanted| wanted == part);
     let binary = server::binaries().swap_remove(0);
     let mut page = String::new();
     let version = std::process::Command::new(&binary)
@@ -145,52 +186,94 @@ async fn main() {
         version.join(" ")
     )
     .unwrap();
-    one_task(&binary, &mut page).await;
-    many_tasks(&binary, &mut page).await;
-    again(&binary, &mut page).await;
-    cost(&binary, &mut page).await;
-    std::fs::write("benches/fleet.md", &page).expect("written");
+    if wants("one_task") {
+        one_task(&binary, &mut page).await;
+    }
+    if wants("many_tasks") {
+        many_tasks(&binary, &mut page).await;
+    }
+    if wants("again") {
+        again(&binary, &mut page).await;
+    }
+    if wants("cost") {
+        cost(&binary, &mut page).await;
+    }
+    if only.is_empty() {
+        std::fs::write("benches/fleet.md", &page).expect("written");
+    }
     println!("{page}");
 }
 
-#[allow(clippy::too_many_lines, reason = "one table, a scene a row")]
-async fn one_task(binary: &std::path::Path, page: &mut String) {
+async fn one_task(binary: &Path, page: &mut String) {
     writeln!(page, "### One task\n\nTarget: at most 1.02 × the polls of one sidecar; with any fault of the engine 0 failed, 0 backward, and never more polls than without a fleet.\n").unwrap();
     page.push_str(HEAD);
+    let one = Storm {
+        sidecars: 1,
+        ..Storm::of_one_task("one sidecar", None)
+    };
+    let one = one.run(nothing).await;
+    let alone = Storm::of_one_task("50 without a fleet", None);
+    let alone = alone.run(nothing).await;
+    // Each has an engine of its own: none remembers the tasks of another's upstream.
+    let scenes = [
+        one,
+        alone,
+        undisturbed(binary).await,
+        frozen(binary).await,
+        killed(binary).await,
+        cut_off(binary).await,
+        full(binary).await,
+        flushed(binary).await,
+        cut_off_from_upstream(binary).await,
+    ];
+    for scene in &scenes {
+        writeln!(page, "{}", scene.row(scenes[0].polls)).unwrap();
+    }
+}
+
+async fn undisturbed(binary: &Path) -> Scene {
+    let server = Server::start(binary, &[]);
+    let storm = Storm::of_one_task("50 in a fleet", Some(server.port()));
+    storm.run(nothing).await
+}
+
+async fn frozen(binary: &Path) -> Scene {
+    let server = Server::start(binary, &[]);
+    let storm = Storm::of_one_task("its engine frozen for 5 s", Some(server.port()));
+    let happens = async || {
+        server.signal("STOP");
+        sleep(Duration::from_secs(5)).await;
+        server.signal("CONT");
+    };
+    storm.run(happens).await
+}
+
+async fn killed(binary: &Path) -> Scene {
     let mut server = Server::start(binary, &[]);
-    let port = server.port();
-    let one = scene("one sidecar", None, 1, POLLERS, 1, nothing).await;
-    let alone = scene("50 without a fleet", None, SIDECARS, POLLERS, 1, nothing).await;
-    let fleet = scene("50 in a fleet", Some(port), SIDECARS, POLLERS, 1, nothing).await;
-    let frozen = scene(
-        "its engine frozen for 5 s",
-        Some(port),
-        SIDECARS,
-        POLLERS,
-        1,
-        async |_, _| {
-            server.signal("STOP");
-            sleep(Duration::from_secs(5)).await;
-            server.signal("CONT");
-        },
-    )
-    .await;
-    let flushed = scene(
-        "flushed every 1.5 s",
-        Some(port),
-        SIDECARS,
-        POLLERS,
-        1,
-        async |_, _| {
-            for _ in 0..8 {
-                redis::cmd("FLUSHALL")
-                    .exec(&mut server.connection())
-                    .expect("flushed");
-                sleep(Duration::from_millis(1500)).await;
-            }
-        },
-    )
-    .await;
+    let storm = Storm::of_one_task("killed, back empty after 5 s", Some(server.port()));
+    let happens = async || {
+        server.kill();
+        sleep(Duration::from_secs(5)).await;
+        server.restart();
+    };
+    storm.run(happens).await
+}
+
+async fn cut_off(binary: &Path) -> Scene {
+    let server = Server::start(binary, &[]);
+    let tunnel = Tunnel::to(server.port()).await;
+    let storm = Storm::of_one_task("cut off for 5 s, in silence", Some(tunnel.port()));
+    let happens = async || {
+        tunnel.swallow(true);
+        sleep(Duration::from_secs(5)).await;
+        tunnel.swallow(false);
+    };
+    storm.run(happens).await
+}
+
+async fn full(binary: &Path) -> Scene {
+    let server = Server::start(binary, &[]);
+    let storm = Storm::of_one_task("full for 5 s", Some(server.port()));
     let set = |bytes: &str| {
         let mut command = redis::cmd("CONFIG");
         command
@@ -198,95 +281,73 @@ async fn one_task(binary: &std::path::Path, page: &mut String) {
             .exec(&mut server.connection())
             .expect("set");
     };
-    let full = scene(
-        "full for 5 s",
-        Some(port),
-        SIDECARS,
-        POLLERS,
-        1,
-        async |_, _| {
-            set("1");
-            sleep(Duration::from_secs(5)).await;
-            set("0");
-        },
-    )
-    .await;
-    let tunnel = Tunnel::to(port).await;
-    let lost = scene(
-        "cut off for 5 s, in silence",
-        Some(tunnel.port()),
-        SIDECARS,
-        POLLERS,
-        1,
-        async |_, _| {
-            tunnel.swallow(true);
-            sleep(Duration::from_secs(5)).await;
-            tunnel.swallow(false);
-        },
-    )
-    .await;
-    let killed = scene(
-        "killed, back empty after 5 s",
-        Some(port),
-        SIDECARS,
-        POLLERS,
-        1,
-        async |_, _| {
-            server.kill();
-            sleep(Duration::from_secs(5)).await;
-            server.restart();
-        },
-    )
-    .await;
-    let cut_off = {
-        let upstream = upstream(LATENCY).await;
-        let mut fleet =
-            Fleet::start(SIDECARS * 4 / 5, &upstream.url(), Some(port), &SETTINGS).await;
-        // Known before those that are cut off are asked.
-        fleet.gateways[0].client.get(&path(0), KEY, &[]).await;
-        for _ in 0..SIDECARS / 5 {
-            fleet.add("http://127.0.0.1:1", &SETTINGS).await;
-        }
-        fleet.are_together(SIDECARS).await;
-        let crowd = Crowd::start(&fleet.addresses(), POLLERS, 1, PAUSE);
-        sleep(STORM).await;
-        let seen = crowd.end().await;
-        Scene {
-            name: "a fifth of the sidecars cut off from upstream",
-            polls: upstream.count(),
-            seen,
-        }
+    let happens = async || {
+        set("1");
+        sleep(Duration::from_secs(5)).await;
+        set("0");
     };
-    for scene in [
-        &one, &alone, &fleet, &frozen, &killed, &lost, &full, &flushed, &cut_off,
-    ] {
-        writeln!(page, "{}", scene.row(one.polls)).unwrap();
-    }
+    storm.run(happens).await
 }
 
-async fn many_tasks(binary: &std::path::Path, page: &mut String) {
+async fn flushed(binary: &Path) -> Scene {
+    let server = Server::start(binary, &[]);
+    let storm = Storm::of_one_task("flushed every 1.5 s", Some(server.port()));
+    let happens = async || {
+        for _ in 0..8 {
+            redis::cmd("FLUSHALL")
+                .exec(&mut server.connection())
+                .expect("flushed");
+            sleep(Duration::from_millis(1500)).await;
+        }
+    };
+    storm.run(happens).await
+}
+
+async fn cut_off_from_upstream(binary: &Path) -> Scene {
+    let server = Server::start(binary, &[]);
+    let upstream = upstream(LATENCY).await;
+    let (port, count) = (Some(server.port()), SIDECARS * 4 / 5);
+    let mut fleet = Fleet::start(count, &upstream.url(), port, &SETTINGS).await;
+    // Known before those that are cut off are asked.
+    fleet.gateways[0].client.get(&path(0), KEY, &[]).await;
+    for _ in 0..SIDECARS / 5 {
+        fleet.add("http://127.0.0.1:1", &SETTINGS).await;
+    }
+    fleet.are_together(SIDECARS).await;
+    let crowd = Crowd::start(&fleet.addresses(), POLLERS, 1, PAUSE);
+    sleep(STORM).await;
+    let name = "a fifth of the sidecars cut off from upstream";
+    Scene::end(name, crowd, &fleet, &upstream).await
+}
+
+async fn many_tasks(binary: &Path, page: &mut String) {
     const TASKS: usize = SIDECARS * POLLERS;
     writeln!(page, "\n### {TASKS} tasks\n\nTarget: at most 1.05 ×. Each task has two clients, at sidecars of their own.\n").unwrap();
     page.push_str(HEAD);
     let server = Server::start(binary, &[]);
-    let (one, each) = (2 * TASKS, 2 * POLLERS);
-    let one = scene("one sidecar", None, 1, one, TASKS, nothing).await;
-    let fleet = scene(
-        "50 in a fleet",
-        Some(server.port()),
-        SIDECARS,
-        each,
-        TASKS,
-        nothing,
-    )
-    .await;
+    let one = Storm {
+        name: "one sidecar",
+        engine: None,
+        sidecars: 1,
+        each: 2 * TASKS,
+        tasks: TASKS,
+    };
+    let one = one.run(nothing).await;
+    let fleet = Storm {
+        name: "50 in a fleet",
+        engine: Some(server.port()),
+        sidecars: SIDECARS,
+        each: 2 * POLLERS,
+        tasks: TASKS,
+    };
+    let fleet = fleet.run(nothing).await;
     for scene in [&one, &fleet] {
         writeln!(page, "{}", scene.row(one.polls)).unwrap();
     }
 }
 
 /// All sidecars end and start again.
-async fn again(binary: &std::path::Path, page: &mut String) {
+async fn again(binary: &Path, page: &mut String) {
     let server = Server::start(binary, &[]);
     let upstream = Upstream::saying(support::row("SUCCESS")).await;
     let mut counts = Vec::new();
@@ -309,7 +370,7 @@ async fn again(binary: &std::path::Path, page: &mut String) {
 }
 
 /// What a poll takes longer, and what the engine has to do and to hold.
-async fn cost(binary: &std::path::Path, page: &mut String) {
+async fn cost(binary: &Path, page: &mut String) {
     const TASKS: usize = 4000;
     let body = support::row("SUCCESS");
     let upstream = Upstream::start(move |_| Reply::json(body.clone())).await;
