@@ -115,11 +115,7 @@ impl Membership {
                 (Arc::clone(&link) as _, Some(link))
             }
         };
-        let terms = Terms {
-            timeout: config.timeout,
-            lease: config.lease,
-            max_value: usize::try_from(config.max_value.bytes()).unwrap_or(usize::MAX),
-        };
+        let terms = Terms::of(config);
         let fleet = Fleet::new(member, self.secret, terms, ear, engine, metrics.fleet()?);
         Ok((fleet, link))
     }

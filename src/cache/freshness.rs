@@ -85,6 +85,22 @@ impl Decision {
             .map(|lifetime| lifetime.fresh)
             .unwrap_or_default()
     }
+
+    /// The same for one of many that ask for themselves: what can still change is kept so many times as long, up to `most`,
+    /// so that all together ask as often as one.
+    #[must_use]
+    pub fn stretched(mut self, times: u32, most: Duration) -> Self {
+        if let Some(lifetime) = &mut self.lifetime
+            && matches!(
+                lifetime.rule,
+                Rule::UrlAwaited | Rule::InFlight | Rule::Cadence
+            )
+        {
+            let stretched = lifetime.fresh.saturating_mul(times).min(most);
+            lifetime.fresh = lifetime.fresh.max(stretched);
+        }
+        self
+    }
 }
 
 /// What the poll found of a task that was known to run, and the class of tasks that it belongs to.

@@ -8,6 +8,7 @@ use super::{keys, routes};
 /// Keys that are read once, when the process starts. A reload applies all others.
 const FIXED: &[&str] = &[
     "cache.capacity",
+    "fleet.alone",
     "fleet.ca_file",
     "fleet.cert",
     "fleet.engine",
@@ -19,6 +20,7 @@ const FIXED: &[&str] = &[
     "fleet.secret_file",
     "fleet.sentinel.hosts",
     "fleet.sentinel.name",
+    "fleet.share",
     "fleet.timeout",
     "limits.caller_share",
     "limits.drain",

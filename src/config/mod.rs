@@ -242,6 +242,32 @@ pub struct Fleet {
     /// The largest answer that is shared.
     #[serde(with = "human")]
     pub max_value: Size,
+    /// What is shared, beside what has to be forgotten.
+    pub share: Vec<Shared>,
+    /// How often upstream is polled while the engine is away.
+    pub alone: Alone,
+}
+
+/// What members of a fleet share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Shared {
+    /// Answers, and the polls that bring them.
+    Answers,
+    /// The pauses that upstream asks for, and that it is down.
+    Pauses,
+    /// When tasks end, which the learnt polling interval follows.
+    Cadence,
+}
+
+/// How often a member polls upstream while its fleet's engine is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Alone {
+    /// As without a fleet: each member for itself.
+    Same,
+    /// The more members there were, the less often.
+    Modest,
 }
 
 /// Sentinels, and what they call the engine.
@@ -437,6 +463,8 @@ impl Default for Fleet {
             timeout: Duration::from_millis(20),
             lease: Duration::from_secs(1),
             max_value: Size::kibibytes(256),
+            share: vec![Shared::Answers, Shared::Pauses, Shared::Cadence],
+            alone: Alone::Same,
         }
     }
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use super::Config;
 use super::origin::Origins;
+use super::{Config, Shared};
 
 /// A key that is well formed but unusable, and what it takes.
 type Refused = (&'static str, &'static str);
@@ -58,6 +58,12 @@ pub(super) fn check(config: &Config, origins: &Origins) -> Vec<Refused> {
         fleet.lease >= MIN_LEASE && fleet.lease <= MAX_LEASE,
         "fleet.lease",
         r#"a duration from "100ms" to "10s""#,
+    );
+    let shares = |what| fleet.share.contains(&what);
+    require(
+        shares(Shared::Answers) || !shares(Shared::Cadence),
+        "fleet.share",
+        r#""answers" beside "cadence": an end is told by the member whose answer the others have"#,
     );
     let durations: [(&str, Duration); 6] = [
         ("fleet.timeout", fleet.timeout),

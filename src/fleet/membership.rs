@@ -25,6 +25,7 @@ use super::seal::{Secret, Unsealed};
 use super::waits::{Waiter, Waits};
 use crate::cache::cadence::Cadence;
 use crate::cache::freshness::End;
+use crate::config;
 use crate::request::key::{Caller, Credentials, TaskKey};
 use crate::request::query::TaskQuery;
 use crate::route::{RouteLabel, TaskId};
@@ -49,6 +50,31 @@ pub struct Terms {
     pub lease: Duration,
     /// The largest answer that is shared, in bytes.
     pub max_value: usize,
+    /// Whether answers are shared, and the polls that bring them.
+    pub answers: bool,
+    /// Whether the pauses that upstream asks for are, and that it is down.
+    pub pauses: bool,
+    /// Whether the ends of tasks are.
+    pub cadence: bool,
+    /// Whether this member polls less often while the engine is away.
+    pub modest: bool,
+}
+
+impl Terms {
+    /// As the settings say.
+    #[must_use]
+    pub fn of(config: &config::Fleet) -> Self {
+        let shares = |what| config.share.contains(&what);
+        Self {
+            timeout: config.timeout,
+            lease: config.lease,
+            max_value: usize::try_from(config.max_value.bytes()).unwrap_or(usize::MAX),
+            answers: shares(config::Shared::Answers),
+            pauses: shares(config::Shared::Pauses),
+            cadence: shares(config::Shared::Cadence),
+            modest: config.alone == config::Alone::Modest,
+        }
+    }
 }
 
 /// Hears what the engine pushes. It is made before the engine's link, which is given its [`pushes`](Self::pushes).
@@ -274,8 +300,8 @@ impl Fleet {
         self.fences.raise(entry, known);
     }
 
-    /// Who asked upstream for what the store has of a task, received at `received` on a route whose documents are
-    /// converted; `None` where it did not come by the fleet.
+    /// Who asked upstream for what the store has of a task, received at `received`; `None` where it did not come by the fleet.
+    /// Looks at all that is known.
     #[must_use]
     pub fn leader(&self, key: &TaskKey, received: Instant) -> Option<Member> {
         let label = RouteLabel::of(key.route.dialect()?);
@@ -497,6 +523,9 @@ impl Fleet {
     pub(super) fn tell(self: &Arc<Self>, item: Item) {
         let model = match &item {
             Item::Ended { model, .. } => Some(self.secret.digest("model", &[model.as_bytes()])),
+        if !self.terms.cadence {
+            return;
+        }
             _ => None,
         };
         if self.health.is_together()
@@ -507,6 +536,9 @@ impl Fleet {
         }
     }
 
+        if !self.terms.cadence {
+            return;
+        }
     /// Tells that a task of a model was seen running at an age, and next ended at another.
     pub fn tell_end(self: &Arc<Self>, end: &End) {
         let millis = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
@@ -561,6 +593,16 @@ impl Fleet {
     pub fn answers(&self) -> u64 {
         self.answers.load(Ordering::Relaxed)
     }
+    /// How many members ask upstream for themselves, where this one is to ask the less often; else one.
+    #[must_use]
+    pub fn modesty(&self) -> u32 {
+        if self.terms.modest && !self.health.is_together() {
+            self.members().max(1)
+        } else {
+            1
+        }
+    }
+
 
     /// Counts an answer that came from the fleet.
     pub fn note_answer(&self) {

@@ -140,6 +140,7 @@ impl Pulse {
             // Not earlier than in truth.
             let at = anchor.received.checked_sub(ago).unwrap_or(anchor.received);
             let caller = Caller::from_bytes;
+            let terms = self.fleet.terms();
             match told.item {
                 Item::Forget { task } => {
                     self.store.purge_task_as_of(&TaskId::new(&task), at);
@@ -158,19 +159,24 @@ impl Pulse {
                 Item::Paused {
                     caller: bytes,
                     until,
-                } => {
+                } if terms.pauses => {
                     let left = Duration::from_micros(until.saturating_sub(anchor.at.0));
                     if !left.is_zero() {
                         self.breakers
                             .hear_pause(caller(bytes), left, Instant::now());
                     }
                 }
-                Item::Trouble if ago < HEARSAY => self.breakers.hear_trouble(Instant::now()),
-                Item::Ended { model, from, to } => {
+                Item::Trouble if terms.pauses && ago < HEARSAY => {
+                    self.breakers.hear_trouble(Instant::now())
+                }
+                Item::Ended { model, from, to } if terms.cadence => {
                     let millis = Duration::from_millis;
                     self.cadence.learn(&model, millis(from), millis(to));
                 }
-                Item::Trouble | Item::Unknown => {}
+                Item::Trouble
+                | Item::Paused { .. }
+                | Item::Ended { .. }
+                | Item::Unknown => {}
             }
         }
     }
@@ -178,6 +184,9 @@ impl Pulse {
 
 impl Fleet {
     fn tell_trouble(self: &Arc<Self>, trouble: Trouble) {
+        if !self.terms().pauses {
+            return;
+        }
         let item = match trouble {
             Trouble::Paused(caller, pause) => {
                 let Some(now) = self.engine_now() else {

@@ -94,6 +94,7 @@ where
                     query: Arc::clone(&query),
                     lease: lease.clone(),
                     arrival: None,
+                    members: 1,
                 };
                 ask(&self.inner, leased)
             };

@@ -98,6 +98,7 @@ where
             query,
             lease,
             arrival: slot,
+            members,
         } = leased;
         let Self {
             store,
@@ -158,6 +159,7 @@ where
             .as_ref()
             .and_then(|created| created.task.model.as_deref());
         let decision = self.decide(&reply, known, model);
+        let decision = decision.stretched(members, self.cache.in_flight_max);
 
         // Keep.
         let (received, headers) = (reply.received, reply.headers.clone());

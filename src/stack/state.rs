@@ -147,4 +147,6 @@ pub struct LeasedQuery {
     pub lease: Lease,
     /// Where the arrival of upstream's answer is put, for the fleet.
     pub arrival: Option<Arc<OnceLock<Arrival>>>,
+    /// How many members of a fleet ask upstream for themselves, this one included, where it is to ask the less often.
+    pub members: u32,
 }

@@ -141,6 +141,18 @@ fn a_wrong_configuration_is_exit_2_with_one_message_before_any_port_is_bound() {
             ":2: fleet.lease: got \"1m\", takes a duration from \"100ms\" to \"10s\"",
         ),
         (
+            "[fleet]\nshare = [\"answer\"]\n",
+            ":2: fleet.share: got [\"answer\"], takes one of \"answers\", \"pauses\", \"cadence\"",
+        ),
+        (
+            "[fleet]\nshare = [\"cadence\"]\n",
+            ":2: fleet.share: got [\"cadence\"], takes \"answers\" beside \"cadence\"",
+        ),
+        (
+            "[fleet]\nalone = \"loud\"\n",
+            ":2: fleet.alone: got \"loud\", takes \"same\" or \"modest\"",
+        ),
+        (
             "[fleet]\ncert = \"c.pem\"\n",
             ":2: fleet.cert: got \"c.pem\", takes fleet.key beside it",
         ),

@@ -203,11 +203,7 @@ impl Run {
                     let member = Member(from as u64 + 1);
                     let ear = Arc::new(Ear::default());
                     let link = engine.connect(member, ear.pushes());
-                    let terms = Terms {
-                        timeout: Duration::from_millis(20),
-                        lease: Duration::from_secs(1),
-                        max_value: 256 << 10,
-                    };
+                    let terms = Terms::of(&config.fleet);
                     let engine = Arc::new(link.clone());
                     let counted = metrics.fleet().unwrap();
                     let fleet = Fleet::new(member, secret.clone(), terms, ear, engine, counted);

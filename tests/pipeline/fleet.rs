@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use pollgate::answer::Answer;
 use pollgate::answer::outcome::Outcome;
-use pollgate::config::Config;
+use pollgate::config::{Alone, Config, Shared};
 use pollgate::error::Error;
 use pollgate::fleet::engine::{Ask, Push};
 use pollgate::fleet::memory::{Fault, Lost, MemoryEngine, MemoryLink};
@@ -1091,4 +1091,95 @@ async fn an_engine_that_is_never_there_costs_nothing() {
     let answer = gateway.poll("t").await.expect("an answer");
     assert_eq!(answer.outcome, Outcome::Fetched);
     assert_eq!(start.elapsed(), LATENCY);
+}
+
+/// Sidecars of which each shares what is listed for it.
+async fn sharing(each: &[&[Shared]]) -> Scene {
+    let running = |fetch: &_| (LATENCY, task(fetch, "processing"));
+    let mut scene = Scene::before(Upstream::new(running), 0).await;
+    for share in each {
+        scene.config.fleet.share = share.to_vec();
+        scene.join();
+    }
+    sleep(millis(100)).await;
+    scene
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_shares_no_answers_polls_for_itself_and_still_forgets() {
+    let all = Config::default().fleet.share;
+    let scene = sharing(&[&all, &[Shared::Pauses], &[]]).await;
+    scene.poll_all("t").await;
+    assert_eq!(scene.upstream.count(), 3);
+    let boards = "pollgate_fleet_command_seconds_count{command=\"board\"}";
+    let counts = [0, 1, 2].map(|number| scene.gateway(number).metric(boards));
+    assert_eq!(counts, [1, 0, 0]);
+    let id = TaskId::new("t");
+    scene.gateway(0).state.store.purge_task(&id);
+    let fleet = scene.gateway(0).fleet();
+    assert!(fleet.forget(pollgate::fleet::Forget::Task(id)).await);
+    sleep(millis(50)).await;
+    scene.poll_all("t").await;
+    assert_eq!(scene.upstream.count(), 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_shares_no_pauses_neither_tells_of_them_nor_hears_of_them() {
+    const LIMITED: &str = r#"{"error":{"message":"rate limited"}}"#;
+    let (all, answers) = (Config::default().fleet.share, [Shared::Answers]);
+    // Who is asked for a pause, and how many of three are then asked by others of upstream.
+    for (paused, asks) in [(0, [false, false, true]), (2, [true, true, false])] {
+        let scene = sharing(&[&all, &all, &answers]).await;
+        scene
+            .upstream
+            .now(|_| (AT_ONCE, error(429, &[("retry-after", "10")], LIMITED)));
+        let _ = scene.poll(paused, "t").await;
+        sleep(millis(50)).await;
+        scene
+            .upstream
+            .now(|fetch| (AT_ONCE, task(fetch, "processing")));
+        for (number, asks) in asks.into_iter().enumerate() {
+            let before = scene.upstream.count();
+            let _ = scene.poll(number, &format!("of-{number}")).await;
+            assert_eq!(
+                scene.upstream.count() > before,
+                asks,
+                "{number} of {paused}"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_modest_member_polls_the_less_often_the_more_members_were_seen() {
+    for (alone, members, expected) in [
+        (Alone::Same, 4, millis(2_000)),
+        (Alone::Modest, 1, millis(2_000)),
+        (Alone::Modest, 4, millis(8_000)),
+        // Not beyond cache.in_flight_max.
+        (Alone::Modest, 8, millis(10_000)),
+    ] {
+        let running = |fetch: &_| (AT_ONCE, task(fetch, "processing"));
+        let mut scene = Scene::before(Upstream::new(running), 0).await;
+        scene.config.fleet.alone = alone;
+        for _ in 0..members {
+            scene.join();
+        }
+        // A beat later, all have seen all.
+        sleep(millis(1_500)).await;
+        let answer = scene.poll(0, "together").await.expect("an answer");
+        let fresh = answer.fresh_until - answer.received;
+        assert_eq!(fresh, millis(2_000), "{alone:?}, {members}, together");
+        scene.engine.crash();
+        sleep(millis(1_000)).await;
+        let answer = scene.poll(0, "alone").await.expect("an answer");
+        let fresh = answer.fresh_until - answer.received;
+        assert_eq!(fresh, expected, "{alone:?}, {members}, alone");
+        // What cannot change any more is kept as ever.
+        scene
+            .upstream
+            .now(|fetch| (AT_ONCE, task(fetch, "succeeded")));
+        let answer = scene.poll(0, "done").await.expect("an answer");
+        assert!(answer.fresh_until - answer.received > Duration::from_hours(1));
+    }
 }

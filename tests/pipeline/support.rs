@@ -159,11 +159,7 @@ impl Gateway {
         let (ear, member) = (Arc::new(Ear::default()), Member(number));
         let link = engine.connect(member, ear.pushes());
         let caller_key = CallerKey::new(secret.caller_key());
-        let terms = Terms {
-            timeout: Duration::from_millis(20),
-            lease: Duration::from_secs(1),
-            max_value: 256 << 10,
-        };
+        let terms = Terms::of(&config.fleet);
         let fleet = Fleet::new(
             member,
             secret,

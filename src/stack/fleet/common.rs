@@ -52,7 +52,8 @@ impl Config {
     {
         let caller = leased.query.key.caller;
         let knows_caller = self.store.knows(caller);
-        let result = inner.oneshot(leased).await;
+        let members = self.fleet.modesty();
+        let result = inner.oneshot(LeasedQuery { members, ..leased }).await;
         let refused = result
             .as_ref()
             .is_ok_and(|landed| landed.reply.is_refusal());

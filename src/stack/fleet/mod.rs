@@ -104,12 +104,15 @@ where
         let Some(shared) = &self.shared else {
             return Either::Left(self.inner.call(leased));
         };
-        if !shared.fleet.health.is_together() {
-            shared.fleet.metrics.alone("away");
-            let (inner, shared) = (self.inner.clone(), Arc::clone(shared));
-            return Either::Right(Box::pin(shared.lonely(inner, leased)));
+        let fleet = &shared.fleet;
+        let is_together = fleet.health.is_together();
+        if fleet.terms().answers && !is_together {
+            fleet.metrics.alone("away");
         }
-        let Some(entry) = shared.fleet.entry(&leased.query) else {
+        let entry = (fleet.terms().answers && is_together)
+            .then(|| fleet.entry(&leased.query))
+            .flatten();
+        let Some(entry) = entry else {
             let (inner, shared) = (self.inner.clone(), Arc::clone(shared));
             return Either::Right(Box::pin(shared.lonely(inner, leased)));
         };
@@ -350,7 +353,7 @@ where
             fleet, breakers, ..
         } = &*self.config;
         let (caller, now) = (self.leased.query.key.caller, Instant::now());
-        if breakers.pause_of(caller, now).is_none() {
+        if !fleet.terms().pauses || breakers.pause_of(caller, now).is_none() {
             return true;
         }
         let probing = fleet.board(&Wish {
