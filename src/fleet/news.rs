@@ -33,6 +33,8 @@ pub(super) enum Item {
     Refused { caller: [u8; 16] },
     /// Upstream asked a caller for a pause, by name.
     Paused { caller: [u8; 16], until: u64 },
+    /// Upstream answers that caller again.
+    Resumed { caller: [u8; 16] },
     /// Upstream fails from there, or asked that address for a pause. Hearsay: another way may work.
     Trouble,
     /// A task of this model was seen running at one age, and next ended at another, in milliseconds.

@@ -166,6 +166,9 @@ impl Pulse {
                             .hear_pause(caller(bytes), left, Instant::now());
                     }
                 }
+                Item::Resumed { caller: bytes } if terms.pauses => {
+                    self.breakers.hear_over(caller(bytes), at, Instant::now());
+                }
                 Item::Trouble if terms.pauses && ago < HEARSAY => {
                     self.breakers.hear_trouble(Instant::now())
                 }
@@ -175,6 +178,7 @@ impl Pulse {
                 }
                 Item::Trouble
                 | Item::Paused { .. }
+                | Item::Resumed { .. }
                 | Item::Ended { .. }
                 | Item::Unknown => {}
             }
@@ -197,6 +201,9 @@ impl Fleet {
                     until: now.after(pause).0,
                 }
             }
+            Trouble::Over(caller) => Item::Resumed {
+                caller: *caller.as_bytes(),
+            },
             Trouble::Everyone => Item::Trouble,
         };
         self.tell(item);

@@ -54,6 +54,8 @@ pub struct CircuitBreakers {
 pub enum Trouble {
     /// Upstream asked a caller for a pause, by name.
     Paused(Caller, Duration),
+    /// Upstream answers that caller again.
+    Over(Caller),
     /// Upstream is down from here, or asked this address for a pause.
     Everyone,
 }
@@ -150,6 +152,15 @@ impl CircuitBreakers {
     pub fn hear_pause(&self, caller: Caller, left: Duration, now: Instant) {
         let own = self.own(caller);
         let change = lock(&own).pause(Some(left), now, 0.0);
+        if let Some(change) = change {
+            self.log(&change, Some(caller), now);
+        }
+    }
+
+    /// Upstream answered `caller` through another sidecar at `at`.
+    pub fn hear_over(&self, caller: Caller, at: Instant, now: Instant) {
+        let own = self.callers.get(&caller);
+        let change = own.and_then(|circuit| lock(&circuit).end_pause(at));
         if let Some(change) = change {
             self.log(&change, Some(caller), now);
         }
@@ -271,6 +282,7 @@ impl CircuitBreakers {
         if let Some(Troubles(tell)) = self.troubles.get() {
             match (&own, &everyone) {
                 (Some(Change::Paused(pause)), _) => tell(Trouble::Paused(caller, *pause)),
+                (Some(Change::Closed(_)), _) => tell(Trouble::Over(caller)),
                 (_, Some(Change::Opened { .. } | Change::Paused(_))) => tell(Trouble::Everyone),
                 _ => {}
             }

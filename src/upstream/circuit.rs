@@ -293,6 +293,17 @@ impl Circuit {
         }
     }
 
+    /// Ends a pause that began before `at`, when upstream answered elsewhere.
+    pub(super) fn end_pause(&mut self, at: Instant) -> Option<Change> {
+        match *self {
+            Self::Paused { since, .. } if since < at => {
+                *self = Self::default();
+                Some(Change::Closed(since))
+            }
+            _ => None,
+        }
+    }
+
     /// When the outage began, where upstream is down for whoever asks.
     pub(super) fn down_since(&self) -> Option<Instant> {
         match self {

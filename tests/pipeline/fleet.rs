@@ -928,6 +928,31 @@ async fn a_pause_that_names_a_caller_holds_for_all_members() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pause_that_is_over_for_one_member_is_over_for_all() {
+    const LIMITED: &str = r#"{"error":{"message":"rate limited"}}"#;
+    let scene = Scene::new(5).await;
+    scene
+        .upstream
+        .now(|_| (AT_ONCE, error(429, &[("retry-after", "1")], LIMITED)));
+    let _ = scene.poll(0, "t").await;
+    scene
+        .upstream
+        .now(|fetch| (AT_ONCE, task(fetch, "processing")));
+    sleep(millis(500)).await;
+    for number in 0..5 {
+        let refused = scene.poll(number, &format!("early-{number}")).await;
+        assert!(refused.is_err(), "{number}: {refused:?}");
+    }
+    sleep(millis(1_000)).await;
+    scene.poll(1, "first").await.expect("it probes");
+    sleep(millis(50)).await;
+    for number in 0..5 {
+        let answer = scene.poll(number, &format!("of-{number}")).await;
+        assert!(answer.is_ok(), "{number}: {answer:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pause_lets_nobody_wait_for_a_member_that_may_not_ask() {
     const LIMITED: &str = r#"{"error":{"message":"rate limited"}}"#;
     let scene = Scene::new(5).await;
