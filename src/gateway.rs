@@ -84,6 +84,7 @@ impl Membership {
         // A text file ends with a newline that is no part of what is in it.
         let secret = Secret::new(secret.trim_ascii()).map_err(|why| refuse(why.to_string()))?;
         let link = LinkConfig {
+            max_value: usize::try_from(config.max_value.bytes()).unwrap_or(usize::MAX),
             engine: engine.clone(),
             password_file: config.password_file.clone(),
             sentinel: config.sentinel.clone(),

@@ -301,6 +301,8 @@ fn membership(options: &Options) -> Result<Option<Membership>, Problem> {
             cert: None,
             key: None,
             name: format!("demo-{}", std::process::id()),
+            max_value: usize::try_from(config::Fleet::default().max_value.bytes())
+                .unwrap_or(usize::MAX),
         })),
     };
     Ok(Some(Membership {

@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use super::bounds::Bounded;
 use crate::config::{EngineUrl, Sentinel};
 use crate::upstream::connect::roots;
 
@@ -26,6 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How many commands wait for the socket at most.
 pub(super) const QUEUE: usize = 1024;
+
+/// The bytes of a reply at most, beside an answer: the news of one beat, each about a kilobyte at most.
+const REPLY: usize = 8 << 20;
 
 /// The oldest engine whose scripts and streams do all that is asked of them.
 const OLDEST: [u64; 2] = [6, 2];
@@ -53,6 +57,8 @@ pub struct LinkConfig {
     pub key: Option<PathBuf>,
     /// The name of the fleet, which its keys begin with.
     pub name: String,
+    /// The largest answer that is shared, in bytes: what bounds the engine's replies.
+    pub max_value: usize,
 }
 
 /// Dials the engine.
@@ -128,8 +134,11 @@ impl Dialer {
             .map_err(|why| refuse(&why))?;
         tcp.set_nodelay(true)
             .map_err(|error| refuse(&error.to_string()))?;
+        let most = self.config.max_value.saturating_add(REPLY);
         let Some(tls) = &self.tls else {
-            return greeted(tcp, info, config).await.map_err(|why| refuse(&why));
+            return greeted(tcp, info, config, most)
+                .await
+                .map_err(|why| refuse(&why));
         };
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| refuse("TLS needs a name or an address"))?;
@@ -137,7 +146,9 @@ impl Dialer {
             .await
             .and_then(|tls| tls.map_err(|error| error.to_string()))
             .map_err(|why| refuse(&format!("TLS: {why}")))?;
-        greeted(tls, info, config).await.map_err(|why| refuse(&why))
+        greeted(tls, info, config, most)
+            .await
+            .map_err(|why| refuse(&why))
     }
 
     /// Asks the sentinels, one after the other, which engine is the primary.
@@ -176,7 +187,9 @@ async fn greeted(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     info: &RedisConnectionInfo,
     config: AsyncConnectionConfig,
+    most: usize,
 ) -> Result<(MultiplexedConnection, Driver), String> {
+    let stream = Bounded::new(stream, most);
     let greeted = MultiplexedConnection::new_with_config(info, stream, config);
     let (connection, driver) = within(greeted).await?.map_err(|error| in_words(&error))?;
     Ok((connection, Box::pin(driver)))

@@ -4,6 +4,7 @@
 //! no connection; a connection that owes an answer for [`SILENCE`] is closed, since nothing else shows that the other side
 //! is frozen or the network swallows everything; connecting again forever, after a while drawn by chance.
 
+mod bounds;
 #[cfg(test)]
 mod conformance;
 mod dial;

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -45,6 +46,7 @@ pub(super) fn inbox() -> (Inbox, Pushes) {
 
 pub(super) fn config(port: u16) -> LinkConfig {
     LinkConfig {
+        max_value: 256 << 10,
         engine: format!("redis://127.0.0.1:{port}").parse().expect("a URL"),
         password_file: None,
         sentinel: None,
@@ -411,7 +413,7 @@ on_every_engine! {
         let server = Server::start(binary, &[]);
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
         let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-        let port = tls_before(&made, server.port()).await;
+        let port = tls_before(&made, None, server.port()).await;
         let files = tempfile::tempdir().expect("a directory");
         let file = |name: &str, content: String| {
             let path = files.path().join(name);
@@ -436,17 +438,70 @@ on_every_engine! {
         let why = Link::new(&config, ME, pushes).expect_err("no such file");
         assert!(why.starts_with("fleet.ca_file: got \"/nowhere/ca.pem\": "), "{why}");
     }
+
+    async fn an_engine_that_asks_for_a_certificate_is_shown_one(binary) {
+        let server = Server::start(binary, &[]);
+        let [made, own, other] =
+            [(); 3].map(|()| rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate"));
+        let port = tls_before(&made, Some(&own), server.port()).await;
+        let files = tempfile::tempdir().expect("a directory");
+        let file = |name: &str, content: String| {
+            let path = files.path().join(name);
+            std::fs::write(&path, content).expect("written");
+            Some(path)
+        };
+        let engine = format!("rediss://localhost:{port}");
+        let nobody = LinkConfig {
+            engine: engine.parse().expect("a URL"),
+            ca_file: file("ca", made.cert.pem()),
+            ..config(port)
+        };
+        let (link, _) = start(&nobody, ME);
+        problem(&link).await;
+        let stranger = LinkConfig {
+            cert: file("other", other.cert.pem()),
+            key: file("other.key", other.signing_key.serialize_pem()),
+            ..nobody.clone()
+        };
+        let (link, _) = start(&stranger, ME);
+        problem(&link).await;
+        let known = LinkConfig {
+            cert: file("own", own.cert.pem()),
+            key: file("own.key", own.signing_key.serialize_pem()),
+            ..nobody
+        };
+        let (link, _) = start(&known, ME);
+        connected(&link).await;
+        lead(&link).await;
+        let mixed = LinkConfig { key: stranger.key, ..known };
+        let (_, pushes) = inbox();
+        let why = Link::new(&mixed, ME, pushes).expect_err("another's key");
+        assert!(why.starts_with("fleet.cert: got "), "{why}");
+    }
 }
 
-/// Serves TLS on a port of its own, in front of an engine.
-async fn tls_before(made: &rcgen::CertifiedKey<rcgen::KeyPair>, engine: u16) -> u16 {
+type Made = rcgen::CertifiedKey<rcgen::KeyPair>;
+
+/// Serves TLS on a port of its own, in front of an engine; where a client is named, to that one alone.
+async fn tls_before(made: &Made, client: Option<&Made>, engine: u16) -> u16 {
     use rustls::pki_types::PrivateKeyDer;
+    use rustls::server::WebPkiClientVerifier;
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = match client {
+        Some(client) => {
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add(client.cert.der().clone()).expect("a root");
+            WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(&provider))
+                .build()
+                .expect("a verifier")
+        }
+        None => WebPkiClientVerifier::no_client_auth(),
+    };
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("versions")
-        .with_no_client_auth()
+        .with_client_cert_verifier(verifier)
         .with_single_cert(vec![made.cert.der().clone()], key)
         .expect("a certificate");
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
@@ -483,4 +538,25 @@ async fn what_is_no_engine_is_given_up_and_tried_again() {
     .await;
     assert_eq!(link.ask(board()).await, Err(Away::Disconnected));
     assert!(lock(&inbox).is_empty());
+}
+
+#[tokio::test]
+async fn an_engine_that_says_too_much_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let flooded = tokio::spawn(async move {
+        let (mut client, _) = listener.accept().await.expect("a connection");
+        let mut flooded = 0;
+        let mut flood = b"$99999999999\r\n".to_vec();
+        while client.write_all(&flood).await.is_ok() {
+            flooded += flood.len();
+            flood = vec![b'x'; 64 << 10];
+        }
+        flooded
+    });
+    let (link, _) = start(&config(port), ME);
+    let why = problem(&link).await;
+    assert!(why.contains("a reply of more than"), "{why}");
+    let flooded = flooded.await.expect("it ends");
+    assert!(flooded < 16 << 20, "{flooded} bytes");
 }
