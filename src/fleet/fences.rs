@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use ahash::HashMap;
 use tokio::time::Instant;
 
-use super::engine::{EntryKey, Fence, Member};
+use super::engine::{Digest, EntryKey, Fence, Member};
 use crate::sync::lock;
 
 /// How many are remembered; beyond it all are forgotten, which costs a known answer on the way for each.
@@ -29,6 +29,16 @@ pub(super) struct Fences(Mutex<HashMap<EntryKey, Known>>);
 impl Fences {
     pub(super) fn get(&self, key: &EntryKey) -> Option<Known> {
         lock(&self.0).get(key).copied()
+    }
+
+    /// Who asked for the answer to this caller on this task that was received then, on whatever route.
+    pub(super) fn leader(&self, task: Digest, caller: Digest, received: Instant) -> Option<Member> {
+        let fences = lock(&self.0);
+        let mut all = fences.iter();
+        all.find(|(key, known)| {
+            key.task == task && key.caller == caller && known.received == received
+        })
+        .map(|(_, known)| known.leader)
     }
 
     pub(super) fn clear(&self) {

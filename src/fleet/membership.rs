@@ -28,7 +28,7 @@ use crate::cache::freshness::End;
 use crate::config;
 use crate::request::key::{Caller, Credentials, TaskKey};
 use crate::request::query::TaskQuery;
-use crate::route::{RouteLabel, TaskId};
+use crate::route::TaskId;
 use crate::sync::lock;
 use crate::telemetry::FleetMetrics;
 
@@ -230,28 +230,18 @@ impl Fleet {
     /// not find such an answer.
     #[must_use]
     pub fn entry(&self, query: &TaskQuery) -> Option<EntryKey> {
+        let (key, label) = (&query.key, query.label());
+        if key.task.is_many() {
+            return None;
+        }
         // How upstream is asked: members may number routes differently, and have others of the same name.
         let resource = query.resource.as_deref();
         let path = resource.map_or("", |resource| &resource.path);
         let body = resource.and_then(|resource| resource.body.as_ref());
         let body = body.map_or(&b""[..], |(body, _)| body);
-        self.entry_on(&query.key, query.label(), path, body)
-    }
-
-    fn entry_on(
-        &self,
-        key: &TaskKey,
-        label: RouteLabel,
-        path: &str,
-        body: &[u8],
-    ) -> Option<EntryKey> {
-        let task = &key.task;
-        if task.is_many() {
-            return None;
-        }
-        let [label, whole, path] = [label.as_str(), task.whole(), path].map(str::as_bytes);
+        let [label, whole, path] = [label.as_str(), key.task.whole(), path].map(str::as_bytes);
         Some(EntryKey {
-            task: self.task_digest(task),
+            task: self.task_digest(&key.task),
             caller: self.caller_digest(key.caller),
             dialect: self.secret.digest("route", &[label, whole, path, body]),
         })
@@ -304,10 +294,8 @@ impl Fleet {
     /// Looks at all that is known.
     #[must_use]
     pub fn leader(&self, key: &TaskKey, received: Instant) -> Option<Member> {
-        let label = RouteLabel::of(key.route.dialect()?);
-        let entry = self.entry_on(key, label, "", b"")?;
-        let known = self.fences.get(&entry)?;
-        (known.received == received).then_some(known.leader)
+        let (task, caller) = (self.task_digest(&key.task), self.caller_digest(key.caller));
+        self.fences.leader(task, caller, received)
     }
 
     /// Whether an answer may be shown that was asked for before the engine lost its memory, by one who waits since `then`:
@@ -523,9 +511,6 @@ impl Fleet {
     pub(super) fn tell(self: &Arc<Self>, item: Item) {
         let model = match &item {
             Item::Ended { model, .. } => Some(self.secret.digest("model", &[model.as_bytes()])),
-        if !self.terms.cadence {
-            return;
-        }
             _ => None,
         };
         if self.health.is_together()
@@ -536,11 +521,11 @@ impl Fleet {
         }
     }
 
+    /// Tells that a task of a model was seen running at an age, and next ended at another.
+    pub fn tell_end(self: &Arc<Self>, end: &End) {
         if !self.terms.cadence {
             return;
         }
-    /// Tells that a task of a model was seen running at an age, and next ended at another.
-    pub fn tell_end(self: &Arc<Self>, end: &End) {
         let millis = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         self.tell(Item::Ended {
             model: (*end.model).to_owned(),
@@ -551,6 +536,9 @@ impl Fleet {
 
     /// Learns what the fleet knows of the ends of a model, when that model is met for the first time.
     pub fn meet(self: &Arc<Self>, model: &str, cadence: &Arc<Cadence>) {
+        if !self.terms.cadence {
+            return;
+        }
         let digest = self.secret.digest("model", &[model.as_bytes()]);
         {
             let met = &mut *lock(&self.met);
@@ -593,16 +581,6 @@ impl Fleet {
     pub fn answers(&self) -> u64 {
         self.answers.load(Ordering::Relaxed)
     }
-    /// How many members ask upstream for themselves, where this one is to ask the less often; else one.
-    #[must_use]
-    pub fn modesty(&self) -> u32 {
-        if self.terms.modest && !self.health.is_together() {
-            self.members().max(1)
-        } else {
-            1
-        }
-    }
-
 
     /// Counts an answer that came from the fleet.
     pub fn note_answer(&self) {
@@ -613,6 +591,16 @@ impl Fleet {
     #[must_use]
     pub fn members(&self) -> u32 {
         self.members.load(Ordering::Relaxed)
+    }
+
+    /// How many members ask upstream for themselves, where this one is to ask the less often; else one.
+    #[must_use]
+    pub fn modesty(&self) -> u32 {
+        if self.terms.modest && !self.health.is_together() {
+            self.members().max(1)
+        } else {
+            1
+        }
     }
 
     pub(super) fn note_members(&self, members: u32) {

@@ -36,7 +36,7 @@ use self::crowd::{Crowd, KEY, Seen, path};
 use self::namespace::Namespace;
 use self::scene::{Fleet, upstream};
 use self::server::Server;
-use self::support::{Reply, Upstream, eventually};
+use self::support::{Client, Reply, Upstream, eventually};
 use self::tunnel::Tunnel;
 
 /// How long an answer stays fresh while its task runs.
@@ -324,6 +324,41 @@ async fn a_fleet_that_starts_anew_remembers() {
             "{} polls, one a caller and finished task",
             upstream.count()
         );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes an engine: tests/run fleet"]
+async fn the_look_up_tells_which_member_of_the_fleet_asked_upstream_on_any_route() {
+    bounded(async {
+        let server = Server::start(&engine(), &[]);
+        let mj =
+            r#"{"id":"task-fleet-0","action":"IMAGINE","status":"IN_PROGRESS","progress":"30%"}"#;
+        let upstream = Upstream::start(move |asked| {
+            let is_mj = asked.target.starts_with("/mj/");
+            Reply::json(if is_mj {
+                mj.to_owned()
+            } else {
+                support::row("SUCCESS")
+            })
+        })
+        .await;
+        for path in [path(0), "/mj/task/task-fleet-0/fetch".into()] {
+            let fleet = Fleet::start(2, &upstream.url(), Some(server.port()), &SETTINGS).await;
+            let before = upstream.count();
+            for gateway in &fleet.gateways {
+                assert_eq!(gateway.client.get(&path, KEY, &[]).await.status, 200);
+            }
+            assert_eq!(upstream.count(), before + 1, "{path}");
+            let words = ["led by this gateway", " of the fleet"];
+            for (gateway, words) in fleet.gateways.iter().zip(words) {
+                let admin = Client::new(gateway.admin);
+                let page = [("accept", "text/html")];
+                let page = admin.get("/?task=task-fleet-0", KEY, &page).await;
+                assert!(page.text().contains(words), "{path}: {}", page.text());
+            }
+        }
     })
     .await;
 }
