@@ -596,7 +596,8 @@ impl Fleet {
     /// How many members ask upstream for themselves, where this one is to ask the less often; else one.
     #[must_use]
     pub fn modesty(&self) -> u32 {
-        if self.terms.modest && !self.health.is_together() {
+        let shares = self.terms.modest && self.terms.answers;
+        if shares && !self.health.is_together() {
             self.members().max(1)
         } else {
             1

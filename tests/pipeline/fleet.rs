@@ -993,15 +993,8 @@ async fn a_pause_lets_nobody_wait_for_a_member_that_may_not_ask() {
     assert!(longest < LATENCY + millis(60), "{longest:?}");
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_one_member_learns_of_ends_all_know() {
-    let upstream = Upstream::new(|fetch| (LATENCY, task(fetch, "processing")));
-    let mut scene = Scene::before(upstream, 0).await;
-    scene.config.cache.adaptive = true;
-    scene.join();
-    scene.join();
-    sleep(millis(100)).await;
-    // Twenty tasks of a model that take a hundred seconds each, polled at one sidecar.
+/// Twenty tasks of a model that take a hundred seconds each, polled at the first sidecar.
+async fn learn(scene: &Scene) {
     let start = Instant::now();
     let status = move |fetch: &_| {
         let status = if start.elapsed() < Duration::from_secs(100) {
@@ -1022,9 +1015,6 @@ async fn what_one_member_learns_of_ends_all_know() {
         sleep(millis(500)).await;
     }
     sleep(millis(100)).await;
-    // Both stretch the time to the next poll of a young task; and so does one that starts now.
-    scene.join();
-    sleep(millis(100)).await;
     scene.upstream.now(|fetch| {
         let body = format!(
             r#"{{"id":"{}","object":"video","model":"m","status":"processing"}}"#,
@@ -1032,13 +1022,57 @@ async fn what_one_member_learns_of_ends_all_know() {
         );
         (LATENCY, document(fetch, body))
     });
-    // The new one meets the model with the first task, and knows of its ends with the second.
-    scene.poll(2, "first").await.expect("an answer");
+}
+
+/// For how long this sidecar has a young task of that model fresh. It meets the model with a first task, and knows of its ends
+/// with the second.
+async fn young(scene: &Scene, number: usize) -> Duration {
+    let first = scene.poll(number, &format!("first-{number}")).await;
+    first.expect("an answer");
     sleep(millis(50)).await;
-    for (number, id) in [(0, "a"), (1, "b"), (2, "c")] {
-        let answer = scene.poll(number, id).await.expect("an answer");
-        let fresh = answer.fresh_until - answer.received;
+    let second = scene.poll(number, &format!("second-{number}")).await;
+    let second = second.expect("an answer");
+    second.fresh_until - second.received
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_member_learns_of_ends_all_know() {
+    let upstream = Upstream::new(|fetch| (LATENCY, task(fetch, "processing")));
+    let mut scene = Scene::before(upstream, 0).await;
+    scene.config.cache.adaptive = true;
+    scene.join();
+    scene.join();
+    sleep(millis(100)).await;
+    learn(&scene).await;
+    // Both stretch the time to the next poll of a young task; and so does one that starts now.
+    scene.join();
+    sleep(millis(100)).await;
+    for number in 0..3 {
+        let fresh = young(&scene, number).await;
         assert!(fresh > Duration::from_secs(4), "{number}: {fresh:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_shares_no_cadence_neither_tells_of_ends_nor_hears_of_them() {
+    let (all, answers) = (Config::default().fleet.share, vec![Shared::Answers]);
+    for [first, other] in [[&answers, &all], [&all, &answers]] {
+        let running = |fetch: &_| (LATENCY, task(fetch, "processing"));
+        let mut scene = Scene::before(Upstream::new(running), 0).await;
+        scene.config.cache.adaptive = true;
+        for share in [first, other] {
+            scene.config.fleet.share.clone_from(share);
+            scene.join();
+        }
+        sleep(millis(100)).await;
+        learn(&scene).await;
+        // And one that asks the engine for what it has.
+        scene.join();
+        sleep(millis(100)).await;
+        assert!(young(&scene, 0).await > Duration::from_secs(4), "its own");
+        for number in 1..3 {
+            assert_eq!(young(&scene, number).await, millis(2_000), "{number}");
+        }
     }
 }
 
@@ -1186,16 +1220,20 @@ async fn a_member_that_shares_no_pauses_neither_tells_of_them_nor_hears_of_them(
 
 #[tokio::test(start_paused = true)]
 async fn a_modest_member_polls_the_less_often_the_more_members_were_seen() {
-    for (alone, members, expected) in [
-        (Alone::Same, 4, millis(2_000)),
-        (Alone::Modest, 1, millis(2_000)),
-        (Alone::Modest, 4, millis(8_000)),
+    let all = Config::default().fleet.share;
+    for (alone, share, members, expected) in [
+        (Alone::Same, &all, 4, millis(2_000)),
+        (Alone::Modest, &all, 1, millis(2_000)),
+        (Alone::Modest, &all, 4, millis(8_000)),
         // Not beyond cache.in_flight_max.
-        (Alone::Modest, 8, millis(10_000)),
+        (Alone::Modest, &all, 8, millis(10_000)),
+        // It polls no more than before.
+        (Alone::Modest, &vec![], 4, millis(2_000)),
     ] {
         let running = |fetch: &_| (AT_ONCE, task(fetch, "processing"));
         let mut scene = Scene::before(Upstream::new(running), 0).await;
         scene.config.fleet.alone = alone;
+        scene.config.fleet.share.clone_from(share);
         for _ in 0..members {
             scene.join();
         }
