@@ -99,21 +99,21 @@ impl Storm {
         }
     }
 
-    async fn run(self, happens: impl AsyncFnOnce()) -> Scene {
+    async fn run(self, happens: impl AsyncFnOnce(&Upstream)) -> Scene {
         let upstream = upstream(LATENCY).await;
         let fleet = Fleet::start(self.sidecars, &upstream.url(), self.engine, &SETTINGS).await;
         let crowd = Crowd::start(&fleet.addresses(), self.each, self.tasks, PAUSE);
         let began = Instant::now();
         sleep(Duration::from_secs(5)).await;
-        happens().await;
+        happens(&upstream).await;
         sleep(STORM.saturating_sub(began.elapsed())).await;
-        Scene::end(self.name, crowd, &fleet, &upstream).await
+        let polls = upstream.count();
+        Scene::end(self.name, crowd, &fleet, polls).await
     }
 }
 
 impl Scene {
-    async fn end(name: &'static str, crowd: Crowd, fleet: &Fleet, upstream: &Upstream) -> Self {
-        let polls = upstream.count();
+    async fn end(name: &'static str, crowd: Crowd, fleet: &Fleet, polls: usize) -> Self {
         let seen = crowd.end().await;
         let mut alone = 0;
         for why in ["timeout", "away", "full", "rounds"] {
@@ -162,7 +162,7 @@ impl Scene {
 
 const HEAD: &str = "| scene | upstream polls | ÷ one sidecar | sidecars by themselves | client polls answered | failed | backward | p50 | p99 |\n|---|---|---|---|---|---|---|---|---|\n";
 
-async fn nothing() {}
+async fn nothing(_: &Upstream) {}
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
@@ -240,7 +240,7 @@ async fn undisturbed(binary: &Path) -> Scene {
 async fn frozen(binary: &Path) -> Scene {
     let server = Server::start(binary, &[]);
     let storm = Storm::of_one_task("its engine frozen for 5 s", Some(server.port()));
-    let happens = async || {
+    let happens = async |_: &Upstream| {
         server.signal("STOP");
         sleep(Duration::from_secs(5)).await;
         server.signal("CONT");
@@ -251,7 +251,7 @@ async fn frozen(binary: &Path) -> Scene {
 async fn killed(binary: &Path) -> Scene {
     let mut server = Server::start(binary, &[]);
     let storm = Storm::of_one_task("killed, back empty after 5 s", Some(server.port()));
-    let happens = async || {
+    let happens = async |_: &Upstream| {
         server.kill();
         sleep(Duration::from_secs(5)).await;
         server.restart();
@@ -263,7 +263,7 @@ async fn cut_off(binary: &Path) -> Scene {
     let server = Server::start(binary, &[]);
     let tunnel = Tunnel::to(server.port()).await;
     let storm = Storm::of_one_task("cut off for 5 s, in silence", Some(tunnel.port()));
-    let happens = async || {
+    let happens = async |_: &Upstream| {
         tunnel.swallow(true);
         sleep(Duration::from_secs(5)).await;
         tunnel.swallow(false);
@@ -281,7 +281,7 @@ async fn full(binary: &Path) -> Scene {
             .exec(&mut server.connection())
             .expect("set");
     };
-    let happens = async || {
+    let happens = async |_: &Upstream| {
         set("1");
         sleep(Duration::from_secs(5)).await;
         set("0");
@@ -291,13 +291,20 @@ async fn full(binary: &Path) -> Scene {
 
 async fn flushed(binary: &Path) -> Scene {
     let server = Server::start(binary, &[]);
-    let storm = Storm::of_one_task("flushed every 1.5 s", Some(server.port()));
-    let happens = async || {
-        for _ in 0..8 {
-            redis::cmd("FLUSHALL")
-                .exec(&mut server.connection())
-                .expect("flushed");
-            sleep(Duration::from_millis(1500)).await;
+    let storm = Storm::of_one_task("flushed during every poll for 12 s", Some(server.port()));
+    // Between the lead and the landing, while all others wait.
+    let happens = async |upstream: &Upstream| {
+        let end = Instant::now() + Duration::from_secs(12);
+        let mut seen = upstream.count();
+        while Instant::now() < end {
+            if upstream.count() > seen {
+                seen = upstream.count();
+                sleep(LATENCY / 2).await;
+                redis::cmd("FLUSHALL")
+                    .exec(&mut server.connection())
+                    .expect("flushed");
+            }
+            sleep(Duration::from_millis(5)).await;
         }
     };
     storm.run(happens).await
@@ -314,10 +321,14 @@ async fn cut_off_from_upstream(binary: &Path) -> Scene {
         fleet.add("http://127.0.0.1:1", &SETTINGS).await;
     }
     fleet.are_together(SIDECARS).await;
+    let before = upstream.count();
     let crowd = Crowd::start(&fleet.addresses(), POLLERS, 1, PAUSE);
     sleep(STORM).await;
-    let name = "a fifth of the sidecars cut off from upstream";
-    Scene::end(name, crowd, &fleet, &upstream).await
+    let (name, polls) = (
+        "a fifth of the sidecars cut off from upstream",
+        upstream.count() - before,
+    );
+    Scene::end(name, crowd, &fleet, polls).await
 }
 
 async fn many_tasks(binary: &Path, page: &mut String) {
