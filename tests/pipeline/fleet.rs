@@ -439,6 +439,25 @@ async fn an_engine_that_is_frozen_costs_three_polls_their_budget_and_then_nothin
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_process_that_was_held_up_reads_what_has_come_before_it_polls_for_itself() {
+    let scene = Scene::new(2).await;
+    scene.poll(0, "t").await.expect("an answer");
+    let slow = Fault {
+        back: millis(10),
+        ..Fault::default()
+    };
+    scene.link(1).set_faults(delayed(is_board, slow));
+    let gateway = scene.gateway(1);
+    let poll = tokio::spawn(gateway.send(scene.query_of(1, "t")));
+    tokio::task::yield_now().await;
+    // Both the answer and the end of the poll's patience are long past when it goes on.
+    advance(millis(50)).await;
+    let answer = poll.await.expect("no panic").expect("an answer");
+    assert_eq!(answer.outcome, Outcome::Fleet);
+    assert_eq!(scene.upstream.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn commands_of_a_frozen_time_do_nothing_when_it_is_over() {
     let scene = Scene::new(2).await;
     scene.engine.freeze();

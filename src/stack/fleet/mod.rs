@@ -11,8 +11,10 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Either};
 use tokio::sync::oneshot;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tower::{Service, ServiceExt as _};
 
@@ -26,7 +28,7 @@ use crate::cache::{Looked, NotAdopted, Use};
 use crate::config;
 use crate::error::Error;
 use crate::fleet::anchor::Anchor;
-use crate::fleet::engine::{Boarded, EntryKey, FAILURES, Fence, Sealed, Value};
+use crate::fleet::engine::{Away, Boarded, EntryKey, FAILURES, Fence, Sealed, Value};
 use crate::fleet::envelope::{self, Arrival, Opened};
 use crate::fleet::{Asking, Heard, Known, Waiter, Wish};
 use crate::request::preferences::CacheMode;
@@ -35,6 +37,9 @@ use crate::upstream::breakers::Outlook;
 /// How often a poll asks the fleet before it goes on alone: once more than upstream may fail for other members before they
 /// leave the entry alone.
 const ROUNDS: usize = FAILURES + 1;
+
+/// Through how many tasks of this process an answer of the engine goes at most, from the socket to a poll.
+const HANDS: usize = 4;
 
 /// How much longer than a lease its waiters wait, at most: they are not to return all at once.
 const OVERTIME: Duration = Duration::from_millis(50);
@@ -269,19 +274,22 @@ where
             asked_within: (query.cache_mode == CacheMode::NoCache).then(|| now - query.at),
             may_lead,
         });
-        let said = timeout(*budget, &mut asking).await;
+        let said = match timeout(*budget, &mut asking).await {
+            Err(_) => come_meanwhile(&mut asking).await,
+            said => said.ok(),
+        };
         *budget = budget.saturating_sub(now.elapsed());
         match said {
-            Ok(Ok((anchor, boarded))) => {
+            Some(Ok((anchor, boarded))) => {
                 fleet.health.answered();
                 fleet.metrics.board(word(&boarded));
                 Ok((anchor, boarded))
             }
-            Ok(Err(away)) => {
+            Some(Err(away)) => {
                 fleet.failed(&away);
                 Err(None)
             }
-            Err(_) => {
+            None => {
                 fleet.timed_out();
                 Err(Some(asking))
             }
@@ -521,6 +529,18 @@ where
             }
         }
     }
+}
+
+/// The engine's answer, where it has come: this process may have been held up itself, and then its time is over before it
+/// has read what is there.
+async fn come_meanwhile(asking: &mut Asking) -> Option<Result<(Anchor, Boarded), Away>> {
+    for _ in 0..HANDS {
+        yield_now().await;
+        if let Some(said) = asking.now_or_never() {
+            return Some(said);
+        }
+    }
+    None
 }
 
 fn word(boarded: &Boarded) -> &'static str {
