@@ -389,6 +389,47 @@ async fn a_sidecar_whose_way_to_upstream_is_broken_is_served_by_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_sidecar_that_is_to_probe_lets_the_others_lead() {
+    let upstream = Upstream::new(|fetch| (LATENCY, task(fetch, "processing")));
+    let mut scene = Scene::before(upstream, 0).await;
+    let broken = Upstream::new(|_| (millis(400), refused()));
+    let sidecar = Gateway::in_fleet(&scene.config, &broken, &scene.engine, 77);
+    scene.sidecars.push(sidecar);
+    scene.join();
+    scene.join();
+    sleep(millis(100)).await;
+    let fail = (0..20).map(|id| scene.gateway(0).send(scene.query_of(0, &format!("f{id}"))));
+    join_all(fail).await;
+    scene.poll(1, "t").await.expect("an answer");
+    for round in 2..=20 {
+        sleep(millis(2_100)).await;
+        let polls = (0..3).map(|number| {
+            let scene = &scene;
+            async move {
+                let start = Instant::now();
+                let answer = scene.poll(number, "t").await;
+                (start.elapsed(), answer.is_ok())
+            }
+        });
+        for (took, is_answered) in join_all(polls).await {
+            assert!(
+                is_answered && took < LATENCY + millis(30),
+                "{round}: {took:?}"
+            );
+        }
+        assert_eq!(scene.upstream.count(), round);
+    }
+    // Where nobody else asks, it does.
+    scene.upstream.now(|_| (LATENCY, refused()));
+    let before = broken.count();
+    for id in 0..20 {
+        let _ = scene.poll(0, &format!("g{id}")).await;
+        sleep(millis(300)).await;
+    }
+    assert!(broken.count() > before);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_upstream_that_fails_for_three_members_is_left_alone_for_a_while() {
     let scene = Scene::new(6).await;
     scene.poll_all("t").await;

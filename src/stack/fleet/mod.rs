@@ -32,7 +32,7 @@ use crate::fleet::engine::{Away, Boarded, EntryKey, FAILURES, Fence, Sealed, Val
 use crate::fleet::envelope::{self, Arrival, Opened};
 use crate::fleet::{Asking, Heard, Known, Waiter, Wish};
 use crate::request::preferences::CacheMode;
-use crate::upstream::breakers::Outlook;
+use crate::upstream::breakers::{CircuitStatus, Outlook};
 
 /// How often a poll asks the fleet before it goes on alone: once more than upstream may fail for other members before they
 /// leave the entry alone.
@@ -47,7 +47,7 @@ const OVERTIME: Duration = Duration::from_millis(50);
 /// How long those whose connection was cut wait before they go on alone, at most.
 const SPREAD: Duration = Duration::from_millis(100);
 
-/// How long a member whose own poll failed leaves the others to take over.
+/// How long a member whose own poll failed, or is likely to, leaves the others to take over.
 const HANDOVER: Duration = Duration::from_millis(20);
 
 /// See the module.
@@ -175,13 +175,16 @@ where
         let mut budget = fleet.terms().timeout;
         let mut failed = None;
         let mut waited_for = None;
+        let mut gave_way = false;
         let mut rounds = 0;
         while rounds < ROUNDS {
             let mut waiter = fleet.register(self.entry);
             let outlook = breakers.outlook(query.key.caller, Instant::now());
             let others_probe = outlook == Outlook::Probes && !self.may_probe(&mut budget).await;
             let may_ask = outlook != Outlook::Refuses && !others_probe;
-            let may_lead = failed.is_none() && may_ask;
+            // A poll that is likely to fail would have all others wait for it.
+            let gives_way = may_ask && !gave_way && self.is_likely_to_fail();
+            let may_lead = failed.is_none() && may_ask && !gives_way;
             let (anchor, boarded) = match self.board(have, may_lead, &mut budget).await {
                 Ok(said) => said,
                 Err(asking) => return self.alone(asking, failed).await,
@@ -243,6 +246,11 @@ where
                 }
                 Boarded::Vacant { before } => {
                     self.adopt_stale(before.as_ref(), &anchor);
+                    if gives_way && failed.is_none() {
+                        gave_way = true;
+                        sleep(HANDOVER).await;
+                        continue;
+                    }
                     if others_probe {
                         return failed.unwrap_or(Err(Error::RateLimited(fleet.terms().lease)));
                     }
@@ -353,6 +361,15 @@ where
         let call = self.inner.clone().oneshot(leased);
         tokio::spawn(leader.fly(call, lead, tell));
         told.await.unwrap_or(Flown::Landed(Err(Error::Panicked)))
+    }
+
+    /// Whether upstream was out of reach when this member last asked it.
+    fn is_likely_to_fail(&self) -> bool {
+        let (breakers, now) = (&self.config.breakers, Instant::now());
+        let own = breakers.status_of(self.leased.query.key.caller, now);
+        let all = [Some(breakers.status(now)), own];
+        let mut known = all.into_iter().flatten();
+        known.any(|status| !matches!(status, CircuitStatus::Closed { .. }))
     }
 
     /// Whether this member may probe: where upstream paused the caller by name, one of all at a time.
