@@ -56,8 +56,8 @@ pub struct Terms {
     pub pauses: bool,
     /// Whether the ends of tasks are.
     pub cadence: bool,
-    /// Whether this member polls less often while the engine is away.
-    pub modest: bool,
+    /// How often this member polls while the engine is away.
+    pub alone: config::Alone,
 }
 
 impl Terms {
@@ -72,7 +72,7 @@ impl Terms {
             answers: shares(config::Shared::Answers),
             pauses: shares(config::Shared::Pauses),
             cadence: shares(config::Shared::Cadence),
-            modest: config.alone == config::Alone::Modest,
+            alone: config.alone,
         }
     }
 }
@@ -596,8 +596,8 @@ impl Fleet {
     /// How many members ask upstream for themselves, where this one is to ask the less often; else one.
     #[must_use]
     pub fn modesty(&self) -> u32 {
-        let shares = self.terms.modest && self.terms.answers;
-        if shares && !self.health.is_together() {
+        let is_modest = self.terms.alone == config::Alone::Modest && self.terms.answers;
+        if is_modest && !self.health.is_together() {
             self.members().max(1)
         } else {
             1

@@ -170,7 +170,7 @@ impl Pulse {
                     self.breakers.hear_over(caller(bytes), at, Instant::now());
                 }
                 Item::Trouble if terms.pauses && ago < HEARSAY => {
-                    self.breakers.hear_trouble(Instant::now())
+                    self.breakers.hear_trouble(Instant::now());
                 }
                 Item::Ended { model, from, to } if terms.cadence => {
                     let millis = Duration::from_millis;

@@ -159,7 +159,7 @@ where
             .as_ref()
             .and_then(|created| created.task.model.as_deref());
         let decision = self.decide(&reply, known, model);
-        let decision = decision.stretched(members, self.cache.in_flight_max);
+        let decision = decision.stretched(members, cache.in_flight_max);
 
         // Keep.
         let (received, headers) = (reply.received, reply.headers.clone());

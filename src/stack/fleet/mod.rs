@@ -141,6 +141,25 @@ struct Flight<S> {
     credential: [u8; 32],
 }
 
+/// What a member can expect of upstream.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Chance {
+    /// An answer.
+    Good,
+    /// When it was last asked, it was out of reach. Others are let go first: they would all wait for what is likely to fail.
+    Doubtful,
+    /// Not to be asked: another member finds out whether a pause is over.
+    OthersProbe,
+    /// Not to be asked.
+    None,
+}
+
+impl Chance {
+    const fn may_ask(self) -> bool {
+        matches!(self, Self::Good | Self::Doubtful)
+    }
+}
+
 /// How a wait ended.
 enum Waited {
     /// With an answer.
@@ -162,10 +181,7 @@ where
         + 'static,
 {
     async fn fly(self) -> Result<Landed, Error> {
-        let Config {
-            fleet, breakers, ..
-        } = &*self.config;
-        let query = &*self.leased.query;
+        let fleet = &self.config.fleet;
         let start = Instant::now();
         let mut have = match self.look_again(start) {
             Ok(landed) => return Ok(landed),
@@ -179,12 +195,9 @@ where
         let mut rounds = 0;
         while rounds < ROUNDS {
             let mut waiter = fleet.register(self.entry);
-            let outlook = breakers.outlook(query.key.caller, Instant::now());
-            let others_probe = outlook == Outlook::Probes && !self.may_probe(&mut budget).await;
-            let may_ask = outlook != Outlook::Refuses && !others_probe;
-            // A poll that is likely to fail would have all others wait for it.
-            let gives_way = may_ask && !gave_way && self.is_likely_to_fail();
-            let may_lead = failed.is_none() && may_ask && !gives_way;
+            let chance = self.chance(&mut budget).await;
+            let gives_way = chance == Chance::Doubtful && !gave_way && failed.is_none();
+            let may_lead = chance.may_ask() && !gives_way && failed.is_none();
             let (anchor, boarded) = match self.board(have, may_lead, &mut budget).await {
                 Ok(said) => said,
                 Err(asking) => return self.alone(asking, failed).await,
@@ -246,12 +259,12 @@ where
                 }
                 Boarded::Vacant { before } => {
                     self.adopt_stale(before.as_ref(), &anchor);
-                    if gives_way && failed.is_none() {
+                    if gives_way {
                         gave_way = true;
                         sleep(HANDOVER).await;
                         continue;
                     }
-                    if others_probe {
+                    if chance == Chance::OthersProbe {
                         return failed.unwrap_or(Err(Error::RateLimited(fleet.terms().lease)));
                     }
                     // Refused below, in the words of the circuit breaker.
@@ -363,13 +376,24 @@ where
         told.await.unwrap_or(Flown::Landed(Err(Error::Panicked)))
     }
 
-    /// Whether upstream was out of reach when this member last asked it.
-    fn is_likely_to_fail(&self) -> bool {
+    /// What this member can expect of upstream.
+    async fn chance(&self, budget: &mut Duration) -> Chance {
         let (breakers, now) = (&self.config.breakers, Instant::now());
-        let own = breakers.status_of(self.leased.query.key.caller, now);
-        let all = [Some(breakers.status(now)), own];
+        let caller = self.leased.query.key.caller;
+        let outlook = breakers.outlook(caller, now);
+        if outlook == Outlook::Refuses {
+            return Chance::None;
+        }
+        if outlook == Outlook::Probes && !self.may_probe(budget).await {
+            return Chance::OthersProbe;
+        }
+        let all = [Some(breakers.status(now)), breakers.status_of(caller, now)];
         let mut known = all.into_iter().flatten();
-        known.any(|status| !matches!(status, CircuitStatus::Closed { .. }))
+        if known.all(|status| matches!(status, CircuitStatus::Closed { .. })) {
+            Chance::Good
+        } else {
+            Chance::Doubtful
+        }
     }
 
     /// Whether this member may probe: where upstream paused the caller by name, one of all at a time.
