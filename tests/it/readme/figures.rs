@@ -16,10 +16,21 @@ fn defaults() -> Table {
 }
 
 /// The sections of the configuration.
-const SECTIONS: [&str; 6] = ["listen", "upstream", "answers", "cache", "limits", "log"];
+const SECTIONS: [&str; 7] = [
+    "listen", "upstream", "answers", "fleet", "cache", "limits", "log",
+];
 
 /// What has no default.
-const OPTIONAL: [&str; 2] = ["listen.tls", "upstream.ca_file"];
+const OPTIONAL: [&str; 8] = [
+    "listen.tls",
+    "upstream.ca_file",
+    "fleet.ca_file",
+    "fleet.cert",
+    "fleet.key",
+    "fleet.password_file",
+    "fleet.secret_file",
+    "fleet.sentinel",
+];
 
 /// The settings that a page names, each with what stands before and behind.
 fn named(page: &str) -> Vec<(String, String, String)> {
@@ -50,7 +61,7 @@ fn figure(words: &[&str]) -> Option<String> {
         [number, word] if is_number(number) => {
             let unit = match *word {
                 "min" => "m",
-                "s" | "h" | "MiB" => word,
+                "ms" | "s" | "h" | "MiB" => word,
                 _ => return None,
             };
             Some(format!("{number}{unit}"))
@@ -171,6 +182,49 @@ fn the_figure_beside_nginx_is_the_one_of_the_table() {
     let readme = read("README.md").replace('\n', " ");
     let told = format!("{cpu} of CPU on a hit: {beside_nginx} × what nginx spends");
     assert!(readme.contains(&told), "{told}");
+}
+
+#[test]
+fn the_figures_of_a_fleet_are_those_that_were_measured() {
+    let measured = read("benches/fleet.md");
+    let scenes = super::table(&measured, "| scene | upstream polls |");
+    let fleet = read("docs/fleet.md");
+    let told = super::table(&fleet, "| 20 s, and what happens | upstream polls |");
+    assert_eq!(told.len(), scenes.len());
+    for (told, scene) in told.iter().zip(&scenes) {
+        let [name, polls, _, _, _, failed, backward, _, p99] = &scene[..] else {
+            panic!("{scene:?}")
+        };
+        assert_eq!(
+            told,
+            &[name, polls, failed, backward, p99].map(String::as_str)
+        );
+    }
+    let polls = |name: &str| {
+        let scene = scenes.iter().find(|scene| scene[0] == name);
+        scene.expect(name)[1].clone()
+    };
+    let readme = read("README.md").replace('\n', " ");
+    let told = format!(
+        "poll upstream {} times in 20 s instead of {}: as often as one does",
+        polls("50 in a fleet"),
+        polls("50 without a fleet"),
+    );
+    assert_eq!(polls("50 in a fleet"), polls("one sidecar"));
+    assert!(readme.contains(&told), "{told}");
+    let (_, many) = measured.split_once("### 1000 tasks").expect("a part");
+    let many = super::table(many, "| scene | upstream polls |");
+    let fleet = fleet.replace('\n', " ");
+    let told = format!("cost upstream {} × the polls", many[1][2]);
+    assert!(fleet.contains(&told), "{told}");
+    let again = super::table(&measured, "| | upstream polls |");
+    assert_eq!(again[1], ["the same after all were started anew", "0"]);
+    let costs = super::table(&measured, "| | figure |");
+    let memory = costs
+        .iter()
+        .find(|row| row[0].starts_with("memory of the engine per task"));
+    let told = format!("took {} of the engine's memory", memory.expect("a row")[1]);
+    assert!(fleet.contains(&told), "{told}");
 }
 
 /// Which file has which figure in its code, and which page tells of it how.
