@@ -1,5 +1,6 @@
 //! Whether the engine is worth asking. It is left alone after three polls in a row that it did not answer in time, when the
-//! connection is lost, and when its heartbeat is slow; only a heartbeat brings it back.
+//! connection is lost, and when its heartbeat is slow; only a heartbeat brings it back: one within `fleet.timeout`, or a
+//! fast one where it was slow.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -26,6 +27,8 @@ pub struct Health {
     together: AtomicBool,
     timeouts: AtomicU32,
     slow_beats: AtomicU32,
+    /// Whether it is away since its heartbeat was slow.
+    is_slow: AtomicBool,
     since: Mutex<(Instant, String)>,
     timeout: Duration,
 }
@@ -37,6 +40,7 @@ impl Health {
             together: AtomicBool::new(false),
             timeouts: AtomicU32::new(0),
             slow_beats: AtomicU32::new(0),
+            is_slow: AtomicBool::new(false),
             since: Mutex::new((Instant::now(), "it has not been reached yet".into())),
             timeout,
         }
@@ -86,6 +90,9 @@ impl Health {
         if is_slow {
             let beats = self.slow_beats.fetch_add(1, Ordering::Relaxed) + 1;
             if beats >= SLOW_BEATS {
+                if self.is_together() {
+                    self.is_slow.store(true, Ordering::Relaxed);
+                }
                 let took = took.as_secs_f64() * 1000.0;
                 self.leave(metrics, || {
                     format!("its heartbeat takes {took:.0} ms, {SLOW_BEATS} times in a row")
@@ -95,9 +102,15 @@ impl Health {
         } else {
             self.slow_beats.store(0, Ordering::Relaxed);
         }
-        if is_slow && !self.is_together() {
+        let is_too_slow = if self.is_slow.load(Ordering::Relaxed) {
+            is_slow
+        } else {
+            took > self.timeout
+        };
+        if is_too_slow && !self.is_together() {
             return;
         }
+        self.is_slow.store(false, Ordering::Relaxed);
         self.timeouts.store(0, Ordering::Relaxed);
         if !self.together.swap(true, Ordering::AcqRel) {
             metrics.set_together(true);
@@ -119,5 +132,51 @@ impl Health {
             );
             *lock(&self.since) = (Instant::now(), why);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::Metrics;
+
+    const TIMEOUT: Duration = Duration::from_millis(20);
+    const FAST: Duration = Duration::from_millis(1);
+    const SLOWER: Duration = Duration::from_millis(12);
+
+    fn together() -> (Health, FleetMetrics) {
+        let metrics = Metrics::new()
+            .and_then(|metrics| metrics.fleet())
+            .expect("metrics");
+        let health = Health::new(TIMEOUT);
+        health.beaten(FAST, &metrics);
+        assert!(health.is_together());
+        (health, metrics)
+    }
+
+    #[test]
+    fn after_timeouts_a_heartbeat_that_would_be_in_time_brings_it_back() {
+        let (health, metrics) = together();
+        for _ in 0..TIMEOUTS {
+            health.timed_out(&metrics);
+        }
+        assert!(!health.is_together());
+        health.beaten(TIMEOUT + FAST, &metrics);
+        assert!(!health.is_together());
+        health.beaten(SLOWER, &metrics);
+        assert!(health.is_together());
+    }
+
+    #[test]
+    fn after_slow_heartbeats_only_a_fast_one_does() {
+        let (health, metrics) = together();
+        for _ in 0..SLOW_BEATS {
+            health.beaten(SLOWER, &metrics);
+        }
+        assert!(!health.is_together());
+        health.beaten(SLOWER, &metrics);
+        assert!(!health.is_together(), "it would leave again at once");
+        health.beaten(FAST, &metrics);
+        assert!(health.is_together());
     }
 }
