@@ -25,6 +25,10 @@ struct Source {
     kept: usize,
     /// The number of the one attempt that may read.
     attempt: usize,
+    /// Whether a connection has taken this attempt's request: it has asked about the body.
+    is_taken: bool,
+    /// Whether it has read of this attempt's body.
+    is_begun: bool,
 }
 
 /// The body for one attempt.
@@ -47,18 +51,30 @@ impl Replay {
             read: Some(Vec::new()),
             kept: 0,
             attempt: 0,
+            is_taken: false,
+            is_begun: false,
         })))
     }
 
     /// The body from its start, if it is still there. An earlier one then reads no more.
     #[must_use]
     pub fn body(&self) -> Option<Body> {
+        self.next(&mut lock(&self.0))
+    }
+
+    /// As [`Replay::body`], unless a connection has taken the latest one: asked about it, or read of it. The latest one
+    /// then never makes a whole request, whoever takes it later.
+    #[must_use]
+    pub fn withdraw(&self) -> Option<Body> {
         let mut source = lock(&self.0);
+        (!source.is_taken).then(|| self.next(&mut source))?
+    }
+
+    fn next(&self, source: &mut Source) -> Option<Body> {
         source.read.as_ref()?;
-        if source.has_ended && source.kept == 0 {
-            return Some(Body::empty());
-        }
         source.attempt += 1;
+        source.is_taken = false;
+        source.is_begun = false;
         let left = match source.body.size_hint().exact() {
             Some(unread) => SizeHint::with_exact(unread + source.kept as u64),
             None => SizeHint::new(),
@@ -69,6 +85,13 @@ impl Replay {
             next: 0,
             left,
         }))
+    }
+
+    /// Whether there is a body and the latest attempt has read nothing of it, so that it has sent no whole request.
+    #[must_use]
+    pub fn is_unread(&self) -> bool {
+        let source = lock(&self.0);
+        !(source.is_begun || source.has_ended && source.kept == 0)
     }
 }
 
@@ -110,6 +133,7 @@ impl http_body::Body for Attempt {
         if source.attempt != this.number {
             return Poll::Ready(Some(Err("the request is being sent again".into())));
         }
+        source.is_taken = true;
         let again = source.read.as_ref().and_then(|read| read.get(this.next));
         let frame = match again {
             Some(data) => Some(Ok(Frame::data(data.clone()))),
@@ -120,6 +144,7 @@ impl http_body::Body for Attempt {
                 frame
             }
         };
+        source.is_begun = true;
         this.next += 1;
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
@@ -131,7 +156,11 @@ impl http_body::Body for Attempt {
     }
 
     fn is_end_stream(&self) -> bool {
-        let source = lock(&self.source);
+        let mut source = lock(&self.source);
+        if source.attempt != self.number {
+            return false;
+        }
+        source.is_taken = true;
         let read = source.read.as_ref().map_or(0, Vec::len);
         self.next >= read && (source.has_ended || source.body.is_end_stream())
     }
@@ -180,6 +209,26 @@ mod tests {
         for _ in 0..2 {
             // The second time, after its end.
             assert_eq!(whole(replay.body().expect("is there")), "one two three");
+        }
+    }
+
+    #[test]
+    fn what_no_connection_has_taken_is_withdrawn_and_never_whole() {
+        for whole_body in [Body::empty(), body(&[b"one"])] {
+            let is_empty = whole_body.is_end_stream();
+            let replay = Replay::new(whole_body);
+            let mut withdrawn = replay.body().expect("is there");
+            let taken = replay.withdraw().expect("is there");
+            assert_eq!(taken.is_end_stream(), is_empty);
+            assert!(replay.withdraw().is_none(), "a connection has it");
+            assert!(!withdrawn.is_end_stream());
+            let refused = withdrawn.frame().now_or_never().expect("is told");
+            assert!(refused.is_some_and(|frame| frame.is_err()));
+            assert_eq!(replay.is_unread(), !is_empty);
+            assert_eq!(whole(taken), if is_empty { "" } else { "one" });
+            assert!(!replay.is_unread());
+            let _again = replay.body().expect("is there");
+            assert_eq!(replay.is_unread(), !is_empty);
         }
     }
 

@@ -1,20 +1,25 @@
 //! The API behind pollgate: pooled connections, over HTTP or HTTPS, HTTP/1.1 or HTTP/2.
 
 use std::collections::HashSet;
+use std::error::Error as StdError;
 use std::fmt;
+use std::future::pending;
+use std::iter::successors;
 use std::ops::ControlFlow::{Break, Continue};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use http::header::PROXY_AUTHORIZATION;
+use http::request::Parts;
 use http::uri::Scheme;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::UpstreamProblem;
 use super::connect::{self, Connector, Offer};
@@ -25,7 +30,8 @@ use super::pool::Pool;
 use super::received::{BodyLimit, Received};
 use super::resend::until_processed;
 use super::{
-    FIRST_STREAMS, PING_EVERY, PING_TIMEOUT, POOL_IDLE, READ_AHEAD, STREAM_WINDOW, STREAMS,
+    FIRST_STREAMS, NOT_TAKEN, PING_EVERY, PING_TIMEOUT, POOL_IDLE, READ_AHEAD, STREAM_WINDOW,
+    STREAMS,
 };
 use crate::config::{self, UpstreamUrl};
 use crate::error::Error;
@@ -212,9 +218,17 @@ impl Upstream {
             (body, None)
         };
         let sent = until_processed(body, async |body| {
-            let request = Request::from_parts(head.clone(), body);
-            let error = match client.request(request).await {
+            let send = |mut request| {
+                let mut captured = capture_connection(&mut request);
+                let connected = async move { drop(captured.wait_for_connection_metadata().await) };
+                (connected, client.request(request))
+            };
+            let error = match until_taken(&head, body, replay.as_ref(), send).await {
                 Err(error) if is_unprocessed(&error) => error,
+                // As where a poll waits for a free stream.
+                Err(error) if is_left(&error) && replay.as_ref().is_some_and(Replay::is_unread) => {
+                    error
+                }
                 answer => return Break(answer),
             };
             match replay.as_ref().and_then(Replay::body) {
@@ -243,6 +257,49 @@ impl Upstream {
             is_told: AtomicBool::new(false),
         }
     }
+}
+
+/// Sends a request, and sends it again whenever its connection has not taken it for [`NOT_TAKEN`]. hyper may lose one that
+/// is handed to a connection at the very moment when that ends: tokio's channels keep a value that is sent while their
+/// receiver is dropped until the last sender is, and the request itself holds one.
+///
+/// `send` returns what ends when there is a connection, and what ends with the answer.
+async fn until_taken<T, C, F>(
+    head: &Parts,
+    mut body: Body,
+    replay: Option<&Replay>,
+    send: impl Fn(Request<Body>) -> (C, F),
+) -> T
+where
+    C: Future<Output = ()>,
+    F: Future<Output = T>,
+{
+    loop {
+        let (connected, answer) = send(Request::from_parts(head.clone(), body));
+        let withdrawn = async {
+            connected.await;
+            sleep(NOT_TAKEN).await;
+            match replay.and_then(Replay::withdraw) {
+                Some(again) => again,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = answer => return answer,
+            again = withdrawn => body = again,
+        }
+    }
+}
+
+/// Whether hyper says that a connection ended before it opened a stream for the request, in its words the user's error.
+fn is_left(error: &(dyn StdError + 'static)) -> bool {
+    let mut causes = successors(Some(error), |error| (*error).source());
+    causes.any(|cause| {
+        cause
+            .downcast_ref::<hyper::Error>()
+            .is_some_and(hyper::Error::is_user)
+    })
 }
 
 /// Counts one request, by its response's status or by its failure, whichever it is told first. One that is dropped before
@@ -278,5 +335,41 @@ impl fmt::Debug for Upstream {
         to.debug_struct("Upstream")
             .field("url", &self.0.url)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::future::ready;
+
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_its_connection_loses_is_sent_again_whole() {
+        let (head, body) = Request::post("/")
+            .body(Body::full("whole"))
+            .unwrap()
+            .into_parts();
+        let replay = Replay::new(body);
+        let lost = RefCell::new(Vec::new());
+        let send = |request: Request<Body>| {
+            let answer = async {
+                if lost.borrow().len() < 7 {
+                    lost.borrow_mut().push(request);
+                    return pending().await;
+                }
+                request.into_body().collect().await.unwrap().to_bytes()
+            };
+            (ready(()), answer)
+        };
+        let body = replay.body().unwrap();
+        let answer = until_taken(&head, body, Some(&replay), send).await;
+        assert_eq!(answer, "whole");
+        for request in lost.take() {
+            assert!(request.into_body().collect().await.is_err());
+        }
     }
 }

@@ -39,6 +39,9 @@ const STREAMS: u32 = 32;
 /// The number of streams on a new HTTP/2 connection until upstream has said how many it takes: it refuses those beyond.
 const FIRST_STREAMS: usize = 1;
 
+/// A forwarded request that its connection has not taken for so long is handed over anew: nobody has seen it.
+const NOT_TAKEN: Duration = Duration::from_secs(2);
+
 /// What one HTTP/2 stream may send ahead of its reader, in bytes. The connection may send as much for each of
 /// [`STREAMS`], so that clients that do not read hold up no one else.
 const STREAM_WINDOW: u32 = 2 << 20;

@@ -156,13 +156,17 @@ async fn expel(mut stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream
     const PREFACE: usize = 24;
     const HEADERS: u8 = 1;
     const SETTINGS: u8 = 4;
+    const ONE_STREAM: [u8; 6] = [0, 3, 0, 0, 0, 1];
     const PING: u8 = 6;
     const GOAWAY: u8 = 7;
     let frame = |kind, payload: &[u8]| {
         let length = u8::try_from(payload.len()).unwrap();
         [&[0, 0, length, kind, 0, 0, 0, 0, 0], payload].concat()
     };
-    stream.write_all(&frame(SETTINGS, &[])).await.unwrap();
+    stream
+        .write_all(&frame(SETTINGS, &ONE_STREAM))
+        .await
+        .unwrap();
     stream.read_exact(&mut [0; PREFACE]).await.unwrap();
     // The client has taken note that its request is sent once it answers a ping.
     for (awaited, then) in [
@@ -388,6 +392,20 @@ async fn a_post_that_upstream_refused_goes_out_again_whole() {
     // How much of a large one has been read by then is chance.
     let answer = post(1 << 20).await;
     assert!(answer.status == 503 || answer.body.len() == 1 << 20);
+}
+
+#[tokio::test]
+async fn posts_that_wait_for_a_stream_until_a_goodbye_go_out_again() {
+    let upstream = H2::after(vec![Reason::INTERNAL_ERROR], 100, |_, _| Fate::Echo).await;
+    let gateway = upstream.gateway().await;
+    let posts = (0..20).map(|_| {
+        let request = Request::post(gateway.client.url("/v1/videos"));
+        let body = Full::new(Bytes::from_static(b"a video"));
+        gateway.client.send(request.body(body).unwrap())
+    });
+    for answer in futures_util::future::join_all(posts).await {
+        assert_eq!(answer.status, 200, "{:?}", answer.body);
+    }
 }
 
 #[tokio::test]
