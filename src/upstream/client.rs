@@ -15,8 +15,8 @@ use http::request::Parts;
 use http::uri::Scheme;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::capture_connection;
+use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -28,7 +28,7 @@ use super::headers::is_harmless;
 use super::http1::{PollBody, is_unprocessed};
 use super::pool::Pool;
 use super::received::{BodyLimit, Received};
-use super::resend::until_processed;
+use super::resend::{Unprocessed, until_processed};
 use super::{
     FIRST_STREAMS, NOT_TAKEN, PING_EVERY, PING_TIMEOUT, POOL_IDLE, READ_AHEAD, STREAM_WINDOW,
     STREAMS,
@@ -223,17 +223,17 @@ impl Upstream {
                 let connected = async move { drop(captured.wait_for_connection_metadata().await) };
                 (connected, client.request(request))
             };
-            let error = match until_taken(&head, body, replay.as_ref(), send).await {
-                Err(error) if is_unprocessed(&error) => error,
-                // As where a poll waits for a free stream.
-                Err(error) if is_left(&error) && replay.as_ref().is_some_and(Replay::is_unread) => {
-                    error
-                }
-                answer => return Break(answer),
-            };
-            match replay.as_ref().and_then(Replay::body) {
-                Some(again) => Continue((again, error)),
-                None => Break(Err(error)),
+            let answer = until_taken(&head, body, replay.as_ref(), send).await;
+            match (answer, &replay) {
+                (Err(why), Some(replay)) if may_go_again(&why, replay) => match replay.body() {
+                    Some(request) => Continue(Unprocessed {
+                        request,
+                        why,
+                        counts: true,
+                    }),
+                    None => Break(Err(why)),
+                },
+                (answer, _) => Break(answer),
             }
         });
         let answer = sent.await.flatten();
@@ -292,14 +292,19 @@ where
     }
 }
 
-/// Whether hyper says that a connection ended before it opened a stream for the request, in its words the user's error.
-fn is_left(error: &(dyn StdError + 'static)) -> bool {
-    let mut causes = successors(Some(error), |error| (*error).source());
-    causes.any(|cause| {
-        cause
-            .downcast_ref::<hyper::Error>()
-            .is_some_and(hyper::Error::is_user)
-    })
+/// Whether a request that failed may be sent again.
+fn may_go_again(error: &legacy::Error, replay: &Replay) -> bool {
+    let first: &(dyn StdError + 'static) = error;
+    let of_hyper = |is: fn(&hyper::Error) -> bool| {
+        let mut causes = successors(Some(first), |error| (*error).source());
+        causes.any(|cause| cause.downcast_ref().is_some_and(is))
+    };
+    if is_unprocessed(error) || of_hyper(hyper::Error::is_canceled) {
+        return true;
+    }
+    // hyper calls it the user's error when a connection ends while a request waits for a free stream there. It may have been
+    // sent by then, but not whole.
+    of_hyper(hyper::Error::is_user) && replay.is_unread()
 }
 
 /// Counts one request, by its response's status or by its failure, whichever it is told first. One that is dropped before

@@ -1,15 +1,14 @@
 //! An HTTP/1.1 connection that status polls use one after the other. The poll that uses it drives it.
 
 use std::error::Error as StdError;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::iter::successors;
 use std::pin::{Pin, pin};
 use std::task::{Context, Waker};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{Request, StatusCode};
 use http_body_util::Full;
-use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1};
 use hyper_rustls::MaybeHttpsStream;
 
@@ -53,7 +52,14 @@ impl Http1Connection {
         limit: &BodyLimit,
         tell: impl Fn(Option<StatusCode>),
     ) -> Result<Received, SendError> {
-        let mut answer = pin!(receive(self.sender.try_send_request(request), limit, tell));
+        let sent = self.sender.try_send_request(request);
+        let mut answer = pin!(async {
+            let (head, body) = sent.await.map_err(unanswered)?.into_parts();
+            tell(Some(head.status));
+            Received::receive(head, body, limit)
+                .await
+                .map_err(SendError::Truncated)
+        });
         let connection = &mut self.connection;
         poll_fn(|cx| {
             drive(connection, cx);
@@ -97,37 +103,23 @@ fn drive(connection: &mut Option<Box<Http1>>, cx: &mut Context<'_>) {
 pub(super) enum SendError {
     /// Nothing was sent, and the request is here again.
     NotSent(Box<Request<PollBody>>, Error),
-    /// Upstream says that it has not processed the request (RFC 9113 §8.7).
-    NotProcessed(Error),
+    /// Upstream refused the stream, unprocessed (RFC 9113 §8.7).
+    Refused(Error),
+    /// Upstream said goodbye before it processed the request (RFC 9113 §6.8).
+    Left(Error),
     /// There was no head.
     NoResponse(Error),
     /// There was one, and no whole body.
     Truncated(Error),
 }
 
-/// Receives a whole answer.
-pub(super) async fn receive(
-    head: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<PollBody>>>>,
-    limit: &BodyLimit,
-    tell: impl Fn(Option<StatusCode>),
-) -> Result<Received, SendError> {
-    let (head, body) = match head.await {
-        Ok(response) => response.into_parts(),
-        Err(mut error) => {
-            let why = failure(error.error());
-            // hyper calls it the user's error when a request waits for a free stream until its connection says goodbye.
-            let is_unprocessed = is_unprocessed(error.error()) || error.error().is_user();
-            return Err(match error.take_message() {
-                Some(request) => SendError::NotSent(Box::new(request), why),
-                None if is_unprocessed => SendError::NotProcessed(why),
-                None => SendError::NoResponse(why),
-            });
-        }
-    };
-    tell(Some(head.status));
-    Received::receive(head, body, limit)
-        .await
-        .map_err(SendError::Truncated)
+/// Why there is no head.
+fn unanswered(mut error: TrySendError<Request<PollBody>>) -> SendError {
+    let why = failure(error.error());
+    match error.take_message() {
+        Some(request) => SendError::NotSent(Box::new(request), why),
+        None => SendError::NoResponse(why),
+    }
 }
 
 /// Whether an HTTP/2 upstream says that it has not processed a request: it refused the stream, or said goodbye before it

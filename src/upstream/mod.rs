@@ -9,6 +9,7 @@ mod expect;
 mod failure;
 mod headers;
 mod http1;
+mod http2;
 mod interim;
 mod pool;
 mod received;

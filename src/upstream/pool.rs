@@ -11,19 +11,18 @@ use std::time::Duration;
 use http::header::HOST;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, StatusCode, Uri};
-use hyper::client::conn::http2;
 use hyper_util::client::legacy::connect::Connection as _;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tower::ServiceExt as _;
 
 use super::connect::Connector;
 use super::failure::failure;
-use super::http1::{Http1Connection, PollBody, SendError, receive};
+use super::http1::{Http1Connection, PollBody, SendError};
+use super::http2::Http2Connection;
 use super::received::{BodyLimit, Received};
-use super::resend::until_processed;
-use super::{FIRST_STREAMS, PING_EVERY, PING_TIMEOUT, POOL_AGE, POOL_IDLE, STREAM_WINDOW, STREAMS};
+use super::resend::{Unprocessed, until_processed};
+use super::{POOL_AGE, POOL_IDLE};
 use crate::config::UpstreamUrl;
 use crate::error::Error;
 use crate::sync::lock;
@@ -58,7 +57,8 @@ pub(super) struct Pool {
 struct Open {
     /// Idle ones of HTTP/1.1, the one that was used last at the end.
     idle: Vec<(Http1Connection, Age)>,
-    shared: Option<Shared>,
+    /// The one of HTTP/2, which all polls share.
+    shared: Option<(Http2Connection, Age)>,
 }
 
 /// When a connection was opened and last used.
@@ -68,18 +68,9 @@ struct Age {
     used: Instant,
 }
 
-/// The connection of HTTP/2, which all polls share.
-#[derive(Clone)]
-struct Shared {
-    sender: http2::SendRequest<PollBody>,
-    age: Age,
-    /// When upstream last answered on it.
-    heard: Arc<Mutex<Instant>>,
-}
-
 enum Connection {
     Http1(Http1Connection, Age),
-    Http2(Shared),
+    Http2(Http2Connection),
 }
 
 impl Age {
@@ -147,17 +138,30 @@ impl Pool {
             };
             let answer = self.ask_over(connection, request, limit, &tell).await;
             match (answer, shared) {
-                (Err(SendError::NotSent(unsent, why)), shared) => {
+                (Err(SendError::NotSent(unsent, why)), _) => {
                     // Most likely not the only one.
                     self.reclaim();
-                    if let Some((shared, _)) = shared {
-                        self.retire(&shared);
-                    }
-                    Continue((*unsent, why))
+                    Continue(Unprocessed {
+                        request: *unsent,
+                        why,
+                        counts: true,
+                    })
                 }
-                (Err(SendError::NotProcessed(why)), Some((shared, again))) => {
+                (Err(SendError::Refused(why)), Some((shared, request))) => {
                     self.retire(&shared);
-                    Continue((again, why))
+                    Continue(Unprocessed {
+                        request,
+                        why,
+                        counts: true,
+                    })
+                }
+                (Err(SendError::Left(why)), Some((shared, request))) => {
+                    self.retire(&shared);
+                    Continue(Unprocessed {
+                        request,
+                        why,
+                        counts: !shared.has_answered(),
+                    })
                 }
                 (processed, _) => Break(processed),
             }
@@ -167,7 +171,8 @@ impl Pool {
             Ok(Err(SendError::Truncated(why))) => return Err(why),
             Ok(Err(
                 SendError::NotSent(_, why)
-                | SendError::NotProcessed(why)
+                | SendError::Refused(why)
+                | SendError::Left(why)
                 | SendError::NoResponse(why),
             ))
             | Err(why) => why,
@@ -184,7 +189,7 @@ impl Pool {
         let over: Vec<_> = open.idle.extract_if(.., is_over).collect();
         let shared = open
             .shared
-            .take_if(|shared| shared.age.is_over() || shared.sender.is_closed());
+            .take_if(|(shared, age)| age.is_over() || !shared.is_open());
         drop(open);
         drop(shared);
         for (connection, _) in over {
@@ -193,21 +198,21 @@ impl Pool {
     }
 
     /// Gives the shared connection no new polls. Those in progress end on it.
-    fn retire(&self, shared: &Shared) {
+    fn retire(&self, shared: &Http2Connection) {
         let retired = self
             .lock()
             .shared
-            .take_if(|current| Arc::ptr_eq(&current.heard, &shared.heard));
+            .take_if(|(current, _)| current.is(shared));
         drop(retired);
     }
 
     fn take(&self) -> Option<Connection> {
         let mut open = self.lock();
-        if let Some(shared) = &mut open.shared
-            && !shared.age.is_over()
-            && shared.sender.is_ready()
+        if let Some((shared, age)) = &mut open.shared
+            && !age.is_over()
+            && shared.is_open()
         {
-            shared.age = shared.age.used_now();
+            *age = age.used_now();
             return Some(Connection::Http2(shared.clone()));
         }
         while let Some((connection, age)) = open.idle.pop() {
@@ -284,24 +289,15 @@ impl Pool {
             return Ok(());
         }
         // Others may have connected at the same time, before it was known that one is enough.
-        let is_shared = |open: &Open| {
-            let shared = open.shared.as_ref();
-            shared.is_some_and(|shared| !shared.age.is_over() && shared.sender.is_ready())
+        let is_shared = |open: &mut Open| {
+            let shared = open.shared.as_mut();
+            shared.is_some_and(|(shared, age)| !age.is_over() && shared.is_open())
         };
-        if is_shared(&self.lock()) {
+        if is_shared(&mut self.lock()) {
             return Ok(());
         }
-        let (sender, connection) = http2()
-            .handshake(io)
-            .await
-            .map_err(|error| failure(&error))?;
-        // Polls in progress observe the connection's error themselves.
-        tokio::spawn(async { drop(connection.await) });
-        let earlier = self.lock().shared.replace(Shared {
-            sender,
-            age: Age::new(),
-            heard: Arc::new(Mutex::new(Instant::now())),
-        });
+        let connection = Http2Connection::begin(io).await?;
+        let earlier = self.lock().shared.replace((connection, Age::new()));
         drop(earlier);
         self.freed.notify_waiters();
         Ok(())
@@ -338,17 +334,12 @@ impl Pool {
             Connection::Http2(mut shared) => {
                 *request.uri_mut() = self.absolute(path);
                 request.headers_mut().remove(HOST);
-                let listening = Listening {
+                let _listening = Listening {
                     pool: self,
                     since: Instant::now(),
                     shared: shared.clone(),
                 };
-                let sent = shared.sender.try_send_request(request);
-                let heard = |status: Option<StatusCode>| {
-                    *lock(&listening.shared.heard) = Instant::now();
-                    tell(status);
-                };
-                receive(sent, limit, heard).await
+                shared.ask(request, limit, tell).await
             }
         }
     }
@@ -370,13 +361,13 @@ impl Pool {
 struct Listening<'p> {
     pool: &'p Pool,
     since: Instant,
-    shared: Shared,
+    shared: Http2Connection,
 }
 
 impl Drop for Listening<'_> {
     fn drop(&mut self) {
-        let heard = *lock(&self.shared.heard);
-        if heard <= self.since && self.since.elapsed() >= SILENT {
+        let is_silent = !self.shared.has_answered_since(self.since);
+        if is_silent && self.since.elapsed() >= SILENT {
             self.pool.retire(&self.shared);
         }
     }
@@ -386,18 +377,6 @@ impl fmt::Debug for Pool {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         to.write_str("Pool")
     }
-}
-
-fn http2() -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(STREAM_WINDOW * STREAMS)
-        .initial_max_send_streams(FIRST_STREAMS)
-        .keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PING_TIMEOUT);
-    builder
 }
 
 /// What `Host` says (RFC 9110 §7.2).

@@ -1,6 +1,8 @@
 //! A whole answer to a status poll, received within a limit for each and a budget for all.
 
+use std::error::Error as StdError;
 use std::io::Read as _;
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -8,11 +10,11 @@ use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::response::Parts;
+use http_body::Body;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower::BoxError;
 
-use super::failure::failure;
 use crate::error::Error;
 
 /// Answers up to this size, in bytes, do not count against the budget: nearly all are smaller.
@@ -46,7 +48,7 @@ impl Received {
     /// [`Error::UpstreamInvalid`] where it is compressed in a way that was not asked for and is not known.
     pub(super) async fn receive(
         head: Parts,
-        mut body: Incoming,
+        body: impl Body<Data = Bytes, Error: Into<BoxError>>,
         limit: &BodyLimit,
     ) -> Result<Self, Error> {
         let length = head.headers.get(CONTENT_LENGTH);
@@ -56,8 +58,9 @@ impl Received {
         }
         let mut whole = BytesMut::with_capacity(length.unwrap_or(1024).min(FREE));
         let mut budget = None;
+        let mut body = pin!(body);
         while let Some(frame) = body.frame().await {
-            let Ok(data) = frame.map_err(|error| broken(&error))?.into_data() else {
+            let Ok(data) = frame.map_err(|error| broken(&*error.into()))?.into_data() else {
                 continue;
             };
             if whole.len() + data.len() > limit.most {
@@ -85,12 +88,9 @@ impl BodyLimit {
     }
 }
 
-fn broken(error: &hyper::Error) -> Error {
-    match failure(error) {
-        Error::UpstreamClosed => Error::UpstreamUnavailable(BROKE.into()),
-        _ if !error.is_timeout() => Error::UpstreamUnavailable(BROKE.into()),
-        other => other,
-    }
+fn broken(error: &(dyn StdError + 'static)) -> Error {
+    tracing::debug!(cause = ?error, "upstream request failed: {BROKE}");
+    Error::UpstreamUnavailable(BROKE.into())
 }
 
 const BROKE: &str = "the connection broke in the middle of the answer";

@@ -14,7 +14,7 @@ use pollgate::error::Error;
 use pollgate::request::preferences::CacheMode;
 use pollgate::request::query::TaskFetch;
 use pollgate::task::{Dialect, Source, State, TaskSnapshot};
-use pollgate::upstream::resend::until_processed;
+use pollgate::upstream::resend::{Unprocessed, until_processed};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tower::Service;
@@ -106,7 +106,7 @@ struct Stream {
 }
 
 /// Sends a request on a stream of its own, and continues where the peer says that it has not processed it.
-async fn send(world: &Shared, plan: &Plan) -> ControlFlow<(), ((), ())> {
+async fn send(world: &Shared, plan: &Plan) -> ControlFlow<(), Unprocessed<(), ()>> {
     let stream = open(world, plan);
     tokio::select! {
         biased;
@@ -120,7 +120,12 @@ async fn send(world: &Shared, plan: &Plan) -> ControlFlow<(), ((), ())> {
     let mut world = lock(world);
     world.fetches[plan.number].refused = Some(Instant::now());
     world.tell(format_args!("  fetch {} is refused", plan.number));
-    ControlFlow::Continue(((), ()))
+    // As if nobody was answered on its connection.
+    ControlFlow::Continue(Unprocessed {
+        request: (),
+        why: (),
+        counts: true,
+    })
 }
 
 fn open(world: &Shared, plan: &Plan) -> Stream {
