@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use http::header::PROXY_AUTHORIZATION;
 use http::request::Parts;
 use http::uri::Scheme;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::client::legacy::{self, Client};
@@ -36,6 +36,7 @@ use super::{
 use crate::config::{self, UpstreamUrl};
 use crate::error::Error;
 use crate::message::body::Body;
+use crate::message::method::is_safe;
 use crate::message::replay::Replay;
 use crate::request::key::Credentials;
 use crate::sync::lock;
@@ -225,14 +226,16 @@ impl Upstream {
             };
             let answer = until_taken(&head, body, replay.as_ref(), send).await;
             match (answer, &replay) {
-                (Err(why), Some(replay)) if may_go_again(&why, replay) => match replay.body() {
-                    Some(request) => Continue(Unprocessed {
-                        request,
-                        why,
-                        counts: true,
-                    }),
-                    None => Break(Err(why)),
-                },
+                (Err(why), Some(replay)) if may_go_again(&why, &head.method, replay) => {
+                    match replay.body() {
+                        Some(request) => Continue(Unprocessed {
+                            request,
+                            why,
+                            counts: true,
+                        }),
+                        None => Break(Err(why)),
+                    }
+                }
                 (answer, _) => Break(answer),
             }
         });
@@ -293,7 +296,7 @@ where
 }
 
 /// Whether a request that failed may be sent again.
-fn may_go_again(error: &legacy::Error, replay: &Replay) -> bool {
+fn may_go_again(error: &legacy::Error, method: &Method, replay: &Replay) -> bool {
     let first: &(dyn StdError + 'static) = error;
     let of_hyper = |is: fn(&hyper::Error) -> bool| {
         let mut causes = successors(Some(first), |error| (*error).source());
@@ -303,8 +306,8 @@ fn may_go_again(error: &legacy::Error, replay: &Replay) -> bool {
         return true;
     }
     // hyper calls it the user's error when a connection ends while a request waits for a free stream there. It may have been
-    // sent by then, but not whole.
-    of_hyper(hyper::Error::is_user) && replay.is_unread()
+    // sent by then: so it must change nothing, or not have been whole.
+    of_hyper(hyper::Error::is_user) && (is_safe(method) || replay.is_unread())
 }
 
 /// Counts one request, by its response's status or by its failure, whichever it is told first. One that is dropped before

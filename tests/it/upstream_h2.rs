@@ -163,29 +163,29 @@ async fn expel(mut stream: tokio_rustls::server::TlsStream<tokio::net::TcpStream
         let length = u8::try_from(payload.len()).unwrap();
         [&[0, 0, length, kind, 0, 0, 0, 0, 0], payload].concat()
     };
-    stream
-        .write_all(&frame(SETTINGS, &ONE_STREAM))
-        .await
-        .unwrap();
-    stream.read_exact(&mut [0; PREFACE]).await.unwrap();
     // The client has taken note that its request is sent once it answers a ping.
-    for (awaited, then) in [
+    let goodbye = [[0; 4], u32::from(reason).to_be_bytes()].concat();
+    let steps = [
         (HEADERS, frame(PING, &[0; 8])),
-        (
-            PING,
-            frame(GOAWAY, &[[0; 4], u32::from(reason).to_be_bytes()].concat()),
-        ),
-    ] {
-        let mut head = [0; 9];
-        while head[3] != awaited {
-            stream.read_exact(&mut head).await.unwrap();
-            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-            let mut payload = vec![0; length as usize];
-            stream.read_exact(&mut payload).await.unwrap();
+        (PING, frame(GOAWAY, &goodbye)),
+    ];
+    // A client that has another connection by then closes this one.
+    let expelled: std::io::Result<()> = async {
+        stream.write_all(&frame(SETTINGS, &ONE_STREAM)).await?;
+        stream.read_exact(&mut [0; PREFACE]).await?;
+        for (awaited, then) in steps {
+            let mut head = [0; 9];
+            while head[3] != awaited {
+                stream.read_exact(&mut head).await?;
+                let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+                stream.read_exact(&mut vec![0; length as usize]).await?;
+            }
+            stream.write_all(&then).await?;
         }
-        stream.write_all(&then).await.unwrap();
+        stream.read_to_end(&mut Vec::new()).await.map(drop)
     }
-    let _ = stream.read_to_end(&mut Vec::new()).await;
+    .await;
+    drop(expelled);
 }
 
 /// Returns the value that keeps the stream alive.
