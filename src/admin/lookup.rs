@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::html::Escaped;
 use super::upstream_state::{State, UpstreamState};
-use super::words::{ago, span};
+use super::words::{self, ago, span};
 use crate::cache::cadence::Cadence;
 use crate::cache::created::Created;
 use crate::cache::freshness::{self, Rule};
@@ -246,9 +246,8 @@ impl Found {
                 let class = freshness::class_of(&one.entry.reply, model);
                 match class.and_then(|class| self.cadence.rounds(&class, self.now)) {
                     Some(rounds) => format!(
-                        "the task is running, and upstream looks every {:.1} s, next in {}",
-                        rounds.every.as_secs_f64(),
-                        span(rounds.next_in)
+                        "the task is running, and upstream looks {}",
+                        words::rounds(&rounds, SystemTime::now())
                     ),
                     None => "the task is running, and upstream was seen to look in rounds".into(),
                 }

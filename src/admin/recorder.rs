@@ -10,6 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::hour::{BUCKET, Bucket, Counts, Hour, Incident, READING};
 use super::totals::Totals;
 use super::upstream_state::{State, UpstreamState};
+use super::words;
 use crate::gateway::Gateway;
 use crate::sync::lock;
 use crate::telemetry::{CallerDemand, CallerDigest, Exposition, SeenBy, TaskDemand};
@@ -192,11 +193,8 @@ impl Inner {
 /// The time of day of a moment in the past, in UTC as in the log.
 pub(super) fn time_of_day(moment: Instant, now: Instant) -> String {
     let ago = now.saturating_duration_since(moment);
-    let time = SystemTime::now()
-        .checked_sub(ago)
-        .unwrap_or(SystemTime::UNIX_EPOCH);
-    let time = humantime::format_rfc3339_seconds(time).to_string();
-    time.get(11..19).unwrap_or_default().to_owned()
+    let time = SystemTime::now().checked_sub(ago);
+    words::time_of_day(time.unwrap_or(SystemTime::UNIX_EPOCH))
 }
 
 fn caller_rates(before: &[CallerDemand], now: Vec<CallerDemand>, window: f64) -> Vec<CallerRate> {

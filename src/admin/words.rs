@@ -1,6 +1,8 @@
 //! Formats numbers with their units for people, with a no-break space between the two.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+
+use crate::cache::cadence::KnownRounds;
 
 /// Stands for a value that is unknown or does not apply.
 pub(super) const NOTHING: &str = "–";
@@ -56,6 +58,19 @@ pub(super) fn span(span: Duration) -> String {
     }
 }
 
+/// `12:04:31`, in UTC as in the log.
+pub(super) fn time_of_day(time: SystemTime) -> String {
+    let time = humantime::format_rfc3339_seconds(time).to_string();
+    time.get(11..19).unwrap_or_default().to_owned()
+}
+
+/// `every 16.2 s, next at 12:04:31 (in 4.0 s)`.
+pub(super) fn rounds(rounds: &KnownRounds, now: SystemTime) -> String {
+    let next = time_of_day(now + rounds.next_in);
+    let (every, left) = (rounds.every.as_secs_f64(), span(rounds.next_in));
+    format!("every {every:.1}\u{a0}s, next at {next} (in {left})")
+}
+
 /// `3 s ago`.
 pub(super) fn ago(span: Duration) -> String {
     if span < Duration::from_secs(1) {
@@ -108,6 +123,24 @@ mod tests {
 
     fn plain(text: &str) -> String {
         text.replace('\u{a0}', " ")
+    }
+
+    #[test]
+    fn rounds_are_told_with_the_time_of_the_next_one() {
+        let told = KnownRounds {
+            every: Duration::from_millis(16_240),
+            next_in: Duration::from_secs(4),
+        };
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(86_395);
+        assert_eq!(
+            plain(&rounds(&told, now)),
+            "every 16.2 s, next at 23:59:59 (in 4.0 s)"
+        );
+        let now = now + Duration::from_secs(2);
+        assert_eq!(
+            plain(&rounds(&told, now)),
+            "every 16.2 s, next at 00:00:01 (in 4.0 s)"
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! How upstream is doing, and what clients saw of that in the last hour.
 
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -9,7 +9,7 @@ use super::{Row, View};
 use crate::admin::hour::{BUCKET, Bucket};
 use crate::admin::recorder::{Report, time_of_day};
 use crate::admin::upstream_state::State;
-use crate::admin::words::{NOTHING, count, percent, rate, span};
+use crate::admin::words::{self, NOTHING, count, percent, rate, span};
 use crate::gateway::Gateway;
 
 /// The number of models whose rounds are told.
@@ -66,9 +66,8 @@ impl View {
             let name = if model.is_empty() { "tasks" } else { model };
             let _ = write!(
                 detail,
-                " It looks at {name} every {:.1} s, next in {}.",
-                rounds.every.as_secs_f64(),
-                span(rounds.next_in)
+                " It looks at {name} {}.",
+                words::rounds(rounds, SystemTime::now())
             );
         }
         self.set("state.detail", detail);
