@@ -19,7 +19,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use crate::optimum::Known;
-use crate::shared::{Life, Looks, Run, SCENES, Scene, mean};
+use crate::shared::{Life, Looks, Run, SCENES, Scene, Second, mean};
 use crate::simulation::{Rule, Sum, WORLDS, World, measure};
 
 /// `cache.in_flight_ttl` and `cache.in_flight_max`, as they are by default.
@@ -125,7 +125,8 @@ fn text(
          known: without rounds; with the moment at which the last round began, and with that at which it ended, which no poll tells\n\
          exactly. Where documents tell the progress, a poll shows whether the task has had its turn in a round, which saves polls.\n\
          \"Before\" is the cadence of the end times alone, 2–10 s; ± is the 95 % interval of 20 pairs of runs. Learnt after: the\n\
-         rounds from the first task of all until they are known, in the median run.\n\n\
+         rounds from the first task of all until they are known, in the median run. A second model has every other task from the\n\
+         hundredth on, of which these are measured.\n\n\
          | upstream | optimum without rounds | last began known | last ended known | before | reached | by rounds | learnt after |\n\
          |---|---|---|---|---|---|---|---|\n",
     );
@@ -183,6 +184,7 @@ impl Reached {
     /// What can be known of upstream's rounds, if it has any.
     fn known(&self, end: bool) -> Option<Known> {
         match self.scene.looks {
+            _ if self.scene.second == Some(Second::Live) => None,
             Looks::Live => None,
             Looks::Rounds { sleep, takes, .. } => Some(Known {
                 sleep: sleep(0.0),
@@ -225,6 +227,7 @@ impl Reached {
         learnt.sort_unstable();
         let learnt = match learnt[learnt.len() / 2] {
             usize::MAX => "–".into(),
+            _ if scene.second == Some(Second::Live) => "–".into(),
             rounds => format!("{rounds} rounds"),
         };
         let _ = writeln!(

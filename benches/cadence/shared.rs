@@ -39,6 +39,38 @@ pub(crate) struct Scene {
     pub(crate) progress: bool,
     /// Whether documents tell when they were changed.
     pub(crate) updated_at: bool,
+    /// Whether every other task from the hundredth on is of a second model, of which only these are measured.
+    pub(crate) second: Option<Second>,
+}
+
+/// How upstream learns of the tasks of a second model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Second {
+    /// In the rounds of the first.
+    InRounds,
+    /// It asks the vendor whenever it is asked.
+    Live,
+}
+
+impl Scene {
+    /// The model of the n-th task.
+    fn model(&self, n: usize) -> &'static str {
+        match self.second {
+            Some(_) if n >= 100 && n % 2 == 1 => "second",
+            _ => "first",
+        }
+    }
+
+    /// The one that is measured.
+    fn measured(&self) -> &'static str {
+        self.second.map_or("first", |_| "second")
+    }
+
+    /// Whether upstream asks the vendor for the n-th task whenever it is asked.
+    fn is_live(&self, n: usize) -> bool {
+        matches!(self.looks, Looks::Live)
+            || self.second == Some(Second::Live) && self.model(n) == "second"
+    }
 }
 
 const ROUNDS: Looks = Looks::Rounds {
@@ -84,6 +116,7 @@ const fn scene(name: &'static str, looks: Looks, told: (bool, bool)) -> Scene {
         at_once: 20,
         progress: told.0,
         updated_at: told.1,
+        second: None,
     }
 }
 
@@ -94,8 +127,15 @@ const fn alone(scene: Scene) -> Scene {
     }
 }
 
+const fn and(scene: Scene, second: Second) -> Scene {
+    Scene {
+        second: Some(second),
+        ..scene
+    }
+}
+
 /// The usual scenes first: rounds of 15 s of sleep and up to 3 s of looking.
-pub(crate) const SCENES: [Scene; 17] = [
+pub(crate) const SCENES: [Scene; 21] = [
     scene(
         "usual rounds; documents tell the state",
         ROUNDS,
@@ -145,6 +185,38 @@ pub(crate) const SCENES: [Scene; 17] = [
     ),
     alone(scene("one task at a time; state", ROUNDS, (false, false))),
     alone(scene("one task at a time; all three", ROUNDS, (true, true))),
+    and(
+        scene(
+            "a second model in the same rounds; state",
+            ROUNDS,
+            (false, false),
+        ),
+        Second::InRounds,
+    ),
+    and(
+        scene(
+            "a second model in the same rounds; all three",
+            ROUNDS,
+            (true, true),
+        ),
+        Second::InRounds,
+    ),
+    and(
+        scene(
+            "a second model without rounds; state",
+            ROUNDS,
+            (false, false),
+        ),
+        Second::Live,
+    ),
+    and(
+        scene(
+            "a second model without rounds; all three",
+            ROUNDS,
+            (true, true),
+        ),
+        Second::Live,
+    ),
 ];
 
 /// One task to its end.
@@ -208,12 +280,18 @@ impl Upstream {
         self.rounds[instance][n]
     }
 
+    /// The number of rounds of the first instance, if there is one, that began within these seconds.
+    fn rounds_within(&self, seconds: Range<f64>) -> usize {
+        let rounds = self.rounds.first().into_iter().flatten();
+        rounds.filter(|(start, _)| seconds.contains(start)).count()
+    }
+
     /// When the row of a task that ends after `lifetime` changes, last of all to its end.
-    fn changes(&mut self, begun: f64, lifetime: f64, dice: &mut Dice) -> Vec<f64> {
+    fn changes(&mut self, n: usize, begun: f64, lifetime: f64, dice: &mut Dice) -> Vec<f64> {
         let (end, starts) = (begun + lifetime, begun + 30.0 * dice.unit());
         let (place, instance) = (dice.unit(), dice.unit());
         let mut changes = Vec::new();
-        if self.rounds.is_empty() {
+        if self.scene.is_live(n) {
             let mut next = starts;
             while next < end && (self.scene.progress || changes.is_empty()) {
                 changes.push(next);
@@ -239,15 +317,16 @@ impl Upstream {
     }
 }
 
-/// The ages at which upstream tells the ends of many tasks, in ascending order.
+/// The ages at which upstream tells the ends of many tasks, of those that are measured, in ascending order.
 pub(crate) fn ends(scene: Scene) -> Vec<f64> {
     let (mut upstream, mut dice) = (Upstream::new(scene, 1), Dice::new(1));
     let end = |n: usize| {
         let (begun, lifetime) = (n as f64 + dice.unit(), usual(&mut dice, n));
-        let changes = upstream.changes(begun, lifetime, &mut dice);
+        let changes = upstream.changes(n, begun, lifetime, &mut dice);
         changes[changes.len() - 1] - begun
     };
-    let mut ends: Vec<f64> = (0..200_000).map(end).collect();
+    let numbers = (0..200_000).filter(|n| scene.model(*n) == scene.measured());
+    let mut ends: Vec<f64> = numbers.map(end).collect();
     ends.sort_by(f64::total_cmp);
     ends
 }
@@ -263,7 +342,7 @@ pub(crate) struct Run {
 
 /// Follows `count` tasks, each by one who waits from its beginning to its end. Without `knows`, rounds are not learnt.
 pub(crate) fn follow(scene: Scene, knows: bool, count: usize, seed: u64) -> Run {
-    let mut learnt = None;
+    let (mut first, mut learnt) = (None, None);
     let zero = Instant::now();
     let cadence = Cadence::begun(zero);
     let bounds = Bounds {
@@ -289,7 +368,7 @@ pub(crate) fn follow(scene: Scene, knows: bool, count: usize, seed: u64) -> Run 
         tasks.push(Task {
             n,
             begun,
-            changes: upstream.changes(begun, lifetime, &mut dice),
+            changes: upstream.changes(n, begun, lifetime, &mut dice),
             polls: 0.0,
             by_round: 0.0,
             seen: None,
@@ -301,8 +380,12 @@ pub(crate) fn follow(scene: Scene, knows: bool, count: usize, seed: u64) -> Run 
     }
     while let Some(Reverse((now, n))) = due.pop() {
         let now = now as f64 / 1e6;
+        let model = scene.model(n);
         let task = &mut tasks[n];
         task.polls += 1.0;
+        if scene.second.is_some() && model == scene.measured() {
+            first.get_or_insert(now);
+        }
         let told = task.changes[task.changes.len() - 1];
         let version = task.changes.partition_point(|change| *change <= now);
         let mut has_changed = false;
@@ -320,15 +403,15 @@ pub(crate) fn follow(scene: Scene, knows: bool, count: usize, seed: u64) -> Run 
                 }),
             };
             if knows {
-                cadence.see("model", &found);
-                let is_known = || cadence.rounds("model", at(now)).is_some();
+                cadence.see(model, &found);
+                let is_known = || cadence.rounds(scene.measured(), at(now)).is_some();
                 learnt = learnt.or_else(|| is_known().then_some(now));
             }
         }
         let age = |time: f64| Duration::from_secs_f64((time - task.begun).max(0.0));
         if now >= told {
             let before = task.seen.map_or(task.begun, |(before, _)| before);
-            cadence.learn("model", age(before), age(now));
+            cadence.learn(model, age(before), age(now));
             lives[task.n] = Life {
                 polls: task.polls,
                 lag: now - told,
@@ -345,19 +428,12 @@ pub(crate) fn follow(scene: Scene, knows: bool, count: usize, seed: u64) -> Run 
             progress: 50,
             has_changed,
         };
-        let interval = cadence.next("model", running, bounds);
+        let interval = cadence.next(model, running, bounds);
         task.by_round += f64::from(u8::from(interval.by_round));
         task.seen = Some((now, version));
         due.push(Reverse((micros(now + interval.lasts.as_secs_f64()), n)));
     }
-    let learnt_after = learnt.and_then(|learnt| {
-        let rounds = upstream.rounds.first()?.iter();
-        Some(
-            rounds
-                .filter(|(start, _)| (0.0..learnt).contains(start))
-                .count(),
-        )
-    });
+    let learnt_after = learnt.map(|learnt| upstream.rounds_within(first.unwrap_or(0.0)..learnt));
     Run {
         lives,
         learnt_after,
@@ -369,7 +445,11 @@ pub(crate) fn runs(scene: Scene, knows: bool, tasks: &Range<usize>, repeats: u64
     let run = |seed| {
         let run = follow(scene, knows, tasks.end + scene.at_once, seed);
         Run {
-            lives: run.lives[tasks.clone()].to_vec(),
+            lives: tasks
+                .clone()
+                .filter(|n| scene.model(*n) == scene.measured())
+                .map(|n| run.lives[n])
+                .collect(),
             ..run
         }
     };

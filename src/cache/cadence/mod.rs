@@ -12,8 +12,9 @@
 //! the rest of a task at once; progress is trusted only near 100.
 //!
 //! Where upstream asks its vendors in [`rounds`], nothing happens between two of them. They are learnt from the moments at which
-//! polls find tasks changed, over all tasks of a class and all callers: only times are kept. While they are believed, a task is
-//! polled soon after the next round is due, so late that the mean lag stays that of the cadence above.
+//! polls find tasks changed, over all tasks of a class and all callers: only times are kept. A further model begins with the
+//! rounds of another, and follows them or not as its own tasks do. While they are believed, a task is polled soon after the next
+//! round is due, so late that the mean lag stays that of the cadence above.
 //!
 //! `cargo bench --bench cadence` simulates the savings and the cost, and writes them to `benches/cadence.md`.
 
@@ -183,7 +184,12 @@ impl Cadence {
         let mut models = self.models();
         let (before, at) = (self.seconds(found.before), self.seconds(found.at));
         let name = name(model);
-        // A model is new to rounds until a task of it changes.
+        // A model is new to rounds until a task of it changes. All that upstream looks at in rounds share them: it begins
+        // with what is known of another.
+        let others = match (found.changed, models.by_name.get(name)) {
+            (Some(_), None | Some(Model { rounds: None, .. })) => models.believed(),
+            _ => None,
+        };
         let model = match found.changed {
             Some(_) => Some(models.of(name)),
             None => models.by_name.get_mut(name),
@@ -206,7 +212,7 @@ impl Cadence {
             }
         });
         if changed.is_some() && rounds.is_none() {
-            *rounds = Some(Box::new(Rounds::new()));
+            *rounds = Some(others.unwrap_or_else(|| Box::new(Rounds::new())));
         }
         if let Some(rounds) = rounds {
             rounds.see(&Sighting {
@@ -311,6 +317,16 @@ fn name(model: &str) -> &str {
 }
 
 impl Models {
+    /// The rounds of the model that was updated last of those whose rounds are believed.
+    fn believed(&self) -> Option<Box<Rounds>> {
+        let believed = self.by_name.values().filter_map(|model| {
+            let rounds = model.rounds.as_ref()?;
+            rounds.is_believed().then_some((model.updated, rounds))
+        });
+        let (_, rounds) = believed.max_by_key(|(updated, _)| *updated)?;
+        Some(rounds.clone())
+    }
+
     /// The model of this name, which is updated now. Beyond [`MODELS`] it takes the place of the one that was updated longest
     /// ago.
     fn of(&mut self, name: &str) -> &mut Model {
@@ -375,6 +391,46 @@ mod tests {
 
     fn at(cadence: &Cadence, age: u64) -> Duration {
         interval(cadence, "m", seconds(age), 50, BOUNDS)
+    }
+
+    #[test]
+    fn a_further_model_begins_with_the_rounds_of_another() {
+        let zero = Instant::now();
+        let cadence = Cadence::begun(zero);
+        let at = |seconds: f64| zero + Duration::from_secs_f64(seconds);
+        // Polled every second, each of ten tasks changes once in 15 s.
+        let see = |model: &str, second: u32| {
+            let (before, at) = (at(f64::from(second) - 1.0), at(second.into()));
+            cadence.see(
+                model,
+                &Found {
+                    before,
+                    at,
+                    age: seconds(second.into()),
+                    changed: second.is_multiple_of(15).then_some(Changed {
+                        is_end: false,
+                        updated_at: None,
+                    }),
+                },
+            );
+        };
+        for second in 1..=150 {
+            for _ in 0..10 {
+                see("first", second);
+            }
+        }
+        let now = at(151.0);
+        let known = cadence.rounds("first", now).expect("are known");
+        assert!(known.every.abs_diff(seconds(15)) < seconds(1), "{known:?}");
+        assert_eq!(cadence.rounds("second", now), None);
+        for second in 151..=165 {
+            see("first", second);
+            see("second", second);
+        }
+        let now = at(166.0);
+        let rounds = ["first", "second"].map(|model| cadence.rounds(model, now));
+        assert!(rounds[1].is_some());
+        assert_eq!(rounds[0], rounds[1]);
     }
 
     #[test]

@@ -127,7 +127,7 @@ pub(super) struct Expected {
 }
 
 /// The rounds that the tasks of one class are seen to follow, if any.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Rounds {
     /// How likely each guess is, with each age of the last round; of which `first` has age 0. All of this, `sums` and `plain`
     /// included, are shares of [`total`](Self::total).
@@ -213,6 +213,10 @@ impl Rounds {
         let change = changed.is_some_and(|change| !change.is_end);
         self.watched = self.watched * kept + watched;
         self.changes = self.changes * kept + f64::from(u8::from(change));
+    }
+
+    pub(super) fn is_believed(&self) -> bool {
+        self.believed.is_some()
     }
 
     /// When to poll a task again, in seconds from now. `None` if no rounds are believed.
