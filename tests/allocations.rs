@@ -1,5 +1,5 @@
-//! The allocations of a status poll in the assembled stack, counted on the answering thread from a parsed request to a
-//! response: without hyper's server and without upstream.
+//! The memory of a status poll in the assembled stack: its allocations, counted on the answering thread from a parsed
+//! request to a response, without hyper's server and without upstream; and what it keeps while it waits.
 //!
 //! The figures: `cargo test --test allocations -- --nocapture`
 
@@ -13,7 +13,20 @@
 #[allow(dead_code, reason = "some of it is for the benchmark alone")]
 mod scenes;
 
+use std::future::Future as _;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Request, Uri};
+use pollgate::config::{Config, UpstreamUrl};
+use pollgate::gateway::Gateway;
+use pollgate::message::body::Body;
+use pollgate::request::inbound::{Inbound, Peer};
 use scenes::{Scene, Stage};
+use tower::Service as _;
 
 const REQUESTS: usize = 1_000;
 
@@ -61,4 +74,73 @@ fn a_shared_answer_allocates_little() {
 fn a_miss_allocates_a_bounded_number_of_times() {
     assert!(allocations(Scene::Miss) <= MISS);
     assert!(allocations(Scene::ConvertedMiss) <= MISS + CONVERSION);
+}
+
+/// A piece of a connection's read buffer.
+struct Piece(
+    &'static str,
+    #[expect(dead_code, reason = "is only counted")] Arc<()>,
+);
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+#[tokio::test]
+async fn a_poll_that_waits_keeps_nothing_of_the_buffer_it_was_read_into() {
+    // It never answers.
+    let upstream = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let address = upstream.local_addr().expect("is bound");
+    let mut config = Config::default();
+    config.upstream.url = UpstreamUrl::parse(&format!("http://{address}")).expect("a URL");
+    config.routes.presets = vec!["suno-batch".to_owned(), "tasks".to_owned()];
+    let peer = Peer {
+        address: SocketAddr::from((Ipv4Addr::LOCALHOST, 50_000)),
+        tls: false,
+    };
+    for (method, target, (name, value), body) in [
+        (Method::GET, "/v1/videos/t?a=b", ("prefer", "wait=60"), ""),
+        (
+            Method::GET,
+            "/v1/videos/t?a=b",
+            ("accept", "text/event-stream"),
+            "",
+        ),
+        (Method::GET, "/v1/tasks/t?a=b", ("prefer", "wait=60"), ""),
+        (
+            Method::POST,
+            "/suno/fetch?a=b",
+            ("prefer", "wait=60"),
+            r#"{"ids":["t"]}"#,
+        ),
+    ] {
+        let pieces = Arc::new(());
+        let piece = |text| Bytes::from_owner(Piece(text, Arc::clone(&pieces)));
+        let mut request = Request::new(Body::full(body));
+        *request.method_mut() = method.clone();
+        *request.uri_mut() = Uri::from_maybe_shared(piece(target)).expect("a target");
+        for (name, value) in [
+            (name, value),
+            ("host", "127.0.0.1:8080"),
+            ("authorization", "Bearer sk-test"),
+            ("user-agent", "OpenAI/Python 2.8.0"),
+            ("if-none-match", r#""known""#),
+            ("last-event-id", "known"),
+            ("x-request-id", "request-1"),
+            ("content-type", "application/json"),
+        ] {
+            let value = HeaderValue::from_maybe_shared(piece(value)).expect("a value");
+            request
+                .headers_mut()
+                .insert(HeaderName::from_static(name), value);
+        }
+        assert_eq!(Arc::strong_count(&pieces), 10, "all are in the request");
+        let mut gateway = Gateway::new(&config).expect("a gateway");
+        let mut poll = pin!(gateway.call(Inbound::new(request, peer)));
+        let polled = poll.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_pending(), "{method} {target}");
+        assert_eq!(Arc::strong_count(&pieces), 1, "{method} {target}, {name}");
+    }
 }

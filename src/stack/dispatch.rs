@@ -99,6 +99,8 @@ where
         };
         let (handled, named) = if let Some(poll) = poll {
             let task = poll.task.clone();
+            // Its headers are slices of the connection's read buffer, which a poll that waits must not keep.
+            drop(unread);
             (self.status.oneshot(poll).await?, Named::Tasks(task))
         } else {
             unread.asked.set();

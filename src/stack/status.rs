@@ -201,19 +201,7 @@ where
     )]
     #[inline(always)]
     fn call(&mut self, poll: StatusPoll) -> Self::Future {
-        let now = poll.received_at;
-        // Passed through only on the path that upstream is asked on.
-        let (_, asked_on) = self.settings.form(&poll.route);
-        let large = (asked_on == poll.route.id()).then(|| Large {
-            passthrough: self.passthrough.clone(),
-            target: StatusTarget {
-                route: asked_on,
-                task: poll.task.clone(),
-                resource: poll.resource.clone(),
-            },
-            credentials: poll.credentials.clone(),
-            is_head: poll.is_head,
-        });
+        let (now, route) = (poll.received_at, poll.route.id());
         let Reading {
             responder,
             query,
@@ -222,6 +210,17 @@ where
         if events {
             return Either::Right(Box::pin(stream(self.inner.clone(), query, responder)));
         }
+        // Passed through only on the path that upstream is asked on.
+        let large = (query.key.route == route).then(|| Large {
+            passthrough: self.passthrough.clone(),
+            target: StatusTarget {
+                route,
+                task: query.key.task.clone(),
+                resource: query.resource.clone(),
+            },
+            credentials: query.credentials.clone(),
+            is_head: responder.head,
+        });
         Either::Left(StatusFuture::Asking {
             waited: query.wait.is_some(),
             now: Some(now),
