@@ -103,17 +103,21 @@ async fn serve(
             }
         });
         let _ = stream.set_nodelay(true);
-        let tls = tls.clone();
-        tokio::spawn(async move {
-            let http1 = http1::Builder::new();
-            // A client that breaks off is no concern of a benchmark.
-            let _ = match tls {
-                None => http1.serve_connection(TokioIo::new(stream), service).await,
-                Some(tls) => match tls.accept(stream).await {
-                    Ok(stream) => http1.serve_connection(TokioIo::new(stream), service).await,
-                    Err(_) => Ok(()),
-                },
-            };
-        });
+        let http1 = http1::Builder::new();
+        match &tls {
+            // Not a branch of one future: connections without TLS are measured, and have no room for a session.
+            None => drop(tokio::spawn(
+                http1.serve_connection(TokioIo::new(stream), service),
+            )),
+            Some(tls) => {
+                let handshake = tls.accept(stream);
+                drop(tokio::spawn(async move {
+                    // A client that breaks off is no concern of a benchmark.
+                    if let Ok(stream) = handshake.await {
+                        let _ = http1.serve_connection(TokioIo::new(stream), service).await;
+                    }
+                }));
+            }
+        }
     }
 }
