@@ -2,16 +2,16 @@
 //! cache: it sleeps until its answer is no longer fresh, then asks again like any other client. All waiters of a task
 //! share one upstream poll per freshness period; without waiters nothing is polled.
 
-use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, Either};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
+use super::shared::ask;
 use super::state::PollState;
 use crate::answer::Answer;
 use crate::answer::etag::names;
@@ -71,7 +71,7 @@ where
         let Some(wait) = query.wait.take() else {
             return Either::Left(self.inner.call(query));
         };
-        let Self { mut inner, shared } = self.clone();
+        let Self { inner, shared } = self.clone();
         Either::Right(Box::pin(async move {
             let Config {
                 timeout,
@@ -88,9 +88,7 @@ where
                     Some(_) => (now + timeout).min(wait.until),
                 };
                 query.at = now;
-                // `oneshot` would keep room for the query.
-                poll_fn(|cx| inner.poll_ready(cx)).await?;
-                let looked = inner.call(query.clone()).await;
+                let looked = ask(&inner, query.clone()).await;
                 let over = Instant::now() >= wait.until;
                 let answer = match (known, looked) {
                     // Cut short by the end of the wait, not by a failing upstream.
@@ -103,16 +101,12 @@ where
                 }
                 let next = next_look(&answer, Instant::now());
                 let _waiting = waiters.up();
-                tokio::select! {
-                    () = sleep_until(next.min(wait.until)) => {}
-                    () = draining.cancelled() => {}
-                }
+                let _ = timeout_at(next.min(wait.until), draining.cancelled()).await;
                 if draining.is_cancelled() || Instant::now() >= wait.until {
                     // Another client's poll may have brought a newer state meanwhile.
                     query.cache_mode = CacheMode::OnlyIfCached;
                     query.at = Instant::now();
-                    poll_fn(|cx| inner.poll_ready(cx)).await?;
-                    let told = inner.call(query).await.ok();
+                    let told = ask(&inner, query).await.ok();
                     return Ok(told
                         .filter(|told| told.received > answer.received)
                         .unwrap_or(answer));

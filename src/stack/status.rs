@@ -45,7 +45,6 @@ const LEAST_POLL_AFTER: Duration = Duration::from_millis(500);
 pub struct Status<S> {
     inner: S,
     settings: Arc<Settings>,
-    passthrough: Passthrough,
 }
 
 #[derive(Debug)]
@@ -55,6 +54,8 @@ struct Settings {
     timeout: Duration,
     max_wait: Duration,
     poll_after_ms: HeaderValue,
+    upstream: Upstream,
+    idle_timeout: Duration,
 }
 
 /// A parsed status poll.
@@ -76,14 +77,12 @@ impl<S> Status<S> {
             timeout: config.upstream.timeout,
             max_wait: config.limits.max_wait,
             poll_after_ms: HeaderValue::from(u64::try_from(poll_after).unwrap_or(u64::MAX)),
+            upstream: resources.upstream.clone(),
+            idle_timeout: config.limits.idle_timeout,
         };
         Self {
             inner,
             settings: Arc::new(settings),
-            passthrough: Passthrough {
-                upstream: resources.upstream.clone(),
-                idle_timeout: config.limits.idle_timeout,
-            },
         }
     }
 }
@@ -212,7 +211,7 @@ where
         }
         // Passed through only on the path that upstream is asked on.
         let large = (query.key.route == route).then(|| Large {
-            passthrough: self.passthrough.clone(),
+            settings: Arc::clone(&self.settings),
             target: StatusTarget {
                 route,
                 task: query.key.task.clone(),
@@ -309,17 +308,10 @@ where
     }
 }
 
-/// Forwards polls whose documents are too large, and streams the answers.
-#[derive(Debug, Clone)]
-struct Passthrough {
-    upstream: Upstream,
-    idle_timeout: Duration,
-}
-
 /// What is needed to request a document again if it turns out to be too large.
 #[derive(Debug)]
 pub struct Large {
-    passthrough: Passthrough,
+    settings: Arc<Settings>,
     target: StatusTarget,
     credentials: Credentials,
     is_head: bool,
@@ -328,17 +320,18 @@ pub struct Large {
 impl Large {
     /// Asks upstream again and streams its answer, unread.
     async fn pass_through(self) -> Result<Handled, Error> {
-        let Passthrough {
+        let Settings {
             upstream,
             idle_timeout,
-        } = self.passthrough;
+            ..
+        } = &*self.settings;
         let request = document_request(upstream.url(), &self.target, &self.credentials)?;
         let response = upstream.document(request).await?;
         let (head, body) = response.into_parts();
         let body = if self.is_head {
             Body::empty()
         } else {
-            body.never_silent_for(idle_timeout)
+            body.never_silent_for(*idle_timeout)
         };
         let mut response = Response::new(body);
         *response.status_mut() = head.status;
