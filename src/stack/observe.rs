@@ -160,12 +160,14 @@ where
                 watch.request_id = response.headers().get(REQUEST_ID).cloned();
             }
         }
+        if response.body().is_buffered() {
+            return Poll::Ready(Ok(response));
+        }
         // A streamed answer ends with its body; only then is the watch dropped, which reports it.
-        Poll::Ready(Ok(if response.body().is_buffered() {
-            response
-        } else {
-            response.map(|body| body.guarded(watch))
-        }))
+        if let Some(watch) = &mut watch {
+            watch.request_id = watch.request_id.as_ref().map(detached);
+        }
+        Poll::Ready(Ok(response.map(|body| body.guarded(watch))))
     }
 }
 
