@@ -2,14 +2,13 @@
 //! that every attempt is admitted and recorded on its own: failures are known at once, and a failed probe is not retried
 //! immediately.
 
-use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, Either, select};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tower::Service;
 
 use super::shared::ask;
@@ -21,6 +20,7 @@ use crate::request::query::{AskedAt, TaskFetch};
 use crate::route::RouteLabel;
 use crate::telemetry::{ErrorContext, RecentErrors, SeenBy};
 use crate::upstream::breakers::{Admission, CircuitBreakers, Observation, Scope};
+use crate::upstream::lost::{LostPolls, Resends};
 use crate::upstream::response_time::ResponseTime;
 
 /// A poll that is abandoned after this time without an answer counts as a failure.
@@ -35,6 +35,7 @@ struct Layer<S> {
     inner: S,
     breakers: Arc<CircuitBreakers>,
     response_time: Arc<ResponseTime>,
+    lost: Arc<LostPolls>,
     recent: Arc<RecentErrors>,
 }
 
@@ -44,6 +45,7 @@ impl<S> Breaker<S> {
             inner,
             breakers: Arc::clone(&state.breakers),
             response_time: Arc::clone(&state.response_time),
+            lost: Arc::clone(&state.lost),
             recent: Arc::clone(&state.recent_errors),
         }))
     }
@@ -86,24 +88,24 @@ where
             key: Some(key),
             admission,
             asked_at,
+            first_asked: None,
         };
-        let first = {
+        let mut resends = self.lost.resends(admission == Admission::Normal);
+        let result = loop {
             let asked = pin!(ask(&self.inner, fetch.clone()));
-            let outlived = pin!(outlived(breakers, asked_at));
-            match select(asked, outlived).await {
-                Either::Left((result, _)) => Some(result),
-                Either::Right(((), _)) => None,
-            }
-        };
-        let result = match first {
-            Some(result) => {
-                if let (Ok(_), Some(asked_at)) = (&result, asked_at.get()) {
-                    self.response_time.record(asked_at.elapsed());
+            let lost = pin!(self.lost(&fetch, &mut resends));
+            match select(asked, lost).await {
+                Either::Left((result, _)) => break result,
+                Either::Right(_) => {
+                    silence.first_asked = silence.first_asked.or(asked_at.get());
+                    asked_at.clear();
                 }
-                result
             }
-            None => ask(&self.inner, fetch.clone()).await,
         };
+        if let (Ok(_), Some(asked_at)) = (&result, asked_at.get()) {
+            self.response_time.record(asked_at.elapsed());
+            self.lost.answered(asked_at);
+        }
         if let Some(key) = silence.key.take()
             && let Some(observation) = Observation::of(&result)
         {
@@ -115,16 +117,20 @@ where
         }
         result
     }
-}
 
-/// Resolves when a poll has outlived an outage in silence: upstream answers others again, and this one has had its time.
-/// It is then sent once more instead of waiting for its timeout.
-async fn outlived(breakers: &CircuitBreakers, asked_at: &AskedAt) {
-    breakers.closed().await;
-    match asked_at.get() {
-        Some(asked_at) => sleep_until(asked_at + SILENT).await,
-        // It still waits for its permits.
-        None => pending().await,
+    /// Resolves when a poll is to be sent again, since upstream seems to have lost it.
+    async fn lost(&self, fetch: &TaskFetch, resends: &mut Resends<'_>) {
+        loop {
+            match fetch.query.asked_at.get() {
+                Some(asked_at) if asked_at.elapsed() >= SILENT => {
+                    let usual = || Some(self.response_time.expected()?.max(SILENT));
+                    return resends.due(asked_at, fetch.deadline, usual).await;
+                }
+                Some(asked_at) => sleep_until(asked_at + SILENT).await,
+                // It waits for its permits.
+                None => sleep(SILENT).await,
+            }
+        }
     }
 }
 
@@ -135,12 +141,14 @@ struct Silence<'a> {
     key: Option<&'a TaskKey>,
     admission: Admission,
     asked_at: &'a AskedAt,
+    /// When it was sent for the first time, if it was sent again.
+    first_asked: Option<Instant>,
 }
 
 impl Drop for Silence<'_> {
     fn drop(&mut self) {
         if let Some(key) = self.key.take()
-            && let Some(asked_at) = self.asked_at.get()
+            && let Some(asked_at) = self.first_asked.or(self.asked_at.get())
             && asked_at.elapsed() >= SILENT
         {
             let reason = "the video API did not answer before its clients gave up";

@@ -24,6 +24,7 @@ use crate::sync::shares::Shares;
 use crate::telemetry::{Gauge, Metrics, RecentErrors};
 use crate::upstream::Upstream;
 use crate::upstream::breakers::CircuitBreakers;
+use crate::upstream::lost::LostPolls;
 use crate::upstream::response_time::ResponseTime;
 
 /// The long-lived state behind the stack. It survives a reload, which only rebuilds the stack.
@@ -83,6 +84,8 @@ pub struct PollState {
     pub breakers: Arc<CircuitBreakers>,
     /// How long upstream usually takes.
     pub response_time: Arc<ResponseTime>,
+    /// The polls that upstream seems to have lost.
+    pub lost: Arc<LostPolls>,
     /// The latest errors, for the admin page.
     pub recent_errors: Arc<RecentErrors>,
     /// Tasks that were created a moment ago.
@@ -110,6 +113,7 @@ impl PollState {
             cadence: Arc::new(Cadence::new()),
             breakers: Arc::new(CircuitBreakers::new()),
             response_time: Arc::default(),
+            lost: Arc::default(),
             recent_errors: Arc::default(),
             created: Arc::default(),
             // A fifth of all polls, and one a second besides, counted over ten seconds.

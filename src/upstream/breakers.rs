@@ -15,7 +15,6 @@ use ahash::{HashMap, RandomState};
 use http::StatusCode;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub use super::circuit::{Admission, CircuitStatus, Outlook, Scope};
@@ -43,8 +42,6 @@ pub struct CircuitBreakers {
     /// Whether there was one ever.
     has_callers: AtomicBool,
     failing: FailingTasks,
-    /// Notified when the circuit of everyone closes.
-    closed: Notify,
     /// Told of trouble that others may want to hear of.
     troubles: OnceLock<Troubles>,
 }
@@ -137,7 +134,6 @@ impl CircuitBreakers {
                 .build_with_hasher(RandomState::new()),
             has_callers: AtomicBool::new(false),
             failing: FailingTasks::default(),
-            closed: Notify::new(),
             troubles: OnceLock::new(),
         }
     }
@@ -182,11 +178,6 @@ impl CircuitBreakers {
         };
         let everyone = lock(&self.everyone).admit(caller, now, chance)?;
         Ok(own.max(everyone))
-    }
-
-    /// Resolves when the circuit of everyone closes, from this call on: upstream answers again.
-    pub fn closed(&self) -> impl Future<Output = ()> + Send + '_ {
-        self.closed.notified()
     }
 
     /// The state of upstream for everyone; changes nothing.
@@ -276,9 +267,6 @@ impl CircuitBreakers {
             }
             Observation::PausedAll(asked) => (None, lock(&self.everyone).pause(asked, now, chance)),
         };
-        if let Some(Change::Closed(_)) = everyone {
-            self.closed.notify_waiters();
-        }
         if let Some(Troubles(tell)) = self.troubles.get() {
             match (&own, &everyone) {
                 (Some(Change::Paused(pause)), _) => tell(Trouble::Paused(caller, *pause)),

@@ -11,6 +11,7 @@ mod headers;
 mod http1;
 mod http2;
 mod interim;
+pub mod lost;
 mod pool;
 mod received;
 mod request;

@@ -57,11 +57,11 @@ async fn a_hundred_pollers_at_a_second_on_a_task_of_a_minute_are_at_most_32_upst
     );
 }
 
-/// Sends 500 polls a second over 50 known tasks: five seconds with upstream, a minute without, `seconds_after` with it
-/// again. Returns the upstream requests of that minute, and how long after the recovery every task was fresh again.
-async fn outage(failing: fn(&TaskFetch) -> Said, seconds_after: u64) -> (usize, Duration) {
+/// Sends 500 polls a second over 50 known tasks: five seconds with upstream, so many without, and five with it again.
+/// Returns the upstream requests of the time without, and how long after the recovery every task was fresh again.
+async fn outage(failing: fn(&TaskFetch) -> Said, seconds: u64) -> (usize, Duration) {
     let gone = Instant::now() + Duration::from_secs(5);
-    let back = gone + Duration::from_mins(1);
+    let back = gone + Duration::from_secs(seconds);
     let gateway = Gateway::new(&Config::default(), move |fetch| {
         if (gone..back).contains(&Instant::now()) {
             failing(fetch)
@@ -73,7 +73,7 @@ async fn outage(failing: fn(&TaskFetch) -> Said, seconds_after: u64) -> (usize, 
     let fresh = Arc::new(Mutex::new(vec![None; 50]));
     let mut polls = Vec::new();
     let start = Instant::now();
-    for number in 0..500 * (65 + seconds_after) {
+    for number in 0..500 * (5 + seconds + 5) {
         sleep_until(start + Duration::from_millis(2 * number)).await;
         let (gateway, fresh) = (gateway.clone(), Arc::clone(&fresh));
         let one = usize::try_from(number % 50).unwrap();
@@ -122,16 +122,30 @@ async fn a_minute_without_upstream_fails_no_poll_costs_150_polls_and_is_over_3_s
     // Until nothing has passed for two seconds, or three if the failures could be one channel's, polls go on as before.
     let most = [120, 120, 150];
     for (way, failing) in ways.into_iter().enumerate() {
-        let (probes, fresh) = outage(failing, 5).await;
+        let (probes, fresh) = outage(failing, 60).await;
         println!("way {way}: {probes} upstream requests, fresh after {fresh:?}");
         assert!(probes <= most[way], "way {way}: {probes}");
         assert!(fresh <= Duration::from_secs(3), "way {way}: {fresh:?}");
     }
 }
 
+/// Accepts requests and never answers.
+const NEVER: fn(&TaskFetch) -> Said = |_| (Duration::from_mins(1), refused());
+
+#[tokio::test(start_paused = true)]
+async fn a_short_silence_delays_news_by_no_more_than_itself() {
+    for seconds in [1, 2, 3, 5, 8, 13] {
+        let (asked, fresh) = outage(NEVER, seconds).await;
+        println!("silent for {seconds} s: {asked} upstream requests, fresh after {fresh:?}");
+        // One for each task, and one of them again every two seconds.
+        assert!(asked <= 50 + 8, "{seconds} s: {asked}");
+        assert!(fresh <= Duration::from_secs(3), "{seconds} s: {fresh:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_minute_of_an_upstream_that_accepts_requests_and_never_answers_fails_no_poll_either() {
-    let (asked, fresh) = outage(|_| (Duration::from_mins(1), refused()), 5).await;
+    let (asked, fresh) = outage(NEVER, 60).await;
     println!("silent: {asked} upstream requests, fresh after {fresh:?}");
     // One for each task before the first one times out; only then the circuit opens.
     assert!(asked <= 50 + 40, "{asked}");
