@@ -156,6 +156,9 @@ pub fn decoded(ids: &str) -> Cow<'_, str> {
         let ids: Vec<_> = ids.split(BETWEEN).map(decoded).collect();
         return ids.join("\n").into();
     }
+    if !ids.contains('%') {
+        return ids.into();
+    }
     percent_decode_str(ids)
         .decode_utf8()
         .unwrap_or(Cow::Borrowed(ids))

@@ -73,7 +73,7 @@ impl Case {
     fn url(&self) -> Option<String> {
         let fields = Fields::of(&self.source()).ok()?;
         let (_, url) = fields.url()?;
-        Some(url.into_owned())
+        Some(url.to_string())
     }
 }
 

@@ -1,6 +1,7 @@
 //! The fields of a task: one table of where each is found, for every shape and every vendor.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::sync::LazyLock;
 
@@ -101,7 +102,11 @@ pub(super) struct Fields<'a> {
     reason: Option<Reason>,
     /// Whether the task stands inside a wrapper.
     is_wrapped: bool,
+    url: OnceCell<Option<Url<'a>>>,
 }
+
+/// A URL in its raw spelling, and decoded.
+type Url<'a> = (Json<'a>, Cow<'a, str>);
 
 /// Why a task failed.
 pub(super) struct TaskError<'a> {
@@ -127,15 +132,18 @@ impl<'a> Fields<'a> {
             state,
             reason: failed.and_then(|word| Reason::read(&word)),
             is_wrapped,
+            url: OnceCell::new(),
         })
     }
 
-    /// The URL of the result, in its raw spelling and decoded; only of a success.
-    pub(super) fn url(&self) -> Option<(Json<'a>, Cow<'a, str>)> {
-        self.succeeded().then(|| {
-            self.first_of_all(URL, url::of)
-                .or_else(|| self.first_of_all(URL_OF_OLD_ROWS, url::of))
-        })?
+    /// The URL of the result; only of a success.
+    pub(super) fn url(&self) -> Option<&Url<'a>> {
+        let find = || {
+            let found = self.first_of_all(URL, url::of);
+            found.or_else(|| self.first_of_all(URL_OF_OLD_ROWS, url::of))
+        };
+        let url = self.url.get_or_init(|| self.succeeded().then(find)?);
+        url.as_ref()
     }
 
     /// The task's own format, or else the one that the URL tells.

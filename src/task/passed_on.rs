@@ -1,5 +1,7 @@
 //! Which members of a source are passed on as they are: of its `metadata` and, where a document is mended, of the task.
 
+use memchr::memchr2;
+
 use super::Dialect;
 use super::fields::{Fields, is_known};
 use super::json::{Json, Member, Object, decoded};
@@ -138,14 +140,14 @@ fn next_token(json: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// The length of the string that `json` begins with, quotes included.
 fn string_len(json: &[u8]) -> usize {
-    let mut escaped = true; // the opening quote does not close
-    for (at, byte) in json.iter().enumerate() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = true,
-            b'"' => return at + 1,
-            _ => {}
+    let mut at = 1;
+    while let Some(special) = json.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
+        at += special + 1;
+        if json[at - 1] == b'"' {
+            return at;
         }
+        // What is escaped does not close.
+        at += 1;
     }
     json.len()
 }

@@ -40,7 +40,7 @@ fn read(document: &Value) -> TaskSnapshot {
 fn url(body: &str) -> Option<String> {
     let fields = Fields::of(&source(body)).ok()?;
     let (_, url) = fields.url()?;
-    Some(url.into_owned())
+    Some(url.to_string())
 }
 
 fn text() -> impl Strategy<Value = String> {

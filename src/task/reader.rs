@@ -157,7 +157,7 @@ impl Reader {
         let result = (state == State::Succeeded)
             .then(|| {
                 let pointed = first(&self.result, root, standing_for_it);
-                pointed.or_else(|| fields?.url().map(|(_, url)| url))
+                pointed.or_else(|| Some(fields?.url()?.1.clone()))
             })
             .flatten();
         let signed_until = result.as_deref().and_then(url_expiry);

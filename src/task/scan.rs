@@ -3,6 +3,8 @@
 //!
 //! What is deeper than [`DEPTH`] is left to `serde_json`, and so is the word on whether a text is no JSON at all.
 
+use memchr::memchr2;
+
 /// How deep objects and lists may lie in one another.
 const DEPTH: u32 = 32;
 
@@ -176,6 +178,10 @@ impl<'a> Scanner<'a> {
 fn plain(bytes: &[u8]) -> usize {
     let (words, rest) = bytes.as_chunks::<{ size_of::<u64>() }>();
     for (at, word) in words.iter().enumerate() {
+        if at == SHORT {
+            let before = at * size_of::<u64>();
+            return before + plain_of_many(&bytes[before..]);
+        }
         let special = special(u64::from_le_bytes(*word));
         if special != 0 {
             return at * size_of::<u64>() + special.trailing_zeros() as usize / 8;
@@ -183,6 +189,22 @@ fn plain(bytes: &[u8]) -> usize {
     }
     let is_plain = |byte: &&u8| !matches!(**byte, b'"' | b'\\' | ..b' ');
     bytes.len() - rest.len() + rest.iter().take_while(is_plain).count()
+}
+
+/// From how many words on it is worth the while to use the processor's vectors.
+const SHORT: usize = 4;
+
+/// The same for a long text.
+fn plain_of_many(bytes: &[u8]) -> usize {
+    let end = memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len());
+    let is_control = |byte: &u8| *byte < b' ';
+    let bytes = &bytes[..end];
+    // Without a branch: few have one.
+    if bytes.iter().fold(false, |any, byte| any | is_control(byte)) {
+        bytes.iter().position(is_control).unwrap_or(end)
+    } else {
+        end
+    }
 }
 
 /// Marks bytes that are not plain by their highest bit: eight are compared at once. The lowest mark is right; those above

@@ -8,6 +8,7 @@ use base64::alphabet::{Alphabet, URL_SAFE};
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, NO_PAD};
 use jiff::civil::Date;
+use memchr::memchr;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
@@ -68,7 +69,8 @@ const BASE64_URL: GeneralPurpose = GeneralPurpose::new(
 /// Names count in any case. `None` means that the URL does not tell, not that it lasts.
 #[must_use]
 pub fn url_expiry(url: &str) -> Option<i64> {
-    let (path, query) = url.split_once('?')?;
+    let (path, query) = url.split_at(memchr(b'?', url.as_bytes())?);
+    let query = &query[1..];
     if path.contains('#') || path.starts_with("data:") {
         return None;
     }

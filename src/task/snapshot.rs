@@ -40,7 +40,7 @@ impl TaskSnapshot {
         let native = native(&layers, source);
         let task = Fields::find(layers, source)?;
         let url = task.url();
-        let signed_until = url.as_ref().and_then(|(_, url)| url_expiry(url));
+        let signed_until = url.and_then(|(_, url)| url_expiry(url));
         Ok(TaskSnapshot {
             native,
             asked_id: source.asked_id.into(),

@@ -58,7 +58,7 @@ fn write_metadata(task: &Fields<'_>, data: &mut Writer<'_>) {
     data.object("metadata", |metadata| {
         passed_on.write(metadata);
         for (name, value) in known {
-            metadata.number_or_null(name, value);
+            metadata.raw_or_null(name, value.as_deref());
         }
     });
 }

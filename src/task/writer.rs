@@ -1,7 +1,5 @@
 //! Writes JSON objects member by member, values in whatever spelling they have.
 
-use std::fmt::Display;
-use std::io::Write;
 use std::mem;
 
 use super::fields::TaskError;
@@ -67,12 +65,11 @@ impl Writer<'_> {
         self.raw(name, string.unwrap_or("null"));
     }
 
-    pub(super) fn number(&mut self, name: &str, number: impl Display) {
-        // writing to memory cannot fail
-        let _ = write!(self.member(name), "{number}");
+    pub(super) fn number(&mut self, name: &str, number: impl itoa::Integer) {
+        self.raw(name, itoa::Buffer::new().format(number));
     }
 
-    pub(super) fn number_or_null(&mut self, name: &str, number: Option<impl Display>) {
+    pub(super) fn number_or_null(&mut self, name: &str, number: Option<impl itoa::Integer>) {
         match number {
             Some(number) => self.number(name, number),
             None => self.null(name),
