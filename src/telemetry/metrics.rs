@@ -55,10 +55,12 @@ pub struct Metrics {
     requests: IntCounterVec,
     request_duration: HistogramVec,
     /// The series of a request by route and outcome, looked up once: a look-up by labels costs more than counting.
-    request_series: Box<[[OnceLock<RequestSeries>; OUTCOMES]]>,
+    request_series: Box<[[OnceLock<Series>; OUTCOMES]]>,
     exemplars: Exemplars,
     upstream_requests: IntCounterVec,
     upstream_duration: HistogramVec,
+    /// The series of a request to upstream by kind.
+    upstream_series: [OnceLock<Series>; 2],
     polls_avoided: IntCounter,
     upstream_up: IntGauge,
     upstream_paused: IntGauge,
@@ -71,11 +73,30 @@ pub struct Metrics {
     demand: Demand,
 }
 
-/// The series of one route and outcome.
+/// The series of requests that differ in their status code only.
 #[derive(Debug)]
-struct RequestSeries {
+struct Series {
     duration: Histogram,
     codes: [OnceLock<IntCounter>; USUAL_CODES.len()],
+}
+
+impl Series {
+    fn new(duration: Histogram) -> Self {
+        Self {
+            duration,
+            codes: Default::default(),
+        }
+    }
+
+    /// Counts a request; `labelled` gives the counter of a status code.
+    fn count(&self, code: u16, seconds: f64, labelled: impl Fn(&str) -> IntCounter) {
+        let labelled = || labelled(&code_label(code));
+        match USUAL_CODES.iter().position(|usual| *usual == code) {
+            Some(usual) => self.codes[usual].get_or_init(labelled).inc(),
+            None => labelled().inc(),
+        }
+        self.duration.observe(seconds);
+    }
 }
 
 /// The kind of a request to upstream.
@@ -174,6 +195,7 @@ impl Metrics {
                 "From a request to upstream to the head of its answer.",
                 &["kind"],
             )?,
+            upstream_series: Default::default(),
             polls_avoided,
             upstream_up: gauge(
                 "pollgate_upstream_up",
@@ -219,19 +241,11 @@ impl Metrics {
     ) {
         let (index, route) = (route.index(), route.as_str());
         let label = outcome.as_str();
-        let series = self.request_series[index][outcome as usize].get_or_init(|| RequestSeries {
-            duration: self.request_duration.with_label_values(&[route, label]),
-            codes: Default::default(),
+        let series = self.request_series[index][outcome as usize]
+            .get_or_init(|| Series::new(self.request_duration.with_label_values(&[route, label])));
+        series.count(code, seconds, |code| {
+            self.requests.with_label_values(&[route, label, code])
         });
-        let labelled = || {
-            self.requests
-                .with_label_values(&[route, label, &*code_label(code)])
-        };
-        match USUAL_CODES.iter().position(|usual| *usual == code) {
-            Some(usual) => series.codes[usual].get_or_init(labelled).inc(),
-            None => labelled().inc(),
-        }
-        series.duration.observe(seconds);
         if let Some(trace) = trace.filter(|trace| trace.is_sampled()) {
             let bucket = SECONDS.partition_point(|bound| *bound < seconds);
             self.exemplars.keep(route, label, bucket, trace, seconds);
@@ -251,13 +265,19 @@ impl Metrics {
 
     /// Counts a request to upstream; `code` is `None` if no answer came.
     pub fn upstream(&self, kind: UpstreamKind, code: Option<u16>, seconds: f64) {
-        let code = code.map_or(Cow::Borrowed("error"), code_label);
-        self.upstream_requests
-            .with_label_values(&[kind.as_str(), &*code])
-            .inc();
-        self.upstream_duration
-            .with_label_values(&[kind.as_str()])
-            .observe(seconds);
+        let kind_label = kind.as_str();
+        let labelled = |code: &str| {
+            self.upstream_requests
+                .with_label_values(&[kind_label, code])
+        };
+        let series = self.upstream_series[kind as usize]
+            .get_or_init(|| Series::new(self.upstream_duration.with_label_values(&[kind_label])));
+        if let Some(code) = code {
+            series.count(code, seconds, labelled);
+        } else {
+            labelled("error").inc();
+            series.duration.observe(seconds);
+        }
     }
 
     /// Value of `pollgate_upstream_polls_avoided_total`.
