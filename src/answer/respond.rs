@@ -92,7 +92,9 @@ impl Responder {
         );
         headers.reserve(HEADERS);
         if let Some(upstreams) = answer.headers.as_deref() {
-            headers.extend(upstreams.clone());
+            for (name, value) in upstreams {
+                headers.append(name, value.clone());
+            }
         }
         let age = now.duration_since(answer.received).as_secs();
         // A document that was fetched and then held has an age too.

@@ -46,10 +46,9 @@ pub fn cache_mode(headers: &HeaderMap) -> CacheMode {
 /// How long the client waits for an answer at all, as far as it says so, less what the way back takes.
 #[must_use]
 pub fn client_timeout(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = |name: &HeaderName| headers.get(name)?.to_str().ok()?.parse::<f64>().ok();
-    let timeout = TIMEOUTS
-        .iter()
-        .filter_map(seconds)
+    let told = headers.iter().filter(|(name, _)| TIMEOUTS.contains(name));
+    let timeout = told
+        .filter_map(|(_, value)| value.to_str().ok()?.parse().ok())
         .filter_map(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .filter(|timeout| !timeout.is_zero())
         .min()?;

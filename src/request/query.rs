@@ -137,9 +137,9 @@ impl AskedAt {
         *lock(&self.0) = None;
     }
 
-    /// Notes that upstream is asked now.
-    pub fn set(&self) {
-        *lock(&self.0) = Some(Instant::now());
+    /// Notes that upstream is asked now. Returns when that is.
+    pub fn set(&self) -> Instant {
+        *lock(&self.0).insert(Instant::now())
     }
 
     /// When it was; `None` before.

@@ -102,8 +102,9 @@ where
                 }
             }
         };
+        let now = Instant::now();
         if let (Ok(_), Some(asked_at)) = (&result, asked_at.get()) {
-            self.response_time.record(asked_at.elapsed());
+            self.response_time.record(now - asked_at);
             self.lost.answered(asked_at);
         }
         if let Some(key) = silence.key.take()
@@ -112,8 +113,7 @@ where
             if observation != Observation::Answered || result.is_err() {
                 record(&self.recent, fetch.query.label(), key, &result);
             }
-            let (now, chance) = (Instant::now(), fastrand::f64());
-            breakers.record(key, admission, observation, now, chance);
+            breakers.record(key, admission, observation, now, fastrand::f64());
         }
         result
     }

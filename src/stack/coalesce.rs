@@ -108,6 +108,7 @@ where
                 .map_err(|_| Error::Overloaded("clients waiting for this task"))?;
             let role = waiter.role();
             let landed = tokio::select! {
+                biased;
                 landed = timeout_at(until, &mut waiter) => landed,
                 () = self.out_of_time.cancelled() => return Err(Error::Draining),
             };

@@ -9,7 +9,7 @@ use ahash::HashSet;
 use futures_util::future::BoxFuture;
 use http::header::LOCATION;
 use http::{HeaderMap, StatusCode};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 use tower::Service;
 
@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::request::key::{Caller, TaskKey};
 use crate::request::query::TaskFetch;
 use crate::sync::lock;
-use crate::sync::shares::Shares;
+use crate::sync::shares::{Share, Shares};
 use crate::task::{NotATask, Source, TaskSnapshot};
 use crate::upstream::{BodyLimit, Received, Upstream, status_request};
 
@@ -63,27 +63,30 @@ impl Fetch {
     }
 }
 
+/// One of those that hang, where the poll is of one; one of its caller's share; and its own.
+type Permits<'l> = (
+    Option<SemaphorePermit<'l>>,
+    Share<Caller>,
+    Option<SemaphorePermit<'l>>,
+);
+
 impl Layer {
     async fn call(&self, fetch: TaskFetch) -> Result<Reply, Error> {
         let (key, deadline) = (&fetch.query.key, fetch.deadline);
         let began = Instant::now();
         let is_hanging = self.hanging.contains(key);
-        let permits = async {
-            let hanging = if is_hanging {
-                Some(self.hanging.permits.acquire().await)
-            } else {
-                None
-            };
-            let share = self.shares.acquire(key.caller).await;
-            (hanging, share, self.permits.acquire().await)
+        let free = (!is_hanging).then(|| self.free_permits(key.caller));
+        let _permits = match free.flatten() {
+            Some(permits) => permits,
+            // Boxed, as it is rare and would make every poll's future larger.
+            None => Box::pin(timeout_at(deadline, self.permits(key.caller, is_hanging)))
+                .await
+                .map_err(|_| Error::Overloaded(POLLS))?,
         };
-        let _permits = timeout_at(deadline, permits)
-            .await
-            .map_err(|_| Error::Overloaded(POLLS))?;
-        let waited = began.elapsed();
         let result = self.ask(&fetch).await;
         if matches!(result, Err(Error::UpstreamTimeout)) {
-            if waited > NOTICEABLE {
+            let asked_at = fetch.query.asked_at.get();
+            if asked_at.is_some_and(|asked_at| asked_at - began > NOTICEABLE) {
                 return Err(Error::Overloaded(POLLS));
             }
             self.hanging.insert(key);
@@ -93,18 +96,36 @@ impl Layer {
         result
     }
 
+    /// The permits of a poll, if they are free. It overtakes nobody: a permit is free only when none waits for it.
+    fn free_permits(&self, caller: Caller) -> Option<Permits<'_>> {
+        let share = self.shares.try_acquire(caller)?;
+        let own = self.permits.try_acquire().ok()?;
+        Some((None, share, Some(own)))
+    }
+
+    /// The same, waiting for them. The semaphores are never closed.
+    async fn permits(&self, caller: Caller, is_hanging: bool) -> Permits<'_> {
+        let hanging = if is_hanging {
+            self.hanging.permits.acquire().await.ok()
+        } else {
+            None
+        };
+        let share = self.shares.acquire(caller).await;
+        (hanging, share, self.permits.acquire().await.ok())
+    }
+
     async fn ask(&self, fetch: &TaskFetch) -> Result<Reply, Error> {
         self.upstream.log_not_passed(&fetch.query.credentials);
         let request = status_request(self.upstream.url(), &fetch.query)?;
         fetch.query.asked.set();
-        fetch.query.asked_at.set();
+        let asked_at = fetch.query.asked_at.set();
         let Received {
             head,
             body,
             budget: _budget,
         } = self
             .upstream
-            .poll(request, &self.limit, fetch.deadline)
+            .poll(request, &self.limit, asked_at, fetch.deadline)
             .await?;
         if head.status.is_informational() || head.status == StatusCode::NOT_MODIFIED {
             return Err(Error::UpstreamInvalid(format!("a {}", head.status).into()));

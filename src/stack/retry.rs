@@ -80,8 +80,11 @@ where
                     .as_ref()
                     .is_err_and(|error| *error == Error::UpstreamClosed);
             if !at_once {
+                if !may_pass(&last) {
+                    return last;
+                }
                 let next = Instant::now() + backoff(further);
-                if !may_pass(&last) || next >= fetch.deadline || !budget.withdraw() {
+                if next >= fetch.deadline || !budget.withdraw() {
                     return last;
                 }
                 sleep_until(next).await;

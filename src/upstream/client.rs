@@ -114,7 +114,7 @@ impl Upstream {
         &self.0.url
     }
 
-    /// Sends a status poll and receives the whole response, until `deadline`.
+    /// Sends a status poll and receives the whole response, from now, which is `asked_at`, until `deadline`.
     ///
     /// # Errors
     /// [`Error::UpstreamClosed`] if the connection was closed before any response, [`Error::TooLarge`] if the response
@@ -123,10 +123,11 @@ impl Upstream {
         &self,
         request: Request<PollBody>,
         limit: &BodyLimit,
+        asked_at: Instant,
         deadline: Instant,
     ) -> Result<Received, Error> {
-        let counted = self.counted(UpstreamKind::Poll);
-        let request = self.authorized(request);
+        let counted = self.counted(UpstreamKind::Poll, asked_at);
+        let request = Box::new(self.authorized(request));
         let asked = self.0.polls.ask(request, limit, |code| counted.told(code));
         // Pinned in place: the future is too large to move.
         let answer = timeout_at(deadline, pin!(asked)).await;
@@ -209,7 +210,7 @@ impl Upstream {
         kind: UpstreamKind,
         request: Request<Body>,
     ) -> Result<Response<Incoming>, Error> {
-        let counted = self.counted(kind);
+        let counted = self.counted(kind, Instant::now());
         let (head, body) = self.authorized(request).into_parts();
         // Only HTTP/2, which takes TLS, says what it has not processed.
         let (body, replay) = if head.uri.scheme() == Some(&Scheme::HTTPS) {
@@ -252,11 +253,11 @@ impl Upstream {
         request
     }
 
-    fn counted(&self, kind: UpstreamKind) -> Counted<'_> {
+    fn counted(&self, kind: UpstreamKind, started: Instant) -> Counted<'_> {
         Counted {
             metrics: &self.0.metrics,
             kind,
-            started: Instant::now(),
+            started,
             is_told: AtomicBool::new(false),
         }
     }

@@ -48,11 +48,11 @@ impl Http1Connection {
 
     pub(super) async fn ask(
         &mut self,
-        request: Request<PollBody>,
+        request: Box<Request<PollBody>>,
         limit: &BodyLimit,
         tell: impl Fn(Option<StatusCode>),
     ) -> Result<Received, SendError> {
-        let sent = self.sender.try_send_request(request);
+        let sent = self.sender.try_send_request(*request);
         let mut answer = pin!(async {
             let (head, body) = sent.await.map_err(unanswered)?.into_parts();
             tell(Some(head.status));

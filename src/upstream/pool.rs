@@ -112,18 +112,18 @@ impl Pool {
         })
     }
 
-    /// Sends a poll, whose target is a path, and receives the whole answer. `tell` is called with the status when the
+    /// Sends a poll, whose target is a path, and receives the whole answer. The request is boxed, since it is moved often. `tell` is called with the status when the
     /// answer's head is there, and with `None` when it is known that there will be none.
     ///
     /// # Errors
     /// As [`Upstream::poll`](super::Upstream::poll).
     pub(super) async fn ask(
         self: &Arc<Self>,
-        request: Request<PollBody>,
+        request: Box<Request<PollBody>>,
         limit: &BodyLimit,
         tell: impl Fn(Option<StatusCode>),
     ) -> Result<Received, Error> {
-        let sent = until_processed(request, async |request: Request<PollBody>| {
+        let sent = until_processed(request, async |request: Box<Request<PollBody>>| {
             let connection = match self.take() {
                 Some(connection) => connection,
                 // Boxed, as it is rare and would make every poll's future several times as large.
@@ -138,11 +138,11 @@ impl Pool {
             };
             let answer = self.ask_over(connection, request, limit, &tell).await;
             match (answer, shared) {
-                (Err(SendError::NotSent(unsent, why)), _) => {
+                (Err(SendError::NotSent(request, why)), _) => {
                     // Most likely not the only one.
                     self.reclaim();
                     Continue(Unprocessed {
-                        request: *unsent,
+                        request,
                         why,
                         counts: true,
                     })
@@ -277,7 +277,7 @@ impl Pool {
     }
 
     async fn connect(&self) -> Result<(), Error> {
-        let uri = self.absolute(PathAndQuery::from_static("/"));
+        let uri = self.absolute(&Uri::default());
         let io = self.connector.clone().oneshot(uri).await;
         let io = io.map_err(|error| failure(&*error))?;
         let connected = io.connected();
@@ -311,19 +311,18 @@ impl Pool {
     async fn ask_over(
         &self,
         connection: Connection,
-        mut request: Request<PollBody>,
+        mut request: Box<Request<PollBody>>,
         limit: &BodyLimit,
         tell: impl Fn(Option<StatusCode>),
     ) -> Result<Received, SendError> {
-        let path = request.uri().path_and_query().cloned();
-        let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
         match connection {
             Connection::Http1(mut connection, age) => {
-                *request.uri_mut() = if connection.asks_proxy {
-                    self.absolute(path)
-                } else {
-                    Uri::from(path)
-                };
+                let uri = request.uri_mut();
+                if connection.asks_proxy {
+                    *uri = self.absolute(uri);
+                } else if uri.authority().is_some() {
+                    *uri = Uri::from(path_of(uri));
+                }
                 request.headers_mut().insert(HOST, self.host.clone());
                 let answer = connection.ask(request, limit, tell).await?;
                 if connection.is_idle() {
@@ -332,20 +331,20 @@ impl Pool {
                 Ok(answer)
             }
             Connection::Http2(mut shared) => {
-                *request.uri_mut() = self.absolute(path);
+                *request.uri_mut() = self.absolute(request.uri());
                 request.headers_mut().remove(HOST);
                 let _listening = Listening {
                     pool: self,
                     since: Instant::now(),
                     shared: shared.clone(),
                 };
-                shared.ask(request, limit, tell).await
+                shared.ask(*request, limit, tell).await
             }
         }
     }
 
-    fn absolute(&self, path: PathAndQuery) -> Uri {
-        let mut parts = Uri::from(path).into_parts();
+    fn absolute(&self, uri: &Uri) -> Uri {
+        let mut parts = Uri::from(path_of(uri)).into_parts();
         parts.scheme = Some(self.scheme.clone());
         parts.authority = Some(self.authority.clone());
         Uri::from_parts(parts).expect("has all its parts")
@@ -377,6 +376,11 @@ impl fmt::Debug for Pool {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         to.write_str("Pool")
     }
+}
+
+fn path_of(uri: &Uri) -> PathAndQuery {
+    let path = uri.path_and_query().cloned();
+    path.unwrap_or_else(|| PathAndQuery::from_static("/"))
 }
 
 /// What `Host` says (RFC 9110 §7.2).
@@ -470,7 +474,7 @@ mod tests {
             let pool = Arc::clone(&self.pool);
             tokio::spawn(async move {
                 let request = Request::get("/v1/videos/t").body(PollBody::default());
-                pool.ask(request.expect("a request"), &limit(), |_| {})
+                pool.ask(Box::new(request.expect("a request")), &limit(), |_| {})
                     .await
             })
         }
@@ -591,7 +595,7 @@ mod tests {
                 .expect("a request");
             tokio::spawn(async move {
                 let tell = |status| tell.send(status).expect("is heard");
-                pool.ask(request, &limit(), tell).await
+                pool.ask(Box::new(request), &limit(), tell).await
             })
         };
         let poll = ask();

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, COOKIE, HOST, USER_AGENT};
 use http::uri::{self, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
@@ -78,7 +79,7 @@ fn status_target(
         path.push('?');
         path.push_str(query);
     }
-    target(upstream, &path)
+    target(upstream, path)
 }
 
 fn poll_request(
@@ -144,7 +145,7 @@ pub fn forward_request(
     // The client library sets upstream's.
     parts.headers.remove(HOST);
     let path = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    parts.uri = absolute(upstream, target(upstream, path)?)?;
+    parts.uri = absolute(upstream, target(upstream, path.to_owned())?)?;
     parts.version = Version::HTTP_11;
     Ok(ForwardRequest {
         request: Request::from_parts(parts, body),
@@ -176,9 +177,11 @@ fn join_cookies(headers: &mut HeaderMap) {
 const NOT_VALID: Error = Error::BadRequest("the request's target is not valid");
 
 /// Upstream's prefix and the raw path, byte for byte.
-fn target(upstream: &UpstreamUrl, path: &str) -> Result<PathAndQuery, Error> {
+fn target(upstream: &UpstreamUrl, mut path: String) -> Result<PathAndQuery, Error> {
     // `OPTIONS *` asks about the server, not about a path.
-    let path = if path == "*" { "/" } else { path };
-    let target = [upstream.prefix(), path].concat();
-    PathAndQuery::from_maybe_shared(target).map_err(|_| NOT_VALID)
+    if path == "*" {
+        path = String::from("/");
+    }
+    path.insert_str(0, upstream.prefix());
+    PathAndQuery::from_maybe_shared(Bytes::from(path)).map_err(|_| NOT_VALID)
 }
