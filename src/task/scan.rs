@@ -220,3 +220,21 @@ const fn special(word: u64) -> u64 {
     }
     (less(word, b' ') | equal(word, b'"') | equal(word, b'\\')) & HIGHEST
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_text_ends_at_the_first_byte_that_is_not_wherever_that_is() {
+        for special in *b"\"\\\n\0" {
+            for length in 0..100 {
+                let mut text = "é~ ".repeat(40).into_bytes();
+                assert_eq!(plain(&text[..length]), length);
+                text[length] = special;
+                text[length + 3] = b'"';
+                assert_eq!(plain(&text), length, "{special}");
+            }
+        }
+    }
+}
