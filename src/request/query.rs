@@ -118,11 +118,20 @@ pub struct TaskFetch {
     pub first_seen: i64,
     /// The deadline for all attempts together.
     pub deadline: Instant,
+    /// Whether it is to find out if upstream answers again.
+    pub is_probe: bool,
 }
 
 /// When upstream was asked in the latest attempt, after it waited for its permits: the time before is none of upstream's.
 #[derive(Debug, Default)]
-pub struct AskedAt(Mutex<Option<Instant>>);
+pub struct AskedAt(Mutex<Option<Sent>>);
+
+/// When a question was sent for the first time, and for the last, if upstream seems to have lost it meanwhile.
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    first: Instant,
+    last: Instant,
+}
 
 impl Clone for AskedAt {
     /// Of another question.
@@ -139,12 +148,20 @@ impl AskedAt {
 
     /// Notes that upstream is asked now. Returns when that is.
     pub fn set(&self) -> Instant {
-        *lock(&self.0).insert(Instant::now())
+        let (mut sent, last) = (lock(&self.0), Instant::now());
+        let first = sent.map_or(last, |sent| sent.first);
+        sent.insert(Sent { first, last }).last
     }
 
-    /// When it was; `None` before.
+    /// When it was asked for the first time; `None` before.
     #[must_use]
-    pub fn get(&self) -> Option<Instant> {
-        *lock(&self.0)
+    pub fn first(&self) -> Option<Instant> {
+        lock(&self.0).map(|sent| sent.first)
+    }
+
+    /// When it was asked for the last time; `None` before the first.
+    #[must_use]
+    pub fn last(&self) -> Option<Instant> {
+        lock(&self.0).map(|sent| sent.last)
     }
 }

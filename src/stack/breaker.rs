@@ -2,13 +2,11 @@
 //! that every attempt is admitted and recorded on its own: failures are known at once, and a failed probe is not retried
 //! immediately.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use futures_util::future::{BoxFuture, Either, select};
-use tokio::time::{Instant, sleep, sleep_until};
+use futures_util::future::BoxFuture;
+use tokio::time::Instant;
 use tower::Service;
 
 use super::shared::ask;
@@ -20,11 +18,8 @@ use crate::request::query::{AskedAt, TaskFetch};
 use crate::route::RouteLabel;
 use crate::telemetry::{ErrorContext, RecentErrors, SeenBy};
 use crate::upstream::breakers::{Admission, CircuitBreakers, Observation, Scope};
-use crate::upstream::lost::{LostPolls, Resends};
+use crate::upstream::lost::{LostPolls, SILENT};
 use crate::upstream::response_time::ResponseTime;
-
-/// A poll that is abandoned after this time without an answer counts as a failure.
-const SILENT: Duration = Duration::from_secs(2);
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -88,22 +83,14 @@ where
             key: Some(key),
             admission,
             asked_at,
-            first_asked: None,
         };
-        let mut resends = self.lost.resends(admission == Admission::Normal);
-        let result = loop {
-            let asked = pin!(ask(&self.inner, fetch.clone()));
-            let lost = pin!(self.lost(&fetch, &mut resends));
-            match select(asked, lost).await {
-                Either::Left((result, _)) => break result,
-                Either::Right(_) => {
-                    silence.first_asked = silence.first_asked.or(asked_at.get());
-                    asked_at.clear();
-                }
-            }
+        let admitted = TaskFetch {
+            is_probe: admission == Admission::Probe,
+            ..fetch.clone()
         };
+        let result = ask(&self.inner, admitted).await;
         let now = Instant::now();
-        if let (Ok(_), Some(asked_at)) = (&result, asked_at.get()) {
+        if let (Ok(_), Some(asked_at)) = (&result, asked_at.last()) {
             self.response_time.record(now - asked_at);
             self.lost.answered(asked_at);
         }
@@ -117,21 +104,6 @@ where
         }
         result
     }
-
-    /// Resolves when a poll is to be sent again, since upstream seems to have lost it.
-    async fn lost(&self, fetch: &TaskFetch, resends: &mut Resends<'_>) {
-        loop {
-            match fetch.query.asked_at.get() {
-                Some(asked_at) if asked_at.elapsed() >= SILENT => {
-                    let usual = || Some(self.response_time.expected()?.max(SILENT));
-                    return resends.due(asked_at, fetch.deadline, usual).await;
-                }
-                Some(asked_at) => sleep_until(asked_at + SILENT).await,
-                // It waits for its permits.
-                None => sleep(SILENT).await,
-            }
-        }
-    }
 }
 
 /// A poll that upstream has not answered yet. If it is abandoned after a while, it counts as a failure, since clients
@@ -141,14 +113,12 @@ struct Silence<'a> {
     key: Option<&'a TaskKey>,
     admission: Admission,
     asked_at: &'a AskedAt,
-    /// When it was sent for the first time, if it was sent again.
-    first_asked: Option<Instant>,
 }
 
 impl Drop for Silence<'_> {
     fn drop(&mut self) {
         if let Some(key) = self.key.take()
-            && let Some(asked_at) = self.first_asked.or(self.asked_at.get())
+            && let Some(asked_at) = self.asked_at.first()
             && asked_at.elapsed() >= SILENT
         {
             let reason = "the video API did not answer before its clients gave up";

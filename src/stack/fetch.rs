@@ -22,6 +22,8 @@ use crate::request::query::TaskFetch;
 use crate::sync::lock;
 use crate::sync::shares::{Share, Shares};
 use crate::task::{NotATask, Source, TaskSnapshot};
+use crate::upstream::lost::LostPolls;
+use crate::upstream::response_time::ResponseTime;
 use crate::upstream::{BodyLimit, Received, Upstream, status_request};
 
 /// The share of `limits.max_upstream` for tasks whose last poll timed out.
@@ -44,6 +46,8 @@ struct Layer {
     permits: Arc<Semaphore>,
     shares: Shares<Caller>,
     hanging: Hanging,
+    response_time: Arc<ResponseTime>,
+    lost: Arc<LostPolls>,
     limit: BodyLimit,
 }
 
@@ -55,6 +59,8 @@ impl Fetch {
             permits: Arc::clone(&resources.upstream_permits),
             shares: resources.upstream_shares.clone(),
             hanging: Hanging::new(config.limits.max_upstream.get()),
+            response_time: Arc::clone(&resources.polls.response_time),
+            lost: Arc::clone(&resources.polls.lost),
             limit: BodyLimit {
                 most,
                 budget: Arc::clone(&resources.document_budget),
@@ -83,9 +89,12 @@ impl Layer {
                 .await
                 .map_err(|_| Error::Overloaded(POLLS))?,
         };
-        let result = self.ask(&fetch).await;
+        let sent = self
+            .lost
+            .until_answered(&fetch, &self.response_time, || self.ask(&fetch));
+        let result = sent.await;
         if matches!(result, Err(Error::UpstreamTimeout)) {
-            let asked_at = fetch.query.asked_at.get();
+            let asked_at = fetch.query.asked_at.first();
             if asked_at.is_some_and(|asked_at| asked_at - began > NOTICEABLE) {
                 return Err(Error::Overloaded(POLLS));
             }

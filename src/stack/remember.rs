@@ -129,6 +129,7 @@ where
             query: Arc::clone(&query),
             first_seen,
             deadline,
+            is_probe: false,
         };
         let reply = match ask(&self.inner, fetch).await {
             Ok(reply) => reply,

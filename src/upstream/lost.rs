@@ -5,11 +5,19 @@
 //! another, nobody sends such a poll: so one of them at a time is sent again on trial.
 
 use std::future::pending;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::response_time::ResponseTime;
+use crate::request::query::TaskFetch;
+
+/// The time without an answer after which a poll may be lost, or, if it is abandoned, counts as a failure.
+pub const SILENT: Duration = Duration::from_secs(2);
 
 /// See the module.
 #[derive(Debug)]
@@ -24,8 +32,7 @@ pub struct LostPolls {
 }
 
 /// How often one poll may still be sent again: once because a later one was answered, and once before that, on trial.
-#[derive(Debug)]
-pub struct Resends<'a> {
+struct Resends<'a> {
     polls: &'a LostPolls,
     as_overtaken: bool,
     on_trial: bool,
@@ -54,8 +61,26 @@ impl LostPolls {
         }
     }
 
-    /// How often a poll may be sent again; `on_trial` unless it is a probe, which is one itself.
-    pub fn resends(&self, on_trial: bool) -> Resends<'_> {
+    /// Sends a poll, and sends it again where upstream seems to have lost it. `send` notes [when](TaskQuery::asked_at) it
+    /// does.
+    pub async fn until_answered<S: Future>(
+        &self,
+        poll: &TaskFetch,
+        usual: &ResponseTime,
+        send: impl Fn() -> S,
+    ) -> S::Output {
+        // A probe is a trial itself.
+        let mut resends = self.resends(!poll.is_probe);
+        loop {
+            let answer = pin!(send());
+            let lost = pin!(lost(poll, usual, &mut resends));
+            if let Either::Left((answer, _)) = select(answer, lost).await {
+                return answer;
+            }
+        }
+    }
+
+    fn resends(&self, on_trial: bool) -> Resends<'_> {
         Resends {
             polls: self,
             as_overtaken: true,
@@ -83,6 +108,20 @@ impl LostPolls {
     }
 }
 
+/// Resolves when a poll is to be sent again.
+async fn lost(poll: &TaskFetch, usual: &ResponseTime, resends: &mut Resends<'_>) {
+    loop {
+        match poll.query.asked_at.last() {
+            Some(sent) if sent.elapsed() >= SILENT => {
+                let usual = || Some(usual.expected()?.max(SILENT));
+                return resends.due(sent, poll.deadline, usual).await;
+            }
+            Some(sent) => sleep_until(sent + SILENT).await,
+            None => sleep(SILENT).await,
+        }
+    }
+}
+
 impl Default for LostPolls {
     fn default() -> Self {
         Self::new()
@@ -93,7 +132,7 @@ impl Resends<'_> {
     /// Resolves when a poll that was `sent` is to be sent again. `usual` is the time within which an answer can be
     /// expected; until it is known, which is when something was answered, none is sent again. None is on trial that has less
     /// than this left until its `deadline`.
-    pub async fn due(
+    async fn due(
         &mut self,
         sent: Instant,
         deadline: Instant,
@@ -140,7 +179,7 @@ impl Drop for Waiting<'_> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::{sleep, timeout};
+    use tokio::time::timeout;
 
     use super::*;
 

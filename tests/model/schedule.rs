@@ -137,7 +137,12 @@ impl Schedule {
         let keys = keys(&polls.store);
         let world = World::new(dice.fork(), config.cache.clone(), evicts, keys);
         let world = Arc::new(Mutex::new(world));
-        let pipeline = task_pipeline(&polls, &config, Upstream(Arc::clone(&world)));
+        let upstream = Upstream {
+            world: Arc::clone(&world),
+            lost: Arc::clone(&polls.lost),
+            response_time: Arc::clone(&polls.response_time),
+        };
+        let pipeline = task_pipeline(&polls, &config, upstream);
         let (callers, tasks) = (dice.usize(1..=CALLERS), dice.usize(1..=TASKS));
         Self {
             dice,

@@ -14,7 +14,9 @@ use pollgate::error::Error;
 use pollgate::request::preferences::CacheMode;
 use pollgate::request::query::TaskFetch;
 use pollgate::task::{Dialect, Source, State, TaskSnapshot};
+use pollgate::upstream::lost::LostPolls;
 use pollgate::upstream::resend::{Unprocessed, until_processed};
+use pollgate::upstream::response_time::ResponseTime;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tower::Service;
@@ -27,7 +29,11 @@ pub(crate) const LATE: Duration = Duration::from_secs(5);
 
 /// The service at the end of the pipeline.
 #[derive(Clone)]
-pub(crate) struct Upstream(pub Shared);
+pub(crate) struct Upstream {
+    pub world: Shared,
+    pub lost: Arc<LostPolls>,
+    pub response_time: Arc<ResponseTime>,
+}
 
 /// What will happen to one request.
 struct Plan {
@@ -68,21 +74,30 @@ impl Service<TaskFetch> for Upstream {
     }
 
     fn call(&mut self, fetch: TaskFetch) -> Self::Future {
-        let world = Arc::clone(&self.0);
+        let this = self.clone();
         Box::pin(async move {
-            let (plan, _under_way) = start(&world, &fetch);
-            fetch.query.asked_at.set();
-            if matches!(plan.fault, Some(Fault::Hang)) {
-                sleep_until(fetch.deadline + LATE).await;
-            }
-            let sent = until_processed((), |()| send(&world, &plan));
-            let end = match timeout_at(fetch.deadline, sent).await {
-                Ok(Ok(())) => End::Processed,
-                Ok(Err(())) => End::Refused,
-                Err(_) => End::OutOfTime,
-            };
-            land(&world, &fetch, &plan, end)
+            let send = || this.send(&fetch);
+            let usual = &this.response_time;
+            this.lost.until_answered(&fetch, usual, send).await
         })
+    }
+}
+
+impl Upstream {
+    async fn send(&self, fetch: &TaskFetch) -> Result<Reply, Error> {
+        let world = &self.world;
+        let (plan, _under_way) = start(world, fetch);
+        fetch.query.asked_at.set();
+        if matches!(plan.fault, Some(Fault::Hang)) {
+            sleep_until(fetch.deadline + LATE).await;
+        }
+        let sent = until_processed((), |()| send(world, &plan));
+        let end = match timeout_at(fetch.deadline, sent).await {
+            Ok(Ok(())) => End::Processed,
+            Ok(Err(())) => End::Refused,
+            Err(_) => End::OutOfTime,
+        };
+        land(world, fetch, &plan, end)
     }
 }
 

@@ -22,6 +22,8 @@ use pollgate::route::{RouteId, TaskId};
 use pollgate::stack::{PollState, TaskPipeline, task_pipeline};
 use pollgate::task::{Dialect, Source, TaskSnapshot};
 use pollgate::telemetry::{Exposition, Metrics};
+use pollgate::upstream::lost::LostPolls;
+use pollgate::upstream::response_time::ResponseTime;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use tower::{Service, ServiceExt as _};
@@ -41,6 +43,8 @@ pub(crate) struct Upstream {
     asked: Arc<Mutex<Vec<(Instant, TaskKey)>>>,
     /// Requests wait here for a permit while the gate is closed.
     gate: Arc<Semaphore>,
+    /// The polls that it seems to have lost, of one gateway.
+    lost: Option<(Arc<LostPolls>, Arc<ResponseTime>)>,
 }
 
 impl Upstream {
@@ -50,7 +54,34 @@ impl Upstream {
             script: Arc::new(Mutex::new(Arc::new(script))),
             asked: Arc::default(),
             gate: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS / 2)),
+            lost: None,
         }
+    }
+
+    /// The same, for a gateway with this state.
+    fn of(&self, state: &PollState) -> Self {
+        let (lost, response_time) = (&state.lost, &state.response_time);
+        Self {
+            lost: Some((Arc::clone(lost), Arc::clone(response_time))),
+            ..self.clone()
+        }
+    }
+
+    async fn answer(&self, fetch: &TaskFetch) -> Result<Reply, Error> {
+        let asked = (Instant::now(), fetch.query.key.clone());
+        self.asked.lock().unwrap().push(asked);
+        fetch.query.asked_at.set();
+        let answering = async {
+            let passed = self.gate.acquire().await;
+            passed.expect("is never closed for good").forget();
+            let script = Arc::clone(&self.script.lock().unwrap());
+            let (latency, result) = script(fetch);
+            tokio::time::sleep(latency).await;
+            result
+        };
+        timeout_at(fetch.deadline, answering)
+            .await
+            .unwrap_or(Err(Error::UpstreamTimeout))
     }
 
     /// Replaces the script.
@@ -91,23 +122,11 @@ impl Service<TaskFetch> for Upstream {
     fn call(&mut self, fetch: TaskFetch) -> Self::Future {
         let this = self.clone();
         Box::pin(async move {
-            let asked = (Instant::now(), fetch.query.key.clone());
-            this.asked.lock().unwrap().push(asked);
-            fetch.query.asked_at.set();
-            let answering = async {
-                this.gate
-                    .acquire()
-                    .await
-                    .expect("is never closed for good")
-                    .forget();
-                let script = Arc::clone(&this.script.lock().unwrap());
-                let (latency, result) = script(&fetch);
-                tokio::time::sleep(latency).await;
-                result
-            };
-            timeout_at(fetch.deadline, answering)
-                .await
-                .unwrap_or(Err(Error::UpstreamTimeout))
+            let answer = || this.answer(&fetch);
+            match &this.lost {
+                Some((lost, usual)) => lost.until_answered(&fetch, usual, answer).await,
+                None => answer().await,
+            }
         })
     }
 }
@@ -135,7 +154,7 @@ impl Gateway {
         let metrics = Arc::new(Metrics::new().expect("one of each name"));
         let state = PollState::new(config.cache.capacity.bytes(), &metrics);
         Self {
-            pipeline: task_pipeline(&state, config, upstream.clone()),
+            pipeline: task_pipeline(&state, config, upstream.of(&state)),
             upstream,
             state,
             metrics,
@@ -177,7 +196,7 @@ impl Gateway {
         tokio::spawn(pulse.run());
         state.fleet = Some(fleet);
         let gateway = Self {
-            pipeline: task_pipeline(&state, config, upstream.clone()),
+            pipeline: task_pipeline(&state, config, upstream.of(&state)),
             upstream: upstream.clone(),
             state,
             metrics,
