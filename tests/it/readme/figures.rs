@@ -272,8 +272,8 @@ const FIGURES: &[(&str, &str, &str, &str)] = &[
         "without a URL, for a minute, since it may follow",
     ),
     (
-        "stack/breaker",
-        "const SILENT: Duration = Duration::from_secs(2);",
+        "upstream/lost",
+        "pub const SILENT: Duration = Duration::from_secs(2);",
         "docs/reference",
         "abandoned after two seconds without an answer",
     ),
@@ -326,10 +326,10 @@ const FIGURES: &[(&str, &str, &str, &str)] = &[
         "is silent, and not yet known to be | 0.5 to 3 s",
     ),
     (
-        "stack/breaker",
-        "const SILENT: Duration = Duration::from_secs(2);",
+        "upstream/lost",
+        "pub const SILENT: Duration = Duration::from_secs(2);",
         "docs/reference",
-        "abandoned after two seconds without an answer",
+        "that upstream has not answered within two seconds",
     ),
     (
         "message/replay",
