@@ -105,7 +105,8 @@ pub(super) enum SendError {
     NotSent(Box<Request<PollBody>>, Error),
     /// Upstream refused the stream, unprocessed (RFC 9113 §8.7).
     Refused(Error),
-    /// Upstream said goodbye before it processed the request (RFC 9113 §6.8).
+    /// The HTTP/2 connection ended before the request was sent, or upstream said goodbye before it processed it (RFC 9113
+    /// §6.8).
     Left(Error),
     /// There was no head.
     NoResponse(Error),

@@ -3,12 +3,13 @@
 //! It stands on `h2` alone: where a connection ends while a request waits for a free stream, hyper's client does not tell
 //! whether that was sent.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
-use h2::client::{Builder, Connection, SendRequest};
+use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
 use h2::{Ping, PingPong, RecvStream};
 use http::header::CONTENT_LENGTH;
 use http::{Request, StatusCode};
@@ -29,11 +30,24 @@ use crate::sync::lock;
 
 /// See the module. Clones share the connection, which is closed with the last of them.
 #[derive(Clone)]
-pub(super) struct Http2Connection {
-    sender: SendRequest<Bytes>,
+pub(super) struct Http2Connection(Arc<Shared>);
+
+struct Shared {
+    /// Held by a poll until there is a stream for it; the others wait for that one. Of what waits in h2 instead, h2 does not
+    /// tell whether it was sent, and sends it even where it was abandoned.
+    sender: tokio::sync::Mutex<SendRequest<Bytes>>,
     opened: Instant,
     /// When upstream last answered on it.
-    heard: Arc<Mutex<Instant>>,
+    heard: Mutex<Instant>,
+}
+
+impl Drop for Shared {
+    /// h2 closes the connection when the last sender goes, which has to be after the last request: that may be one that still
+    /// waits for its stream.
+    fn drop(&mut self) {
+        let sender = self.sender.get_mut();
+        *sender = sender.clone();
+    }
 }
 
 /// The largest head of an answer, in bytes: as hyper's client.
@@ -41,71 +55,86 @@ const LARGEST_HEAD: u32 = 16 << 10;
 
 impl Http2Connection {
     pub(super) async fn begin(io: MaybeHttpsStream<Wire>) -> Result<Self, Error> {
+        Self::over(TokioIo::new(io)).await
+    }
+
+    async fn over(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Result<Self, Error> {
         let (sender, connection) = Builder::new()
             .initial_max_send_streams(FIRST_STREAMS)
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(STREAM_WINDOW * STREAMS)
             .max_header_list_size(LARGEST_HEAD)
             .enable_push(false)
-            .handshake(TokioIo::new(io))
+            .handshake(io)
             .await
             .map_err(|error| broken(&error))?;
         tokio::spawn(drive(connection));
         let opened = Instant::now();
-        Ok(Self {
-            sender,
+        Ok(Self(Arc::new(Shared {
+            sender: tokio::sync::Mutex::new(sender),
             opened,
-            heard: Arc::new(Mutex::new(opened)),
-        })
+            heard: Mutex::new(opened),
+        })))
     }
 
     /// Whether it takes polls: it has neither ended nor said goodbye.
-    pub(super) fn is_open(&mut self) -> bool {
-        let mut cx = Context::from_waker(Waker::noop());
-        // The pool's own has sent nothing, so that it never waits for a stream.
-        matches!(self.sender.poll_ready(&mut cx), Poll::Ready(Ok(())))
+    pub(super) fn is_open(&self) -> bool {
+        // A poll that waits for a stream learns by itself that it has ended.
+        let Ok(mut sender) = self.0.sender.try_lock() else {
+            return true;
+        };
+        let ready = sender.poll_ready(&mut Context::from_waker(Waker::noop()));
+        !matches!(ready, Poll::Ready(Err(_)))
     }
 
     /// Whether upstream has answered on it.
     pub(super) fn has_answered(&self) -> bool {
-        self.has_answered_since(self.opened)
+        self.has_answered_since(self.0.opened)
     }
 
     pub(super) fn has_answered_since(&self, since: Instant) -> bool {
-        *lock(&self.heard) > since
+        *lock(&self.0.heard) > since
     }
 
     pub(super) fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.heard, &other.heard)
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Sends a poll, whose target is absolute, as soon as there is a free stream, and receives the whole answer.
     pub(super) async fn ask(
-        &mut self,
+        &self,
         request: Request<PollBody>,
         limit: &BodyLimit,
         tell: impl Fn(Option<StatusCode>),
     ) -> Result<Received, SendError> {
+        let response = self.send(request).await?.await;
+        let (head, body) = response.map_err(|error| unanswered(&error))?.into_parts();
+        *lock(&self.0.heard) = Instant::now();
+        tell(Some(head.status));
+        Received::receive(head, Incoming(body), limit)
+            .await
+            .map_err(SendError::Truncated)
+    }
+
+    async fn send(&self, request: Request<PollBody>) -> Result<ResponseFuture, SendError> {
         let (mut head, body) = request.into_parts();
         let Ok(body) = body.collect().await;
         let body = body.to_bytes();
         if !body.is_empty() {
             head.headers.insert(CONTENT_LENGTH, body.len().into());
         }
-        let request = Request::from_parts(head, ());
-        let sent = self.sender.send_request(request, body.is_empty());
-        let (response, mut stream) = sent.map_err(|error| unanswered(&error))?;
+        let mut sender = self.0.sender.lock().await;
+        // One that was abandoned may still wait for its stream.
+        let ready = poll_fn(|cx| sender.poll_ready(cx)).await;
+        ready.map_err(|error| unsent(&error))?;
+        let sent = sender.send_request(Request::from_parts(head, ()), body.is_empty());
+        let (response, mut stream) = sent.map_err(|error| unsent(&error))?;
+        // What goes wrong from here on is told in place of the response.
         if !body.is_empty() {
-            // That it cannot be sent is told in place of the response.
             let _ = stream.send_data(body, true);
         }
-        let response = response.await.map_err(|error| unanswered(&error))?;
-        let (head, body) = response.into_parts();
-        *lock(&self.heard) = Instant::now();
-        tell(Some(head.status));
-        Received::receive(head, Incoming(body), limit)
-            .await
-            .map_err(SendError::Truncated)
+        let _ = poll_fn(|cx| sender.poll_ready(cx)).await;
+        Ok(response)
     }
 }
 
@@ -126,6 +155,16 @@ async fn unanswered_ping(mut pings: PingPong) {
         if !matches!(pong, Ok(Ok(_))) {
             return;
         }
+    }
+}
+
+/// Why a request could not be sent.
+fn unsent(error: &h2::Error) -> SendError {
+    let why = broken(error);
+    if error.is_io() || error.is_go_away() {
+        SendError::Left(why)
+    } else {
+        SendError::NoResponse(why)
     }
 }
 
@@ -172,8 +211,24 @@ mod tests {
     use std::time::Duration;
 
     use tokio::io::duplex;
+    use tokio::sync::Semaphore;
+    use tokio::task::JoinHandle;
 
     use super::*;
+
+    /// Starts a poll.
+    fn ask(connection: &Http2Connection) -> JoinHandle<Result<Received, SendError>> {
+        let connection = connection.clone();
+        let limit = BodyLimit {
+            most: 64,
+            budget: Arc::new(Semaphore::new(64)),
+        };
+        tokio::spawn(async move {
+            let request = Request::get("https://upstream.test/").body(PollBody::default());
+            let request = request.expect("a request");
+            connection.ask(request, &limit, |_| {}).await
+        })
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_ends_when_a_ping_is_not_answered() {
@@ -199,5 +254,27 @@ mod tests {
         drop(sender);
         driven.await.expect("no panic");
         serve.await.expect("no panic");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_on_which_the_last_poll_got_no_stream_ends_with_it() {
+        let (client, server) = duplex(1 << 20);
+        let serve = tokio::spawn(async {
+            let mut builder = h2::server::Builder::new();
+            let builder = builder.max_concurrent_streams(0);
+            let connection = builder.handshake::<_, Bytes>(server).await;
+            assert!(connection.expect("is met").accept().await.is_none());
+        });
+        let connection = Http2Connection::over(client).await.expect("is sent");
+        // Its settings are known by then.
+        sleep(Duration::from_millis(1)).await;
+        let poll = ask(&connection);
+        sleep(Duration::from_millis(1)).await;
+        poll.abort();
+        assert!(poll.await.is_err_and(|error| error.is_cancelled()));
+        let begun = Instant::now();
+        drop(connection);
+        serve.await.expect("no panic");
+        assert_eq!(begun.elapsed(), Duration::ZERO);
     }
 }

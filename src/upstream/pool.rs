@@ -289,11 +289,11 @@ impl Pool {
             return Ok(());
         }
         // Others may have connected at the same time, before it was known that one is enough.
-        let is_shared = |open: &mut Open| {
-            let shared = open.shared.as_mut();
+        let is_shared = |open: &Open| {
+            let shared = open.shared.as_ref();
             shared.is_some_and(|(shared, age)| !age.is_over() && shared.is_open())
         };
-        if is_shared(&mut self.lock()) {
+        if is_shared(&self.lock()) {
             return Ok(());
         }
         let connection = Http2Connection::begin(io).await?;
@@ -330,7 +330,7 @@ impl Pool {
                 }
                 Ok(answer)
             }
-            Connection::Http2(mut shared) => {
+            Connection::Http2(shared) => {
                 *request.uri_mut() = self.absolute(request.uri());
                 request.headers_mut().remove(HOST);
                 let _listening = Listening {

@@ -55,6 +55,7 @@ mod tls;
 mod upgrades;
 mod upstream_failures;
 mod upstream_h2;
+mod upstream_h2_peers;
 mod upstream_nginx;
 mod upstream_reasons;
 mod waiting;

@@ -1,0 +1,157 @@
+//! HTTP/2 peers with few streams or with manners of their own, and what polls make of them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use h2::server;
+use http::Response;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, Semaphore};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::support::{Gateway, Identity, eventually, row};
+
+type Stream = TlsStream<TcpStream>;
+
+/// Starts a peer, each of whose connections is served by this, and a gateway in front of it.
+async fn gateway<F>(serve: impl Fn(Stream) -> F + Clone + Send + 'static) -> Gateway
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let identity = Identity::new();
+    let acceptor = TlsAcceptor::from(identity.server(&[b"h2"]));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (acceptor, serve) = (acceptor.clone(), serve.clone());
+            tokio::spawn(async move {
+                // A client may leave before it is through: a connection that was opened before is enough.
+                if let Ok(stream) = acceptor.accept(stream).await {
+                    serve(stream).await;
+                }
+            });
+        }
+    });
+    let settings = [("upstream.ca_file", identity.cert.to_str().unwrap())];
+    Gateway::start(&url, &settings).await
+}
+
+/// Starts polls of so many tasks.
+fn polls(gateway: &Gateway, tasks: &str, count: usize) -> Vec<tokio::task::JoinHandle<u16>> {
+    let poll = |number| {
+        let (client, path) = (
+            gateway.client.clone(),
+            format!("/v1/videos/{tasks}{number}"),
+        );
+        tokio::spawn(async move {
+            let answer = client.get(&path, "sk-test", &[]).await;
+            answer.status.as_u16()
+        })
+    };
+    (0..count).map(poll).collect()
+}
+
+async fn polls_sent(gateway: &Gateway, code: &str) -> f64 {
+    let series = format!("pollgate_upstream_requests_total{{code=\"{code}\",kind=\"poll\"}}");
+    gateway.metric(&series).await
+}
+
+async fn under_way(gateway: &Gateway, count: u32) {
+    eventually("the polls are under way", async || {
+        gateway.metric("pollgate_flights").await == f64::from(count)
+    })
+    .await;
+}
+
+/// A peer that takes one request at a time, and answers none before `open` has a permit. It counts what it is asked.
+async fn narrow(asked: &Arc<AtomicUsize>, open: &Arc<Semaphore>) -> Gateway {
+    let (asked, open) = (Arc::clone(asked), Arc::clone(open));
+    gateway(move |stream| {
+        let (asked, open) = (Arc::clone(&asked), Arc::clone(&open));
+        async move {
+            let mut builder = server::Builder::new();
+            // However many requests come with a reset behind them, it takes none of them for an attack.
+            let builder = builder.max_concurrent_streams(1);
+            let builder = builder.max_pending_accept_reset_streams(1000);
+            let Ok(mut connection) = builder.handshake(stream).await else {
+                return;
+            };
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                asked.fetch_add(1, Ordering::SeqCst);
+                let open = Arc::clone(&open);
+                tokio::spawn(async move {
+                    let _open = open.acquire().await;
+                    // It may have been abandoned.
+                    if let Ok(mut body) = respond.send_response(Response::new(()), false) {
+                        let _ = body.send_data(Bytes::from(row("SUCCESS")), true);
+                    }
+                });
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn polls_that_are_abandoned_while_they_wait_for_a_stream_are_not_sent() {
+    let (asked, open) = (Arc::default(), Arc::new(Semaphore::new(0)));
+    let gateway = narrow(&asked, &open).await;
+    let first = polls(&gateway, "first", 1);
+    eventually("it is asked", async || asked.load(Ordering::SeqCst) == 1).await;
+    let waiting = polls(&gateway, "waiting", 50);
+    under_way(&gateway, 51).await;
+    for poll in waiting {
+        poll.abort();
+    }
+    eventually("they are given up", async || {
+        polls_sent(&gateway, "499").await == 50.0
+    })
+    .await;
+    open.add_permits(1);
+    for poll in first.into_iter().chain(polls(&gateway, "last", 1)) {
+        assert_eq!(poll.await.unwrap(), 200);
+    }
+    // One of them was the next, and had been handed over.
+    let asked = asked.load(Ordering::SeqCst);
+    assert!(asked <= 3, "asked {asked} times");
+}
+
+#[tokio::test]
+async fn polls_that_wait_for_a_stream_until_their_connection_breaks_go_out_again() {
+    let (breaks, number) = (Arc::new(Notify::new()), Arc::new(AtomicUsize::new(0)));
+    let (broken, asked) = (Arc::clone(&breaks), Arc::clone(&number));
+    let gateway = gateway(move |stream| {
+        let (breaks, asked) = (Arc::clone(&broken), Arc::clone(&asked));
+        async move {
+            let mut builder = server::Builder::new();
+            let handshake = builder.max_concurrent_streams(1).handshake(stream);
+            let Ok(mut connection) = handshake.await else {
+                return;
+            };
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                if asked.fetch_add(1, Ordering::SeqCst) == 0 {
+                    breaks.notified().await;
+                    return;
+                }
+                let mut body = respond.send_response(Response::new(()), false).unwrap();
+                body.send_data(Bytes::from(row("SUCCESS")), true).unwrap();
+            }
+        }
+    })
+    .await;
+    let first = polls(&gateway, "first", 1);
+    eventually("it is asked", async || number.load(Ordering::SeqCst) == 1).await;
+    let waiting = polls(&gateway, "waiting", 30);
+    under_way(&gateway, 31).await;
+    breaks.notify_one();
+    for poll in join_all(first.into_iter().chain(waiting)).await {
+        assert_eq!(poll.unwrap(), 200);
+    }
+    // The one that was asked, and the next, which had been handed over.
+    let failed = polls_sent(&gateway, "error").await;
+    assert!(failed <= 2.0, "{failed} failed");
+}
