@@ -5,6 +5,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker, ready};
 
@@ -39,6 +40,8 @@ struct Shared {
     opened: Instant,
     /// When upstream last answered on it.
     heard: Mutex<Instant>,
+    /// Whether its first request was sent, and has not come back without an answer.
+    has_taken_first: AtomicBool,
 }
 
 impl Drop for Shared {
@@ -74,6 +77,7 @@ impl Http2Connection {
             sender: tokio::sync::Mutex::new(sender),
             opened,
             heard: Mutex::new(opened),
+            has_taken_first: AtomicBool::new(false),
         })))
     }
 
@@ -87,9 +91,9 @@ impl Http2Connection {
         !matches!(ready, Poll::Ready(Err(_)))
     }
 
-    /// Whether upstream has answered on it.
-    pub(super) fn has_answered(&self) -> bool {
-        self.has_answered_since(self.0.opened)
+    /// Whether upstream has taken any request on it: a goodbye leaves the last ones.
+    pub(super) fn has_taken_any(&self) -> bool {
+        self.0.has_taken_first.load(Ordering::Relaxed) || self.has_answered_since(self.0.opened)
     }
 
     pub(super) fn has_answered_since(&self, since: Instant) -> bool {
@@ -107,8 +111,15 @@ impl Http2Connection {
         limit: &BodyLimit,
         tell: impl Fn(Option<StatusCode>),
     ) -> Result<Received, SendError> {
-        let response = self.send(request).await?.await;
-        let (head, body) = response.map_err(|error| unanswered(&error))?.into_parts();
+        let response = self.send(request).await?;
+        let is_first = is_first(&response);
+        let response = response.await.map_err(|error| {
+            if is_first {
+                self.0.has_taken_first.store(false, Ordering::Relaxed);
+            }
+            unanswered(&error)
+        });
+        let (head, body) = response?.into_parts();
         *lock(&self.0.heard) = Instant::now();
         tell(Some(head.status));
         Received::receive(head, Incoming(body), limit)
@@ -129,6 +140,9 @@ impl Http2Connection {
         ready.map_err(|error| unsent(&error))?;
         let sent = sender.send_request(Request::from_parts(head, ()), body.is_empty());
         let (response, mut stream) = sent.map_err(|error| unsent(&error))?;
+        if is_first(&response) {
+            self.0.has_taken_first.store(true, Ordering::Relaxed);
+        }
         // What goes wrong from here on is told in place of the response.
         if !body.is_empty() {
             let _ = stream.send_data(body, true);
@@ -136,6 +150,11 @@ impl Http2Connection {
         let _ = poll_fn(|cx| sender.poll_ready(cx)).await;
         Ok(response)
     }
+}
+
+/// Whether the request is its connection's first (RFC 9113 §5.1.1).
+fn is_first(response: &ResponseFuture) -> bool {
+    response.stream_id().as_u32() == 1
 }
 
 /// Drives a connection until it ends, or does not answer a ping.

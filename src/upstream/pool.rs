@@ -160,7 +160,7 @@ impl Pool {
                     Continue(Unprocessed {
                         request,
                         why,
-                        counts: !shared.has_answered(),
+                        counts: !shared.has_taken_any(),
                     })
                 }
                 (processed, _) => Break(processed),

@@ -13,8 +13,7 @@ pub struct Unprocessed<R, E> {
     pub request: R,
     /// The reason.
     pub why: E,
-    /// Whether this is one of its [`TRIES`]. It is none where others were answered on a connection that said goodbye while
-    /// this request waited for its turn.
+    /// Whether this is one of its [`TRIES`]. It is none where the connection took others before it ended.
     pub counts: bool,
 }
 

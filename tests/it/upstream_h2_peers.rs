@@ -7,8 +7,9 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use h2::server;
 use http::Response;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Barrier, Notify, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -154,4 +155,79 @@ async fn polls_that_wait_for_a_stream_until_their_connection_breaks_go_out_again
     // The one that was asked, and the next, which had been handed over.
     let failed = polls_sent(&gateway, "error").await;
     assert!(failed <= 2.0, "{failed} failed");
+}
+
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let [high, low] = u16::try_from(payload.len()).unwrap().to_be_bytes();
+    [&[0, high, low, kind, flags, 0, 0, 0, stream], payload].concat()
+}
+
+/// Takes the first request, says goodbye to all others, and answers that one once as many connections as the barrier waits
+/// for have one.
+async fn take_one(stream: &mut Stream, answer: &Barrier) -> std::io::Result<()> {
+    const PREFACE: usize = 24;
+    const DATA: u8 = 0;
+    const END_STREAM: u8 = 1;
+    const END_HEADERS: u8 = 4;
+    stream.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
+    stream.read_exact(&mut [0; PREFACE]).await?;
+    let mut head = [0; 9];
+    while head[3] != HEADERS {
+        stream.read_exact(&mut head).await?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        stream.read_exact(&mut vec![0; length as usize]).await?;
+    }
+    let goodbye = frame(GOAWAY, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 0]);
+    stream.write_all(&goodbye).await?;
+    answer.wait().await;
+    // 200, in HPACK's static table (RFC 7541 §A).
+    let answer = [
+        frame(HEADERS, END_HEADERS, 1, &[0x88]),
+        frame(DATA, END_STREAM, 1, row("SUCCESS").as_bytes()),
+    ];
+    stream.write_all(&answer.concat()).await?;
+    stream.read_to_end(&mut Vec::new()).await.map(drop)
+}
+
+#[tokio::test]
+async fn a_poll_goes_out_again_however_often_a_goodbye_takes_others_and_leaves_it() {
+    const POLLS: usize = 20;
+    let answer = Arc::new(Barrier::new(POLLS));
+    let gateway = gateway(move |mut stream| {
+        let answer = Arc::clone(&answer);
+        async move { drop(take_one(&mut stream, &answer).await) }
+    })
+    .await;
+    for poll in polls(&gateway, "t", POLLS) {
+        assert_eq!(poll.await.unwrap(), 200);
+    }
+    assert_eq!(polls_sent(&gateway, "error").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_peer_that_takes_nothing_is_not_asked_for_ever() {
+    let connections = Arc::new(AtomicUsize::new(0));
+    let opened = Arc::clone(&connections);
+    let gateway = gateway(move |mut stream| {
+        let opened = Arc::clone(&opened);
+        async move {
+            opened.fetch_add(1, Ordering::SeqCst);
+            let settings = frame(SETTINGS, 0, 0, &[]);
+            let goodbye = frame(GOAWAY, 0, 0, &[0; 8]);
+            let said = stream.write_all(&[settings, goodbye].concat()).await;
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+            drop(said);
+        }
+    })
+    .await;
+    for poll in polls(&gateway, "t", 100) {
+        assert_eq!(poll.await.unwrap(), 503);
+    }
+    // As many at once as are opened while it is not known that they will be shared; and five tries each, shared by all.
+    let connections = connections.load(Ordering::SeqCst);
+    assert!(connections < 200, "{connections} connections");
 }

@@ -44,7 +44,7 @@ struct Nginx {
 
 impl Nginx {
     /// `None`, and a word about it, where there is no nginx.
-    async fn start() -> Option<Self> {
+    async fn start(keepalive_requests: usize) -> Option<Self> {
         let Some(program) = program() else {
             eprintln!("SKIPPED, for want of nginx: how polls outlive its goodbyes");
             return None;
@@ -58,7 +58,8 @@ impl Nginx {
         let address = port.local_addr().unwrap();
         drop(port);
         let config = folder.path().join("nginx.conf");
-        fs::write(&config, configuration(address, server, &identity)).unwrap();
+        let text = configuration(address, server, &identity, keepalive_requests);
+        fs::write(&config, text).unwrap();
         let process = Command::new(program)
             .arg("-p")
             .arg(folder.path())
@@ -102,7 +103,12 @@ fn program() -> Option<std::path::PathBuf> {
         .find(|program| program.is_file())
 }
 
-fn configuration(address: SocketAddr, server: SocketAddr, identity: &Identity) -> String {
+fn configuration(
+    address: SocketAddr,
+    server: SocketAddr,
+    identity: &Identity,
+    keepalive_requests: usize,
+) -> String {
     let (cert, key) = (identity.cert.display(), identity.key.display());
     format!(
         "daemon off; master_process off; pid nginx.pid;
@@ -115,7 +121,7 @@ fn configuration(address: SocketAddr, server: SocketAddr, identity: &Identity) -
             server {{
                 listen {address} ssl http2;
                 ssl_certificate {cert}; ssl_certificate_key {key};
-                keepalive_requests {KEEPALIVE_REQUESTS};
+                keepalive_requests {keepalive_requests};
                 location / {{
                     proxy_pass http://server;
                     proxy_http_version 1.1; proxy_set_header connection '';
@@ -174,7 +180,7 @@ async fn failures<F: Future<Output = StatusCode>>(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_poll_and_no_write_is_lost_to_the_goodbyes_of_nginx() {
-    let Some(nginx) = Nginx::start().await else {
+    let Some(nginx) = Nginx::start(KEEPALIVE_REQUESTS).await else {
         return;
     };
     let gateway = nginx.gateway().await;
@@ -210,4 +216,21 @@ async fn no_poll_and_no_write_is_lost_to_the_goodbyes_of_nginx() {
         let counts = (requests("200").await, requests("error").await);
         assert_eq!(counts, (f64::from(count), 0.0), "{kind}");
     }
+}
+
+/// Most polls are left by many goodbyes before they are taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_poll_is_lost_where_nginx_takes_ten_at_a_time() {
+    let Some(nginx) = Nginx::start(10).await else {
+        return;
+    };
+    let gateway = nginx.gateway().await;
+    let poll = async |task: String| {
+        let path = format!("/v1/videos/{task}");
+        gateway.get(&path).await.status
+    };
+    let failed = failures(200, POLLS / 200, poll).await;
+    assert!(failed.is_empty(), "{} polls: {failed:?}", failed.len());
+    let failed = "pollgate_upstream_requests_total{code=\"error\",kind=\"poll\"}";
+    assert_eq!(gateway.metric(failed).await, 0.0);
 }
