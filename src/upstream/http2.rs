@@ -19,7 +19,7 @@ use http_body_util::BodyExt as _;
 use hyper_rustls::MaybeHttpsStream;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::connect::Wire;
 use super::failure::failure;
@@ -38,8 +38,8 @@ struct Shared {
     /// tell whether it was sent, and sends it even where it was abandoned.
     sender: tokio::sync::Mutex<SendRequest<Bytes>>,
     opened: Instant,
-    /// When upstream last answered on it.
-    heard: Mutex<Instant>,
+    /// When upstream last sent anything of an answer on it.
+    heard: Arc<Mutex<Instant>>,
     /// Whether its first request was sent, and has not come back without an answer.
     has_taken_first: AtomicBool,
 }
@@ -71,12 +71,13 @@ impl Http2Connection {
             .handshake(io)
             .await
             .map_err(|error| broken(&error))?;
-        tokio::spawn(drive(connection));
         let opened = Instant::now();
+        let heard = Arc::new(Mutex::new(opened));
+        tokio::spawn(drive(connection, Arc::clone(&heard)));
         Ok(Self(Arc::new(Shared {
             sender: tokio::sync::Mutex::new(sender),
             opened,
-            heard: Mutex::new(opened),
+            heard,
             has_taken_first: AtomicBool::new(false),
         })))
     }
@@ -122,7 +123,11 @@ impl Http2Connection {
         let (head, body) = response?.into_parts();
         *lock(&self.0.heard) = Instant::now();
         tell(Some(head.status));
-        Received::receive(head, Incoming(body), limit)
+        let body = Incoming {
+            data: body,
+            heard: &self.0.heard,
+        };
+        Received::receive(head, body, limit)
             .await
             .map_err(SendError::Truncated)
     }
@@ -158,22 +163,33 @@ fn is_first(response: &ResponseFuture) -> bool {
 }
 
 /// Drives a connection until it ends, or does not answer a ping.
-async fn drive(mut connection: Connection<impl AsyncRead + AsyncWrite + Unpin, Bytes>) {
+async fn drive(
+    mut connection: Connection<impl AsyncRead + AsyncWrite + Unpin, Bytes>,
+    heard: Arc<Mutex<Instant>>,
+) {
     let pings = connection.ping_pong().expect("is taken once");
     tokio::select! {
         // Polls in progress observe the connection's error themselves.
         _ = connection => {}
-        () = unanswered_ping(pings) => {}
+        () = unanswered_ping(pings, &heard) => {}
     }
 }
 
-async fn unanswered_ping(mut pings: PingPong) {
+/// Pings where no answer shows that upstream is there: behind a large one, a pong would come late.
+async fn unanswered_ping(mut pings: PingPong, heard: &Mutex<Instant>) {
+    let mut alive = Instant::now();
     loop {
-        sleep(PING_EVERY).await;
+        sleep_until(alive + PING_EVERY).await;
+        let last = *lock(heard);
+        if last > alive {
+            alive = last;
+            continue;
+        }
         let pong = timeout(PING_TIMEOUT, pings.ping(Ping::opaque())).await;
         if !matches!(pong, Ok(Ok(_))) {
             return;
         }
+        alive = Instant::now();
     }
 }
 
@@ -205,9 +221,12 @@ fn broken(error: &h2::Error) -> Error {
 }
 
 /// The body of an answer.
-struct Incoming(RecvStream);
+struct Incoming<'c> {
+    data: RecvStream,
+    heard: &'c Mutex<Instant>,
+}
 
-impl Body for Incoming {
+impl Body for Incoming<'_> {
     type Data = Bytes;
     type Error = h2::Error;
 
@@ -216,10 +235,11 @@ impl Body for Incoming {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
         // What comes after the data, trailers, is of no use to a poll.
-        let data = ready!(self.0.poll_data(cx));
+        let data = ready!(self.data.poll_data(cx));
         Poll::Ready(data.map(|data| {
             let data = data?;
-            self.0.flow_control().release_capacity(data.len())?;
+            *lock(self.heard) = Instant::now();
+            self.data.flow_control().release_capacity(data.len())?;
             Ok(Frame::data(data))
         }))
     }
@@ -229,9 +249,10 @@ impl Body for Incoming {
 mod tests {
     use std::time::Duration;
 
-    use tokio::io::duplex;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
     use tokio::sync::Semaphore;
     use tokio::task::JoinHandle;
+    use tokio::time::sleep;
 
     use super::*;
 
@@ -254,7 +275,7 @@ mod tests {
         let (client, _silent) = duplex(1 << 20);
         let (_sender, connection) = Builder::new().handshake(client).await.expect("is sent");
         let begun = Instant::now();
-        drive(connection).await;
+        drive(connection, Arc::new(Mutex::new(begun))).await;
         assert_eq!(begun.elapsed(), PING_EVERY + PING_TIMEOUT);
     }
 
@@ -267,7 +288,8 @@ mod tests {
         };
         let serve = tokio::spawn(serve);
         let (sender, connection) = Builder::new().handshake(client).await.expect("is sent");
-        let driven = tokio::spawn(drive(connection));
+        let heard = Arc::new(Mutex::new(Instant::now()));
+        let driven = tokio::spawn(drive(connection, heard));
         sleep(Duration::from_mins(10)).await;
         assert!(!driven.is_finished());
         drop(sender);
@@ -295,5 +317,34 @@ mod tests {
         drop(connection);
         serve.await.expect("no panic");
         assert_eq!(begun.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_on_which_an_answer_comes_slowly_needs_no_pong() {
+        const EMPTY_SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+        /// `:status: 200` for the first request.
+        const HEAD: &[u8] = &[0, 0, 1, 1, 4, 0, 0, 0, 1, 0x88];
+        const BYTE: &[u8] = &[0, 0, 1, 0, 0, 0, 0, 0, 1, b'x'];
+        const LAST_BYTE: &[u8] = &[0, 0, 1, 0, 1, 0, 0, 0, 1, b'x'];
+        let (client, mut server) = duplex(1 << 20);
+        let connection = Http2Connection::over(client).await.expect("is sent");
+        let poll = ask(&connection);
+        sleep(Duration::from_millis(1)).await;
+        // The peer sends, and does not read.
+        let first = [EMPTY_SETTINGS, HEAD].concat();
+        server.write_all(&first).await.expect("is taken");
+        for part in [[BYTE; 9].concat(), LAST_BYTE.to_vec()].concat().chunks(10) {
+            sleep(PING_TIMEOUT).await;
+            server.write_all(part).await.expect("is taken");
+        }
+        let answer = poll.await.expect("no panic");
+        let Ok(Received { body, .. }) = answer else {
+            panic!("is cut off");
+        };
+        assert_eq!(body, "xxxxxxxxxx");
+        let quiet = Instant::now();
+        let end = server.read_to_end(&mut Vec::new()).await;
+        end.expect("is closed");
+        assert_eq!(quiet.elapsed(), PING_EVERY + PING_TIMEOUT);
     }
 }

@@ -52,8 +52,8 @@ const STREAM_WINDOW: u32 = 2 << 20;
 /// over.
 const READ_AHEAD: usize = 64 << 10;
 
-/// The time between two pings on an HTTP/2 connection in use: all requests share it, and the system would take minutes to
-/// notice that it is dead.
+/// The time without a part of an answer after which an HTTP/2 connection is pinged: all requests share it, and the system
+/// would take minutes to notice that it is dead.
 const PING_EVERY: Duration = Duration::from_secs(15);
 
 /// The time in which a ping has to be answered.
