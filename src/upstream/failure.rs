@@ -106,6 +106,10 @@ fn of_io(error: &io::Error) -> Option<String> {
         return in_handshake
             .then(|| "TLS failed: the upstream closed the connection during the handshake".into());
     }
+    if error.kind() == io::ErrorKind::ConnectionReset {
+        // Where h2 has dropped the number.
+        return Some("connection reset by peer".into());
+    }
     match error.kind().to_string().as_str() {
         "uncategorized error" | "other error" => None,
         kind => Some(kind.to_owned()),

@@ -4,6 +4,7 @@
 //! whether that was sent.
 
 use std::future::poll_fn;
+use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -215,8 +216,9 @@ fn unanswered(error: &h2::Error) -> SendError {
 
 fn broken(error: &h2::Error) -> Error {
     match error.get_io() {
-        Some(error) => failure(error),
-        None => failure(error),
+        // h2 calls every end so.
+        Some(error) if error.kind() != io::ErrorKind::BrokenPipe => failure(error),
+        _ => failure(error),
     }
 }
 

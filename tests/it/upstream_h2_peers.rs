@@ -166,14 +166,8 @@ fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
     [&[0, high, low, kind, flags, 0, 0, 0, stream], payload].concat()
 }
 
-/// Takes the first request, says goodbye to all others, and answers that one once as many connections as the barrier waits
-/// for have one.
-async fn take_one(stream: &mut Stream, answer: &Barrier) -> std::io::Result<()> {
+async fn until_request(stream: &mut Stream) -> std::io::Result<()> {
     const PREFACE: usize = 24;
-    const DATA: u8 = 0;
-    const END_STREAM: u8 = 1;
-    const END_HEADERS: u8 = 4;
-    stream.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
     stream.read_exact(&mut [0; PREFACE]).await?;
     let mut head = [0; 9];
     while head[3] != HEADERS {
@@ -181,6 +175,17 @@ async fn take_one(stream: &mut Stream, answer: &Barrier) -> std::io::Result<()> 
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
         stream.read_exact(&mut vec![0; length as usize]).await?;
     }
+    Ok(())
+}
+
+/// Takes the first request, says goodbye to all others, and answers that one once as many connections as the barrier waits
+/// for have one.
+async fn take_one(stream: &mut Stream, answer: &Barrier) -> std::io::Result<()> {
+    const DATA: u8 = 0;
+    const END_STREAM: u8 = 1;
+    const END_HEADERS: u8 = 4;
+    stream.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
+    until_request(stream).await?;
     let goodbye = frame(GOAWAY, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 0]);
     stream.write_all(&goodbye).await?;
     answer.wait().await;
@@ -230,4 +235,28 @@ async fn a_peer_that_takes_nothing_is_not_asked_for_ever() {
     // As many at once as are opened while it is not known that they will be shared; and five tries each, shared by all.
     let connections = connections.load(Ordering::SeqCst);
     assert!(connections < 200, "{connections} connections");
+}
+
+#[tokio::test]
+async fn how_a_connection_ended_is_told() {
+    for (resets, told) in [
+        (false, "the connection broke"),
+        (true, "connection reset by peer"),
+    ] {
+        let gateway = gateway(move |mut stream| async move {
+            if until_request(&mut stream).await.is_err() {
+                return;
+            }
+            if resets {
+                stream.get_ref().0.set_zero_linger().unwrap();
+            } else {
+                let _ = stream.shutdown().await;
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            }
+        })
+        .await;
+        let answer = gateway.get("/v1/videos/t").await;
+        let told = format!("could not be reached ({told})");
+        assert!(answer.text().contains(&told), "{}", answer.text());
+    }
 }
