@@ -586,6 +586,11 @@ mod tests {
                 "0.0.0.0:9090",
                 "listen.admin: got \"0.0.0.0:9090\", takes a loopback address",
             ),
+            (
+                "CALLERS__HEADERS",
+                "x-tenant, te",
+                r#"callers.headers: got ["x-tenant", "te"], takes headers that are not about one connection"#,
+            ),
             ("LISTEN__TLS__CERT", "cert.pem", "listen.tls.key is missing"),
         ] {
             let name = format!("POLLGATE_{name}");

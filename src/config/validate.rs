@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use http::header::{CONTENT_LENGTH, HOST};
 use tokio::sync::Semaphore;
 
 use super::origin::Origins;
 use super::{Config, Shared};
+use crate::message::fields::HOP_BY_HOP;
 
 /// A key that is well formed but unusable, and what it takes.
 type Refused = (&'static str, &'static str);
@@ -90,6 +92,13 @@ pub(super) fn check(config: &Config, origins: &Origins) -> Vec<Refused> {
         config.upstream.max_status_body.bytes() > 0,
         "upstream.max_status_body",
         "a size above zero",
+    );
+    let is_of_connection =
+        |name| HOP_BY_HOP.contains(name) || [CONTENT_LENGTH, HOST].contains(name);
+    require(
+        !config.callers.headers.iter().any(is_of_connection),
+        "callers.headers",
+        "headers that are not about one connection or one body",
     );
     require(
         config.cache.in_flight_max >= config.cache.in_flight_ttl

@@ -2,7 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use http::header::{CONTENT_TYPE, HeaderName, RETRY_AFTER, VIA};
+use http::header::{
+    CONNECTION, CONTENT_TYPE, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RETRY_AFTER, TE,
+    TRANSFER_ENCODING, UPGRADE, VIA,
+};
 use http::{HeaderMap, HeaderValue};
 
 /// The type of every status answer. Some SDKs take JSON without it for text.
@@ -11,6 +14,19 @@ pub const JSON: (HeaderName, HeaderValue) =
 
 /// `retry-after` in milliseconds, which OpenAI's SDKs read first.
 pub const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+
+/// Fields of one connection, never of the message (RFC 9110 §7.6.1). `Trailer` is none of them: it says what is to
+/// come, and trailers are passed on.
+pub const HOP_BY_HOP: [HeaderName; 8] = [
+    CONNECTION,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
 
 /// The members of a comma-separated field over all its lines (RFC 9110 §5.6.1), without empty ones.
 pub fn list<'h>(headers: &'h HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'h str> {

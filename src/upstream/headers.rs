@@ -1,27 +1,13 @@
 //! What a proxy owes both sides in headers (RFC 9110 §7.6).
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, HeaderName, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, FORWARDED, HOST, HeaderName, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, Version};
 
 use crate::config::Forwarded;
-use crate::message::fields::list;
+use crate::message::fields::{HOP_BY_HOP, list};
 use crate::request::inbound::Peer;
-
-/// Fields of one connection, never of the message (RFC 9110 §7.6.1). `Trailer` is none of them: it says what is to
-/// come, and trailers are passed on.
-const HOP_BY_HOP: [HeaderName; 8] = [
-    CONNECTION,
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    TE,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-];
 
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
