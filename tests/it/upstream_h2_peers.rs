@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -10,6 +11,7 @@ use http::Response;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Barrier, Notify, Semaphore};
+use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -119,6 +121,52 @@ async fn polls_that_are_abandoned_while_they_wait_for_a_stream_are_not_sent() {
     // One of them was the next, and had been handed over.
     let asked = asked.load(Ordering::SeqCst);
     assert!(asked <= 3, "asked {asked} times");
+}
+
+/// Random schedules: clients leave while their polls wait for a stream, for the head or for the rest of the body.
+#[tokio::test]
+async fn whenever_polls_are_abandoned_they_hold_up_no_others() {
+    for seed in 0..3 {
+        let mut dice = fastrand::Rng::with_seed(seed);
+        let streams = dice.u32(1..6);
+        let gateway = gateway(move |stream| async move {
+            let mut builder = server::Builder::new();
+            let builder = builder.max_concurrent_streams(streams);
+            let builder = builder.max_pending_accept_reset_streams(1000);
+            let Ok(mut connection) = builder.handshake(stream).await else {
+                return;
+            };
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                tokio::spawn(async move {
+                    sleep(Duration::from_millis(3)).await;
+                    let Ok(mut body) = respond.send_response(Response::new(()), false) else {
+                        return;
+                    };
+                    let answer = row("SUCCESS");
+                    let (half, rest) = answer.split_at(20);
+                    let _ = body.send_data(Bytes::from(half.to_owned()), false);
+                    sleep(Duration::from_millis(3)).await;
+                    let _ = body.send_data(Bytes::from(rest.to_owned()), true);
+                });
+            }
+        })
+        .await;
+        for round in 0..10 {
+            let abandoned = polls(&gateway, &format!("abandoned{round}-"), 20);
+            for poll in abandoned {
+                sleep(Duration::from_micros(dice.u64(0..2000))).await;
+                poll.abort();
+            }
+        }
+        let begun = Instant::now();
+        for poll in polls(&gateway, "last", 50) {
+            assert_eq!(poll.await.unwrap(), 200, "schedule {seed}");
+        }
+        // Far less than a poll's timeout.
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(5), "schedule {seed}: {took:?}");
+        assert_eq!(polls_sent(&gateway, "error").await, 0.0, "schedule {seed}");
+    }
 }
 
 #[tokio::test]
