@@ -61,8 +61,8 @@ impl LostPolls {
         }
     }
 
-    /// Sends a poll, and sends it again where upstream seems to have lost it. `send` notes [when](TaskQuery::asked_at) it
-    /// does.
+    /// Sends a poll, and sends it again where upstream seems to have lost it. `send` notes in
+    /// [`AskedAt`](crate::request::query::AskedAt) when it does.
     pub async fn until_answered<S: Future>(
         &self,
         poll: &TaskFetch,
