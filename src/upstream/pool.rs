@@ -112,8 +112,9 @@ impl Pool {
         })
     }
 
-    /// Sends a poll, whose target is a path, and receives the whole answer. The request is boxed, since it is moved often. `tell` is called with the status when the
-    /// answer's head is there, and with `None` when it is known that there will be none.
+    /// Sends a poll, whose target is a path, and receives the whole answer. The request is boxed, since it is moved often.
+    /// `tell` is called with the status when the answer's head is there, and with `None` when it is known that there will be
+    /// none.
     ///
     /// # Errors
     /// As [`Upstream::poll`](super::Upstream::poll).
