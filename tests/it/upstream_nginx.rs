@@ -220,7 +220,7 @@ async fn no_poll_and_no_write_is_lost_to_the_goodbyes_of_nginx() {
 
 /// Most polls are left by many goodbyes before they are taken.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_poll_is_lost_where_nginx_takes_ten_at_a_time() {
+async fn no_poll_and_no_write_is_lost_where_nginx_takes_ten_at_a_time() {
     let Some(nginx) = Nginx::start(10).await else {
         return;
     };
@@ -231,6 +231,14 @@ async fn no_poll_is_lost_where_nginx_takes_ten_at_a_time() {
     };
     let failed = failures(200, POLLS / 200, poll).await;
     assert!(failed.is_empty(), "{} polls: {failed:?}", failed.len());
+    let write = async |number: String| {
+        let request = Request::post(gateway.client.url("/v1/videos"));
+        let request = request.body(Full::from(number)).unwrap();
+        gateway.client.send(request).await.status
+    };
+    let failed = failures(100, 5, write).await;
+    assert!(failed.is_empty(), "{} writes: {failed:?}", failed.len());
+    assert_eq!(nginx.written.lock().unwrap().len(), 500, "each once");
     let failed = "pollgate_upstream_requests_total{code=\"error\",kind=\"poll\"}";
     assert_eq!(gateway.metric(failed).await, 0.0);
 }
