@@ -1,4 +1,5 @@
-//! Sends one status poll to upstream, within the limits on time, size and concurrency. The innermost layer.
+//! Sends one status poll to upstream, within the limits on time, size and concurrency, and again where upstream seems to
+//! have lost it. The innermost layer.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
