@@ -1,8 +1,6 @@
 //! An HTTP/1.1 connection that status polls use one after the other. The poll that uses it drives it.
 
-use std::error::Error as StdError;
 use std::future::poll_fn;
-use std::iter::successors;
 use std::pin::{Pin, pin};
 use std::task::{Context, Waker};
 
@@ -121,16 +119,4 @@ fn unanswered(mut error: TrySendError<Request<PollBody>>) -> SendError {
         Some(request) => SendError::NotSent(Box::new(request), why),
         None => SendError::NoResponse(why),
     }
-}
-
-/// Whether an HTTP/2 upstream says that it has not processed a request: it refused the stream, or said goodbye before it
-/// (RFC 9113 §8.7).
-pub(super) fn is_unprocessed(error: &(dyn StdError + 'static)) -> bool {
-    let causes = successors(Some(error), |error| (*error).source());
-    let mut of_http2 = causes.filter_map(|cause| cause.downcast_ref::<h2::Error>());
-    of_http2.any(|error| {
-        // h2 tells a stream of a goodbye, whatever its reason, only where the peer leaves it unprocessed.
-        error.reason() == Some(h2::Reason::REFUSED_STREAM)
-            || (error.is_go_away() && error.is_remote())
-    })
 }

@@ -3,8 +3,10 @@
 //! It stands on `h2` alone: where a connection ends while a request waits for a free stream, hyper's client does not tell
 //! whether that was sent.
 
+use std::error::Error as StdError;
 use std::future::poll_fn;
 use std::io;
+use std::iter::successors;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -24,7 +26,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::connect::Wire;
 use super::failure::failure;
-use super::http1::{PollBody, SendError, is_unprocessed};
+use super::http1::{PollBody, SendError};
 use super::received::{BodyLimit, Received};
 use super::{FIRST_STREAMS, PING_EVERY, PING_TIMEOUT, STREAM_WINDOW, STREAMS};
 use crate::error::Error;
@@ -192,6 +194,18 @@ async fn unanswered_ping(mut pings: PingPong, heard: &Mutex<Instant>) {
         }
         alive = Instant::now();
     }
+}
+
+/// Whether an HTTP/2 upstream says that it has not processed a request: it refused the stream, or said goodbye before it
+/// (RFC 9113 §8.7).
+pub(super) fn is_unprocessed(error: &(dyn StdError + 'static)) -> bool {
+    let causes = successors(Some(error), |error| (*error).source());
+    let mut of_http2 = causes.filter_map(|cause| cause.downcast_ref::<h2::Error>());
+    of_http2.any(|error| {
+        // h2 tells a stream of a goodbye, whatever its reason, only where the peer leaves it unprocessed.
+        error.reason() == Some(h2::Reason::REFUSED_STREAM)
+            || (error.is_go_away() && error.is_remote())
+    })
 }
 
 /// Why a request could not be sent.

@@ -6,7 +6,6 @@ use std::fmt;
 use std::ops::ControlFlow::{Break, Continue};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use http::header::HOST;
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -20,16 +19,13 @@ use super::connect::Connector;
 use super::failure::failure;
 use super::http1::{Http1Connection, PollBody, SendError};
 use super::http2::Http2Connection;
+use super::lost::SILENT;
 use super::received::{BodyLimit, Received};
 use super::resend::{Unprocessed, until_processed};
 use super::{POOL_AGE, POOL_IDLE};
 use crate::config::UpstreamUrl;
 use crate::error::Error;
 use crate::sync::lock;
-
-/// An HTTP/2 connection on which nothing was heard since an abandoned poll began, this long ago, takes no new polls: while
-/// new connections work, a silent one must not be waited for.
-const SILENT: Duration = Duration::from_secs(2);
 
 /// The number of connections that are opened at once.
 const MOST_CONNECTING: u32 = 64;
@@ -138,34 +134,27 @@ impl Pool {
                 Connection::Http1(..) => None,
             };
             let answer = self.ask_over(connection, request, limit, &tell).await;
-            match (answer, shared) {
+            let (request, why, counts) = match (answer, shared) {
                 (Err(SendError::NotSent(request, why)), _) => {
                     // Most likely not the only one.
                     self.reclaim();
-                    Continue(Unprocessed {
-                        request,
-                        why,
-                        counts: true,
-                    })
+                    (request, why, true)
                 }
                 (Err(SendError::Refused(why)), Some((shared, request))) => {
                     self.retire(&shared);
-                    Continue(Unprocessed {
-                        request,
-                        why,
-                        counts: true,
-                    })
+                    (request, why, true)
                 }
                 (Err(SendError::Left(why)), Some((shared, request))) => {
                     self.retire(&shared);
-                    Continue(Unprocessed {
-                        request,
-                        why,
-                        counts: !shared.has_taken_any(),
-                    })
+                    (request, why, !shared.has_taken_any())
                 }
-                (processed, _) => Break(processed),
-            }
+                (processed, _) => return Break(processed),
+            };
+            Continue(Unprocessed {
+                request,
+                why,
+                counts,
+            })
         });
         let why = match sent.await {
             Ok(Ok(answer)) => return Ok(answer),
@@ -357,7 +346,7 @@ impl Pool {
 }
 
 /// A poll on the shared connection. Should it be abandoned after a while in which nothing was heard there, the connection
-/// is retired.
+/// is retired: while new connections work, a silent one must not be waited for.
 struct Listening<'p> {
     pool: &'p Pool,
     since: Instant,
