@@ -1,4 +1,5 @@
-//! The entries: moka bounds them in bytes, and the index finds them. Both hold the same.
+//! The entries, bounded in bytes. The index finds them; each is also either on probation, or in moka since it was used again.
+//! Both decide what goes when memory runs out.
 
 use std::sync::{Arc, Weak};
 
@@ -10,26 +11,34 @@ use tokio::time::Instant;
 
 use super::entry::{Entry, Scales};
 use super::index::Index;
+use super::probation::Probation;
 use crate::answer::reply::Reply;
 use crate::request::key::TaskKey;
 
-/// The overhead of an entry in bytes, apart from itself and its documents. Measured: moka's six records of it take 290, the
-/// tables of moka and the index 35; the rest is allocator rounding.
+/// The share of the capacity that moka may have, in percent: so much is left for what is new.
+const USED_AGAIN: u64 = 90;
+
+/// The overhead of an entry in bytes, apart from itself and its documents, if it is in moka. Measured: moka's six records of
+/// it take 290, the tables of moka and the index 35; the rest is allocator rounding. On probation it takes some 250 less, but
+/// counts the same: it may come to be in moka.
 const OVERHEAD: usize = 400;
 
-/// An entry of more bytes than this makes room for itself at once. moka does that only after some 64 changes: smaller ones
-/// exceed the capacity by 1 MiB at most until then.
-const LARGE: usize = 16 << 10;
+/// An entry of more bytes than this makes room for itself in moka at once. moka does that only after some 64 changes: smaller
+/// ones exceed the capacity by 1 MiB at most until then.
+const LARGE: u32 = 16 << 10;
 
 /// See the module.
 pub(super) struct Entries {
-    /// By a digest of their key. The digest only finds an entry; its own key is compared as well.
-    pub(super) moka: Cache<u64, Arc<Entry>, RandomState>,
-    /// For look-ups.
+    /// All of them.
     pub(super) index: Index,
+    probation: Probation,
+    /// By a digest of their key. The digest only finds an entry; its own key is compared as well.
+    moka: Cache<u64, Arc<Entry>, RandomState>,
     /// For entries, which call it when they have grown.
     pub(super) scales: Arc<Scales>,
+    capacity: u64,
     digests: RandomState,
+    evicted: Box<dyn Fn(RemovalCause) + Send + Sync>,
 }
 
 impl Entries {
@@ -47,8 +56,8 @@ impl Entries {
                 }
             }));
             let moka = Cache::builder()
-                .max_capacity(capacity)
-                .weigher(|_, entry: &Arc<Entry>| u32::try_from(weight(entry)).unwrap_or(u32::MAX))
+                .max_capacity(capacity / 100 * USED_AGAIN)
+                .weigher(|_, entry: &Arc<Entry>| weight(entry))
                 .eviction_policy(EvictionPolicy::lru())
                 .eviction_listener(move |digest: Arc<u64>, entry: Arc<Entry>, cause| {
                     if cause == RemovalCause::Replaced {
@@ -57,68 +66,165 @@ impl Entries {
                     }
                     if let Some(entries) = entries.upgrade() {
                         entries.index.remove(*digest, &entry);
+                        entries.tell(&entry, cause);
                     }
-                    let is_expired = entry.is_expired(Instant::now());
-                    evicted(if is_expired {
-                        RemovalCause::Expired
-                    } else {
-                        cause
-                    });
                 })
                 .build_with_hasher(RandomState::new());
             Self {
-                moka,
                 index: Index::new(),
+                probation: Probation::default(),
+                moka,
                 scales: Arc::new(scales),
+                capacity,
                 digests,
+                evicted: Box::new(evicted),
             }
         })
     }
 
-    pub(super) fn digest(&self, entry: &Entry) -> u64 {
-        self.digests.hash_one(entry.parts())
+    /// Records a use. The order of uses in moka does not matter while there is plenty of room.
+    pub(super) fn record_use(&self, digest: u64, entry: &Entry) {
+        entry.note_use();
+        if self.moka.weighted_size() >= self.capacity / 2 && !entry.is_on_probation() {
+            self.moka.get(&digest);
+        }
     }
 
     /// Keeps the entry of a key, in place of an earlier one.
     pub(super) fn set(&self, digest: u64, key: &TaskKey, entry: Arc<Entry>) {
-        let is_large = weight(&entry) > LARGE;
-        self.index.set(
-            digest,
-            key,
-            entry,
-            |entry| self.digest(entry),
-            |entry| self.moka.insert(digest, entry),
-        );
-        if is_large {
-            self.moka.run_pending_tasks();
+        let digest_of = |entry: &Entry| self.digest(entry);
+        let settle = |entry: Arc<Entry>, earlier: Option<Arc<Entry>>| {
+            let is_in_moka = earlier.is_some_and(|earlier| {
+                // A running task that is polled again is in use. Who is told its end does not ask again.
+                if !entry.reply.is_terminal() {
+                    entry.note_use();
+                }
+                !self.probation.remove(&earlier)
+            });
+            if is_in_moka {
+                self.put_into_moka(digest, entry);
+            } else {
+                let weight = weight(&entry);
+                self.probation.push(entry, weight);
+            }
+        };
+        self.index.set(digest, key, entry, digest_of, settle);
+        self.make_room();
+    }
+
+    /// Removes the entry of a key.
+    pub(super) fn forget(&self, digest: u64, key: &TaskKey) {
+        while let Some(entry) = self.index.get(digest, key) {
+            if self.remove(&entry) {
+                return;
+            }
         }
     }
 
-    /// Removes the entry, but not one that has replaced it.
-    pub(super) fn remove(&self, entry: &Arc<Entry>) {
+    /// Removes the entry, but not one that has replaced it. Returns whether it was there.
+    pub(super) fn remove(&self, entry: &Arc<Entry>) -> bool {
         let digest = self.digest(entry);
-        self.index
-            .while_held(digest, entry, || self.moka.invalidate(&digest));
+        self.index.while_held(digest, entry, || {
+            if self.probation.remove(entry) {
+                self.index.remove(digest, entry);
+                self.tell(entry, RemovalCause::Explicit);
+            } else {
+                self.moka.invalidate(&digest);
+            }
+        })
+    }
+
+    /// The bytes of all entries, as moka last counted its own.
+    pub(super) fn bytes(&self) -> u64 {
+        self.probation.bytes() + self.moka.weighted_size()
+    }
+
+    /// Runs moka's pending work: evictions for lack of room, and its counts.
+    pub(super) fn flush(&self) {
+        self.moka.run_pending_tasks();
+        self.make_room();
+    }
+
+    /// Lets the oldest on probation go while there is too much: those that were used to moka.
+    fn make_room(&self) {
+        while self.bytes() > self.capacity
+            && let Some((entry, is_last)) = self.probation.oldest()
+        {
+            let digest = self.digest(&entry);
+            let is_held = self.index.while_held(digest, &entry, || {
+                if !self.probation.remove(&entry) {
+                    return;
+                }
+                // moka may find room for one that is alone.
+                if entry.is_used() || is_last {
+                    self.put_into_moka(digest, Arc::clone(&entry));
+                } else {
+                    self.index.remove(digest, &entry);
+                    self.tell(&entry, RemovalCause::Size);
+                }
+            });
+            debug_assert!(is_held || !entry.is_on_probation(), "is nowhere else");
+        }
+    }
+
+    /// Whether each entry is in the index, and either on probation or in moka.
+    #[cfg(test)]
+    pub(super) fn agree(&self) -> bool {
+        self.flush();
+        let in_moka = self.moka.iter().filter(|(digest, entry)| {
+            self.index.holds(**digest, entry) && !entry.is_on_probation()
+        });
+        let all: Vec<_> = self.index.all().collect();
+        let on_probation = all.iter().filter(|entry| entry.is_on_probation());
+        let on_probation = on_probation.count() as u64;
+        on_probation == self.probation.len()
+            && on_probation + in_moka.count() as u64 == self.index.len()
+            && all.len() as u64 == self.index.len()
+    }
+
+    /// Called while the index holds the entry, and with its changes locked.
+    fn put_into_moka(&self, digest: u64, entry: Arc<Entry>) {
+        let is_large = weight(&entry) > LARGE;
+        self.moka.insert(digest, entry);
+        if is_large {
+            self.moka.run_pending_tasks();
+        }
     }
 
     /// Weighs an entry again that takes more memory than before, unless it has left.
     fn weigh_again(&self, entry: &Arc<Entry>) {
         let digest = self.digest(entry);
         self.index.while_held(digest, entry, || {
-            self.moka.insert(digest, Arc::clone(entry));
+            let weight = weight(entry);
+            if self.probation.weigh_again(entry, weight) {
+                return;
+            }
+            self.put_into_moka(digest, Arc::clone(entry));
             if !self.index.holds(digest, entry) {
                 // moka evicted it just before, so that the index would not find it.
                 self.moka.invalidate(&digest);
             }
         });
-        if weight(entry) > LARGE {
-            self.moka.run_pending_tasks();
-        }
+        self.make_room();
+    }
+
+    fn digest(&self, entry: &Entry) -> u64 {
+        self.digests.hash_one(entry.parts())
+    }
+
+    /// Tells of an entry that has left.
+    fn tell(&self, entry: &Entry, cause: RemovalCause) {
+        let is_expired = entry.is_expired(Instant::now());
+        (self.evicted)(if is_expired {
+            RemovalCause::Expired
+        } else {
+            cause
+        });
     }
 }
 
 /// The memory that an entry takes now, in bytes.
-fn weight(entry: &Entry) -> usize {
+fn weight(entry: &Entry) -> u32 {
     let around = size_of::<Entry>() - size_of::<Reply>();
-    OVERHEAD + around + entry.reply.weight()
+    u32::try_from(OVERHEAD + around + entry.reply.weight()).unwrap_or(u32::MAX)
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -48,6 +48,10 @@ pub struct Entry {
     pub(super) credential: Arc<CredentialState>,
     /// How long upstream is not asked again after it failed on this task, in milliseconds since `received`.
     pub(super) cooldown: AtomicU32,
+    /// Its place among those on probation; [`NOWHERE`](Self::NOWHERE) when moka holds it.
+    pub(super) place: AtomicU32,
+    /// Whether it was used since it was stored.
+    pub(super) used: AtomicBool,
     /// What weighs it again when it has grown.
     pub(super) scales: Arc<Scales>,
 }
@@ -77,8 +81,8 @@ impl Span {
     }
 }
 
-/// Another field would cost 16 bytes for each entry: allocators work in such steps.
-const _: () = assert!(size_of::<Entry>() <= 184);
+/// More would cost 32 bytes for each entry: the allocator works in such steps, and counts of references take 16.
+const _: () = assert!(size_of::<Entry>() <= 208);
 
 /// What a cached answer may be used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,6 +119,9 @@ impl Use {
 impl Entry {
     /// The `age` of entries that have none.
     pub(super) const AGELESS: u32 = u32::MAX;
+
+    /// The `place` of entries that are not on probation.
+    pub(super) const NOWHERE: u32 = u32::MAX;
 
     /// The key of the entry.
     #[must_use]
@@ -207,6 +214,31 @@ impl Entry {
             fresh_until: self.told_fresh_until(),
             origin: Origin::Memory,
             reply: SharedReply::new(self),
+        }
+    }
+
+    /// Its place among those on probation.
+    pub(super) fn place(&self) -> u32 {
+        self.place.load(Ordering::Relaxed)
+    }
+
+    /// Only for whoever has locked them.
+    pub(super) fn put(&self, place: u32) {
+        self.place.store(place, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_on_probation(&self) -> bool {
+        self.place() != Self::NOWHERE
+    }
+
+    pub(super) fn is_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Notes a use. Written once at most: it is shared by all who use it.
+    pub(super) fn note_use(&self) {
+        if !self.is_used() {
+            self.used.store(true, Ordering::Relaxed);
         }
     }
 

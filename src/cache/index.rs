@@ -1,7 +1,7 @@
 //! Finds entries. A hit through moka touches some ten cache lines: its bucket, its two records of the entry, the key, and
-//! the neighbours in its list of uses. With many tasks none of them is in a processor's cache; here there are two. The
-//! index holds what moka holds: an entry that moka evicts is removed here.
+//! the neighbours in its list of uses. With many tasks none of them is in a processor's cache; here there are two.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use hashbrown::HashTable;
@@ -15,13 +15,16 @@ use crate::sync::{lock, read, write};
 const SHARDS: u64 = 64;
 
 /// See the module.
-pub(super) struct Index(Box<[Shard]>);
+pub(super) struct Index {
+    shards: Box<[Shard]>,
+    len: AtomicU64,
+}
 
 /// A part with its own lock.
 #[derive(Default)]
 pub(super) struct Shard {
     held: RwLock<Held>,
-    /// Serialises writers, so that the index and moka agree.
+    /// Serialises writers, so that an entry is here and either on probation or in moka.
     changes: Mutex<()>,
 }
 
@@ -34,7 +37,10 @@ struct Held {
 
 impl Index {
     pub(super) fn new() -> Self {
-        Self((0..SHARDS).map(|_| Shard::default()).collect())
+        Self {
+            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
+            len: AtomicU64::new(0),
+        }
     }
 
     pub(super) fn get(&self, digest: u64, key: &TaskKey) -> Option<Arc<Entry>> {
@@ -43,15 +49,15 @@ impl Index {
         found.cloned()
     }
 
-    /// Replaces the entry of a key and calls `keep`, which stores it in moka and may evict any entry. `digest_of` is
-    /// called when the table grows.
+    /// Replaces the entry of a key and calls `settle` with the new one and the earlier one, if there was one. No other
+    /// change of these entries comes between. `digest_of` is called when the table grows.
     pub(super) fn set(
         &self,
         digest: u64,
         key: &TaskKey,
         entry: Arc<Entry>,
         digest_of: impl Fn(&Entry) -> u64,
-        keep: impl FnOnce(Arc<Entry>),
+        settle: impl FnOnce(Arc<Entry>, Option<Arc<Entry>>),
     ) {
         let shard = self.shard(digest);
         let _one_at_a_time = lock(&shard.changes);
@@ -63,29 +69,43 @@ impl Index {
             } else {
                 let digest_of = |held: &Arc<Entry>| digest_of(held);
                 held.entries.insert_unique(digest, entry, digest_of);
+                self.len.fetch_add(1, Ordering::Relaxed);
                 None
             }
         };
-        drop(earlier);
-        keep(entry);
+        settle(entry, earlier);
     }
 
-    /// Removes the entry, unless it has been replaced.
-    pub(super) fn remove(&self, digest: u64, entry: &Arc<Entry>) {
+    /// Removes the entry, unless it has been replaced. Returns whether it was here.
+    pub(super) fn remove(&self, digest: u64, entry: &Arc<Entry>) -> bool {
         let mut held = self.shard(digest).write();
         let is_it = |held: &Arc<Entry>| Arc::ptr_eq(held, entry);
-        if let Ok(found) = held.entries.find_entry(digest, is_it) {
-            found.remove();
+        match held.entries.find_entry(digest, is_it) {
+            Ok(found) => {
+                let (removed, _) = found.remove();
+                self.len.fetch_sub(1, Ordering::Relaxed);
+                drop(held);
+                drop(removed);
+                true
+            }
+            Err(_) => false,
         }
     }
 
-    /// Calls `change`, unless the entry has been replaced; it is not replaced meanwhile.
-    pub(super) fn while_held(&self, digest: u64, entry: &Arc<Entry>, change: impl FnOnce()) {
+    /// Calls `change`, unless the entry has been replaced; it is not replaced meanwhile. Returns whether it did.
+    pub(super) fn while_held(
+        &self,
+        digest: u64,
+        entry: &Arc<Entry>,
+        change: impl FnOnce(),
+    ) -> bool {
         let shard = self.shard(digest);
         let _one_at_a_time = lock(&shard.changes);
-        if self.holds(digest, entry) {
+        let is_held = self.holds(digest, entry);
+        if is_held {
             change();
         }
+        is_held
     }
 
     /// Whether it holds this very entry.
@@ -98,18 +118,24 @@ impl Index {
             .is_some()
     }
 
-    pub(super) fn shards(&self) -> &[Shard] {
-        &self.0
+    /// All entries, one part after the other: what comes or goes meanwhile may be missing.
+    pub(super) fn all(&self) -> impl Iterator<Item = Arc<Entry>> {
+        let all = |shard: &Shard| -> Vec<_> { shard.read().entries.iter().cloned().collect() };
+        self.shards.iter().flat_map(all)
     }
 
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.0.iter().map(|shard| shard.read().entries.len()).sum()
+    pub(super) fn shards(&self) -> &[Shard] {
+        &self.shards
+    }
+
+    /// The number of entries.
+    pub(super) fn len(&self) -> u64 {
+        self.len.load(Ordering::Relaxed)
     }
 
     /// By bits that the part itself does not look at first.
     fn shard(&self, digest: u64) -> &Shard {
-        &self.0[usize::try_from((digest >> 40) % SHARDS).unwrap_or(0)]
+        &self.shards[usize::try_from((digest >> 40) % SHARDS).unwrap_or(0)]
     }
 }
 

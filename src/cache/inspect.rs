@@ -67,11 +67,11 @@ impl Store {
         credential_ttl: Duration,
     ) -> Vec<Remembered> {
         self.entries
-            .moka
-            .iter()
-            .filter(|(_, entry)| wanted(entry))
+            .index
+            .all()
+            .filter(|entry| wanted(entry))
             .take(most)
-            .map(|(_, entry)| Remembered {
+            .map(|entry| Remembered {
                 good_for: self.good_for(&entry, now, credential_ttl),
                 acceptance: self.acceptance(&entry, now),
                 cooldown: entry.cooldown(now),
@@ -86,7 +86,7 @@ impl Store {
     #[must_use]
     pub fn census(&self, now: Instant) -> Census {
         let mut tasks: HashMap<(Caller, u64), Heard> = HashMap::new();
-        for (_, entry) in &self.entries.moka {
+        for entry in self.entries.index.all() {
             if !self.is_current(&entry) || entry.is_expired(now) {
                 continue;
             }

@@ -10,6 +10,7 @@ pub mod freshness;
 mod index;
 mod inspect;
 mod lease;
+mod probation;
 mod reclaim;
 mod store;
 

@@ -1,11 +1,11 @@
 //! The cache: answers within a budget of bytes, and the callers that may be shown them.
 //!
-//! Freshness and expiry are decided here, on tokio's clock; moka only decides what is evicted when memory runs out. A
+//! Freshness and expiry are decided here, on tokio's clock; what is evicted when memory runs out is decided by `entries`. A
 //! cached answer is shown only if nothing has changed the task since ([`Store::invalidate`]), upstream has not refused the
 //! caller since ([`Store::refuse`]), and it has accepted the caller's credential recently.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ahash::RandomState;
@@ -119,7 +119,7 @@ impl Store {
     pub fn look(&self, key: &TaskKey, now: Instant, credential_ttl: Duration) -> Option<Looked> {
         let digest = self.digest(key);
         let entry = self.entries.index.get(digest, key)?;
-        self.record_use(digest);
+        self.entries.record_use(digest, &entry);
         // A hit counts as a use of the caller's credential.
         if self.callers.entry_count() >= CALLERS / 2 {
             self.callers.get(&key.caller);
@@ -243,7 +243,7 @@ impl Store {
         let digest = self.digest(key);
         if lifetime.is_zero() || self.capacity == 0 {
             // The earlier entry must not be served stale: upstream has moved on.
-            self.entries.moka.invalidate(&digest);
+            self.entries.forget(digest, key);
             return Kept::not_stored(reply);
         }
         // Of a running task, or of a success that waits for its URL.
@@ -266,6 +266,8 @@ impl Store {
             writes: lease.writes,
             credential: Arc::clone(&lease.credential),
             cooldown: AtomicU32::new(0),
+            place: AtomicU32::new(Entry::NOWHERE),
+            used: AtomicBool::new(false),
             scales: Arc::clone(&self.entries.scales),
             reply: reply.for_storage(&key.task),
         });
@@ -368,9 +370,7 @@ impl Store {
                 route,
                 ..key.clone()
             };
-            if self.peek(&key).is_some() {
-                self.entries.moka.invalidate(&self.digest(&key));
-            }
+            self.entries.forget(self.digest(&key), &key);
         }
     }
 
@@ -446,7 +446,7 @@ impl Store {
     /// The number of cached answers.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.entries.moka.entry_count()
+        self.entries.index.len()
     }
 
     /// Whether nothing is cached.
@@ -464,7 +464,7 @@ impl Store {
     /// The bytes in use.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.entries.moka.weighted_size()
+        self.entries.bytes()
     }
 
     fn digest(&self, key: &TaskKey) -> u64 {
@@ -472,26 +472,11 @@ impl Store {
             .hash_one((key.caller, key.route, key.task.whole()))
     }
 
-    /// Records a use with moka, which evicts the least recently used. Skipped while there is plenty of room: the order of
-    /// uses does not matter then.
-    fn record_use(&self, digest: u64) {
-        if self.bytes() >= self.capacity / 2 {
-            self.entries.moka.get(&digest);
-        }
-    }
-
     fn purge_where(&self, doomed: impl Fn(&Entry) -> bool) -> usize {
-        let keys: Vec<_> = self
-            .entries
-            .moka
-            .iter()
-            .filter(|(_, entry)| doomed(entry))
-            .map(|(key, _)| key)
-            .collect();
         let now = Instant::now();
-        keys.iter()
-            .filter_map(|key| self.entries.moka.remove(&**key))
-            .filter(|entry| !entry.is_expired(now))
+        let doomed = self.entries.index.all().filter(|entry| doomed(entry));
+        doomed
+            .filter(|entry| self.entries.remove(entry) && !entry.is_expired(now))
             .count()
     }
 
@@ -643,7 +628,7 @@ pub(super) mod tests {
                 ..key
             };
             assert!(is_fresh(&store, &first, now));
-            assert_eq!(store.entries.index.len() as u64, store.len());
+            assert!(store.entries.agree());
         }
         assert!((10..100).contains(&store.len()), "{}", store.len());
         assert!(!is_shown(&store, &key("1"), now));
@@ -689,7 +674,7 @@ pub(super) mod tests {
         let is_there = |number: &usize| store.peek(&key(&number.to_string())).is_some();
         let left: Vec<_> = (0..9).filter(is_there).collect();
         assert_eq!(left, [1, 2, 3, 4, 5, 6, 7, 8], "of 24 documents at most");
-        assert_eq!(store.entries.index.len() as u64, store.len());
+        assert!(store.entries.agree());
         // What has left, or was replaced, is not brought back by a client that still holds it.
         keep(8);
         for gone in [&kept[0], &kept[8]] {
@@ -711,7 +696,7 @@ pub(super) mod tests {
         store
             .entries
             .index
-            .set(digest, &one, entry, |_| digest, |_| {});
+            .set(digest, &one, entry, |_| digest, |_, _| {});
         assert!(store.peek(&other).is_none());
         assert!(!is_shown(&store, &other, Instant::now()));
     }

@@ -1,0 +1,295 @@
+//! Entries on probation: those that were not used since they were stored, in the order in which they came. Most answers
+//! never are, since a client that is told the end of its task does not ask again. When memory runs out the oldest of them go
+//! first, and those that were used meanwhile move on to moka, which evicts the least recently used (S3-FIFO; Yang et al.,
+//! SOSP 2023).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use slab::Slab;
+
+use super::entry::Entry;
+use crate::sync::lock;
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Probation {
+    queue: Mutex<Queue>,
+    /// What its entries weigh together: for readers that do not wait for the queue.
+    bytes: AtomicU64,
+}
+
+/// A doubly linked list, so that an entry can leave from anywhere.
+#[derive(Default)]
+struct Queue {
+    places: Slab<Place>,
+    /// The places of the oldest entry and of the newest.
+    ends: Option<(u32, u32)>,
+}
+
+struct Place {
+    entry: Arc<Entry>,
+    /// As it counts here, in bytes.
+    weight: u32,
+    /// The places of the next older entry and of the next newer one; [`Entry::NOWHERE`] at the ends.
+    older: u32,
+    newer: u32,
+}
+
+impl Probation {
+    /// The bytes of all entries.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> u64 {
+        lock(&self.queue).places.len() as u64
+    }
+
+    /// Takes in an entry as the newest.
+    pub(super) fn push(&self, entry: Arc<Entry>, weight: u32) {
+        let mut queue = lock(&self.queue);
+        queue.push(entry, weight);
+        self.count(weight, 0);
+    }
+
+    /// The oldest entry, and whether it is the only one.
+    pub(super) fn oldest(&self) -> Option<(Arc<Entry>, bool)> {
+        let queue = lock(&self.queue);
+        let (oldest, newest) = queue.ends?;
+        let place = queue.places.get(oldest as usize)?;
+        Some((Arc::clone(&place.entry), oldest == newest))
+    }
+
+    /// Lets an entry go. Returns whether it was here.
+    pub(super) fn remove(&self, entry: &Entry) -> bool {
+        let mut queue = lock(&self.queue);
+        let removed = queue.remove(entry);
+        self.count(0, removed.as_ref().map_or(0, |place| place.weight));
+        drop(queue);
+        removed.is_some()
+    }
+
+    /// Counts an entry with this weight from now on. Returns whether it is here.
+    pub(super) fn weigh_again(&self, entry: &Entry, weight: u32) -> bool {
+        let mut queue = lock(&self.queue);
+        let Some(place) = queue.places.get_mut(entry.place() as usize) else {
+            return false;
+        };
+        let before = std::mem::replace(&mut place.weight, weight);
+        self.count(weight, before);
+        true
+    }
+
+    /// Only for whoever has locked the queue.
+    fn count(&self, more: u32, less: u32) {
+        let bytes = self.bytes() + u64::from(more) - u64::from(less);
+        self.bytes.store(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Queue {
+    fn push(&mut self, entry: Arc<Entry>, weight: u32) {
+        let place = self.places.vacant_entry();
+        // Four billion of the smallest entries take more memory than there is.
+        let at = u32::try_from(place.key()).expect("is a place");
+        let oldest = self.ends.map(|(oldest, _)| oldest);
+        let newest = self.ends.map(|(_, newest)| newest);
+        entry.put(at);
+        place.insert(Place {
+            entry,
+            weight,
+            older: newest.unwrap_or(Entry::NOWHERE),
+            newer: Entry::NOWHERE,
+        });
+        if let Some(place) = newest.and_then(|newest| self.at(newest)) {
+            place.newer = at;
+        }
+        self.ends = Some((oldest.unwrap_or(at), at));
+    }
+
+    fn remove(&mut self, entry: &Entry) -> Option<Place> {
+        let at = entry.place();
+        let removed = self.places.try_remove(at as usize)?;
+        entry.put(Entry::NOWHERE);
+        let (older, newer) = (removed.older, removed.newer);
+        if let Some(place) = self.at(older) {
+            place.newer = newer;
+        }
+        if let Some(place) = self.at(newer) {
+            place.older = older;
+        }
+        self.ends = self.ends.and_then(|(oldest, newest)| {
+            let ends = (
+                if oldest == at { newer } else { oldest },
+                if newest == at { older } else { newest },
+            );
+            (!self.places.is_empty()).then_some(ends)
+        });
+        Some(removed)
+    }
+
+    fn at(&mut self, place: u32) -> Option<&mut Place> {
+        self.places.get_mut(place as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::{HeaderMap, StatusCode};
+    use tokio::time::Instant;
+
+    use super::super::freshness::Decision;
+    use super::super::store::Store;
+    use super::super::store::tests::{HOUR, circumstances, reply};
+    use crate::answer::reply::Reply;
+    use crate::request::key::TaskKey;
+    use crate::task::{Source, TaskSnapshot};
+
+    /// Room for some sixty small answers.
+    const CAPACITY: u64 = 30_000;
+
+    fn task(status: &str) -> Reply {
+        let body = Bytes::from(format!(
+            r#"{{"id":"known","object":"video","status":"{status}"}}"#
+        ));
+        let source = Source {
+            asked_id: "known",
+            status: 200,
+            body: &body,
+            first_seen: 0,
+        };
+        let snapshot = TaskSnapshot::read(&source).expect("is a task");
+        Reply::new(StatusCode::OK, &HeaderMap::new(), body, Some(snapshot))
+    }
+
+    fn keep(store: &Store, key: &TaskKey, reply: Reply, decision: &Decision) {
+        store.keep(key, reply, decision, 0, &store.lease(key));
+    }
+
+    fn poll(store: &Store, key: &TaskKey) {
+        drop(store.look(key, Instant::now(), HOUR));
+    }
+
+    fn is_there(store: &Store, key: &TaskKey) -> bool {
+        store.peek(key).is_some()
+    }
+
+    /// A store in which one task is known, which `poll` has used, and into which others came until it was full many times.
+    fn flooded(poll: impl Fn(&Store, &TaskKey)) -> (Store, TaskKey, Vec<TaskKey>) {
+        let (key, decision) = circumstances();
+        let store = Store::new(CAPACITY, |_| {});
+        keep(&store, &key("known"), reply(), &decision);
+        poll(&store, &key("known"));
+        let others: Vec<_> = (0..1000).map(|number| key(&number.to_string())).collect();
+        for other in &others {
+            keep(&store, other, reply(), &decision);
+            assert!(store.bytes() <= CAPACITY, "{}", store.bytes());
+        }
+        store.flush();
+        assert!(store.entries.agree());
+        (store, key("known"), others)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_used_once_outlasts_any_number_that_were_not() {
+        let (store, known, others) = flooded(|_, _| {});
+        assert!(!is_there(&store, &known), "it was not used");
+        let left = others.iter().filter(|key| is_there(&store, key)).count();
+        assert!(left >= 20, "{left}");
+        assert!(
+            others
+                .iter()
+                .rev()
+                .take(left)
+                .all(|key| is_there(&store, key))
+        );
+
+        let (store, known, _) = flooded(poll);
+        assert!(is_there(&store, &known));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn among_those_that_were_used_the_least_recently_used_goes() {
+        let (key, decision) = circumstances();
+        let store = Store::new(CAPACITY, |_| {});
+        let often = key("often");
+        keep(&store, &often, reply(), &decision);
+        let others: Vec<_> = (0..1000).map(|number| key(&number.to_string())).collect();
+        for other in &others {
+            keep(&store, other, reply(), &decision);
+            for key in [other, &often] {
+                poll(&store, key);
+            }
+            store.flush();
+            assert!(store.bytes() <= CAPACITY, "{}", store.bytes());
+            assert!(is_there(&store, &often));
+        }
+        let left = others.iter().filter(|key| is_there(&store, key)).count();
+        assert!((20..60).contains(&left), "{left}");
+        assert!(others[..900].iter().all(|key| !is_there(&store, key)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_running_task_that_is_polled_again_is_in_use_and_its_end_is_not() {
+        for (last, stays) in [("processing", true), ("completed", false)] {
+            let (store, known, _) = flooded(|store, key| {
+                for status in ["processing", last] {
+                    keep(store, key, task(status), &circumstances().1);
+                }
+            });
+            assert_eq!(is_there(&store, &known), stays, "{last}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_document_that_leaves_no_room_for_others_is_kept_if_the_cache_can_hold_it() {
+        let (key, decision) = circumstances();
+        for (size, fits) in [(5_000, true), (12_000, true), (20_000, false)] {
+            let store = Store::new(CAPACITY, |_| {});
+            for number in 0..100 {
+                let key = key(&number.to_string());
+                keep(&store, &key, reply(), &decision);
+                poll(&store, &key);
+            }
+            let body = Bytes::from(vec![b'x'; size]);
+            let large = Reply::new(StatusCode::BAD_REQUEST, &HeaderMap::new(), body, None);
+            keep(&store, &key("large"), large, &decision);
+            store.flush();
+            assert_eq!(is_there(&store, &key("large")), fits, "{size}");
+            assert!(store.bytes() <= CAPACITY, "{}", store.bytes());
+            assert!(store.entries.agree());
+        }
+    }
+
+    /// Threads that store, use and remove the same few tasks leave the same in the index as on probation and in moka.
+    #[test]
+    fn whatever_many_threads_do_nothing_is_lost_or_left_behind() {
+        let (key, decision) = circumstances();
+        let store = Store::new(CAPACITY, |_| {});
+        let keys: Vec<_> = (0..200).map(|number| key(&number.to_string())).collect();
+        std::thread::scope(|scope| {
+            for seed in 0..4 {
+                let (store, keys, decision) = (&store, &keys, &decision);
+                scope.spawn(move || {
+                    let mut dice = fastrand::Rng::with_seed(seed);
+                    for _ in 0..20_000 {
+                        let key = &keys[dice.usize(..keys.len())];
+                        match dice.u8(..8) {
+                            0 => store.purge_for(key),
+                            1..4 => poll(store, key),
+                            _ => keep(store, key, reply(), decision),
+                        }
+                    }
+                });
+            }
+        });
+        store.flush();
+        assert!(store.entries.agree());
+        assert!((1..=CAPACITY).contains(&store.bytes()), "{}", store.bytes());
+        store.purge_all();
+        assert!(store.entries.agree() && store.is_empty());
+    }
+}
