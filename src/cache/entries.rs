@@ -66,7 +66,7 @@ impl Entries {
                     }
                     if let Some(entries) = entries.upgrade() {
                         entries.index.remove(*digest, &entry);
-                        entries.tell(&entry, cause);
+                        entries.tell(&entry, cause, Instant::now());
                     }
                 })
                 .build_with_hasher(RandomState::new());
@@ -105,11 +105,12 @@ impl Entries {
                 self.put_into_moka(digest, entry);
             } else {
                 let weight = weight(&entry);
-                self.probation.push(entry, weight);
+                self.probation.push(digest, entry, weight);
             }
         };
+        let now = entry.reply.received;
         self.index.set(digest, key, entry, digest_of, settle);
-        self.make_room();
+        self.make_room(now);
     }
 
     /// Removes the entry of a key.
@@ -124,14 +125,17 @@ impl Entries {
     /// Removes the entry, but not one that has replaced it. Returns whether it was there.
     pub(super) fn remove(&self, entry: &Arc<Entry>) -> bool {
         let digest = self.digest(entry);
-        self.index.while_held(digest, entry, || {
-            if self.probation.remove(entry) {
-                self.index.remove(digest, entry);
-                self.tell(entry, RemovalCause::Explicit);
-            } else {
-                self.moka.invalidate(&digest);
-            }
-        })
+        let _one_at_a_time = self.index.lock(digest);
+        if self.probation.remove(entry) {
+            self.index.remove(digest, entry);
+            self.tell(entry, RemovalCause::Explicit, Instant::now());
+            return true;
+        }
+        let is_there = self.index.holds(digest, entry);
+        if is_there {
+            self.moka.invalidate(&digest);
+        }
+        is_there
     }
 
     /// The bytes of all entries, as moka last counted its own.
@@ -142,28 +146,25 @@ impl Entries {
     /// Runs moka's pending work: evictions for lack of room, and its counts.
     pub(super) fn flush(&self) {
         self.moka.run_pending_tasks();
-        self.make_room();
+        self.make_room(Instant::now());
     }
 
     /// Lets the oldest on probation go while there is too much: those that were used to moka.
-    fn make_room(&self) {
+    fn make_room(&self, now: Instant) {
         while self.bytes() > self.capacity
-            && let Some((entry, is_last)) = self.probation.oldest()
+            && let Some((digest, entry, is_last)) = self.probation.oldest()
         {
-            let digest = self.digest(&entry);
-            let is_held = self.index.while_held(digest, &entry, || {
-                if !self.probation.remove(&entry) {
-                    return;
-                }
-                // moka may find room for one that is alone.
-                if entry.is_used() || is_last {
-                    self.put_into_moka(digest, Arc::clone(&entry));
-                } else {
-                    self.index.remove(digest, &entry);
-                    self.tell(&entry, RemovalCause::Size);
-                }
-            });
-            debug_assert!(is_held || !entry.is_on_probation(), "is nowhere else");
+            let _one_at_a_time = self.index.lock(digest);
+            if !self.probation.remove(&entry) {
+                continue;
+            }
+            // moka may find room for one that is alone.
+            if entry.is_used() || is_last {
+                self.put_into_moka(digest, entry);
+            } else {
+                self.index.remove(digest, &entry);
+                self.tell(&entry, RemovalCause::Size, now);
+            }
         }
     }
 
@@ -194,18 +195,16 @@ impl Entries {
     /// Weighs an entry again that takes more memory than before, unless it has left.
     fn weigh_again(&self, entry: &Arc<Entry>) {
         let digest = self.digest(entry);
-        self.index.while_held(digest, entry, || {
-            let weight = weight(entry);
-            if self.probation.weigh_again(entry, weight) {
-                return;
-            }
+        let one_at_a_time = self.index.lock(digest);
+        if !self.probation.weigh_again(entry, weight(entry)) && self.index.holds(digest, entry) {
             self.put_into_moka(digest, Arc::clone(entry));
             if !self.index.holds(digest, entry) {
                 // moka evicted it just before, so that the index would not find it.
                 self.moka.invalidate(&digest);
             }
-        });
-        self.make_room();
+        }
+        drop(one_at_a_time);
+        self.make_room(Instant::now());
     }
 
     fn digest(&self, entry: &Entry) -> u64 {
@@ -213,13 +212,13 @@ impl Entries {
     }
 
     /// Tells of an entry that has left.
-    fn tell(&self, entry: &Entry, cause: RemovalCause) {
-        let is_expired = entry.is_expired(Instant::now());
-        (self.evicted)(if is_expired {
+    fn tell(&self, entry: &Entry, cause: RemovalCause, now: Instant) {
+        let cause = if entry.is_expired(now) {
             RemovalCause::Expired
         } else {
             cause
-        });
+        };
+        (self.evicted)(cause);
     }
 }
 

@@ -2,7 +2,7 @@
 //! the neighbours in its list of uses. With many tasks none of them is in a processor's cache; here there are two.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use hashbrown::HashTable;
 use tokio::time::Instant;
@@ -59,8 +59,8 @@ impl Index {
         digest_of: impl Fn(&Entry) -> u64,
         settle: impl FnOnce(Arc<Entry>, Option<Arc<Entry>>),
     ) {
+        let _one_at_a_time = self.lock(digest);
         let shard = self.shard(digest);
-        let _one_at_a_time = lock(&shard.changes);
         let earlier = {
             let (mut held, entry) = (shard.write(), Arc::clone(&entry));
             held.note_expiry(entry.usable_until());
@@ -92,20 +92,9 @@ impl Index {
         }
     }
 
-    /// Calls `change`, unless the entry has been replaced; it is not replaced meanwhile. Returns whether it did.
-    pub(super) fn while_held(
-        &self,
-        digest: u64,
-        entry: &Arc<Entry>,
-        change: impl FnOnce(),
-    ) -> bool {
-        let shard = self.shard(digest);
-        let _one_at_a_time = lock(&shard.changes);
-        let is_held = self.holds(digest, entry);
-        if is_held {
-            change();
-        }
-        is_held
+    /// Keeps the entries with this digest from being changed by others.
+    pub(super) fn lock(&self, digest: u64) -> MutexGuard<'_, ()> {
+        lock(&self.shard(digest).changes)
     }
 
     /// Whether it holds this very entry.

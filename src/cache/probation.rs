@@ -29,6 +29,8 @@ struct Queue {
 
 struct Place {
     entry: Arc<Entry>,
+    /// The digest of its key. Computed again, it would have to be read from memory that nobody has used for long.
+    digest: u64,
     /// As it counts here, in bytes.
     weight: u32,
     /// The places of the next older entry and of the next newer one; [`Entry::NOWHERE`] at the ends.
@@ -48,18 +50,18 @@ impl Probation {
     }
 
     /// Takes in an entry as the newest.
-    pub(super) fn push(&self, entry: Arc<Entry>, weight: u32) {
+    pub(super) fn push(&self, digest: u64, entry: Arc<Entry>, weight: u32) {
         let mut queue = lock(&self.queue);
-        queue.push(entry, weight);
+        queue.push(digest, entry, weight);
         self.count(weight, 0);
     }
 
-    /// The oldest entry, and whether it is the only one.
-    pub(super) fn oldest(&self) -> Option<(Arc<Entry>, bool)> {
+    /// The oldest entry with the digest of its key, and whether it is the only one.
+    pub(super) fn oldest(&self) -> Option<(u64, Arc<Entry>, bool)> {
         let queue = lock(&self.queue);
         let (oldest, newest) = queue.ends?;
         let place = queue.places.get(oldest as usize)?;
-        Some((Arc::clone(&place.entry), oldest == newest))
+        Some((place.digest, Arc::clone(&place.entry), oldest == newest))
     }
 
     /// Lets an entry go. Returns whether it was here.
@@ -90,7 +92,7 @@ impl Probation {
 }
 
 impl Queue {
-    fn push(&mut self, entry: Arc<Entry>, weight: u32) {
+    fn push(&mut self, digest: u64, entry: Arc<Entry>, weight: u32) {
         let place = self.places.vacant_entry();
         // Four billion of the smallest entries take more memory than there is.
         let at = u32::try_from(place.key()).expect("is a place");
@@ -99,6 +101,7 @@ impl Queue {
         entry.put(at);
         place.insert(Place {
             entry,
+            digest,
             weight,
             older: newest.unwrap_or(Entry::NOWHERE),
             newer: Entry::NOWHERE,

@@ -89,7 +89,8 @@ where
             ..fetch.clone()
         };
         let result = ask(&self.inner, admitted).await;
-        let now = Instant::now();
+        let received = |reply: &Reply| reply.received;
+        let now = result.as_ref().map_or_else(|_| Instant::now(), received);
         if let (Ok(_), Some(asked_at)) = (&result, asked_at.last()) {
             self.response_time.record(now - asked_at);
             self.lost.answered(asked_at);

@@ -80,23 +80,24 @@ type Permits<'l> = (
 impl Layer {
     async fn call(&self, fetch: TaskFetch) -> Result<Reply, Error> {
         let (key, deadline) = (&fetch.query.key, fetch.deadline);
-        let began = Instant::now();
         let is_hanging = self.hanging.contains(key);
         let free = (!is_hanging).then(|| self.free_permits(key.caller));
-        let _permits = match free.flatten() {
-            Some(permits) => permits,
+        let (_permits, has_waited) = if let Some(permits) = free.flatten() {
+            (permits, false)
+        } else {
+            let began = Instant::now();
+            let permits = timeout_at(deadline, self.permits(key.caller, is_hanging));
             // Boxed, as it is rare and would make every poll's future larger.
-            None => Box::pin(timeout_at(deadline, self.permits(key.caller, is_hanging)))
-                .await
-                .map_err(|_| Error::Overloaded(POLLS))?,
+            let permits = Box::pin(permits).await;
+            let permits = permits.map_err(|_| Error::Overloaded(POLLS))?;
+            (permits, began.elapsed() > NOTICEABLE)
         };
         let sent = self
             .lost
             .until_answered(&fetch, &self.response_time, || self.ask(&fetch));
         let result = sent.await;
         if matches!(result, Err(Error::UpstreamTimeout)) {
-            let asked_at = fetch.query.asked_at.first();
-            if asked_at.is_some_and(|asked_at| asked_at - began > NOTICEABLE) {
+            if has_waited {
                 return Err(Error::Overloaded(POLLS));
             }
             self.hanging.insert(key);

@@ -111,13 +111,14 @@ impl LostPolls {
 /// Resolves when a poll is to be sent again.
 async fn lost(poll: &TaskFetch, usual: &ResponseTime, resends: &mut Resends<'_>) {
     loop {
-        match poll.query.asked_at.last() {
-            Some(sent) if sent.elapsed() >= SILENT => {
-                let usual = || Some(usual.expected()?.max(SILENT));
-                return resends.due(sent, poll.deadline, usual).await;
-            }
-            Some(sent) => sleep_until(sent + SILENT).await,
-            None => sleep(SILENT).await,
+        let Some(sent) = poll.query.asked_at.last() else {
+            sleep(SILENT).await;
+            continue;
+        };
+        sleep_until(sent + SILENT).await;
+        if poll.query.asked_at.last() == Some(sent) {
+            let usual = || Some(usual.expected()?.max(SILENT));
+            return resends.due(sent, poll.deadline, usual).await;
         }
     }
 }
