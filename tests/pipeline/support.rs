@@ -77,7 +77,10 @@ impl Upstream {
             let script = Arc::clone(&self.script.lock().unwrap());
             let (latency, result) = script(fetch);
             tokio::time::sleep(latency).await;
-            result
+            result.map(|mut reply| {
+                reply.received = Instant::now();
+                reply
+            })
         };
         timeout_at(fetch.deadline, answering)
             .await
