@@ -1,5 +1,5 @@
-//! The entries, bounded in bytes. The index finds them; each is also either on probation, or in moka since it was used again.
-//! Both decide what goes when memory runs out.
+//! The entries, bounded in bytes. The index finds them; each is also either on probation, or in moka because it was in use
+//! when its time on probation was over. Both decide what goes when memory runs out.
 
 use std::sync::{Arc, Weak};
 
@@ -15,16 +15,16 @@ use super::probation::Probation;
 use crate::answer::reply::Reply;
 use crate::request::key::TaskKey;
 
-/// The share of the capacity that moka may have, in percent: so much is left for what is new.
-const USED_AGAIN: u64 = 90;
+/// What part of the capacity moka leaves for those on probation.
+const FOR_PROBATION: u64 = 10;
 
 /// The overhead of an entry in bytes, apart from itself and its documents, if it is in moka. Measured: moka's six records of
 /// it take 290, the tables of moka and the index 35; the rest is allocator rounding. On probation it takes some 250 less, but
 /// counts the same: it may come to be in moka.
 const OVERHEAD: usize = 400;
 
-/// An entry of more bytes than this makes room for itself in moka at once. moka does that only after some 64 changes: smaller
-/// ones exceed the capacity by 1 MiB at most until then.
+/// When an entry of more bytes than this comes to moka or leaves it, moka counts it at once. Else it does so only after some
+/// 64 changes: smaller ones exceed the capacity by 1 MiB at most until then.
 const LARGE: u32 = 16 << 10;
 
 /// See the module.
@@ -37,6 +37,8 @@ pub(super) struct Entries {
     /// For entries, which call it when they have grown.
     pub(super) scales: Arc<Scales>,
     capacity: u64,
+    /// How much of that moka may have.
+    most_in_moka: u64,
     digests: RandomState,
     evicted: Box<dyn Fn(RemovalCause) + Send + Sync>,
 }
@@ -48,6 +50,7 @@ impl Entries {
         digests: RandomState,
         evicted: impl Fn(RemovalCause) + Send + Sync + 'static,
     ) -> Arc<Self> {
+        let most_in_moka = capacity - capacity / FOR_PROBATION;
         Arc::new_cyclic(|entries: &Weak<Self>| {
             let (entries, growing) = (Weak::clone(entries), Weak::clone(entries));
             let scales = Scales(Box::new(move |entry| {
@@ -56,7 +59,7 @@ impl Entries {
                 }
             }));
             let moka = Cache::builder()
-                .max_capacity(capacity / 100 * USED_AGAIN)
+                .max_capacity(most_in_moka)
                 .weigher(|_, entry: &Arc<Entry>| weight(entry))
                 .eviction_policy(EvictionPolicy::lru())
                 .eviction_listener(move |digest: Arc<u64>, entry: Arc<Entry>, cause| {
@@ -64,8 +67,9 @@ impl Entries {
                         // The index was told before moka; or it is the same entry, weighed again.
                         return;
                     }
-                    if let Some(entries) = entries.upgrade() {
-                        entries.index.remove(*digest, &entry);
+                    if let Some(entries) = entries.upgrade()
+                        && entries.index.remove(*digest, &entry)
+                    {
                         entries.tell(&entry, cause, Instant::now());
                     }
                 })
@@ -76,6 +80,7 @@ impl Entries {
                 moka,
                 scales: Arc::new(scales),
                 capacity,
+                most_in_moka,
                 digests,
                 evicted: Box::new(evicted),
             }
@@ -90,27 +95,37 @@ impl Entries {
         }
     }
 
-    /// Keeps the entry of a key, in place of an earlier one.
+    /// Keeps the entry of a key, in place of an earlier one. Of one that there is no room for, nothing is kept.
     pub(super) fn set(&self, digest: u64, key: &TaskKey, entry: Arc<Entry>) {
+        let weight = weight(&entry);
+        if u64::from(weight) > self.most_in_moka {
+            self.forget(digest, key);
+            self.tell(&entry, RemovalCause::Size, Instant::now());
+            return;
+        }
+        // It is polled again. Who is told the end of a task does not ask again.
+        let is_in_use = entry
+            .reply
+            .state()
+            .is_some_and(|state| !state.is_terminal());
+        if is_in_use {
+            entry.note_use();
+        }
         let digest_of = |entry: &Entry| self.digest(entry);
         let settle = |entry: Arc<Entry>, earlier: Option<Arc<Entry>>| {
-            let is_in_moka = earlier.is_some_and(|earlier| {
-                // A running task that is polled again is in use. Who is told its end does not ask again.
-                if !entry.reply.is_terminal() {
-                    entry.note_use();
-                }
-                !self.probation.remove(&earlier)
-            });
-            if is_in_moka {
-                self.put_into_moka(digest, entry);
-            } else {
-                let weight = weight(&entry);
-                self.probation.push(digest, entry, weight);
+            let was_in_moka = earlier.is_some_and(|earlier| !self.probation.remove(&earlier));
+            if was_in_moka && is_in_use {
+                self.moka.insert(digest, entry);
+                return;
             }
+            if was_in_moka {
+                self.moka.invalidate(&digest);
+            }
+            self.probation.push(digest, entry, weight);
         };
-        let now = entry.reply.received;
         self.index.set(digest, key, entry, digest_of, settle);
-        self.make_room(now);
+        self.count(weight);
+        self.make_room();
     }
 
     /// Removes the entry of a key.
@@ -124,18 +139,22 @@ impl Entries {
 
     /// Removes the entry, but not one that has replaced it. Returns whether it was there.
     pub(super) fn remove(&self, entry: &Arc<Entry>) -> bool {
+        self.remove_as(entry, RemovalCause::Explicit)
+    }
+
+    fn remove_as(&self, entry: &Arc<Entry>, cause: RemovalCause) -> bool {
         let digest = self.digest(entry);
-        let _one_at_a_time = self.index.lock(digest);
-        if self.probation.remove(entry) {
-            self.index.remove(digest, entry);
-            self.tell(entry, RemovalCause::Explicit, Instant::now());
-            return true;
+        let one_at_a_time = self.index.lock(digest);
+        if !self.index.remove(digest, entry) {
+            return false;
         }
-        let is_there = self.index.holds(digest, entry);
-        if is_there {
+        self.tell(entry, cause, Instant::now());
+        if !self.probation.remove(entry) {
             self.moka.invalidate(&digest);
+            drop(one_at_a_time);
+            self.count(weight(entry));
         }
-        is_there
+        true
     }
 
     /// The bytes of all entries, as moka last counted its own.
@@ -143,24 +162,27 @@ impl Entries {
         self.probation.bytes() + self.moka.weighted_size()
     }
 
-    /// Runs moka's pending work: evictions for lack of room, and its counts.
+    /// Evicts what there is no room for, and brings moka's counts up to date.
     pub(super) fn flush(&self) {
         self.moka.run_pending_tasks();
-        self.make_room(Instant::now());
+        self.make_room();
     }
 
-    /// Lets the oldest on probation go while there is too much: those that were used to moka.
-    fn make_room(&self, now: Instant) {
+    /// Lets the oldest on probation go while there is too much: those that are in use to moka.
+    fn make_room(&self) {
         while self.bytes() > self.capacity
             && let Some((digest, entry, is_last)) = self.probation.oldest()
         {
-            let _one_at_a_time = self.index.lock(digest);
+            let one_at_a_time = self.index.lock(digest);
             if !self.probation.remove(&entry) {
                 continue;
             }
+            let now = Instant::now();
             // moka may find room for one that is alone.
-            if entry.is_used() || is_last {
-                self.put_into_moka(digest, entry);
+            if (entry.is_used() || is_last) && !entry.is_expired(now) {
+                self.moka.insert(digest, Arc::clone(&entry));
+                drop(one_at_a_time);
+                self.count(weight(&entry));
             } else {
                 self.index.remove(digest, &entry);
                 self.tell(&entry, RemovalCause::Size, now);
@@ -168,43 +190,51 @@ impl Entries {
         }
     }
 
+    /// Has moka count its entries now, of which a large one came or went.
+    fn count(&self, weight: u32) {
+        if weight > LARGE {
+            self.moka.run_pending_tasks();
+        }
+    }
+
     /// Whether each entry is in the index, and either on probation or in moka.
     #[cfg(test)]
     pub(super) fn agree(&self) -> bool {
         self.flush();
-        let in_moka = self.moka.iter().filter(|(digest, entry)| {
-            self.index.holds(**digest, entry) && !entry.is_on_probation()
-        });
         let all: Vec<_> = self.index.all().collect();
-        let on_probation = all.iter().filter(|entry| entry.is_on_probation());
-        let on_probation = on_probation.count() as u64;
-        on_probation == self.probation.len()
-            && on_probation + in_moka.count() as u64 == self.index.len()
+        let on_probation = || all.iter().filter(|entry| entry.is_on_probation());
+        let bytes: u64 = on_probation().map(|entry| u64::from(weight(entry))).sum();
+        let in_moka: Vec<_> = self.moka.iter().collect();
+        let is_right = |(digest, entry): &(Arc<u64>, Arc<Entry>)| {
+            self.index.holds(**digest, entry) && !entry.is_on_probation()
+        };
+        in_moka.iter().all(is_right)
+            && on_probation().count() + in_moka.len() == all.len()
+            && on_probation().count() as u64 == self.probation.len()
+            && bytes == self.probation.bytes()
             && all.len() as u64 == self.index.len()
-    }
-
-    /// Called while the index holds the entry, and with its changes locked.
-    fn put_into_moka(&self, digest: u64, entry: Arc<Entry>) {
-        let is_large = weight(&entry) > LARGE;
-        self.moka.insert(digest, entry);
-        if is_large {
-            self.moka.run_pending_tasks();
-        }
     }
 
     /// Weighs an entry again that takes more memory than before, unless it has left.
     fn weigh_again(&self, entry: &Arc<Entry>) {
         let digest = self.digest(entry);
         let one_at_a_time = self.index.lock(digest);
-        if !self.probation.weigh_again(entry, weight(entry)) && self.index.holds(digest, entry) {
-            self.put_into_moka(digest, Arc::clone(entry));
+        let weight = weight(entry);
+        if u64::from(weight) > self.most_in_moka {
+            drop(one_at_a_time);
+            self.remove_as(entry, RemovalCause::Size);
+            return;
+        }
+        if !self.probation.weigh_again(entry, weight) && self.index.holds(digest, entry) {
+            self.moka.insert(digest, Arc::clone(entry));
             if !self.index.holds(digest, entry) {
                 // moka evicted it just before, so that the index would not find it.
                 self.moka.invalidate(&digest);
             }
         }
         drop(one_at_a_time);
-        self.make_room(Instant::now());
+        self.count(weight);
+        self.make_room();
     }
 
     fn digest(&self, entry: &Entry) -> u64 {

@@ -48,7 +48,7 @@ pub struct Entry {
     pub(super) credential: Arc<CredentialState>,
     /// How long upstream is not asked again after it failed on this task, in milliseconds since `received`.
     pub(super) cooldown: AtomicU32,
-    /// Its place among those on probation; [`NOWHERE`](Self::NOWHERE) when moka holds it.
+    /// Its place among those on probation; else [`NOWHERE`](Self::NOWHERE).
     pub(super) place: AtomicU32,
     /// Whether it was used since it was stored.
     pub(super) used: AtomicBool,

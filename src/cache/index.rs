@@ -49,8 +49,8 @@ impl Index {
         found.cloned()
     }
 
-    /// Replaces the entry of a key and calls `settle` with the new one and the earlier one, if there was one. No other
-    /// change of these entries comes between. `digest_of` is called when the table grows.
+    /// Replaces the entry of a key and calls `settle` with the new one and the earlier one, if there was one. No other writer
+    /// comes between, but moka may remove what it evicts. `digest_of` is called when the table grows.
     pub(super) fn set(
         &self,
         digest: u64,
@@ -92,7 +92,7 @@ impl Index {
         }
     }
 
-    /// Keeps the entries with this digest from being changed by others.
+    /// Keeps other writers away from the entries with this digest; moka may remove what it evicts.
     pub(super) fn lock(&self, digest: u64) -> MutexGuard<'_, ()> {
         lock(&self.shard(digest).changes)
     }

@@ -1,7 +1,7 @@
 //! Entries on probation: those that were not used since they were stored, in the order in which they came. Most answers
 //! never are, since a client that is told the end of its task does not ask again. When memory runs out the oldest of them go
-//! first, and those that were used meanwhile move on to moka, which evicts the least recently used (S3-FIFO; Yang et al.,
-//! SOSP 2023).
+//! first, and those that were used meanwhile move on to moka, which evicts the least recently used. (The small queue and the
+//! main one of S3-FIFO, Yang et al., SOSP 2023, without its memory of what has gone.)
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -144,15 +144,25 @@ mod tests {
     use http::{HeaderMap, StatusCode};
     use tokio::time::Instant;
 
-    use super::super::freshness::Decision;
+    use super::super::freshness::{CredentialVerdict, Decision};
     use super::super::store::Store;
     use super::super::store::tests::{HOUR, circumstances, reply};
     use crate::answer::reply::Reply;
     use crate::request::key::TaskKey;
-    use crate::task::{Source, TaskSnapshot};
+    use crate::task::{Dialect, Form, Rendering, Source, TaskSnapshot};
 
     /// Room for some sixty small answers.
     const CAPACITY: u64 = 30_000;
+
+    /// What is to be said of tasks of one caller, whose credential upstream accepts.
+    fn scene() -> (impl Fn(&str) -> TaskKey, Decision) {
+        let (key, decision) = circumstances();
+        let decision = Decision {
+            credential: Some(CredentialVerdict::Accepted),
+            ..decision
+        };
+        (key, decision)
+    }
 
     fn task(status: &str) -> Reply {
         let body = Bytes::from(format!(
@@ -182,7 +192,7 @@ mod tests {
 
     /// A store in which one task is known, which `poll` has used, and into which others came until it was full many times.
     fn flooded(poll: impl Fn(&Store, &TaskKey)) -> (Store, TaskKey, Vec<TaskKey>) {
-        let (key, decision) = circumstances();
+        let (key, decision) = scene();
         let store = Store::new(CAPACITY, |_| {});
         keep(&store, &key("known"), reply(), &decision);
         poll(&store, &key("known"));
@@ -216,7 +226,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn among_those_that_were_used_the_least_recently_used_goes() {
-        let (key, decision) = circumstances();
+        let (key, decision) = scene();
         let store = Store::new(CAPACITY, |_| {});
         let often = key("often");
         keep(&store, &often, reply(), &decision);
@@ -236,41 +246,94 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_running_task_that_is_polled_again_is_in_use_and_its_end_is_not() {
-        for (last, stays) in [("processing", true), ("completed", false)] {
-            let (store, known, _) = flooded(|store, key| {
-                for status in ["processing", last] {
-                    keep(store, key, task(status), &circumstances().1);
-                }
-            });
-            assert_eq!(is_there(&store, &known), stays, "{last}");
+    async fn a_running_task_is_in_use_and_its_end_is_not_before_it_is_asked_for() {
+        let (key, decision) = scene();
+        let known = key("known");
+        let flood = |store: &Store, from: u32| {
+            for number in from..from + 1000 {
+                keep(store, &key(&number.to_string()), reply(), &decision);
+            }
+            assert!(store.entries.agree());
+        };
+        for is_asked_for in [false, true] {
+            let store = Store::new(CAPACITY, |_| {});
+            keep(&store, &known, task("processing"), &decision);
+            flood(&store, 0);
+            assert!(is_there(&store, &known));
+            keep(&store, &known, task("completed"), &decision);
+            if is_asked_for {
+                poll(&store, &known);
+            }
+            flood(&store, 1000);
+            assert_eq!(is_there(&store, &known), is_asked_for);
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_document_that_leaves_no_room_for_others_is_kept_if_the_cache_can_hold_it() {
-        let (key, decision) = circumstances();
-        for (size, fits) in [(5_000, true), (12_000, true), (20_000, false)] {
-            let store = Store::new(CAPACITY, |_| {});
-            for number in 0..100 {
-                let key = key(&number.to_string());
-                keep(&store, &key, reply(), &decision);
-                poll(&store, &key);
+    async fn what_is_over_takes_no_place_among_those_in_use() {
+        let (key, decision) = scene();
+        let store = Store::new(CAPACITY, |_| {});
+        for number in 0..20 {
+            let key = key(&number.to_string());
+            keep(&store, &key, reply(), &decision);
+            poll(&store, &key);
+        }
+        tokio::time::advance(HOUR * 2).await;
+        for number in 20..60 {
+            keep(&store, &key(&number.to_string()), reply(), &decision);
+        }
+        assert!(store.entries.agree());
+        assert!((0..20).all(|number| !is_there(&store, &key(&number.to_string()))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_document_is_kept_if_there_is_room_for_it_alone_and_else_leaves_others_alone() {
+        let (key, decision) = scene();
+        for (size, fits) in [
+            (5_000, true),
+            (12_000, true),
+            (14_000, false),
+            (40_000, false),
+        ] {
+            let (tell, told) = std::sync::mpsc::channel();
+            let store = Store::new(CAPACITY, move |cause| tell.send(cause).expect("is heard"));
+            let others: Vec<_> = (0..5).map(|number| key(&number.to_string())).collect();
+            for other in &others {
+                keep(&store, other, reply(), &decision);
             }
             let body = Bytes::from(vec![b'x'; size]);
             let large = Reply::new(StatusCode::BAD_REQUEST, &HeaderMap::new(), body, None);
             keep(&store, &key("large"), large, &decision);
-            store.flush();
-            assert_eq!(is_there(&store, &key("large")), fits, "{size}");
-            assert!(store.bytes() <= CAPACITY, "{}", store.bytes());
             assert!(store.entries.agree());
+            assert!(store.bytes() <= CAPACITY, "{}", store.bytes());
+            assert_eq!(is_there(&store, &key("large")), fits, "{size}");
+            if !fits {
+                assert!(others.iter().all(|key| is_there(&store, key)));
+                assert_eq!(told.try_iter().count(), 1);
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cache_too_small_for_anything_holds_nothing() {
+        let (key, decision) = scene();
+        for capacity in [1, 9, 10, 99, 100, 600] {
+            let store = Store::new(capacity, |_| {});
+            for number in 0..10 {
+                let key = key(&number.to_string());
+                keep(&store, &key, reply(), &decision);
+                poll(&store, &key);
+            }
+            assert!(store.entries.agree());
+            assert!(store.is_empty(), "{capacity}");
         }
     }
 
     /// Threads that store, use and remove the same few tasks leave the same in the index as on probation and in moka.
     #[test]
     fn whatever_many_threads_do_nothing_is_lost_or_left_behind() {
-        let (key, decision) = circumstances();
+        let (key, decision) = scene();
+        let form = Form::Written(Dialect::OpenAi, Rendering::Documented);
         let store = Store::new(CAPACITY, |_| {});
         let keys: Vec<_> = (0..200).map(|number| key(&number.to_string())).collect();
         std::thread::scope(|scope| {
@@ -283,6 +346,13 @@ mod tests {
                         match dice.u8(..8) {
                             0 => store.purge_for(key),
                             1..4 => poll(store, key),
+                            4 => keep(store, key, task("processing"), decision),
+                            5 => keep(store, key, task("completed"), decision),
+                            6 => {
+                                let reply = reply();
+                                let kept = store.keep(key, reply, decision, 0, &store.lease(key));
+                                drop(kept.reply.rendition(form));
+                            }
                             _ => keep(store, key, reply(), decision),
                         }
                     }

@@ -23,7 +23,7 @@ impl Store {
         self.flush();
     }
 
-    /// Runs moka's pending work: evictions for lack of room, and its counts.
+    /// Evicts what there is no room for, and brings moka's counts up to date.
     pub fn flush(&self) {
         self.entries.flush();
         self.callers.run_pending_tasks();

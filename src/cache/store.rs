@@ -114,17 +114,19 @@ impl Store {
     }
 
     /// Looks up the entry of `key`, and what it may be used for where `credential_ttl` is how long an accepted credential
-    /// is trusted.
+    /// is trusted. Counts as a use, unless it may not be used at all.
     #[must_use]
     pub fn look(&self, key: &TaskKey, now: Instant, credential_ttl: Duration) -> Option<Looked> {
         let digest = self.digest(key);
         let entry = self.entries.index.get(digest, key)?;
-        self.entries.record_use(digest, &entry);
         // A hit counts as a use of the caller's credential.
         if self.callers.entry_count() >= CALLERS / 2 {
             self.callers.get(&key.caller);
         }
         let good_for = self.good_for(&entry, now, credential_ttl);
+        if good_for.is_shown_while_failing() {
+            self.entries.record_use(digest, &entry);
+        }
         Some(Looked { entry, good_for })
     }
 
@@ -525,7 +527,8 @@ impl Store {
     }
 
     /// The one rule of what may be shown.
-    pub(super) fn good_for(&self, entry: &Entry, now: Instant, credential_ttl: Duration) -> Use {
+    #[must_use]
+    pub fn good_for(&self, entry: &Entry, now: Instant, credential_ttl: Duration) -> Use {
         match self.acceptance(entry, now) {
             Acceptance::Accepted(unchecked) if self.is_current(entry) => {
                 entry.good_for(unchecked, now, credential_ttl)

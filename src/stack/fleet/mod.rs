@@ -487,10 +487,12 @@ where
     fn adopt_fresh(&self, value: &Value, anchor: &Anchor) -> Option<Landed> {
         self.adopt(value.fence, &value.sealed, anchor)?;
         let (store, key) = (&self.config.store, &self.leased.query.key);
-        let looked = store.look(key, Instant::now(), self.config.cache.credential_ttl)?;
-        (looked.good_for == Use::Fresh).then(|| Landed {
+        // No look: it was not used again yet.
+        let entry = store.peek(key)?;
+        let good_for = store.good_for(&entry, Instant::now(), self.config.cache.credential_ttl);
+        (good_for == Use::Fresh).then(|| Landed {
             origin: Origin::Fleet { waited: false },
-            ..looked.entry.landed()
+            ..entry.landed()
         })
     }
 
