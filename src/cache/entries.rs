@@ -95,13 +95,13 @@ impl Entries {
         }
     }
 
-    /// Keeps the entry of a key, in place of an earlier one. Of one that there is no room for, nothing is kept.
-    pub(super) fn set(&self, digest: u64, key: &TaskKey, entry: Arc<Entry>) {
+    /// Keeps the entry of a key, in place of an earlier one. Returns whether there is room for it; else neither is kept.
+    pub(super) fn set(&self, digest: u64, key: &TaskKey, entry: Arc<Entry>) -> bool {
         let weight = weight(&entry);
         if u64::from(weight) > self.most_in_moka {
             self.forget(digest, key);
             self.tell(&entry, RemovalCause::Size, Instant::now());
-            return;
+            return false;
         }
         // It is polled again. Who is told the end of a task does not ask again.
         let is_in_use = entry
@@ -126,6 +126,7 @@ impl Entries {
         self.index.set(digest, key, entry, digest_of, settle);
         self.count(weight);
         self.make_room();
+        true
     }
 
     /// Removes the entry of a key.

@@ -178,8 +178,9 @@ mod tests {
         Reply::new(StatusCode::OK, &HeaderMap::new(), body, Some(snapshot))
     }
 
-    fn keep(store: &Store, key: &TaskKey, reply: Reply, decision: &Decision) {
-        store.keep(key, reply, decision, 0, &store.lease(key));
+    fn keep(store: &Store, key: &TaskKey, reply: Reply, decision: &Decision) -> bool {
+        let lease = store.lease(key);
+        store.keep(key, reply, decision, 0, &lease).stored
     }
 
     fn poll(store: &Store, key: &TaskKey) {
@@ -303,7 +304,11 @@ mod tests {
             }
             let body = Bytes::from(vec![b'x'; size]);
             let large = Reply::new(StatusCode::BAD_REQUEST, &HeaderMap::new(), body, None);
-            keep(&store, &key("large"), large, &decision);
+            assert_eq!(
+                keep(&store, &key("large"), large, &decision),
+                fits,
+                "{size}"
+            );
             assert!(store.entries.agree());
             assert!(store.bytes() <= CAPACITY, "{}", store.bytes());
             assert_eq!(is_there(&store, &key("large")), fits, "{size}");
@@ -343,17 +348,22 @@ mod tests {
                     let mut dice = fastrand::Rng::with_seed(seed);
                     for _ in 0..20_000 {
                         let key = &keys[dice.usize(..keys.len())];
-                        match dice.u8(..8) {
-                            0 => store.purge_for(key),
-                            1..4 => poll(store, key),
-                            4 => keep(store, key, task("processing"), decision),
-                            5 => keep(store, key, task("completed"), decision),
-                            6 => {
-                                let reply = reply();
-                                let kept = store.keep(key, reply, decision, 0, &store.lease(key));
-                                drop(kept.reply.rendition(form));
+                        let answer = match dice.u8(..8) {
+                            0 => {
+                                store.purge_for(key);
+                                continue;
                             }
-                            _ => keep(store, key, reply(), decision),
+                            1..4 => {
+                                poll(store, key);
+                                continue;
+                            }
+                            4 => task("processing"),
+                            5 => task("completed"),
+                            _ => reply(),
+                        };
+                        let kept = store.keep(key, answer, decision, 0, &store.lease(key));
+                        if dice.bool() {
+                            drop(kept.reply.rendition(form));
                         }
                     }
                 });

@@ -273,11 +273,11 @@ impl Store {
             scales: Arc::clone(&self.entries.scales),
             reply: reply.for_storage(&key.task),
         });
-        self.entries.set(digest, key, Arc::clone(&entry));
+        let stored = self.entries.set(digest, key, Arc::clone(&entry));
         // A change between the check and the insertion leaves an entry that is never found, by its epoch or credential.
         Kept {
             reply: SharedReply::new(entry),
-            stored: true,
+            stored,
         }
     }
 
