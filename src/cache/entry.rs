@@ -270,7 +270,8 @@ impl Entry {
         {
             // The key may have been revoked since upstream last saw it.
             Use::Expired
-        } else if unchecked > credential_ttl {
+        } else if unchecked > credential_ttl || credential_ttl.is_zero() {
+            // With a TTL of zero nothing is trusted, not even within the same millisecond.
             Use::StaleIfError
         } else if now < fresh_until {
             Use::Fresh

@@ -796,6 +796,18 @@ pub(super) mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn without_trust_in_credentials_nothing_is_served_before_upstream_is_asked() {
+        let (store, key, decision) = store(1 << 20);
+        let (key, now) = (key("t"), Instant::now());
+        let lease = store.lease(&key);
+        store.accept(key.caller, &lease, now);
+        store.keep(&key, reply(), &decision, 0, &lease);
+        let good_for = |ttl| store.look(&key, now, ttl).map(|looked| looked.good_for);
+        assert_eq!(good_for(Duration::ZERO), Some(Use::StaleIfError));
+        assert_eq!(good_for(Duration::from_millis(1)), Some(Use::Fresh));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_poll_from_before_a_refusal_does_not_accept_the_caller_again() {
         let (store, key, decision) = store(1 << 20);
         let (key, now) = (key("t"), Instant::now());

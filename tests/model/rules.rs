@@ -117,7 +117,7 @@ pub(crate) fn is_known(world: &World, asked: Asked, now: Moment) -> bool {
 }
 
 /// Whether upstream accepted the caller within `credential_ttl` and `longer`, by the fetches that started, according to
-/// `since`, after the caller's last refusal.
+/// `since`, after the caller's last refusal. With neither, no acceptance is recent enough.
 fn accepted(
     world: &World,
     caller: usize,
@@ -126,6 +126,9 @@ fn accepted(
     since: impl Fn(&Fetch) -> Moment,
 ) -> bool {
     let within = world.cache.credential_ttl + longer;
+    if within.is_zero() {
+        return false;
+    }
     let refused = world
         .refusals
         .iter()
