@@ -36,7 +36,7 @@ pub(super) struct Entries {
     moka: Cache<u64, Arc<Entry>, RandomState>,
     /// For entries, which call it when they have grown.
     pub(super) scales: Arc<Scales>,
-    capacity: u64,
+    pub(super) capacity: u64,
     /// How much of that moka may have.
     most_in_moka: u64,
     digests: RandomState,

@@ -51,7 +51,6 @@ pub struct Store {
     /// Tasks that upstream itself failed on.
     failures: Failures,
     pub(super) digests: RandomState,
-    capacity: u64,
     /// When the tasks of a slot, or the callers of one, last changed: answers from before that are not adopted.
     changed: Box<[AtomicU64]>,
     /// The origin of [`Store::stamp`].
@@ -107,7 +106,6 @@ impl Store {
             epochs: (0..=MANY).map(|_| AtomicU32::new(0)).collect(),
             failures: Failures::new(),
             digests,
-            capacity,
             changed: (0..=MANY + SLOTS).map(|_| AtomicU64::new(0)).collect(),
             start: Instant::now(),
         }
@@ -243,7 +241,7 @@ impl Store {
             return Kept::not_stored(reply);
         };
         let digest = self.digest(key);
-        if lifetime.is_zero() || self.capacity == 0 {
+        if lifetime.is_zero() || self.capacity() == 0 {
             // The earlier entry must not be served stale: upstream has moved on.
             self.entries.forget(digest, key);
             return Kept::not_stored(reply);
@@ -460,7 +458,7 @@ impl Store {
     /// The capacity in bytes.
     #[must_use]
     pub fn capacity(&self) -> u64 {
-        self.capacity
+        self.entries.capacity
     }
 
     /// The bytes in use.
@@ -599,6 +597,13 @@ pub(super) mod tests {
         Reply::new(StatusCode::OK, &HeaderMap::new(), Bytes::new(), None)
     }
 
+    /// Remembers an answer for a caller whom upstream accepts.
+    fn remember(store: &Store, key: &TaskKey, decision: &Decision, now: Instant) -> Kept {
+        let lease = store.lease(key);
+        store.accept(key.caller, &lease, now);
+        store.keep(key, reply(), decision, 0, &lease)
+    }
+
     fn use_of(store: &Store, key: &TaskKey, now: Instant) -> Option<Use> {
         store.look(key, now, HOUR).map(|looked| looked.good_for)
     }
@@ -728,9 +733,7 @@ pub(super) mod tests {
     async fn keys_that_anybody_can_make_up_take_no_accepted_callers_place() {
         let (store, key, decision) = store(1 << 20);
         let (key, now) = (key("t"), Instant::now());
-        let lease = store.lease(&key);
-        store.accept(key.caller, &lease, now);
-        store.keep(&key, reply(), &decision, 0, &lease);
+        remember(&store, &key, &decision, now);
         let callers = CallerKey::random().expect("random bytes");
         for number in 0..CALLERS + STRANGERS {
             let target = format!("/?{number}").parse().expect("a target");
@@ -752,9 +755,7 @@ pub(super) mod tests {
         let now = Instant::now();
         let (_, other) = (key("t"), circumstances().0("t"));
         for key in [key("t"), other.clone()] {
-            let lease = store.lease(&key);
-            store.accept(key.caller, &lease, now);
-            store.keep(&key, reply(), &decision, 0, &lease);
+            remember(&store, &key, &decision, now);
         }
         let early = store.lease(&key("t"));
         store.invalidate_for(&TaskId::new("t"), key("t").caller);
@@ -799,9 +800,7 @@ pub(super) mod tests {
     async fn without_trust_in_credentials_nothing_is_served_before_upstream_is_asked() {
         let (store, key, decision) = store(1 << 20);
         let (key, now) = (key("t"), Instant::now());
-        let lease = store.lease(&key);
-        store.accept(key.caller, &lease, now);
-        store.keep(&key, reply(), &decision, 0, &lease);
+        remember(&store, &key, &decision, now);
         let good_for = |ttl| store.look(&key, now, ttl).map(|looked| looked.good_for);
         assert_eq!(good_for(Duration::ZERO), Some(Use::StaleIfError));
         assert_eq!(good_for(Duration::from_millis(1)), Some(Use::Fresh));
