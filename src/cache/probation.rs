@@ -142,6 +142,7 @@ impl Queue {
 mod tests {
     use bytes::Bytes;
     use http::{HeaderMap, StatusCode};
+    use moka::notification::RemovalCause;
     use tokio::time::Instant;
 
     use super::super::freshness::{CredentialVerdict, Decision};
@@ -257,17 +258,49 @@ mod tests {
             assert!(store.entries.agree());
         };
         for is_asked_for in [false, true] {
-            let store = Store::new(CAPACITY, |_| {});
+            let (tell, told) = std::sync::mpsc::channel();
+            let store = Store::new(CAPACITY, move |cause| tell.send(cause).expect("is heard"));
             keep(&store, &known, task("processing"), &decision);
             flood(&store, 0);
             assert!(is_there(&store, &known));
             keep(&store, &known, task("completed"), &decision);
+            let left_for_room = |cause| cause == RemovalCause::Size;
+            assert!(told.try_iter().all(left_for_room), "it was replaced");
             if is_asked_for {
                 poll(&store, &known);
             }
             flood(&store, 1000);
             assert_eq!(is_there(&store, &known), is_asked_for);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_purged_from_among_those_in_use_is_told_once() {
+        let (key, decision) = scene();
+        let known = key("known");
+        let (tell, told) = std::sync::mpsc::channel();
+        let store = Store::new(CAPACITY, move |cause| tell.send(cause).expect("is heard"));
+        keep(&store, &known, task("processing"), &decision);
+        for number in 0..100 {
+            keep(&store, &key(&number.to_string()), reply(), &decision);
+        }
+        store.purge_for(&known);
+        assert!(store.entries.agree() && !is_there(&store, &known));
+        let is_purged = |cause: &RemovalCause| *cause == RemovalCause::Explicit;
+        assert_eq!(told.try_iter().filter(is_purged).count(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn to_be_looked_at_in_vain_is_no_use() {
+        // Upstream has not accepted the caller.
+        let (key, decision) = circumstances();
+        let store = Store::new(CAPACITY, |_| {});
+        keep(&store, &key("known"), reply(), &decision);
+        poll(&store, &key("known"));
+        for number in 0..100 {
+            keep(&store, &key(&number.to_string()), reply(), &decision);
+        }
+        assert!(!is_there(&store, &key("known")));
     }
 
     #[tokio::test(start_paused = true)]
