@@ -79,6 +79,17 @@ impl<T> GuardedIo<T> {
         self.guard.is_opaque() && self.guard.heads() == 0
     }
 
+    /// See [`Guard::expect_repetitions`].
+    pub(super) fn expect_repetitions(&mut self, expected: bool) {
+        self.guard.expect_repetitions(expected);
+    }
+
+    /// See [`Guard::keeps_a_head`].
+    #[cfg(test)]
+    pub(super) fn keeps_a_head(&self) -> bool {
+        self.guard.keeps_a_head()
+    }
+
     /// Whether the client has closed its half, and all that it sent was passed on.
     pub(super) fn has_ended(&self) -> bool {
         self.ended && self.passable == 0

@@ -189,11 +189,12 @@ where
 
     /// Sets hyper up.
     fn unpark(&mut self) {
-        let Protocol::Parked(io) = mem::replace(&mut self.protocol, Protocol::Ended) else {
+        let Protocol::Parked(mut io) = mem::replace(&mut self.protocol, Protocol::Ended) else {
             return;
         };
         let handle = self.handle.clone();
         self.is_busy = self.activity.requests.ended_within(BUSY_WINDOW);
+        io.expect_repetitions(self.is_busy);
         self.protocol = if io.speaks_http_2() {
             Protocol::Http2(Box::new(http2().serve_connection(TokioIo::new(io), handle)))
         } else {
@@ -210,7 +211,9 @@ where
         // There are none after a switch to another protocol, which is never parked.
         if let Some(parts) = connection.into_parts() {
             debug_assert!(parts.read_buf.is_empty(), "bytes of a request are left");
-            self.protocol = Protocol::Parked(parts.io.into_inner());
+            let mut io = parts.io.into_inner();
+            io.expect_repetitions(false);
+            self.protocol = Protocol::Parked(io);
         }
     }
 }
@@ -362,7 +365,8 @@ mod tests {
         advance(BUSY_WINDOW).await;
         let later = Instant::now() + PATIENCE;
         assert_eq!(connection.recheck_at(later), later);
-        assert!(connection.settle().await.is_none() && connection.is_parked());
+        assert!(connection.settle().await.is_none());
+        assert!(matches!(&connection.protocol, Protocol::Parked(io) if !io.keeps_a_head()));
         assert_eq!(answers(&mut client).await, 7);
     }
 

@@ -29,7 +29,12 @@ pub(super) struct Guard {
     /// How many bytes of a head that is not whole were parsed, and how many searched for its end.
     parsed: usize,
     searched: usize,
+    /// The last head that was passed on, where its repetition is expected; empty if that was none of a poll.
+    last: Option<Vec<u8>>,
 }
+
+/// The largest head that is kept to recognise its repetition, in bytes. Those of polls are smaller.
+const MAX_REPEATED: usize = 1024;
 
 #[derive(Debug)]
 enum At {
@@ -86,7 +91,19 @@ impl Guard {
             heads: 0,
             parsed: 0,
             searched: 0,
+            last: None,
         }
+    }
+
+    /// Keeps each head until the next one, or no more: one that repeats the last, byte by byte, is passed on unread.
+    pub(super) fn expect_repetitions(&mut self, expected: bool) {
+        self.last = expected.then(Vec::new);
+    }
+
+    /// Whether it keeps a head.
+    #[cfg(test)]
+    pub(super) fn keeps_a_head(&self) -> bool {
+        self.last.as_ref().is_some_and(|last| !last.is_empty())
     }
 
     /// How many heads were passed on.
@@ -199,6 +216,14 @@ impl Guard {
 
     /// The length of the head; 0 while it is not whole.
     fn read_head(&mut self, bytes: &[u8]) -> Result<usize, Error> {
+        if let Some(last) = &self.last
+            && !last.is_empty()
+            && bytes.starts_with(last)
+        {
+            (self.parsed, self.searched) = (0, 0);
+            self.heads += 1;
+            return Ok(last.len());
+        }
         // A head is parsed when it may be whole, and when it has doubled: however slowly it drips in, each byte is looked
         // at a few times only.
         let unsearched = bytes
@@ -216,6 +241,14 @@ impl Guard {
         (self.parsed, self.searched) = (0, 0);
         self.heads += 1;
         self.upgrade = head.upgrade;
+        if let Some(last) = &mut self.last {
+            let is_small = head.length <= MAX_REPEATED;
+            let is_all = head.framing == Framing::Sized(0) && !head.upgrade;
+            last.clear();
+            if is_small && is_all {
+                last.extend_from_slice(bytes.get(..head.length).unwrap_or_default());
+            }
+        }
         match head.framing {
             Framing::Sized(0) => self.end_of_message(),
             Framing::Sized(size) => self.at = At::Sized(size),
@@ -246,7 +279,10 @@ mod tests {
 
     /// What is passed on of a stream that comes in pieces of this size, the refusal, and the number of heads.
     fn pass(stream: &[u8], piece: usize) -> (usize, Option<Error>, u64) {
-        let mut guard = Guard::new();
+        pass_through(Guard::new(), stream, piece)
+    }
+
+    fn pass_through(mut guard: Guard, stream: &[u8], piece: usize) -> (usize, Option<Error>, u64) {
         let (mut passed, mut held) = (0, Vec::new());
         for piece in stream.chunks(piece) {
             held.extend_from_slice(piece);
@@ -353,6 +389,56 @@ mod tests {
         assert_eq!(pass(stream.as_bytes(), 100).1, None);
     }
 
+    #[test]
+    fn a_head_that_repeats_the_last_one_is_passed_on_and_one_that_goes_on_differently_is_read() {
+        let poll = "GET /v1/videos/t HTTP/1.1\r\nhost: x\r\n\r\n";
+        let upload = "POST /a HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc";
+        let mut guard = Guard::new();
+        guard.expect_repetitions(true);
+        for (count, (stream, is_kept)) in
+            [(poll, true), (poll, true), (upload, false), (poll, true)]
+                .into_iter()
+                .enumerate()
+        {
+            assert_eq!(guard.decide(stream.as_bytes()).passed, stream.len());
+            assert_eq!(guard.heads(), count as u64 + 1);
+            assert_eq!(guard.keeps_a_head(), is_kept, "{stream}");
+        }
+        // Half of it, and then the rest, behind which something else begins.
+        let (half, _) = poll.split_at(30);
+        assert_eq!(guard.decide(half.as_bytes()).passed, 0);
+        let twice = format!("{poll}{half}");
+        assert_eq!(guard.decide(twice.as_bytes()).passed, poll.len());
+        let another = poll.replace("\r\n\r\n", "\r\nhost: y\r\n\r\n");
+        let decision = guard.decide(another.as_bytes());
+        assert!(matches!(decision.remainder, Remainder::Refused(_)));
+    }
+
+    #[test]
+    fn a_head_is_kept_only_while_it_may_be_repeated_at_once() {
+        let head = |length: usize| {
+            let empty = "GET / HTTP/1.1\r\nhost: x\r\na: \r\n\r\n".len();
+            let value = "b".repeat(length - empty);
+            format!("GET / HTTP/1.1\r\nhost: x\r\na: {value}\r\n\r\n")
+        };
+        let switch = "GET / HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\n\r\n";
+        for (stream, is_kept) in [
+            (head(MAX_REPEATED), true),
+            (head(MAX_REPEATED + 1), false),
+            (switch.to_owned(), false),
+        ] {
+            let mut guard = Guard::new();
+            assert_eq!(guard.decide(stream.as_bytes()).passed, stream.len());
+            assert!(!guard.keeps_a_head(), "is not expected");
+            guard = Guard::new();
+            guard.expect_repetitions(true);
+            assert_eq!(guard.decide(stream.as_bytes()).passed, stream.len());
+            assert_eq!(guard.keeps_a_head(), is_kept);
+            guard.expect_repetitions(false);
+            assert!(!guard.keeps_a_head());
+        }
+    }
+
     proptest! {
         /// The parser behind the guard agrees with it.
         #[test]
@@ -382,6 +468,10 @@ mod tests {
             let slowly = pass(&stream, piece);
             // An error may show later in pieces, and only because more of it was awaited.
             prop_assert_eq!((slowly.0, slowly.2), (passed, heads));
+            // Nor does it matter whether a head is read that repeats the last one.
+            let mut guard = Guard::new();
+            guard.expect_repetitions(true);
+            prop_assert_eq!(&pass_through(guard, &stream, piece), &slowly);
             if slowly.1.is_some() {
                 prop_assert_eq!(slowly.1.is_some(), why.is_some());
             }
