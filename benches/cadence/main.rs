@@ -228,6 +228,7 @@ impl Reached {
         let learnt = match learnt[learnt.len() / 2] {
             usize::MAX => "–".into(),
             _ if scene.second == Some(Second::Live) => "–".into(),
+            1 => "1 round".to_owned(),
             rounds => format!("{rounds} rounds"),
         };
         let _ = writeln!(
