@@ -155,9 +155,16 @@ impl Store {
     /// The state of a caller's credential. Only those that upstream accepted take the place of others: keys that anybody
     /// can make up are kept apart.
     fn credential(&self, caller: Caller) -> Arc<CredentialState> {
-        self.callers
-            .get(&caller)
-            .unwrap_or_else(|| self.strangers.get_with(caller, CredentialState::new))
+        let accepted = self.callers.get(&caller);
+        accepted
+            .filter(|state| !state.is_revoked())
+            .unwrap_or_else(|| {
+                // A state that was evicted from the callers may still be here.
+                let entry = self.strangers.entry(caller);
+                entry
+                    .or_insert_with_if(CredentialState::new, |state| state.is_revoked())
+                    .into_value()
+            })
     }
 
     /// The generation of a task (and of those that share its slot).
@@ -189,7 +196,10 @@ impl Store {
             );
         if before == Ok(CredentialState::UNKNOWN) {
             let kept = || Arc::clone(&lease.credential);
-            let current = self.callers.get_with(caller, kept);
+            let entry = self.callers.entry(caller);
+            let current = entry
+                .or_insert_with_if(kept, |state| state.is_revoked())
+                .into_value();
             if !Arc::ptr_eq(&current, &lease.credential) {
                 // Another state of this caller was accepted before. A refusal would revoke only that one.
                 lease.credential.revoke();
@@ -232,6 +242,8 @@ impl Store {
         }
         lease.credential.set_cors(reply.headers.as_deref());
         if decision.forbidden {
+            // Nor is a poll remembered that is still in progress on another path.
+            lease.credential.count_write(lease.slot);
             self.purge_for(key);
         }
         if decision.fault.is_none() {
@@ -300,12 +312,17 @@ impl Store {
         if has_changed(self.slot_of(key.caller)) {
             return Err(NotAdopted::Refused);
         }
-        let known = self.peek(key).filter(|known| self.is_current(known));
-        if known.is_some_and(|known| asked < known.reply.received && reply.is_behind(&known.reply))
-        {
+        if self.known_since(key, asked, &reply).is_some() {
             return Err(NotAdopted::Older);
         }
         Ok(self.keep(key, reply, decision, first_seen, lease))
+    }
+
+    /// What came since `asked`, if an answer to a question of that time is behind it.
+    #[must_use]
+    pub fn known_since(&self, key: &TaskKey, asked: Instant, reply: &Reply) -> Option<Arc<Entry>> {
+        let known = self.peek(key).filter(|known| self.is_current(known))?;
+        (asked < known.reply.received && reply.is_behind(&known.reply)).then_some(known)
     }
 
     /// Invalidates a task for one caller, on whatever route: polls in progress of this caller are not remembered.
@@ -413,7 +430,8 @@ impl Store {
         self.invalidate_as_of(task, Instant::now());
     }
 
-    fn invalidate_as_of(&self, task: &TaskId, at: Instant) {
+    /// The same where the task was written to at `at`.
+    pub fn invalidate_as_of(&self, task: &TaskId, at: Instant) {
         for slot in [self.slot(task), MANY] {
             self.note_change(slot.into(), at);
             self.epochs[usize::from(slot)].fetch_add(1, Ordering::AcqRel);
@@ -690,6 +708,46 @@ pub(super) mod tests {
             write(gone, Dialect::Unified);
         }
         assert_eq!((0..9).filter(is_there).collect::<Vec<_>>(), left);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_was_evicted_is_accepted_anew() {
+        let (store, key, decision) = store(1 << 20);
+        let (key, now) = (key("t"), Instant::now());
+        assert!(remember(&store, &key, &decision, now).stored);
+        // As moka does where there are too many.
+        store.callers.invalidate(&key.caller);
+        store.callers.run_pending_tasks();
+        assert!(!store.knows(key.caller) && !is_shown(&store, &key, now));
+        for _ in 0..2 {
+            assert!(remember(&store, &key, &decision, now).stored);
+            assert!(store.knows(key.caller) && is_fresh(&store, &key, now));
+        }
+        // Upstream refused it between two steps of its acceptance.
+        let lease = store.lease(&key);
+        lease.credential.revoke();
+        assert!(remember(&store, &key, &decision, now).stored);
+        assert!(store.knows(key.caller) && is_fresh(&store, &key, now));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_asked_for_before_a_403_is_not_remembered_after_it() {
+        let (store, key, decision) = store(1 << 20);
+        let now = Instant::now();
+        let key = key("t");
+        remember(&store, &key, &decision, now);
+        let earlier = store.lease(&key);
+        let forbidden = Decision {
+            lifetime: None,
+            forbidden: true,
+            ..decision.clone()
+        };
+        store.keep(&key, reply(), &forbidden, 0, &store.lease(&key));
+        assert!(!is_fresh(&store, &key, now));
+        assert!(!store.keep(&key, reply(), &decision, 0, &earlier).stored);
+        let later = store.lease(&key);
+        assert!(store.keep(&key, reply(), &decision, 0, &later).stored);
+        assert!(is_fresh(&store, &key, now));
     }
 
     #[tokio::test(start_paused = true)]

@@ -128,8 +128,10 @@ where
             if cache_mode == CacheMode::NoCache && is_from_memory {
                 continue;
             }
-            // The task was written to meanwhile. Ask again, so that no client sees a state and then an earlier one.
-            if self.store.is_overwritten(&lease) && again < MOST_AGAIN {
+            // The task was written to meanwhile. Ask again, so that no client sees a state and then an earlier one. A 403 is
+            // no state, and itself ends the lease.
+            let is_overwritten = !landed.reply.is_forbidden() && self.store.is_overwritten(&lease);
+            if is_overwritten && again < MOST_AGAIN {
                 again += 1;
                 continue;
             }
