@@ -15,8 +15,11 @@ use crate::request::key::Caller;
 use crate::route::TaskId;
 use crate::task::CreatedTask;
 
-/// The number of tasks that are kept, the most recent ones.
-const TASKS: u64 = 16_384;
+/// The memory for tasks, in bytes: that of 16,384 whose answers are as long as usual. The most recent ones are kept.
+const CAPACITY: u64 = 16 << 20;
+
+/// What a task takes besides the answer to its create, in bytes.
+const RECORD: usize = 384;
 
 /// How long a task is kept after it was last asked for: its model tells when it is likely to end.
 const KEPT: Duration = Duration::from_hours(1);
@@ -52,7 +55,8 @@ impl Default for Created {
     fn default() -> Self {
         Self {
             tasks: Cache::builder()
-                .max_capacity(TASKS)
+                .max_capacity(CAPACITY)
+                .weigher(|_, record: &Arc<Record>| record.weight())
                 .time_to_idle(KEPT)
                 .eviction_policy(EvictionPolicy::lru())
                 .build_with_hasher(RandomState::new()),
@@ -89,6 +93,11 @@ impl Created {
 }
 
 impl Record {
+    /// The memory it takes, in bytes: its id and its model are parts of the answer.
+    fn weight(&self) -> u32 {
+        u32::try_from(RECORD + 2 * self.answer.len()).unwrap_or(u32::MAX)
+    }
+
     /// Whether the task was created so recently that upstream may not know it yet.
     #[must_use]
     pub fn is_early(&self, now: Instant) -> bool {
@@ -107,6 +116,19 @@ mod tests {
     fn caller(target: &'static str) -> Caller {
         let credentials = Credentials::new(HeaderMap::new(), Uri::from_static(target));
         CallerKey::new([7; 32]).caller(&credentials)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn long_answers_take_no_more_memory_than_short_ones() {
+        let created = Created::default();
+        for number in 0..10_000 {
+            let answer = format!(r#"{{"task_id":"{number}","prompt":"{:3900}"}}"#, "");
+            created.record(caller("/"), answer.as_bytes(), Instant::now());
+        }
+        created.tasks.run_pending_tasks();
+        assert!(created.tasks.weighted_size() <= CAPACITY);
+        let kept = created.tasks.entry_count();
+        assert!((1500..2500).contains(&kept), "{kept}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -16,8 +16,11 @@ use crate::answer::Landed;
 use crate::error::Error;
 use crate::request::key::TaskKey;
 
-/// The number of failing tasks that are kept; those beyond are asked for like any other.
-const TASKS: u64 = 16_384;
+/// The memory for failing tasks, in bytes: 16,384 whose errors are short. Those beyond are asked for like any other.
+const CAPACITY: u64 = 8 << 20;
+
+/// What a failing task takes besides what upstream said of it, in bytes.
+const RECORD: usize = 512;
 
 /// The largest body of an error that is kept, in bytes.
 const LARGEST: usize = 16 * 1024;
@@ -51,11 +54,21 @@ struct Record {
     failure: Failure,
 }
 
+impl Record {
+    /// The memory it takes, in bytes.
+    fn weight(&self) -> u32 {
+        let body = self.failure.as_ref();
+        let body = body.map_or(0, |landed| landed.reply.body.len());
+        u32::try_from(RECORD + self.key.task.whole().len() + body).unwrap_or(u32::MAX)
+    }
+}
+
 impl Failures {
     pub(super) fn new() -> Self {
         Self {
             tasks: Cache::builder()
-                .max_capacity(TASKS)
+                .max_capacity(CAPACITY)
+                .weigher(|_, record: &Arc<Record>| record.weight())
                 .time_to_idle(FORGOTTEN)
                 .eviction_policy(EvictionPolicy::lru())
                 .build_with_hasher(RandomState::new()),
@@ -145,10 +158,13 @@ impl Failures {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, Uri};
+    use bytes::Bytes;
+    use http::{HeaderMap, StatusCode, Uri};
 
     use super::super::credential::CredentialState;
     use super::*;
+    use crate::answer::Origin;
+    use crate::answer::reply::{Reply, SharedReply};
     use crate::request::key::{CallerKey, Credentials};
     use crate::route::{RouteId, TaskId};
     use crate::task::Dialect;
@@ -207,6 +223,27 @@ mod tests {
             );
             assert!(failures.current(&key, now).is_none());
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn long_errors_take_no_more_memory_than_short_ones() {
+        let (failures, now) = (Failures::new(), Instant::now());
+        let body = Bytes::from(vec![b'x'; LARGEST]);
+        let reply = Reply::new(StatusCode::BAD_GATEWAY, &HeaderMap::new(), body, None);
+        let landed = Landed {
+            reply: SharedReply::new(Arc::new(reply)),
+            headers: None,
+            received: now,
+            fresh_until: now,
+            origin: Origin::Upstream { stored: false },
+        };
+        for number in 0..1000 {
+            let key = key(&number.to_string());
+            failures.record(&key, Fault::Own, Ok(landed.clone()), &lease(), now, SECOND);
+        }
+        failures.tasks.run_pending_tasks();
+        assert!(failures.tasks.weighted_size() <= CAPACITY);
+        assert!((400..512).contains(&failures.tasks.entry_count()));
     }
 
     #[tokio::test(start_paused = true)]
