@@ -215,7 +215,7 @@ struct Hanging {
     len: AtomicUsize,
 }
 
-/// How many of them are tracked; beyond that, every task counts as one of them.
+/// How many of them are tracked; beyond that, a new one takes the place of any other.
 const MOST_HANGING: usize = 4096;
 
 impl Hanging {
@@ -233,8 +233,10 @@ impl Hanging {
 
     fn insert(&self, key: &TaskKey) {
         let tasks = &mut *lock(&self.tasks);
-        if tasks.len() >= MOST_HANGING {
-            tasks.clear();
+        if tasks.len() >= MOST_HANGING
+            && let Some(any) = tasks.iter().next().cloned()
+        {
+            tasks.remove(&any);
         }
         tasks.insert(key.clone());
         self.len.store(tasks.len(), Ordering::Relaxed);
@@ -244,5 +246,32 @@ impl Hanging {
         let tasks = &mut *lock(&self.tasks);
         tasks.remove(key);
         self.len.store(tasks.len(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Uri;
+
+    use super::*;
+    use crate::request::key::{CallerKey, Credentials};
+    use crate::route::{RouteId, TaskId};
+    use crate::task::Dialect;
+
+    #[test]
+    fn a_task_that_hangs_is_known_however_many_do() {
+        let credentials = Credentials::new(HeaderMap::new(), Uri::from_static("/"));
+        let key = |number: usize| TaskKey {
+            caller: CallerKey::new([7; 32]).caller(&credentials),
+            route: RouteId::of(Dialect::Unified),
+            task: TaskId::new(&number.to_string()),
+        };
+        let hanging = Hanging::new(8);
+        for number in 0..2 * MOST_HANGING {
+            hanging.insert(&key(number));
+            assert!(hanging.contains(&key(number)));
+        }
+        let known = (0..2 * MOST_HANGING).filter(|number| hanging.contains(&key(*number)));
+        assert_eq!(known.count(), MOST_HANGING);
     }
 }

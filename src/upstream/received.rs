@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::io::Read as _;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
@@ -13,12 +14,16 @@ use http::response::Parts;
 use http_body::Body;
 use http_body_util::BodyExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 use tower::BoxError;
 
 use crate::error::Error;
 
 /// Answers up to this size, in bytes, do not count against the budget: nearly all are smaller.
 const FREE: usize = 64 << 10;
+
+/// A large answer waits so long for room at most: upstream, which has begun to answer, must not be taken for silent.
+const ROOM_WITHIN: Duration = Duration::from_secs(1);
 
 /// How much may be buffered.
 #[derive(Debug, Clone)]
@@ -81,9 +86,9 @@ impl BodyLimit {
     async fn reserve(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let budget = Arc::clone(&self.budget);
-        budget
-            .acquire_many_owned(bytes)
-            .await
+        let reserved = timeout(ROOM_WITHIN, budget.acquire_many_owned(bytes)).await;
+        reserved
+            .map_err(|_| Error::Overloaded("large documents at once"))?
             .map_err(|_| Error::Draining)
     }
 }
