@@ -35,7 +35,7 @@ use crate::telemetry::FleetMetrics;
 /// After this a command that has not been executed is of no use to anybody.
 const USEFUL: Duration = Duration::from_secs(1);
 
-/// How often refusals of callers are told whom upstream never accepted here, at most.
+/// How often news of callers are told whom upstream never accepted here, at most.
 const STRANGERS: Duration = Duration::from_millis(200);
 
 /// How many models are met at most.
@@ -248,7 +248,8 @@ impl Fleet {
     }
 
     fn task_digest(&self, task: &TaskId) -> Digest {
-        self.secret.digest("task", &[task.as_str().as_bytes()])
+        // However the id is percent-encoded.
+        self.secret.digest("task", &[task.decoded().as_bytes()])
     }
 
     fn caller_digest(&self, caller: Caller) -> Digest {
@@ -446,9 +447,9 @@ impl Fleet {
         false
     }
 
-    /// Notes that upstream refused a caller, to tell all members. Those whom upstream never accepted are told of now and
-    /// then only: keys that anybody can make up must not fill the journal.
-    pub fn may_tell_refusal(&self, knows_caller: bool) -> bool {
+    /// Whether all members may be told of a caller: that upstream refused it, or that it writes to a task. Those whom upstream
+    /// never accepted are told of now and then only: keys that anybody can make up must not fill the journal.
+    pub fn may_tell_of(&self, knows_caller: bool) -> bool {
         if knows_caller {
             return true;
         }

@@ -143,7 +143,7 @@ impl Pulse {
             let terms = self.fleet.terms();
             match told.item {
                 Item::Forget { task } => {
-                    self.store.purge_task_as_of(&TaskId::new(&task), at);
+                    self.store.invalidate_as_of(&TaskId::new(&task), at);
                 }
                 Item::ForgetOf {
                     task,

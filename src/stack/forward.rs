@@ -194,6 +194,8 @@ impl Service<Forwardable> for Forward {
 struct Write {
     store: Arc<Store>,
     fleet: Option<Arc<Fleet>>,
+    /// Whether the fleet is told before upstream has accepted it.
+    is_told: bool,
     /// The forget with which it begins.
     forgetting: Option<JoinHandle<bool>>,
     task: TaskId,
@@ -204,12 +206,15 @@ impl Write {
     fn begin(store: Arc<Store>, fleet: Option<Arc<Fleet>>, task: TaskId, caller: Caller) -> Self {
         store.invalidate_for(&task, caller);
         let own = Forget::TaskOf(task.clone(), caller);
-        let forgetting = fleet
+        let told = fleet
             .clone()
-            .map(|fleet| tokio::spawn(async move { fleet.forget(own).await }));
+            .filter(|fleet| fleet.may_tell_of(store.knows(caller)));
+        let is_told = told.is_some();
+        let forgetting = told.map(|fleet| tokio::spawn(async move { fleet.forget(own).await }));
         Self {
             store,
             fleet,
+            is_told,
             forgetting,
             task,
             caller,
@@ -237,9 +242,8 @@ impl Write {
 impl Drop for Write {
     fn drop(&mut self) {
         self.store.invalidate_for(&self.task, self.caller);
-        if let (Some(fleet), Ok(runtime)) =
-            (self.fleet.take(), tokio::runtime::Handle::try_current())
-        {
+        let told = self.fleet.take().filter(|_| self.is_told);
+        if let (Some(fleet), Ok(runtime)) = (told, tokio::runtime::Handle::try_current()) {
             let own = Forget::TaskOf(self.task.clone(), self.caller);
             runtime.spawn(async move { fleet.forget(own).await });
         }

@@ -139,6 +139,13 @@ where
             }
         };
 
+        // In a fleet, a flight outlives its clients, and may land behind a later one.
+        if slot.is_some()
+            && let Some(later) = store.known_since(key, now, &reply)
+        {
+            return Ok(later.landed());
+        }
+
         let created = created.get(key.caller, &key.task);
         let reply = match &created {
             Some(created) if is_early(&reply, created, known.as_deref(), now) => {
@@ -179,7 +186,6 @@ where
                 stored: kept.stored,
             },
         };
-        let pause = freshness::cool_down(cache);
         let fault = decision.fault;
         if let Some(slot) = slot {
             // Nobody else sets it.
@@ -191,18 +197,9 @@ where
             });
         }
         match fault {
-            None => {}
-            Some(Fault::Way) => store.back_off(key, received, pause),
-            Some(fault @ Fault::Own) => {
-                store.fail(key, fault, Ok(landed.clone()), &lease, received, pause);
-            }
-            Some(fault @ Fault::EarlyMissing) => {
-                let error = Error::NotATask(EARLY_MISSING.into());
-                store.fail(key, fault, Err(error.clone()), &lease, received, pause);
-                return Err(error);
-            }
+            None => Ok(landed),
+            Some(fault) => self.landed_with(fault, landed, key, &lease),
         }
-        Ok(landed)
     }
 }
 
@@ -272,7 +269,29 @@ impl<S> Layer<S> {
         decision
     }
 
-    /// Leaves the task alone for a while, where upstream was asked for it in vain.
+    /// Leaves the task alone for a while, where the answer is a failure.
+    fn landed_with(
+        &self,
+        fault: Fault,
+        landed: Landed,
+        key: &TaskKey,
+        lease: &Lease,
+    ) -> Result<Landed, Error> {
+        let (store, received) = (&self.store, landed.received);
+        let pause = freshness::cool_down(&self.cache);
+        let result = match fault {
+            Fault::Way => {
+                store.back_off(key, received, pause);
+                return Ok(landed);
+            }
+            Fault::Own => Ok(landed),
+            Fault::EarlyMissing => Err(Error::NotATask(EARLY_MISSING.into())),
+        };
+        store.fail(key, fault, result.clone(), lease, received, pause);
+        result
+    }
+
+    /// The same where upstream was asked for it in vain.
     fn record_failure(&self, key: &TaskKey, error: &Error, lease: &Lease) {
         let (now, pause) = (Instant::now(), freshness::cool_down(&self.cache));
         if *error == Error::TooLarge {

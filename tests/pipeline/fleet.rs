@@ -321,6 +321,55 @@ async fn clients_that_hang_up_cost_those_who_wait_elsewhere_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_flight_whose_clients_hung_up_takes_nothing_back_when_it_lands_behind_a_later_one() {
+    let scene = Scene::new(2).await;
+    scene
+        .upstream
+        .now(|fetch| (millis(1_800), task(fetch, "processing")));
+    let first = tokio::spawn(
+        scene
+            .gateway(0)
+            .ask("me", Dialect::OpenAi, "t", CacheMode::Default),
+    );
+    sleep(millis(500)).await;
+    first.abort();
+    assert!(first.await.is_err());
+    scene
+        .upstream
+        .now(|fetch| (millis(5), task(fetch, "succeeded")));
+    let state = async |number: usize| {
+        let answer = scene.poll(number, "t").await.expect("an answer");
+        answer.reply.state()
+    };
+    assert_eq!(state(0).await, Some(State::Succeeded));
+    for _ in 0..8 {
+        sleep(millis(400)).await;
+        assert_eq!(state(0).await, Some(State::Succeeded));
+    }
+    assert_eq!(state(1).await, Some(State::Succeeded));
+    assert_eq!(scene.upstream.count(), 2, "both have landed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forget_reaches_a_task_however_its_id_is_encoded() {
+    let mut scene = Scene::new(1).await;
+    scene
+        .upstream
+        .now(|fetch| (LATENCY, task(fetch, "succeeded")));
+    scene.poll(0, "a%3Db").await.expect("an answer");
+    let fleet = scene.gateway(0).fleet();
+    fleet
+        .forget(pollgate::fleet::Forget::Task(TaskId::new("a=b")))
+        .await;
+    // Longer than news are told, so that the engine's own mark counts.
+    sleep(Duration::from_secs(90)).await;
+    scene.join();
+    sleep(millis(100)).await;
+    let answer = scene.poll(1, "a%3Db").await.expect("an answer");
+    assert_eq!(answer.outcome, Outcome::Fetched);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_landing_whose_reply_is_lost_is_sent_again_and_changes_nothing() {
     let scene = Scene::new(2).await;
     let mut lost = 2;

@@ -57,7 +57,7 @@ impl Config {
         let refused = result
             .as_ref()
             .is_ok_and(|landed| landed.reply.is_refusal());
-        if refused && self.fleet.may_tell_refusal(knows_caller) {
+        if refused && self.fleet.may_tell_of(knows_caller) {
             self.fleet.forget(Forget::Caller(caller)).await;
         }
         result

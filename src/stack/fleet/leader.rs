@@ -168,7 +168,7 @@ impl Leader {
 
     async fn tell_refusal(&self) {
         let fleet = &self.config.fleet;
-        if fleet.may_tell_refusal(self.knows_caller) {
+        if fleet.may_tell_of(self.knows_caller) {
             fleet
                 .forget(Forget::Caller(self.leased.query.key.caller))
                 .await;
