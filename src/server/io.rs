@@ -156,6 +156,8 @@ impl<T> GuardedIo<T> {
     fn note_write(&mut self) {
         if !self.unflushed {
             self.unflushed = true;
+            // All that was written before is whole: what came with the answer that begins now goes before it.
+            self.interim.unsplit(self.activity.take_last_interim());
             self.note_settled();
         }
     }

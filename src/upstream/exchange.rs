@@ -73,12 +73,21 @@ async fn pass_on<T>(
     answer: impl Future<Output = T>,
 ) -> T {
     let mut answer = pin!(answer);
+    let pass = |(status, headers): Hint| {
+        if let Some(Interim(client)) = &client {
+            client.send(status, &headers);
+        }
+    };
     loop {
         tokio::select! {
-            answer = answer.as_mut() => return answer,
-            Some((status, headers)) = hints.recv() => if let Some(Interim(client)) = &client {
-                client.send(status, &headers);
-            },
+            answer = answer.as_mut() => {
+                // Those that came with it.
+                while let Ok(hint) = hints.try_recv() {
+                    pass(hint);
+                }
+                return answer;
+            }
+            Some(hint) = hints.recv() => pass(hint),
         }
     }
 }

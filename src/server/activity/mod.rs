@@ -107,6 +107,12 @@ impl Activity {
         }
     }
 
+    /// Takes those that are left when the first bytes of the final response are written: of the request in progress, since its
+    /// beginning drops all others, and none comes after its final response.
+    pub(super) fn take_last_interim(&self) -> BytesMut {
+        self.interim.take()
+    }
+
     /// What has to be done about the connection now. The client may read nothing for `patience`, and be idle for
     /// `idle_timeout`, which starts anew at `stopped_at`.
     pub(super) fn due(
