@@ -153,10 +153,17 @@ where
 }
 
 /// What HTTP/2's own framing leaves ambiguous: two hosts (RFC 9113 §8.3.1), two lengths, a user in the target. And what
-/// HTTP/1.1 refuses: a target that is no path, a GET with a body of unknown length.
+/// HTTP/1.1 refuses: a target that is no path or too long, too many headers, a GET with a body of unknown length.
 fn refuse_http_2(request: &Request<Incoming>) -> Option<Error> {
     if request.version() != Version::HTTP_2 {
         return None;
+    }
+    let target = request.uri().path_and_query();
+    if target.is_some_and(|target| target.as_str().len() > guard::MAX_TARGET) {
+        return Some(Error::UriTooLong);
+    }
+    if request.headers().len() > guard::MAX_HEADERS {
+        return Some(Error::HeadTooLarge);
     }
     let authority = request.uri().authority().map(Authority::as_str);
     let mut hosts = request.headers().get_all(HOST).iter();

@@ -103,3 +103,31 @@ async fn cookies_that_come_in_crumbs_are_one_field_upstream() {
         assert_eq!(cookies, [cookie]);
     }
 }
+
+#[tokio::test]
+async fn a_head_is_bounded_as_over_http_1_1() {
+    let upstream = echoing().await;
+    let gateway = Gateway::start(&upstream.url(), &[]).await;
+    let client = connect(&gateway).await;
+    let target = |length: usize| format!("/v1/search?{}", "a".repeat(length - "/v1/search?".len()));
+    let headers = |count: usize| {
+        let request = request(Method::GET, "/v1/search");
+        (0..count).fold(request, |request, number| {
+            request.header(format!("x-{number}"), "1")
+        })
+    };
+    for (request, expected) in [
+        (request(Method::GET, &target(16 << 10)), 200),
+        (request(Method::GET, &target((16 << 10) + 1)), 414),
+        // Some are added on the way, and the upstream here takes a hundred itself.
+        (headers(90), 200),
+        (headers(101), 431),
+    ] {
+        let before = upstream.count();
+        let (status, body) = send(&client, request.body(()).unwrap(), None).await;
+        assert_eq!(status, expected, "{body}");
+        assert_eq!(body.contains("bad_request"), expected != 200, "{body}");
+        let asked = usize::from(expected == 200);
+        assert_eq!(upstream.count() - before, asked);
+    }
+}

@@ -11,10 +11,10 @@ use crate::error::Error;
 pub(super) const MAX_HEAD: usize = 64 * 1024;
 
 /// The most bytes in a target. Signed queries and ids take a few thousand at most.
-const MAX_TARGET: usize = 16 * 1024;
+pub(in crate::server) const MAX_TARGET: usize = 16 * 1024;
 
 /// The most headers in a head.
-const MAX_HEADERS: usize = 100;
+pub(in crate::server) const MAX_HEADERS: usize = 100;
 
 /// A head that may be passed on.
 #[derive(Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ mod stand_in;
 
 use self::chunks::Chunks;
 use self::head::Framing;
-pub(super) use self::head::is_misleading;
+pub(super) use self::head::{MAX_HEADERS, MAX_TARGET, is_misleading};
 pub(super) use self::stand_in::stand_in;
 use crate::error::Error;
 
