@@ -128,8 +128,15 @@ fn id(value: Json<'_>) -> Option<String> {
 pub fn named_task(body: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(without_byte_order_mark(body)).ok()?;
     let body = Object::parse(text)?;
-    let names = ["task_id", "video_id", "id"];
-    names.into_iter().find_map(|name| id(body.non_null(name)?))
+    let names = ["task_id", "video_id", "id", "video"];
+    names.into_iter().find_map(|name| {
+        let value = body.non_null(name)?;
+        // `{"video": {"id": …}}` names the video that OpenAI edits or extends.
+        match value.object() {
+            Some(video) => id(video.non_null("id")?),
+            None => id(value),
+        }
+    })
 }
 
 #[cfg(test)]
@@ -197,6 +204,8 @@ mod tests {
         for (body, named) in [
             (r#"{"task_id":"t","prompt":"x"}"#, Some("t")),
             (r#"{"video_id":7}"#, Some("7")),
+            (r#"{"prompt":"x","video":{"id":"t"}}"#, Some("t")),
+            (r#"{"video":{"url":"t"}}"#, None),
             (r#"{"prompt":"x"}"#, None),
             ("x", None),
         ] {

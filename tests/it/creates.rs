@@ -211,6 +211,7 @@ async fn a_remix_that_names_its_task_in_its_body_forgets_it() {
             r#"{"video_id":"t-1","prompt":"x"}"#,
             true,
         ),
+        ("/v1/videos/extensions", r#"{"video":{"id":"t-1"}}"#, true),
         ("/v1/video/remix", r#"{"task_id":"t-9"}"#, false),
         ("/v1/video/remix", r#"{"task_id":"t-1""#, false),
         ("/v1/video/create", r#"{"task_id":"t-1"}"#, false),
