@@ -101,7 +101,8 @@ impl Responder {
         if !fresh || age > 0 {
             headers.insert(AGE, HeaderValue::from(age));
         }
-        if reply.is_upstream_failing() {
+        // Of a redirect it would say when to follow it (RFC 9110 §10.2.3).
+        if reply.is_upstream_failing() && !rendition.status.is_redirection() {
             let told = answer.headers.as_deref().and_then(retry_after);
             let pause = told.unwrap_or(UPSTREAM_RECOVERY);
             headers.remove(RETRY_AFTER_MS);
