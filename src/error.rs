@@ -18,6 +18,8 @@ pub enum Error {
     UpstreamUnavailable(Unreachable),
     /// Upstream closed the connection before it answered; most likely the connection had been idle for too long.
     UpstreamClosed,
+    /// Upstream went away before it answered a request that may change something: whether it did, nobody knows.
+    OutcomeUnknown(Unreachable),
     /// Upstream has been failing: it is not asked until the next probe.
     UpstreamDown,
     /// Upstream did not answer in time.
@@ -125,6 +127,7 @@ impl Error {
         match self {
             Self::UpstreamUnavailable(_)
             | Self::UpstreamClosed
+            | Self::OutcomeUnknown(_)
             | Self::UpstreamDown
             | Self::Overloaded(_)
             | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
@@ -145,9 +148,10 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::UpstreamUnavailable(_) | Self::UpstreamClosed | Self::UpstreamDown => {
-                "upstream_unavailable"
-            }
+            Self::UpstreamUnavailable(_)
+            | Self::UpstreamClosed
+            | Self::OutcomeUnknown(_)
+            | Self::UpstreamDown => "upstream_unavailable",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::UpstreamInvalid(_) | Self::NotATask(_) | Self::Redirected(_) | Self::TooLarge => {
                 "upstream_invalid"
@@ -185,6 +189,10 @@ impl Error {
             Self::UpstreamClosed => {
                 format!("the video API closed the connection without an answer; {RETRY}")
             }
+            Self::OutcomeUnknown(why) => format!(
+                "the video API did not answer ({why}), and may have done what the request asks for; look there before \
+                 sending it again"
+            ),
             Self::UpstreamDown => format!(
                 "the video API has been failing and is not asked until it recovers; {RETRY}"
             ),
@@ -222,7 +230,7 @@ impl Error {
     /// What happened, without what to do; for operators.
     #[must_use]
     pub fn reason(&self) -> String {
-        if let Self::UpstreamUnavailable(why) = self {
+        if let Self::UpstreamUnavailable(why) | Self::OutcomeUnknown(why) = self {
             return why.in_full().to_owned();
         }
         let mut message = self.message();
@@ -241,6 +249,22 @@ impl Error {
             Self::TooLarge => Some(UPSTREAM_RECOVERY),
             error => error.is_upstream_failing().then_some(UPSTREAM_RECOVERY),
         }
+    }
+
+    /// The same error of a request that may change something, and that upstream may have processed.
+    #[must_use]
+    pub fn of_unknown_outcome(self) -> Self {
+        match self {
+            Self::UpstreamUnavailable(why) => Self::OutcomeUnknown(why),
+            Self::UpstreamClosed => Self::OutcomeUnknown("the connection was closed".into()),
+            other => other,
+        }
+    }
+
+    /// Whether SDKs must not send the request again by themselves: it may have been carried out, and paid for.
+    #[must_use]
+    pub fn forbids_retry(&self) -> bool {
+        matches!(self, Self::OutcomeUnknown(_))
     }
 
     /// Whether the fault lies with the request: what follows it on its connection is not trusted either.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::header::{CONNECTION, RETRY_AFTER, VARY};
-use http::{HeaderValue, Response};
+use http::{HeaderName, HeaderValue, Response};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower::Service;
@@ -24,6 +24,9 @@ use crate::request::routed::{Kind, Routed, Subject};
 use crate::route::{RouteLabel, TaskId};
 use crate::task::{ErrorDocument, ErrorForm};
 use crate::telemetry::{ErrorContext, RecentErrors, SeenBy};
+
+/// By which SDKs of OpenAI decide whether to send a request again, before they look at the status.
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -178,6 +181,9 @@ pub(super) fn respond(error: &Error, form: ErrorForm) -> Response<Body> {
         let seconds = retry_after_seconds(pause);
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         headers.insert(RETRY_AFTER_MS, HeaderValue::from(seconds * 1000));
+    }
+    if error.forbids_retry() {
+        headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
     }
     // What follows a bad request on its connection is not trusted either.
     if error.is_bad_request() || *error == Error::Draining {

@@ -152,7 +152,8 @@ impl Upstream {
     /// process the request (RFC 9113 §8.7) and its body can be [sent again](Replay).
     ///
     /// # Errors
-    /// [`Error::UpstreamClosed`] if the connection was closed before any response, else [`Error::UpstreamUnavailable`].
+    /// [`Error::UpstreamClosed`] if the connection was closed before any response, else [`Error::UpstreamUnavailable`]; of a
+    /// request that may change something, [`Error::OutcomeUnknown`] unless it is known that upstream has not processed it.
     pub async fn forward(&self, request: Request<Body>) -> Result<Response<Body>, Error> {
         let Ok(stream) = Arc::clone(&self.0.streams).try_acquire_owned() else {
             let response = self
@@ -243,7 +244,15 @@ impl Upstream {
         });
         let answer = sent.await.flatten();
         counted.told(answer.as_ref().ok().map(Response::status));
-        answer.map_err(|error| failure(&error))
+        answer.map_err(|error| {
+            let why = failure(&error);
+            let changes_nothing = kind == UpstreamKind::Poll || is_safe(&head.method);
+            if changes_nothing || error.is_connect() || was_not_processed(&error) {
+                why
+            } else {
+                why.of_unknown_outcome()
+            }
+        })
     }
 
     fn authorized<B>(&self, mut request: Request<B>) -> Request<B> {
@@ -299,17 +308,21 @@ where
 
 /// Whether a request that failed may be sent again.
 fn may_go_again(error: &legacy::Error, method: &Method, replay: &Replay) -> bool {
-    let first: &(dyn StdError + 'static) = error;
-    let of_hyper = |is: fn(&hyper::Error) -> bool| {
-        let mut causes = successors(Some(first), |error| (*error).source());
-        causes.any(|cause| cause.downcast_ref().is_some_and(is))
-    };
-    if is_unprocessed(error) || of_hyper(hyper::Error::is_canceled) {
-        return true;
-    }
     // hyper calls it the user's error when a connection ends while a request waits for a free stream there. It may have been
     // sent by then: so it must change nothing, or not have been whole.
-    of_hyper(hyper::Error::is_user) && (is_safe(method) || replay.is_unread())
+    was_not_processed(error)
+        || (is_of_hyper(error, hyper::Error::is_user) && (is_safe(method) || replay.is_unread()))
+}
+
+/// Whether it is known that upstream has not processed the request: its stream was refused, or its connection never took it.
+fn was_not_processed(error: &legacy::Error) -> bool {
+    is_unprocessed(error) || is_of_hyper(error, hyper::Error::is_canceled)
+}
+
+fn is_of_hyper(error: &legacy::Error, is: fn(&hyper::Error) -> bool) -> bool {
+    let first: &(dyn StdError + 'static) = error;
+    let mut causes = successors(Some(first), |error| (*error).source());
+    causes.any(|cause| cause.downcast_ref().is_some_and(is))
 }
 
 /// Counts one request, by its response's status or by its failure, whichever it is told first. One that is dropped before

@@ -1,5 +1,10 @@
 //! Whatever upstream does, a client gets an error in the dialect of its path, with upstream's text.
 
+use http::Request;
+use http_body_util::Full;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpListener;
+
 use crate::support::{Answer, Gateway, Reply, Upstream};
 
 const PATHS: [&str; 2] = ["/v1/video/generations/t", "/v1/videos/t"];
@@ -61,6 +66,77 @@ async fn an_unreachable_upstream_is_503_with_a_retry_after() {
             "{answer:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn what_may_have_been_done_is_not_to_be_sent_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gateway = Gateway::start(&format!("http://{}", listener.local_addr().unwrap()), &[]).await;
+    tokio::spawn(async move {
+        // Takes each request, and goes away.
+        while let Ok((mut upstream, _)) = listener.accept().await {
+            let _ = upstream.read(&mut [0; 4096]).await;
+        }
+    });
+    for (method, path, is_unknown) in [
+        ("POST", "/v1/videos", true),
+        ("POST", "/v1/video/generations", true),
+        ("DELETE", "/v1/videos/t", true),
+        ("GET", "/v1/models", false),
+        ("GET", "/v1/videos/t", false),
+    ] {
+        let request = Request::builder()
+            .method(method)
+            .uri(gateway.client.url(path))
+            .header("authorization", "Bearer sk-test")
+            .body(Full::default());
+        let answer = gateway.client.send(request.expect("a request")).await;
+        assert_eq!(answer.status, 503, "{method} {path}: {answer:?}");
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        assert!(text.contains("upstream_unavailable"), "{text}");
+        assert_eq!(
+            text.contains("may have done"),
+            is_unknown,
+            "{method} {path}: {text}"
+        );
+        assert_eq!(answer.header("retry-after").is_empty(), is_unknown);
+        assert_eq!(answer.header("retry-after-ms").is_empty(), is_unknown);
+        let advice = if is_unknown { "false" } else { "" };
+        assert_eq!(answer.header("x-should-retry"), advice, "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn a_403_is_asked_for_once_and_forgets_the_task() {
+    let done = r#"{"id":"t","object":"video","status":"completed","progress":100,"metadata":{"url":"https://h/v.mp4"}}"#;
+    let upstream = Upstream::saying(done).await;
+    let gateway = Gateway::start(&upstream.url(), &[]).await;
+    assert_eq!(gateway.get(PATHS[1]).await.status, 200);
+    let refused = r#"{"error":{"message":"not yours","type":"new_api_error","code":"forbidden"}}"#;
+    upstream.now(move |_| Reply::new(403, "application/json", refused));
+    for count in 2..5 {
+        let answer = gateway.get(PATHS[0]).await;
+        assert_eq!((answer.status.as_u16(), upstream.count()), (403, count));
+    }
+    upstream.now(move |_| Reply::json(done));
+    let answer = gateway.get(PATHS[1]).await;
+    assert!(
+        answer.header("cache-status").contains("fwd=miss"),
+        "{answer:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_was_never_sent_may_be_sent_again() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let gateway = Gateway::start(&format!("http://{closed}"), &[]).await;
+    let request = Request::post(gateway.client.url("/v1/videos")).body(Full::default());
+    let answer = gateway.client.send(request.expect("a request")).await;
+    assert_eq!(code("/v1/videos", &answer), "upstream_unavailable");
+    assert_eq!(answer.header("x-should-retry"), "");
 }
 
 #[tokio::test]
