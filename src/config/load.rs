@@ -343,7 +343,13 @@ fn duplicate(text: &str, line: usize) -> String {
     let mut first: Vec<(String, usize)> = Vec::new();
     for (number, content) in (1..=line).zip(text.lines()) {
         let content = content.trim();
-        let key = if let Some(header) = content.strip_prefix('[') {
+        let key = if let Some(header) = content.strip_prefix("[[") {
+            section = header.split(']').next().unwrap_or_default().trim().into();
+            // Another item of the list: it may set what an earlier one has set.
+            let within = format!("{section}.");
+            first.retain(|(known, _)| !known.starts_with(&within));
+            continue;
+        } else if let Some(header) = content.strip_prefix('[') {
             section = header.split(']').next().unwrap_or_default().trim().into();
             section.clone()
         } else if let Some((name, _)) = content.split_once('=')

@@ -1,5 +1,6 @@
 //! Checks beyond the form of a value, which serde has checked.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, HOST};
@@ -18,6 +19,16 @@ const MIN_LEASE: Duration = Duration::from_millis(100);
 /// The longest lease: those who wait for a member that has died wait for as long.
 const MAX_LEASE: Duration = Duration::from_secs(10);
 
+/// Whether two listeners cannot have both addresses: one may be all addresses of the machine.
+fn are_one(one: SocketAddr, other: SocketAddr) -> bool {
+    let takes = |all: SocketAddr, other: SocketAddr| {
+        all.ip().is_unspecified() && (all.is_ipv6() || other.is_ipv4())
+    };
+    one.port() == other.port()
+        && one.port() != 0
+        && (one.ip() == other.ip() || takes(one, other) || takes(other, one))
+}
+
 /// Refuses settings that are well formed but unusable.
 pub(super) fn check(config: &Config, origins: &Origins) -> Vec<Refused> {
     let mut refused = Vec::new();
@@ -33,9 +44,9 @@ pub(super) fn check(config: &Config, origins: &Origins) -> Vec<Refused> {
             "a loopback address; to let other machines in, also set listen.admin_public = true",
         );
         require(
-            admin != config.listen.address || admin.port() == 0,
+            !are_one(admin, config.listen.address),
             "listen.admin",
-            r#"an address other than listen.address, or "off""#,
+            r#"an address and port that listen.address does not take already, or "off""#,
         );
     }
     let fleet = &config.fleet;
@@ -144,4 +155,28 @@ fn is_loopback(host: &str) -> bool {
         || host
             .parse()
             .is_ok_and(|address: std::net::IpAddr| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_listeners_may_have_one_port_only_on_different_addresses() {
+        let parse = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        for (one, other, clash) in [
+            ("127.0.0.1:1", "127.0.0.1:1", true),
+            ("127.0.0.1:1", "127.0.0.1:2", false),
+            ("127.0.0.1:1", "127.0.0.2:1", false),
+            ("0.0.0.0:1", "127.0.0.1:1", true),
+            ("0.0.0.0:1", "[::1]:1", false),
+            ("[::]:1", "127.0.0.1:1", true),
+            ("[::]:1", "[::1]:1", true),
+            ("0.0.0.0:0", "0.0.0.0:0", false),
+        ] {
+            let (one, other) = (parse(one), parse(other));
+            assert_eq!(are_one(one, other), clash, "{one} {other}");
+            assert_eq!(are_one(other, one), clash, "{one} {other}");
+        }
+    }
 }

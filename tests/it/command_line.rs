@@ -190,6 +190,14 @@ fn a_wrong_configuration_is_exit_2_with_one_message_before_any_port_is_bound() {
             "[log]\n[cache]\n[log]\n",
             ":3: not valid TOML: log is set twice, first in line 1",
         ),
+        (
+            "[[route]]\nname = \"a\"\n[[route]]\nname = \"b\"\nname = \"c\"\n",
+            ":5: not valid TOML: route.name is set twice, first in line 4",
+        ),
+        (
+            "[listen]\naddress = \"0.0.0.0:9090\"\nadmin = \"127.0.0.1:9090\"\n",
+            ":3: listen.admin: got \"127.0.0.1:9090\", takes an address and port that listen.address does not take",
+        ),
     ] {
         fs::write(&file, content).unwrap();
         // A port that cannot be bound is exit 1, so the configuration was read first.
