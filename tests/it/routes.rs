@@ -261,6 +261,7 @@ async fn an_answer_that_is_no_task_is_passed_on_and_held_against_nobody() {
                 );
                 assert_eq!(told, (status, body, kind), "{target}");
                 assert_eq!(answer.header("location") == "/there", status == 302);
+                assert!(status != 302 || answer.header("retry-after").is_empty());
                 assert_eq!(
                     upstream.count(),
                     before + times,
