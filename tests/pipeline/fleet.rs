@@ -321,19 +321,52 @@ async fn clients_that_hang_up_cost_those_who_wait_elsewhere_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flight_whose_clients_hung_up_takes_nothing_back_when_it_lands_behind_a_later_one() {
+async fn clients_that_come_and_hang_up_wait_for_one_poll() {
     let scene = Scene::new(2).await;
     scene
         .upstream
+        .now(|fetch| (Duration::from_secs(8), task(fetch, "processing")));
+    let start = Instant::now();
+    for _ in 0..5 {
+        let poll = scene.poll(0, "t");
+        let hung_up = tokio::time::timeout(Duration::from_secs(1), poll).await;
+        assert!(hung_up.is_err());
+    }
+    let answer = scene.poll(0, "t").await.expect("an answer");
+    assert_eq!(answer.reply.state(), Some(State::Processing));
+    assert!(start.elapsed() < millis(8_100), "{:?}", start.elapsed());
+    assert_eq!(scene.upstream.count(), 1);
+    // After a write the poll under way is not waited for.
+    sleep(millis(2_100)).await;
+    let start = Instant::now();
+    let before = tokio::time::timeout(Duration::from_secs(1), scene.poll(0, "t"));
+    assert!(before.await.is_err());
+    let query = scene.query_of(0, "t");
+    scene
+        .gateway(0)
+        .state
+        .store
+        .invalidate_for(&query.key.task, query.key.caller);
+    scene.poll(0, "t").await.expect("an answer");
+    assert!(start.elapsed() >= Duration::from_secs(9));
+    assert_eq!(scene.upstream.count(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_poll_that_lands_behind_a_later_one_takes_nothing_back() {
+    let scene = Scene::new(2).await;
+    // The first one goes on without its lead, which comes too late.
+    let late = Fault {
+        back: millis(21),
+        ..Fault::default()
+    };
+    scene.link(0).set_faults(delayed(is_board, late));
+    scene
+        .upstream
         .now(|fetch| (millis(1_800), task(fetch, "processing")));
-    let first = tokio::spawn(
-        scene
-            .gateway(0)
-            .ask("me", Dialect::OpenAi, "t", CacheMode::Default),
-    );
-    sleep(millis(500)).await;
-    first.abort();
+    let first = tokio::time::timeout(millis(500), scene.poll(0, "t"));
     assert!(first.await.is_err());
+    scene.link(0).set_faults(|_| Fault::default());
     scene
         .upstream
         .now(|fetch| (millis(5), task(fetch, "succeeded")));

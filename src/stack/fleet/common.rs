@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt as _};
 
+use super::leads::Leads;
 use crate::answer::Landed;
 use crate::answer::reply::Reply;
 use crate::cache::Store;
@@ -28,6 +29,7 @@ pub(super) struct Config {
     /// How long a flight takes at most.
     pub(super) timeout: Duration,
     pub(super) out_of_time: CancellationToken,
+    pub(super) leads: Arc<Leads>,
 }
 
 impl Config {

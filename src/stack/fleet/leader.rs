@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::common::Config;
+use super::leads::Telling;
 use crate::answer::Landed;
 use crate::cache::freshness::{CredentialVerdict, Fault};
 use crate::error::Error;
@@ -43,6 +43,7 @@ pub(super) enum Lead {
 }
 
 /// How a lead ended for those who wait in this process.
+#[derive(Debug, Clone)]
 pub(super) enum Flown {
     /// With this.
     Landed(Result<Landed, Error>),
@@ -68,7 +69,7 @@ impl Leader {
         self,
         call: impl Future<Output = Result<Landed, Error>> + Send,
         lead: Lead,
-        tell: oneshot::Sender<Flown>,
+        tell: Telling,
     ) {
         let Config {
             fleet, out_of_time, ..
@@ -112,14 +113,14 @@ impl Leader {
         }
         if let Some(asking) = asking {
             // Nobody waits for the engine, but what it says is worth knowing: it may be a lead.
-            drop(tell.send(Flown::Landed(result.clone())));
+            tell.tell(Flown::Landed(result.clone()));
             if let Some(grant) = lead_of(&asking.await) {
                 self.end(verdict, &grant, &result).await;
             }
             return;
         }
         let Some(grant) = granted else {
-            drop(tell.send(Flown::Landed(result)));
+            tell.tell(Flown::Landed(result));
             return;
         };
         let flown = match verdict {
@@ -134,12 +135,12 @@ impl Leader {
                 Flown::Landed(result)
             }
             _ => {
-                drop(tell.send(Flown::Landed(result.clone())));
+                tell.tell(Flown::Landed(result.clone()));
                 self.end(verdict, &grant, &result).await;
                 return;
             }
         };
-        drop(tell.send(flown));
+        tell.tell(flown);
     }
 
     /// What is to be done with the lease.

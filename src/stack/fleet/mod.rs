@@ -6,6 +6,7 @@
 
 mod common;
 mod leader;
+mod leads;
 
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -13,7 +14,6 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Either};
-use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tower::{Service, ServiceExt as _};
@@ -72,6 +72,7 @@ impl<S> Fleet<S> {
             cache: Arc::clone(cache),
             timeout: config.upstream.timeout,
             out_of_time: state.out_of_time.clone(),
+            leads: Arc::default(),
         });
         Self {
             inner: Shared::new(inner),
@@ -355,9 +356,16 @@ where
     }
 
     /// Asks upstream for all, on a task of its own: once upstream is asked, those who wait elsewhere get the answer even if
-    /// all clients here hang up.
+    /// all clients here hang up. Or waits for the lead that others of this process have begun and left.
     async fn lead(&self, lead: Lead) -> Flown {
-        let (tell, told) = oneshot::channel();
+        let key = match &lead {
+            Lead::Granted(grant) => Some((self.entry, grant.fence, self.leased.lease.clone())),
+            Lead::Late(_) => None,
+        };
+        let (tell, told) = self.config.leads.begin(key);
+        let Some(tell) = tell else {
+            return told.wait().await;
+        };
         let slot = Arc::new(OnceLock::new());
         let leased = LeasedQuery {
             arrival: Some(Arc::clone(&slot)),
@@ -373,7 +381,7 @@ where
         };
         let call = self.inner.clone().oneshot(leased);
         tokio::spawn(leader.fly(call, lead, tell));
-        told.await.unwrap_or(Flown::Landed(Err(Error::Panicked)))
+        told.wait().await
     }
 
     /// What this member can expect of upstream.
