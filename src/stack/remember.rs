@@ -139,8 +139,9 @@ where
             }
         };
 
-        // In a fleet, a flight outlives its clients, and may land behind a later one.
+        // In a fleet, a flight outlives its clients, and may land behind a later one. A refusal counts all the same.
         if slot.is_some()
+            && reply.is_task()
             && let Some(later) = store.known_since(key, now, &reply)
         {
             return Ok(later.landed());
