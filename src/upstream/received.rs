@@ -156,6 +156,8 @@ mod tests {
     use flate2::Compression;
     use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
     use http::Response;
+    use http_body_util::Full;
+    use tokio::time::Instant;
 
     use super::*;
 
@@ -166,6 +168,26 @@ mod tests {
             .header(CONTENT_ENCODING, coding)
             .body(());
         response.expect("a response").into_parts().0.headers
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_answer_that_finds_no_room_is_given_up_before_upstream_seems_silent() {
+        let budget = Arc::new(Semaphore::new(1 << 20));
+        let limit = BodyLimit {
+            most: 1 << 20,
+            budget: Arc::clone(&budget),
+        };
+        let receive = async || {
+            let body = Full::new(Bytes::from(vec![b' '; FREE + 1]));
+            let (head, body) = Response::new(body).into_parts();
+            Received::receive(head, body, &limit).await
+        };
+        let held = receive().await.expect("there is room");
+        let started = Instant::now();
+        assert!(matches!(receive().await, Err(Error::Overloaded(_))));
+        assert_eq!(started.elapsed(), ROOM_WITHIN);
+        drop(held);
+        assert!(receive().await.is_ok());
     }
 
     #[test]
