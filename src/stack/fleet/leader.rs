@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::common::Config;
-use super::leads::Telling;
+use super::leads::{Flown, Telling};
 use crate::answer::Landed;
 use crate::cache::freshness::{CredentialVerdict, Fault};
 use crate::error::Error;
@@ -40,15 +40,6 @@ pub(super) enum Lead {
     Granted(Grant),
     /// The engine has not answered in time. It may still grant it.
     Late(Asking),
-}
-
-/// How a lead ended for those who wait in this process.
-#[derive(Debug, Clone)]
-pub(super) enum Flown {
-    /// With this.
-    Landed(Result<Landed, Error>),
-    /// Upstream failed here; others may fare better.
-    Failed(Result<Landed, Error>),
 }
 
 /// A poll of upstream that others may wait for.

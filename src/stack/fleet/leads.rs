@@ -6,12 +6,20 @@ use std::sync::{Arc, Mutex};
 use ahash::HashMap;
 use tokio::sync::watch;
 
-use super::leader::Flown;
 use crate::answer::Landed;
 use crate::cache::Lease;
 use crate::error::Error;
 use crate::fleet::engine::{EntryKey, Fence};
 use crate::sync::lock;
+
+/// How a lead ended for those who wait in this process.
+#[derive(Debug, Clone)]
+pub(super) enum Flown {
+    /// With this.
+    Landed(Result<Landed, Error>),
+    /// Upstream failed here; others may fare better.
+    Failed(Result<Landed, Error>),
+}
 
 /// One lead: after a write there may be another one of the same entry, whose answer the write has not overtaken.
 pub(super) type LeadKey = (EntryKey, Fence, Lease);
@@ -73,11 +81,6 @@ impl Told {
     pub(super) async fn wait(mut self) -> Flown {
         let flown = self.0.wait_for(Option::is_some).await;
         let flown = flown.ok().and_then(|flown| flown.clone());
-        flown.unwrap_or_else(panicked)
+        flown.unwrap_or(Flown::Landed(Err(Error::Panicked)))
     }
-}
-
-fn panicked() -> Flown {
-    let result: Result<Landed, Error> = Err(Error::Panicked);
-    Flown::Landed(result)
 }

@@ -19,7 +19,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tower::{Service, ServiceExt as _};
 
 use self::common::Config;
-use self::leader::{Flown, Grant, Lead, Leader};
+use self::leader::{Grant, Lead, Leader};
+use self::leads::Flown;
 use super::shared::Shared;
 use super::state::{LeasedQuery, PollState};
 use crate::answer::{Landed, Origin};
