@@ -249,3 +249,86 @@ impl Drop for Write {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use http::Uri;
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::cache::cadence::Cadence;
+    use crate::fleet::engine::{Ask, Member};
+    use crate::fleet::memory::{Fault, MemoryEngine};
+    use crate::fleet::pulse::Pulse;
+    use crate::fleet::seal::Secret;
+    use crate::fleet::{Ear, Terms};
+    use crate::request::key::{CallerKey, Credentials, TaskKey};
+    use crate::route::RouteId;
+    use crate::task::Dialect;
+    use crate::telemetry::Metrics;
+    use crate::upstream::breakers::CircuitBreakers;
+
+    #[tokio::test(start_paused = true)]
+    async fn writes_with_made_up_keys_are_told_to_the_fleet_now_and_then_only() {
+        let metrics = Metrics::new().expect("one of each name");
+        let store = Arc::new(Store::new(1 << 20, |_| {}));
+        let secret = Secret::new(b"a secret that all the members share").expect("is long enough");
+        let (ear, engine) = (Arc::new(Ear::default()), MemoryEngine::new());
+        let link = engine.connect(Member(1), ear.pushes());
+        let fleet = Fleet::new(
+            Member(1),
+            secret,
+            Terms::of(&Config::default().fleet),
+            ear,
+            Arc::new(link.clone()),
+            metrics.fleet().expect("is the only one"),
+        );
+        let pulse = Pulse {
+            fleet: Arc::clone(&fleet),
+            store: Arc::clone(&store),
+            cadence: Arc::new(Cadence::default()),
+            breakers: Arc::new(CircuitBreakers::default()),
+        };
+        tokio::spawn(pulse.run());
+        sleep(Duration::from_millis(100)).await;
+        let told = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&told);
+        link.set_faults(move |ask| {
+            let is_forget = matches!(ask, Ask::Forget(_));
+            counted.fetch_add(usize::from(is_forget), Ordering::Relaxed);
+            Fault::default()
+        });
+        let key = |number: usize| {
+            let target = format!("/?key={number}").parse::<Uri>();
+            let credentials = Credentials::new(HeaderMap::new(), target.expect("a target"));
+            TaskKey {
+                caller: CallerKey::new([7; 32]).caller(&credentials),
+                route: RouteId::of(Dialect::Unified),
+                task: TaskId::new(&number.to_string()),
+            }
+        };
+        let write = |number: usize| {
+            let TaskKey { task, caller, .. } = key(number);
+            drop(Write::begin(
+                Arc::clone(&store),
+                Some(Arc::clone(&fleet)),
+                task,
+                caller,
+            ));
+        };
+        (0..1_000).for_each(write);
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!(
+            told.load(Ordering::Relaxed),
+            2,
+            "the first one's begin and end"
+        );
+        let known = key(1_000);
+        store.accept(known.caller, &store.lease(&known), Instant::now());
+        write(1_000);
+        sleep(Duration::from_millis(50)).await;
+        assert_eq!(told.load(Ordering::Relaxed), 4);
+    }
+}

@@ -1,6 +1,7 @@
 //! The leads that run in this process. A lead goes on when all its clients have hung up: those who come next wait for it,
 //! instead of asking upstream beside it.
 
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex};
 
 use ahash::HashMap;
@@ -21,7 +22,7 @@ pub(super) enum Flown {
     Failed(Result<Landed, Error>),
 }
 
-/// One lead: after a write there may be another one of the same entry, whose answer the write has not overtaken.
+/// Which lead it is. One that was begun before a write to the task is another than one that was begun after it.
 pub(super) type LeadKey = (EntryKey, Fence, Lease);
 
 /// See the module.
@@ -42,17 +43,14 @@ impl Leads {
     /// The outcome of this lead, and what a lead that is to begin tells it through; `None` where it runs already. Without a
     /// key it is found by nobody.
     pub(super) fn begin(self: &Arc<Self>, key: Option<LeadKey>) -> (Option<Telling>, Told) {
-        let Some(key) = key else {
-            let (tell, told) = watch::channel(None);
-            return (Some(Telling { found: None, tell }), Told(told));
-        };
-        let mut running = lock(&self.0);
-        if let Some(told) = running.get(&key) {
-            return (None, Told(told.clone()));
-        }
         let (tell, told) = watch::channel(None);
-        running.insert(key.clone(), told.clone());
-        let found = Some((Arc::clone(self), key));
+        if let Some(key) = &key {
+            match lock(&self.0).entry(key.clone()) {
+                Entry::Occupied(running) => return (None, Told(running.get().clone())),
+                Entry::Vacant(place) => drop(place.insert(told.clone())),
+            }
+        }
+        let found = key.map(|key| (Arc::clone(self), key));
         (Some(Telling { found, tell }), Told(told))
     }
 }
