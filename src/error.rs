@@ -246,7 +246,8 @@ impl Error {
         match self {
             Self::RateLimited(pause) => Some(*pause),
             Self::Overloaded(_) | Self::Draining => Some(Duration::from_secs(1)),
-            Self::TooLarge => Some(UPSTREAM_RECOVERY),
+            // What is of unknown outcome may be looked for then.
+            Self::TooLarge | Self::OutcomeUnknown(_) => Some(UPSTREAM_RECOVERY),
             error => error.is_upstream_failing().then_some(UPSTREAM_RECOVERY),
         }
     }

@@ -93,7 +93,7 @@ impl Created {
 }
 
 impl Record {
-    /// The memory it takes, in bytes: its id and its model are parts of the answer.
+    /// The memory it takes, in bytes, at most: its id and its model are copies of parts of the answer.
     fn weight(&self) -> u32 {
         u32::try_from(RECORD + 2 * self.answer.len()).unwrap_or(u32::MAX)
     }

@@ -43,13 +43,15 @@ fn code(path: &str, answer: &Answer) -> String {
     error["code"].as_str().expect("a text").to_owned()
 }
 
+/// The URL of an upstream that is not there.
+fn nobody() -> String {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    format!("http://{}", closed.local_addr().unwrap())
+}
+
 #[tokio::test]
 async fn an_unreachable_upstream_is_503_with_a_retry_after() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let gateway = Gateway::start(&format!("http://{closed}"), &[]).await;
+    let gateway = Gateway::start(&nobody(), &[]).await;
     for path in [PATHS[0], PATHS[1], "/v1/models"] {
         let answer = gateway.get(path).await;
         assert_eq!(
@@ -93,14 +95,13 @@ async fn what_may_have_been_done_is_not_to_be_sent_again() {
         let answer = gateway.client.send(request.expect("a request")).await;
         assert_eq!(answer.status, 503, "{method} {path}: {answer:?}");
         let text = String::from_utf8_lossy(&answer.body).into_owned();
-        assert!(text.contains("upstream_unavailable"), "{text}");
         assert_eq!(
             text.contains("may have done"),
             is_unknown,
             "{method} {path}: {text}"
         );
-        assert_eq!(answer.header("retry-after").is_empty(), is_unknown);
-        assert_eq!(answer.header("retry-after-ms").is_empty(), is_unknown);
+        assert_eq!(code(path, &answer), "upstream_unavailable");
+        assert_eq!(answer.header("retry-after-ms"), "2000");
         let advice = if is_unknown { "false" } else { "" };
         assert_eq!(answer.header("x-should-retry"), advice, "{method} {path}");
     }
@@ -128,11 +129,7 @@ async fn a_403_is_asked_for_once_and_forgets_the_task() {
 
 #[tokio::test]
 async fn what_was_never_sent_may_be_sent_again() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let gateway = Gateway::start(&format!("http://{closed}"), &[]).await;
+    let gateway = Gateway::start(&nobody(), &[]).await;
     let request = Request::post(gateway.client.url("/v1/videos")).body(Full::default());
     let answer = gateway.client.send(request.expect("a request")).await;
     assert_eq!(code("/v1/videos", &answer), "upstream_unavailable");
